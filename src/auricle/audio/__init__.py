@@ -1,0 +1,1 @@
+"""Bytes → 16 kHz mono waveform → log-mel. Knows nothing of any other room."""

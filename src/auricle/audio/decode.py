@@ -1,0 +1,180 @@
+"""Any sound in → a float32 mono 16 kHz waveform with its facts: whole, a range, or as a stream in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from auricle.audio.arrays import ArrayReader
+from auricle.audio.facts import Clip, Facts, Samples
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.readers import open_reader
+from auricle.audio.reading import Reading, check_range, header_facts, open_reading
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import Source, open_source
+from auricle.errors import ConfigError
+
+__all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
+
+
+def decode(
+    source: Source, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Clip:
+    """Read a sound, or a range of it, as a mono 16 kHz waveform.
+
+    The container is told by content. Channels are averaged, and soxr HQ resamples. A source that breaks off, or holds
+    unusable samples, is read as far as it goes, and `Clip.facts` says so. Calls run in parallel on threads.
+
+    Args:
+        source: path, bytes or binary file object (read from its first byte); wav, flac, ogg, opus, mp3, aiff and, with
+            the extra ``media``, m4a, mp4, aac, webm, wma and more.
+        start_s: begin of the range, s.
+        stop_s: end of the range, s; None, or later than the end: to the end.
+        limits: budgets.
+
+    Returns:
+        The clip: float32 (num_samples,), and facts.
+
+    Raises:
+        UnsupportedFormat: the bytes are no audio this installation can decode.
+        BrokenAudio: empty, damaged beyond use, or without samples.
+        LimitExceeded: a budget of ``limits`` is exceeded.
+        ClipTooShort: the range lies behind the end, or gives no sample at 16 kHz.
+        ConfigError: the range is no range.
+        MissingExtra: the format needs PyAV, which is not installed.
+        AudioError: the source cannot be opened or read.
+    """
+    with open_reading(source, start_s, stop_s, limits) as reading:
+        return _collect(reading)
+
+
+def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Facts:
+    """Read the facts that headers and container structure tell, decoding nothing.
+
+    The range is empty (``start_s == stop_s == 0``) and what only samples can tell is None. Raises as `decode`, except
+    that the budgets of time and decoded bytes do not apply.
+    """
+    with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
+        return header_facts(opened.name, reader)
+
+
+def stream(
+    source: Source,
+    *,
+    block_s: float = 10.0,
+    start_s: float = 0.0,
+    stop_s: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Stream:
+    """Read a sound of any length in constant memory, block by block.
+
+    Args:
+        source: as for `decode`; a file object must stay open while the stream is read.
+        block_s: length of the blocks, s; the last one may be shorter.
+        start_s: begin of the range, s.
+        stop_s: end of the range, s.
+        limits: budgets.
+
+    Returns:
+        An iterator over float32 (num_samples,) blocks, mono at 16 kHz, which joined equal `decode`'s waveform. Its
+        `Stream.facts` grow while it is read.
+
+    Raises: as `decode`; what shows only while decoding is raised by the iteration.
+    """
+    if not round(block_s * SAMPLE_RATE) >= 1:
+        raise ConfigError(f"block_s must be at least one sample, 1/{SAMPLE_RATE} s; got {block_s}")
+    stack = ExitStack()
+    reading = stack.enter_context(open_reading(source, start_s, stop_s, limits))
+    return Stream(reading, round(block_s * SAMPLE_RATE), stack)
+
+
+def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS) -> Clip:
+    """Take anything that holds one sound: what `decode` takes, a waveform, or a clip.
+
+    Args:
+        source: as for `decode`; or a numpy array or torch tensor at 16 kHz; or a pair ``(array, sample_rate)``; or a
+            `Clip`, given back as it is. Arrays are (num_samples,), or two-dimensional, where the shorter axis holds the
+            channels; floats have full scale 1, integers that of their type.
+        start_s: begin of the range, s (not for a `Clip`).
+        stop_s: end of the range, s.
+        limits: budgets.
+
+    Raises: as `decode`.
+    """
+    if isinstance(source, Clip):
+        return source
+    sample_rate = SAMPLE_RATE
+    if isinstance(source, tuple) and len(source) == 2:
+        source, sample_rate = source[0], int(source[1])
+    elif not hasattr(source, "__array__"):
+        return decode(source, start_s=start_s, stop_s=stop_s, limits=limits)
+    check_range(start_s, stop_s)
+    reader = ArrayReader(source, sample_rate)
+    limits.check_layout("<array>", reader.sample_rate, reader.channels)
+    return _collect(Reading("<array>", reader, start_s, stop_s, limits))
+
+
+def _collect(reading: Reading) -> Clip:
+    parts = list(reading.waveforms())
+    waveform = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Clip(np.ascontiguousarray(waveform), reading.facts())
+
+
+class Stream:
+    """Iterator over the 16 kHz blocks of one sound; close it, or leave its ``with``, to stop early."""
+
+    def __init__(self, reading: Reading, block_samples: int, stack: ExitStack) -> None:
+        """Take over an open reading and the stack that closes it."""
+        self._reading, self._stack = reading, stack
+        self._blocks = _reblock(reading.waveforms(), block_samples)
+
+    @property
+    def facts(self) -> Facts:
+        """The facts as far as the sound has been read; final after the last block."""
+        return self._reading.facts()
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Iterate over the blocks that are left."""
+        return self
+
+    def __next__(self) -> Samples:
+        """Give the next block, float32 (num_samples,)."""
+        try:
+            return next(self._blocks)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Stream:
+        """Use as a context, so that the source is closed at its end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the source."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the source and give no more blocks; the facts stay."""
+        self._blocks.close()
+        self._stack.close()
+
+
+def _reblock(waveforms: Iterator[Samples], size: int) -> Generator[Samples, None, None]:
+    """Cut and join consecutive blocks to ``size`` samples each, the last one shorter."""
+    held: list[Samples] = []
+    num_held = 0
+    for waveform in waveforms:
+        held.append(waveform)
+        num_held += len(waveform)
+        if num_held < size:
+            continue
+        joined = held[0] if len(held) == 1 else np.concatenate(held)
+        whole = num_held - num_held % size
+        for at in range(0, whole, size):
+            yield np.ascontiguousarray(joined[at : at + size])
+        held, num_held = [joined[whole:]], num_held - whole
+    if num_held:
+        yield np.concatenate(held)

@@ -1,0 +1,95 @@
+"""What was found out about a sound while it was read: the facts that travel with every waveform."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+
+SILENCE = 2.0**-15  # one step of 16-bit PCM, -90 dB below full scale
+_ABSURD = 1e10  # full scale is 1; a float sample beyond this is damage, and would overflow the down-mix
+_FULL_SCALE = 1 - 2.0**-15  # the largest positive 16-bit sample
+_FULL_SCALE_8 = 1 - 2.0**-7  # the largest positive 8-bit sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Facts of one source; `probe` leaves what only decoding can tell at None."""
+
+    name: str  # path or description of the source, for messages and receipts
+    container: str  # sniffed from the content: "wav", "ogg", "mp4", …; "array" for waveforms
+    codec: str  # "PCM_16", "VORBIS", "aac", …; the dtype for arrays
+    sample_rate: int  # Hz, of the source
+    channels: int  # of the source
+    duration_s: float | None  # of the source as its header tells, or as decoded if longer; None: unknown
+    start_s: float  # begin of the range read
+    stop_s: float  # end of the range read, counted from samples that were really decoded
+    truncated: bool  # the source ends before its header or container structure says it should
+    damaged: int = 0  # places the decoder could not read; what they held is missing from the waveform
+    non_finite: int | None = None  # source samples that were NaN, infinite or beyond ±1e10, replaced by 0
+    clipped: float | None = None  # share of source samples at or above full scale, 0 to 1
+    peak: float | None = None  # largest |sample| of the source in the range read, before down-mix and resampling
+    silent: bool | None = None  # nothing in the 16 kHz mono waveform exceeds -90 dB of full scale
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the facts as a JSON-able dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A waveform, float32 (num_samples,) mono at 16 kHz, with the facts of its source."""
+
+    waveform: Samples
+    facts: Facts
+
+
+class Tally:
+    """Counts peak, clipped and non-finite samples over the blocks of one source, and cleans the blocks."""
+
+    def __init__(self, *, eight_bit: bool = False) -> None:
+        """Start at nothing; ``eight_bit`` sources reach full scale earlier."""
+        self._full_scale = _FULL_SCALE_8 if eight_bit else _FULL_SCALE
+        self._clipped = 0
+        self._samples = 0
+        self._loudest = 0.0
+        self.frames = 0
+        self.non_finite = 0
+        self.peak = 0.0
+
+    @property
+    def clipped(self) -> float:
+        """Share of samples at full scale, 0 to 1."""
+        return self._clipped / max(self._samples, 1)
+
+    @property
+    def silent(self) -> bool:
+        """Whether every down-mixed block stayed under -90 dB of full scale."""
+        return self._loudest <= SILENCE
+
+    def clean(self, block: Samples) -> Samples:
+        """Count over a block (frames, channels) and return it with unusable samples set to 0, in place."""
+        self.frames += len(block)
+        self._samples += block.size
+        if not block.size:
+            return block
+        low, high = float(block.min()), float(block.max())
+        if not (low > -_ABSURD and high < _ABSURD):
+            bad = ~(np.abs(block) < _ABSURD)
+            self.non_finite += int(np.count_nonzero(bad))
+            block[bad] = 0.0
+            low, high = float(block.min()), float(block.max())
+        self.peak = max(self.peak, -low, high)
+        if max(-low, high) >= self._full_scale:
+            self._clipped += int(np.count_nonzero(np.abs(block) >= self._full_scale))
+        return block
+
+    def hear(self, waveform: Samples) -> Samples:
+        """Note the loudness of 16 kHz mono output, (num_samples,), and return it."""
+        if waveform.size:
+            self._loudest = max(self._loudest, -float(waveform.min()), float(waveform.max()))
+        return waveform

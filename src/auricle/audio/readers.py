@@ -1,0 +1,202 @@
+"""The two decoders behind one face: soundfile for the common formats, PyAV for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+
+from auricle.audio import mpeg
+from auricle.audio.containers import HEAD_BYTES, Container, sniff
+from auricle.audio.facts import Samples
+from auricle.audio.integrity import is_chained_ogg, is_cut
+from auricle.audio.limits import Limits
+from auricle.audio.sources import OpenSource
+from auricle.errors import AudioError, BrokenAudio, MissingExtra, UnsupportedFormat
+
+_BLOCK_SAMPLES = 1 << 20  # frames x channels decoded at once: 4 MiB
+_BLOCK_SECONDS = 60  # and not longer than this, so that slow sample rates do not swell when resampled
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile's count where the header holds none
+_FOREIGN_CODEC = (1, 3, 4)  # libsndfile: format not recognised, malformed (to it), encoding not supported
+
+
+class Reader(Protocol):
+    """An opened sound: its layout, and its samples block by block."""
+
+    container: str
+    codec: str
+    sample_rate: int  # Hz
+    channels: int
+    frames: int | None  # samples per channel as declared; None: unknown
+    slack: int  # samples per channel by which a sane header may overstate
+    truncated: bool  # the structure of the container breaks off
+    damaged: int  # places that could not be decoded so far
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
+        """Yield float32 (frames, channels) from sample ``start`` to ``stop`` or to the end."""
+
+
+def block_frames(sample_rate: int, channels: int) -> int:
+    """Samples per channel to decode at once."""
+    return max(1, min(_BLOCK_SAMPLES // channels, _BLOCK_SECONDS * sample_rate))
+
+
+@contextmanager
+def open_reader(source: OpenSource, limits: Limits) -> Iterator[Reader]:
+    """Sniff ``source`` and open it with the backend that can read it.
+
+    Raises:
+        UnsupportedFormat: no audio, or a codec that neither backend knows.
+        BrokenAudio: audio, but its header cannot be read.
+        LimitExceeded: sample rate or channels outside ``limits``.
+        MissingExtra: PyAV is needed and not installed.
+    """
+    try:
+        container, file, truncated = _inspect(source)
+    except OSError as error:
+        raise AudioError(f"{source.name}: reading failed ({error}); check the disk or the connection") from None
+    reader: Any = None
+    if container.backend == "soundfile":
+        reader = _open_soundfile(file, container, source.name)
+    if reader is None:
+        reader = _open_av(source.file, container, source.name)
+    try:
+        reader.truncated = truncated
+        limits.check_layout(source.name, reader.sample_rate, reader.channels)
+        yield reader
+    finally:
+        reader.close()
+
+
+def _inspect(source: OpenSource) -> tuple[Container, Any, bool]:
+    """Container, the file to decode (an mp3 with a wrong length is given a right one) and whether it breaks off."""
+    source.file.seek(0)
+    container = sniff(source.file.read(HEAD_BYTES), source.name)
+    file, truncated = source.file, is_cut(source.file, source.size, container.name)
+    if container.name == "mp3":
+        found = mpeg.walk(source.file, source.size)
+        truncated = found is not None and found.is_cut
+        if found is not None and _misstates_length(source, found):
+            file = mpeg.with_info_frame(source.file, found) or file
+    elif container.name == "ogg" and is_chained_ogg(source.file, source.size):
+        container = Container("ogg", "av", "ogg")
+    source.file.seek(0)
+    return container, file, truncated
+
+
+def _misstates_length(source: OpenSource, found: mpeg.MpegFrames) -> bool:
+    """Whether libsndfile would take the mp3 for shorter than its frames, priming and padding (4 frames) aside."""
+    source.file.seek(0)
+    try:
+        with soundfile.SoundFile(_Nameless(source.file)) as sound:
+            return bool(sound.frames < found.num_samples - 4 * found.samples_per_frame)
+    except soundfile.SoundFileError:
+        return False
+
+
+class _Nameless:
+    """A file without its name, which soundfile would trust more than the content where it ends in .raw."""
+
+    def __init__(self, file: Any) -> None:
+        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+        if hasattr(file, "readinto"):
+            self.readinto = file.readinto
+
+
+class _Forward(soundfile.SoundFile):
+    """Reads straight on: soundfile seeks after every read of a seekable file, which costs time and disturbs mp3."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SoundFileReader:
+    """libsndfile: wav, flac, ogg, opus, mp3, aiff and other plain containers."""
+
+    damaged = 0
+    truncated = False
+
+    def __init__(self, sound: _Forward, container: str, name: str) -> None:
+        """Take over an open libsndfile handle."""
+        self._sound, self._name = sound, name
+        self.container, self.codec = container, str(sound.subtype)
+        self.sample_rate, self.channels = int(sound.samplerate), int(sound.channels)
+        self.frames = int(sound.frames) if sound.frames < _UNKNOWN_FRAMES else None
+        self.slack = 4 * 1152 if container == "mp3" else 0
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
+        """Yield float32 (frames, channels) from sample ``start`` to ``stop`` or to the end."""
+        position, largest = start, block_frames(self.sample_rate, self.channels)
+        if start:
+            self._seek(start)
+        while stop is None or position < stop:
+            wanted = largest if stop is None else min(largest, stop - position)
+            if stop is None and self.frames is not None and position < self.frames:
+                wanted = min(largest, self.frames - position + 1)  # one more shows the end without another read
+            block = self._read(position, wanted)
+            position += len(block)
+            if len(block):
+                yield block
+            if len(block) < wanted:
+                return
+
+    def _read(self, position: int, wanted: int) -> Samples:
+        buffer = np.empty((wanted, self.channels), np.float32)
+        try:
+            return self._sound.read(out=buffer)
+        except soundfile.LibsndfileError:
+            self.damaged += 1
+            return buffer[: min(max(self._sound.tell() - position, 0), wanted)]
+
+    def _seek(self, start: int) -> None:
+        try:
+            self._sound.seek(start)
+        except soundfile.LibsndfileError as error:
+            where = f"{start / self.sample_rate:.3f} s"
+            raise BrokenAudio(
+                f"{self._name}: cannot be read from {where} on ({error.error_string.strip()}); read it from its start"
+            ) from None
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._sound.close()
+
+
+def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileReader | None:
+    """None where libsndfile knows the container but not the codec, and FFmpeg may."""
+    file.seek(0)
+    try:
+        sound = _Forward(_Nameless(file))
+    except soundfile.LibsndfileError as error:
+        if error.code in _FOREIGN_CODEC and container.demuxer and _has_av():
+            return None
+        reason = error.error_string.strip().removeprefix("Error : ") or f"libsndfile error {error.code}"
+        raise BrokenAudio(
+            f"{name}: looks like {container.name}, but its header cannot be used ({reason}); "
+            "expected a complete file. Download or export it again"
+        ) from None
+    return SoundFileReader(sound, container.name, name)
+
+
+def _has_av() -> bool:
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _open_av(file: Any, container: Container, name: str) -> Any:
+    if not container.demuxer:
+        raise UnsupportedFormat(f"{name}: {container.name} with a codec that is not supported; convert it to flac")
+    if not _has_av():
+        raise MissingExtra(f"{name}: {_KIND.get(container.name, container.name)} audio", "media")
+    from auricle.audio.pyav import AvReader
+
+    return AvReader(file, container, name)
+
+
+_KIND = {"mp4": "m4a/aac", "aac": "m4a/aac", "matroska": "webm/mkv", "asf": "wma", "ogg": "this kind of ogg"}

@@ -1,0 +1,136 @@
+"""One pass over one sound: blocks are checked, cleaned, mixed down and resampled, and the facts are gathered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from auricle.audio.facts import Facts, Samples, Tally
+from auricle.audio.limits import Limits
+from auricle.audio.readers import Reader, open_reader
+from auricle.audio.resample import mix_down, resample_blocks
+from auricle.audio.sources import Source, open_source
+from auricle.errors import BrokenAudio, ClipTooShort, ConfigError
+
+_EIGHT_BIT = ("PCM_S8", "PCM_U8", "pcm_u8", "pcm_s8")
+
+
+class Reading:
+    """A range of an opened sound on its way to 16 kHz mono."""
+
+    def __init__(self, name: str, reader: Reader, start_s: float, stop_s: float | None, limits: Limits) -> None:
+        """Check the range against what the header declares and against ``limits``."""
+        self._name, self._reader, self._limits = name, reader, limits
+        rate = reader.sample_rate
+        self._start = round(start_s * rate)
+        self._stop = None if stop_s is None else round(stop_s * rate)
+        self._tally = Tally(eight_bit=reader.codec in _EIGHT_BIT)
+        self._ended = False
+        if reader.frames is not None and 0 < reader.frames <= self._start:
+            raise self._too_late()
+        limits.check_frames(name, self._declared() or 0, rate, reader.channels)
+
+    def waveforms(self) -> Iterator[Samples]:
+        """Yield float32 mono 16 kHz blocks of varying length.
+
+        Raises:
+            BrokenAudio: there is no sample.
+            ClipTooShort: the range lies behind the end, or gives no sample at 16 kHz.
+            LimitExceeded: more was decoded than the limits allow.
+        """
+        heard = 0
+        for waveform in resample_blocks(self._mono(), self._reader.sample_rate):
+            heard += len(waveform)
+            yield self._tally.hear(waveform)
+        self._ended = True
+        if not heard:
+            raise self._nothing()
+
+    def facts(self) -> Facts:
+        """Facts of the source and of the samples read so far."""
+        tally, rate = self._tally, self._reader.sample_rate
+        return replace(
+            header_facts(self._name, self._reader),
+            duration_s=self._duration(),
+            start_s=self._start / rate,
+            stop_s=(self._start + tally.frames) / rate,
+            truncated=self._reader.truncated or self._fell_short(),
+            non_finite=tally.non_finite,
+            clipped=tally.clipped,
+            peak=tally.peak,
+            silent=tally.silent,
+        )
+
+    def _mono(self) -> Iterator[Samples]:
+        for block in self._reader.blocks(self._start, self._stop):
+            clean = self._tally.clean(block)
+            self._limits.check_frames(self._name, self._tally.frames, self._reader.sample_rate, self._reader.channels)
+            yield mix_down(clean)
+
+    def _declared(self) -> int | None:
+        """Samples per channel that the range should hold; None: unknown."""
+        ends = [end for end in (self._stop, self._reader.frames) if end is not None]
+        return min(ends) - self._start if ends else None
+
+    def _fell_short(self) -> bool:
+        declared = self._declared() if self._reader.frames is not None else None
+        return self._ended and declared is not None and self._tally.frames + self._reader.slack < declared
+
+    def _duration(self) -> float | None:
+        """Seconds of the source: as declared, or as decoded if that is more or nothing is declared."""
+        rate, declared = self._reader.sample_rate, self._reader.frames
+        decoded = self._start + self._tally.frames
+        if declared is None:
+            reached_end = self._ended and (self._stop is None or decoded < self._stop)
+            return decoded / rate if reached_end else None
+        return max(declared, decoded) / rate
+
+    def _too_late(self) -> ClipTooShort:
+        frames, rate = self._reader.frames, self._reader.sample_rate
+        lasts = f"lasts {frames / rate:.3f} s" if frames is not None else "ends earlier"
+        return ClipTooShort(f"{self._name}: {lasts}; the range starts at {self._start / rate:.3f} s. Start it earlier")
+
+    def _nothing(self) -> BrokenAudio | ClipTooShort:
+        if self._tally.frames:
+            return ClipTooShort(
+                f"{self._name}: {self._tally.frames} samples at {self._reader.sample_rate} Hz make none at 16 kHz; "
+                "give a longer clip or range"
+            )
+        if self._start:
+            return self._too_late()
+        return BrokenAudio(
+            f"{self._name}: is {self._reader.container} without one readable sample; expected audio. "
+            "Record, export or download it again"
+        )
+
+
+def header_facts(name: str, reader: Reader) -> Facts:
+    """The facts that need no decoding."""
+    return Facts(
+        name=name,
+        container=reader.container,
+        codec=reader.codec,
+        sample_rate=reader.sample_rate,
+        channels=reader.channels,
+        duration_s=None if reader.frames is None else reader.frames / reader.sample_rate,
+        start_s=0.0,
+        stop_s=0.0,
+        truncated=reader.truncated,
+        damaged=reader.damaged,
+    )
+
+
+def check_range(start_s: float, stop_s: float | None) -> None:
+    """Raise `ConfigError` where ``start_s`` to ``stop_s`` is no range of time."""
+    if not (0 <= start_s < math.inf) or (stop_s is not None and not stop_s > start_s):
+        raise ConfigError(f"the range {start_s} s to {stop_s} s is empty; expected 0 <= start_s < stop_s")
+
+
+@contextmanager
+def open_reading(source: Source, start_s: float, stop_s: float | None, limits: Limits) -> Iterator[Reading]:
+    """Open ``source`` and give the pass over its range."""
+    check_range(start_s, stop_s)
+    with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
+        yield Reading(opened.name, reader, start_s, stop_s, limits)

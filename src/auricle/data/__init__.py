@@ -1,0 +1,1 @@
+"""Manifests, tar shards, batches, mixtures and data set recipes. Knows nothing of models."""

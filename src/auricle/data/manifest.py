@@ -1,0 +1,212 @@
+"""Lists of audio files with facts about them: JSON Lines, CSV and TSV.
+
+Paths in a manifest: a relative one starts at the folder of the manifest and may not climb out of it; an absolute one is
+taken as written; addresses (``http://…``) and control characters are refused. Nothing is opened here, and later only
+regular files are, for reading.
+"""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from auricle.errors import DataError
+
+AUDIO_COLUMNS = ("audio", "path", "file", "filename")
+_INTEGERS = ("age", "fold")  # facts that are numbers also where the format knows only text
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MAX_LINE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One audio file of a data set."""
+
+    id: str  # unique inside the data set
+    audio: Path
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def read_manifest(path: str | Path) -> Iterator[Entry]:
+    """Entries of a manifest, one at a time.
+
+    The audio column is the first of ``audio``, ``path``, ``file``, ``filename``; ``id`` is the name of the entry (the
+    path without its suffix where it is absent); all other columns become `Entry.meta`. Empty CSV and TSV cells are left
+    out. TSV has no quoting.
+
+    Args:
+        path: ``.jsonl``, ``.csv`` or ``.tsv``, UTF-8; CSV and TSV start with a line of column names.
+
+    Raises:
+        DataError: no such file or format, or a line that cannot be understood; the message has its number.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(_READERS)}")
+    if not path.is_file():
+        raise DataError(f"no manifest at {path}")
+    return _entries(path, suffix)
+
+
+def write_manifest(path: str | Path, entries: Iterable[Entry]) -> int:
+    """Write entries to a ``.jsonl``, ``.csv`` or ``.tsv`` file, whole or not at all.
+
+    Audio inside the folder of the manifest is written as a relative path, other audio as an absolute one.
+
+    Returns:
+        Entries written.
+
+    Raises:
+        DataError: an unknown suffix, or facts the format cannot hold.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(_READERS)}")
+    rows = [_row(entry, path.parent.resolve()) for entry in entries]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            if suffix == ".jsonl":
+                file.writelines(_json_line(row) for row in rows)
+            else:
+                _write_table(file, rows, suffix)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _entries(path: Path, suffix: str) -> Iterator[Entry]:
+    seen: set[str] = set()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, row in _READERS[suffix](file):
+                yield _entry(number, row, path.parent, seen)
+    except _LineError as error:
+        raise DataError(f"{path}, line {error.line}: {error}") from None
+    except UnicodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error})") from None
+
+
+class _LineError(ValueError):
+    """A line that cannot be parsed, with its number."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _read_jsonl(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    while line := file.readline(_MAX_LINE + 1):
+        number += 1
+        if len(line) > _MAX_LINE:
+            raise _LineError(number, f"longer than {_MAX_LINE} characters; is this JSON Lines, one object a line?")
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _LineError(number, f"no valid JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise _LineError(number, f'a JSON {type(row).__name__}, expected an object such as {{"audio": "a.wav"}}')
+        yield number, row
+
+
+def _read_csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _read_table(csv.DictReader(file, strict=True))
+
+
+def _read_tsv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _read_table(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _read_table(reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        names = reader.fieldnames or []
+        if len(set(names)) != len(names):
+            raise _LineError(1, f"column names repeat: {names}")
+        for cells in reader:
+            yield reader.line_num, _row_of(cells, len(names), reader.line_num)
+    except csv.Error as error:
+        raise _LineError(reader.reader.line_num, str(error)) from None
+
+
+def _row_of(cells: Mapping[Any, Any], columns: int, line: int) -> dict[str, Any]:
+    surplus = len(cells.get(None, ()))
+    missing = sum(value is None for value in cells.values())
+    if surplus or missing:
+        raise _LineError(line, f"{columns + surplus - missing} cells under {columns} column names")
+    row: dict[str, Any] = {name: value for name, value in cells.items() if value != ""}
+    for name in set(_INTEGERS) & row.keys():
+        if not re.fullmatch(r"-?\d{1,9}", row[name]):
+            raise _LineError(line, f"{name} is {row[name]!r}, expected a whole number")
+        row[name] = int(row[name])
+    return row
+
+
+_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+
+
+def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entry:
+    column = next((name for name in AUDIO_COLUMNS if name in row), None)
+    if column is None:
+        raise _LineError(line, f"found columns {sorted(row)}, expected the audio file in one of {list(AUDIO_COLUMNS)}")
+    audio = _resolve(line, row[column], folder)
+    given = row.get("id", os.path.splitext(row[column])[0])
+    if not isinstance(given, str | int) or not str(given):
+        raise _LineError(line, f"id is {given!r}, expected text")
+    if str(given) in seen:
+        raise _LineError(line, f"{given!r} appears a second time; give each entry an 'id' of its own")
+    seen.add(str(given))
+    return Entry(str(given), audio, {name: value for name, value in row.items() if name not in (column, "id")})
+
+
+def _resolve(line: int, name: object, folder: Path) -> Path:
+    if not isinstance(name, str) or not name or not name.isprintable() or _ADDRESS.match(name):
+        raise _LineError(line, f"audio is {name!r}, expected the path of a local file")
+    if os.path.isabs(name):
+        return Path(name)
+    inside = os.path.normpath(name)
+    if inside.split(os.sep)[0] == os.pardir:
+        raise _LineError(
+            line, f"{name!r} climbs out of the manifest's folder; move the manifest up or use absolute paths"
+        )
+    return folder / inside
+
+
+def _row(entry: Entry, folder: Path) -> dict[str, Any]:
+    taken = {"id", *AUDIO_COLUMNS} & entry.meta.keys()
+    if taken:
+        raise DataError(f"facts of {entry.id!r} use the reserved names {sorted(taken)}")
+    audio = entry.audio.absolute()
+    where = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+    return {"id": entry.id, "audio": where.as_posix(), **entry.meta}
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"facts of {row['id']!r} cannot be stored as JSON: {error}") from None
+
+
+def _write_table(file: TextIO, rows: list[dict[str, Any]], suffix: str) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["id", "audio"]
+    for row in rows:
+        for name, value in row.items():
+            is_plain = isinstance(value, str | int | float) and value != ""
+            if not is_plain or (suffix == ".tsv" and re.search(r"[\t\r\n]", str(value))):
+                raise DataError(f"{name} of {row['id']!r} is {value!r}, which {suffix} cannot hold; write .jsonl")
+    options: dict[str, Any] = (
+        {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if suffix == ".tsv" else {}
+    )
+    writer = csv.DictWriter(file, names, lineterminator="\n", **options)
+    writer.writeheader()
+    writer.writerows(rows)

@@ -1,0 +1,398 @@
+"""Training scenes: one, or a mixture of, packed clips with the facts that are true of the result.
+
+A scene is one of pure or mixed speech, sound and music ("mixed X" has X in front of another kind), two sounds at once,
+two speakers in turn, or (nearly) silence. What augmentation makes untrue is dropped from the facts: the words of speech
+that was cut or lies in the background, the gender of a voice whose pitch was moved far.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from auricle.data import mixing
+from auricle.data.mixing import SAMPLE_RATE, Waveform
+from auricle.errors import ConfigError, DataError
+
+Kind = Literal["speech", "sound", "music"]
+Arrangement = Literal["single", "over", "then"]
+
+KINDS: tuple[Kind, ...] = ("speech", "sound", "music")
+CATEGORIES = (
+    "pure_speech",
+    "pure_sound",
+    "pure_music",
+    "mixed_speech",
+    "mixed_sound",
+    "mixed_music",
+    "two_sounds",
+    "two_speakers",
+    "silence",
+)
+CHILD_AGE = 12  # years; up to this age a speaker is called a child
+DIGITS = frozenset("zero one two three four five six seven eight nine".split())
+
+
+class Clips(Protocol):
+    """What scenes need of a packed data set, such as `auricle.data.shards.ShardSet`."""
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        ...
+
+    def read_meta(self, i: int, /) -> Mapping[str, Any]:
+        """The facts of a clip."""
+        ...
+
+    def read(self, i: int, /) -> Any:
+        """The record of a clip, with its `.waveform` (float32, 16 kHz)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What is known of one thing heard in a scene; None or empty where unknown or where it does not apply."""
+
+    kind: Kind
+    text: str | None = None  # lower-case words; None when they are not to be transcribed
+    language: str | None = None  # ISO 639 code as espeak-ng names it
+    gender: str | None = None  # "m" or "f"
+    age: int | None = None  # years
+    speaker: str | None = None
+    event: str | None = None
+    instruments: tuple[str, ...] = ()
+    tempo: str | None = None  # "slow", "medium", "fast"
+    mode: str | None = None  # "major", "minor"
+    texture: str | None = None  # "melody", "chords", ...
+    foreground: bool = True
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> "Part":
+        """The part that a packed clip's facts describe.
+
+        Raises:
+            DataError: `kind` is not speech, sound or music, or a sound has no `event`.
+        """
+        kind = meta.get("kind")
+        if kind not in KINDS or (kind == "sound" and not meta.get("event")):
+            raise DataError(f"clip facts need a kind of {KINDS} and an event for sounds, got {dict(meta)}")
+        names = ("text", "language", "gender", "age", "speaker", "event", "tempo", "mode", "texture")
+        known = {name: meta[name] for name in names if meta.get(name) is not None}
+        return cls(kind=kind, instruments=tuple(meta.get("instruments") or ()), **known)
+
+    @property
+    def is_child(self) -> bool | None:
+        """Whether the speaker is a child; None when the age is unknown."""
+        return None if self.age is None else self.age <= CHILD_AGE
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A waveform (float32, 16 kHz) and what is heard in it, in order of prominence or of time."""
+
+    waveform: Waveform
+    parts: tuple[Part, ...]
+    category: str
+    arrangement: Arrangement = "single"
+
+    def of_kind(self, kind: Kind) -> tuple[Part, ...]:
+        """The parts of one kind."""
+        return tuple(part for part in self.parts if part.kind == kind)
+
+
+def _default_shares() -> dict[str, float]:
+    shares = (0.32, 0.24, 0.08, 0.17, 0.04, 0.04, 0.03, 0.04, 0.04)
+    return dict(zip(CATEGORIES, shares, strict=True))
+
+
+def _default_set_weights() -> dict[str, float]:
+    return {"speechocean762": 0.45, "fsdd": 0.25, "espeak": 0.30, "procedural": 0.3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig:
+    """How scenes are drawn; lengths in seconds, levels in decibels."""
+
+    shares: Mapping[str, float] = field(default_factory=_default_shares)  # of the categories
+    set_weights: Mapping[str, float] = field(default_factory=_default_set_weights)  # sets not named weigh 1
+    max_s: float = 10.0
+    min_s: float = 0.3
+    snr_db: tuple[float, float] = (-2.0, 15.0)  # foreground over background
+    sequence_share: float = 0.4  # of draws of a single digit: grown to several digits of the same speaker
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        """Check names and ranges."""
+        unknown = set(self.shares) - set(CATEGORIES)
+        if unknown or not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
+            raise ConfigError(f"shares must be of {CATEGORIES}, not negative and not all zero, got {dict(self.shares)}")
+        if not 0 < self.min_s < self.max_s:
+            raise ConfigError(f"0 < min_s < max_s expected, got {self.min_s} and {self.max_s}")
+
+
+class Pools:
+    """Clip numbers by kind and, within a kind, by the group that draws are balanced over.
+
+    Speech is balanced over sets (by `set_weights`) and within a set drawn evenly; sounds over events, an event weighing
+    as much as the heaviest set that has it; music over first instruments.
+    """
+
+    def __init__(self, clips: Clips, set_weights: Mapping[str, float] | None = None) -> None:
+        """Sort the clips by their facts; the audio is not read.
+
+        Raises:
+            DataError: a clip's facts name no kind of audio, or no event for a sound.
+        """
+        self.clips = clips
+        weights = _default_set_weights() if set_weights is None else set_weights
+        groups: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in KINDS}
+        heaviest: dict[tuple[str, str], float] = defaultdict(float)
+        self._digits: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.metas = [clips.read_meta(index) for index in range(len(clips))]
+        for index, meta in enumerate(self.metas):
+            part = Part.from_meta(meta)
+            name = str(meta.get("set", ""))
+            group = {"speech": name, "sound": part.event or "", "music": (part.instruments or ("",))[0]}[part.kind]
+            groups[part.kind][group].append(index)
+            weight = 1.0 if part.kind == "music" else float(weights.get(name, 1.0))
+            heaviest[part.kind, group] = max(heaviest[part.kind, group], weight)
+            if part.text in DIGITS and part.speaker is not None:
+                self._digits[name, part.speaker].append(index)
+        self._groups = {kind: [np.asarray(ids) for ids in named.values()] for kind, named in groups.items()}
+        self.events = tuple(groups["sound"])
+        self._weights: dict[str, np.ndarray] = {}
+        for kind, named in groups.items():
+            drawn = np.asarray([heaviest[kind, group] for group in named])
+            self._weights[kind] = np.cumsum(drawn / drawn.sum()) if drawn.sum() > 0 else np.zeros(0)
+
+    def has(self, kind: Kind) -> bool:
+        """Whether clips of this kind can be drawn."""
+        return self._weights[kind].size > 0
+
+    def draw(self, kind: Kind, rng: np.random.Generator) -> int:
+        """The number of a random clip of this kind.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not self.has(kind):
+            raise DataError(f"no {kind} clip to draw from; pack some or set the shares of {kind} scenes to 0")
+        group = min(int(np.searchsorted(self._weights[kind], rng.random(), side="right")), len(self._groups[kind]) - 1)
+        return int(rng.choice(self._groups[kind][group]))
+
+    def read(self, index: int) -> tuple[Waveform, Part, str]:
+        """Waveform, facts and set name of a clip."""
+        meta = self.metas[index]
+        waveform = np.asarray(self.clips.read(index).waveform, np.float32)
+        return waveform, Part.from_meta(meta), str(meta.get("set", ""))
+
+    def digits_like(self, index: int) -> Sequence[int]:
+        """Clips of single digits by the same speaker, the clip itself included; empty if it is no digit."""
+        meta = self.metas[index]
+        if meta.get("text") not in DIGITS:
+            return ()
+        return self._digits.get((str(meta.get("set", "")), str(meta.get("speaker"))), ())
+
+
+def _chance(rng: np.random.Generator, share: float) -> bool:
+    return bool(rng.random() < share)
+
+
+def _vary_voice(waveform: Waveform, part: Part, rng: np.random.Generator) -> tuple[Waveform, Part]:
+    """Move speed and pitch, more so for digits, which few speakers say; a far move unsays gender and age."""
+    if _chance(rng, 0.4):
+        return waveform, part
+    spread = 0.1 if part.text is not None and set(part.text.split()) <= DIGITS else 0.06
+    factor = float(np.clip(rng.normal(1.0, spread), 0.82, 1.22))
+    if not 0.92 < factor < 1.09:
+        part = replace(part, gender=None, age=None)
+    return mixing.change_speed(waveform, factor), part
+
+
+def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
+    index = pools.draw("speech", rng)
+    waveform, part, _ = pools.read(index)
+    others = pools.digits_like(index)
+    if len(others) > 1 and _chance(rng, config.sequence_share):
+        count = int(rng.integers(1, 5))
+        picked = [pools.read(int(other)) for other in rng.choice(np.asarray(others), size=count)]
+        gaps = [int(gap) for gap in rng.integers(400, 5600, size=count)]
+        waveform = mixing.join([waveform, *(mixing.fade(other) for other, _, _ in picked)], gaps)
+        part = replace(part, text=" ".join([part.text or "", *(other.text or "" for _, other, _ in picked)]))
+    if config.augment:
+        waveform, part = _vary_voice(waveform, part, rng)
+    longest = int(config.max_s * SAMPLE_RATE)
+    if waveform.size > longest:
+        waveform, part = waveform[:longest], replace(part, text=None)
+    return waveform, part
+
+
+def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfig) -> Waveform:
+    """Sometimes a little silence before and after, as far as `max_s` allows."""
+    room = int(config.max_s * SAMPLE_RATE) - waveform.size
+    before, after = (int(value) for value in rng.uniform(0, 0.8, size=2) * SAMPLE_RATE)
+    if not config.augment or room < before + after or _chance(rng, 0.6):
+        return waveform
+    return mixing.place(waveform, before, before + waveform.size + after)
+
+
+def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
+    waveform, part, _ = pools.read(pools.draw("sound", rng))
+    if config.augment:
+        if _chance(rng, 0.5):
+            waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
+        if _chance(rng, 0.5):
+            length = int(rng.uniform(1.5, 5.0) * SAMPLE_RATE)
+            waveform = mixing.fade(mixing.crop_energetic(waveform, rng, length))
+    return waveform[: int(config.max_s * SAMPLE_RATE)], part
+
+
+def _music(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
+    waveform, part, _ = pools.read(pools.draw("music", rng))
+    if config.augment:
+        if _chance(rng, 0.5):
+            waveform = mixing.change_speed(waveform, float(rng.uniform(0.94, 1.06)))
+        if _chance(rng, 0.5):
+            waveform = mixing.crop_energetic(waveform, rng, int(rng.uniform(2.0, 6.0) * SAMPLE_RATE), tries=2)
+    return mixing.fade(waveform[: int(config.max_s * SAMPLE_RATE)]), part
+
+
+_SOURCES: dict[Kind, Callable[[Pools, np.random.Generator, SceneConfig], tuple[Waveform, Part]]] = {
+    "speech": _speech,
+    "sound": _sound,
+    "music": _music,
+}
+
+
+def _finish(waveform: Waveform, rng: np.random.Generator, config: SceneConfig, *, strength: float) -> Waveform:
+    """Recording conditions of the whole scene; most scenes keep those of their recordings."""
+    if config.augment:
+        if _chance(rng, strength):
+            waveform = mixing.recolour(waveform, rng)
+        if _chance(rng, strength):
+            waveform = mixing.add_noise_floor(waveform, rng, float(rng.uniform(15, 45)))
+        if _chance(rng, 0.5):
+            waveform = mixing.to_level(waveform, float(rng.uniform(-38, -14)))
+        else:
+            waveform = mixing.gain(waveform, float(rng.uniform(-6, 3)))
+    shortest = int(config.min_s * SAMPLE_RATE)
+    if waveform.size < shortest:
+        waveform = mixing.place(waveform, 0, shortest)
+    return mixing.limit_peak(waveform).astype(np.float32, copy=False)
+
+
+def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
+    num_samples = int(rng.uniform(max(0.5, config.min_s), min(4.0, config.max_s)) * SAMPLE_RATE)
+    if _chance(rng, 0.2):
+        return Scene(np.zeros(num_samples, np.float32), (), "silence")
+    floor = mixing.noise(num_samples, rng, float(rng.choice([0.0, 0.5, 1.0, 1.5, 2.0])))
+    return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
+
+
+def _background(part: Part) -> Part:
+    """Speech behind something louder is reported, not transcribed."""
+    return replace(part, text=None, foreground=False)
+
+
+def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
+    waveform, part = _SOURCES[front](pools, rng, config)
+    behind, other = _SOURCES[back](pools, rng, config)
+    if front == "speech":
+        shortest = int(rng.uniform(1.5, 4.0) * SAMPLE_RATE)
+        if waveform.size < shortest:
+            start = int(rng.integers(0, shortest - waveform.size + 1))
+            waveform = mixing.place(waveform, start, shortest)
+    low, high = config.snr_db
+    if front != "speech" or back == "speech":
+        low = max(low, 1.0)  # a speaker or tune "in the background" must be the weaker part
+    if behind.size > waveform.size:
+        behind = mixing.crop_energetic(behind, rng, waveform.size, tries=12)
+    elif back == "speech":
+        behind = mixing.place(behind, int(rng.integers(0, waveform.size - behind.size + 1)), waveform.size)
+    mixed = mixing.mix(waveform, behind, float(rng.uniform(low, high)))
+    return Scene(mixed, (part, _background(other)), f"mixed_{front}", "over")
+
+
+def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
+    (first, one), (second, two) = _sound(pools, rng, config), _sound(pools, rng, config)
+    if one.event == two.event:
+        return Scene(first, (one,), "pure_sound")
+    half = int(config.max_s / 2 * SAMPLE_RATE)
+    if _chance(rng, 0.5):
+        level = 0.5 * (mixing.active_rms(first) + mixing.active_rms(second))
+        pieces = [
+            mixing.to_level(mixing.crop_energetic(each, rng, half), 20 * np.log10(max(level, 1e-4)))
+            for each in (first, second)
+        ]
+        return Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then")
+    mixed = mixing.mix(first, mixing.crop_energetic(second, rng, first.size), float(rng.uniform(-3, 6)))
+    return Scene(mixed, (one, two), "two_sounds", "over")
+
+
+def _two_speakers(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
+    (first, one), (second, two) = _speech(pools, rng, config), _speech(pools, rng, config)
+    same = one.speaker is not None and one.speaker == two.speaker
+    gap = int(rng.uniform(0.15, 0.8) * SAMPLE_RATE)
+    if same or first.size + gap + second.size > config.max_s * SAMPLE_RATE:
+        return Scene(first, (one,), "pure_speech")
+    second = mixing.to_level(second, 20 * np.log10(max(mixing.active_rms(first), 1e-4)) + float(rng.uniform(-4, 4)))
+    return Scene(mixing.join([first, second], [gap]), (one, two), "two_speakers", "then")
+
+
+_BEHIND: dict[str, tuple[tuple[Kind, float], ...]] = {
+    "mixed_speech": (("sound", 0.7), ("music", 0.3)),
+    "mixed_sound": (("music", 0.5), ("speech", 0.5)),
+    "mixed_music": (("sound", 0.5), ("speech", 0.5)),
+}
+_NEEDS: dict[str, tuple[Kind, ...]] = {
+    "pure_speech": ("speech",),
+    "two_speakers": ("speech",),
+    "mixed_speech": ("speech",),
+    "pure_sound": ("sound",),
+    "two_sounds": ("sound",),
+    "mixed_sound": ("sound",),
+    "pure_music": ("music",),
+    "mixed_music": ("music",),
+    "silence": (),
+}
+
+
+def _compose(category: str, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
+    if category == "silence":
+        return _silence(rng, config)
+    if category == "two_sounds":
+        return _two_sounds(pools, rng, config)
+    if category == "two_speakers":
+        return _two_speakers(pools, rng, config)
+    front = _NEEDS[category][0]
+    behind = [(kind, share) for kind, share in _BEHIND.get(category, ()) if pools.has(kind)]
+    if behind:
+        shares = np.asarray([share for _, share in behind])
+        back = behind[int(rng.choice(len(behind), p=shares / shares.sum()))][0]
+        return _mixture(front, back, pools, rng, config)
+    waveform, part = _SOURCES[front](pools, rng, config)
+    if front == "speech":
+        waveform = _pad_around(waveform, rng, config)
+    return Scene(waveform, (part,), f"pure_{front}")
+
+
+def make_scene(pools: Pools, rng: np.random.Generator, config: SceneConfig | None = None) -> Scene:
+    """Draw a scene; the same pools, generator state and config give the same scene.
+
+    Categories whose clips the pools lack are left out of the draw.
+
+    Raises:
+        DataError: no category with a positive share can be made of these pools.
+    """
+    config = SceneConfig() if config is None else config
+    possible = [name for name in CATEGORIES if all(pools.has(kind) for kind in _NEEDS[name])]
+    shares = np.asarray([config.shares.get(name, 0.0) for name in possible])
+    if not shares.sum() > 0:
+        raise DataError(f"none of the wanted scenes {dict(config.shares)} can be made of the packed clips")
+    scene = _compose(possible[int(rng.choice(len(possible), p=shares / shares.sum()))], pools, rng, config)
+    if scene.category == "silence":
+        return scene
+    strength = 0.35 if len(scene.parts) == 1 else 0.2
+    return replace(scene, waveform=_finish(scene.waveform, rng, config, strength=strength))

@@ -1,0 +1,383 @@
+"""Where each clip lies in a tar shard: the index beside it, built from tars of any origin without trusting them.
+
+Only audio, JSON and text members count. Whatever else a tar can hold — pickles, links, devices, names that climb out of
+the folder — is never opened; how many were ignored, and why, is kept in the index.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from auricle.audio.limits import Limits
+from auricle.errors import AudioError, DataError
+
+AUDIO_SUFFIXES = frozenset({"flac", "wav", "ogg", "opus", "mp3"})
+MAX_META_BYTES = 1 << 20  # facts of one clip; a larger JSON or text member is no description of it
+CLIP_LIMITS = Limits(max_bytes=1 << 30, max_seconds=4 * 3600.0)  # clips are read whole: 4 h are 0.9 GB of float32
+MAX_CLIP_SAMPLES = int(CLIP_LIMITS.max_seconds) * 16_000
+
+_FORMAT = "auricle-shard-index-1"
+_COLUMNS = {
+    "audio_offset": np.int64,
+    "audio_size": np.int64,
+    "meta_offset": np.int64,
+    "meta_size": np.int64,  # 0 = no description
+    "meta_is_json": np.uint8,
+    "is_native": np.uint8,
+    "num_samples": np.int64,  # at 16 kHz
+    "digest": np.uint64,
+    "key_size": np.int64,
+    "key_bytes": np.uint8,
+}
+_FINGERPRINT_BYTES = 1 << 16
+_MAX_NAME = 512
+_UNSAFE_NAME = re.compile(r"(^/)|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
+
+_EXTENDED_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_PAX_RECORD = re.compile(rb"(\d{1,7}) ([^=]{1,64})=")
+
+
+class Row(NamedTuple):
+    """One clip of a shard; sizes and offsets in bytes, `num_samples` at 16 kHz."""
+
+    key: str
+    audio_offset: int
+    audio_size: int
+    meta_offset: int
+    meta_size: int
+    meta_is_json: int  # 1 = JSON, 0 = plain text
+    is_native: int  # 1 = 16 kHz mono FLAC, which needs no resampling
+    num_samples: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """The clips of one tar, column by column, in the order of their audio."""
+
+    tar: Path
+    columns: Mapping[str, npt.NDArray[Any]]
+    ignored: Mapping[str, int]  # reason -> members left out
+    set_size: int | None = None  # tars of the set this one was written with, when known
+
+    def __len__(self) -> int:
+        """Clips in the shard."""
+        return len(self.columns["num_samples"])
+
+    @property
+    def num_samples(self) -> npt.NDArray[np.int64]:
+        """(clips,) samples of each clip at 16 kHz."""
+        return self.columns["num_samples"]
+
+    def keys(self) -> list[str]:
+        """The name of each clip."""
+        text, ends = self.columns["key_bytes"].tobytes(), np.cumsum(self.columns["key_size"])
+        return [text[end - size : end].decode() for end, size in zip(ends, self.columns["key_size"], strict=True)]
+
+    def row(self, number: int) -> Row:
+        """Everything about clip `number`."""
+        values = {name: int(self.columns[name][number]) for name in Row._fields[1:]}
+        end = int(self.columns["key_size"][: number + 1].sum())
+        key = self.columns["key_bytes"][end - int(self.columns["key_size"][number]) : end].tobytes().decode()
+        return Row(key, **values)
+
+
+def index_path(tar: Path) -> Path:
+    """The index file beside `tar`."""
+    return tar.with_suffix(".index.safetensors")
+
+
+def from_rows(tar: Path, rows: list[Row], ignored: Mapping[str, int], set_size: int | None = None) -> ShardIndex:
+    """Columns from rows."""
+    keys = [row.key.encode() for row in rows]
+    columns: dict[str, npt.NDArray[Any]] = {
+        name: np.array([getattr(row, name) for row in rows], dtype=_COLUMNS[name]) for name in Row._fields[1:]
+    }
+    columns["key_size"] = np.array([len(key) for key in keys], dtype=np.int64)
+    columns["key_bytes"] = np.frombuffer(b"".join(keys), dtype=np.uint8)
+    return ShardIndex(tar, columns, dict(ignored), set_size)
+
+
+def digest_of(audio: bytes, meta: bytes) -> int:
+    """64-bit BLAKE2b of a clip's stored bytes."""
+    return int.from_bytes(hashlib.blake2b(audio + meta, digest_size=8).digest(), "little")
+
+
+def save(index: ShardIndex) -> None:
+    """Write the index beside its tar, whole or not at all."""
+    from safetensors.numpy import save as to_bytes
+
+    metadata = {"format": _FORMAT, "ignored": json.dumps(dict(index.ignored), sort_keys=True), **_tar_facts(index.tar)}
+    if index.set_size is not None:
+        metadata["shards"] = str(index.set_size)
+    target = index_path(index.tar)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(to_bytes(dict(index.columns), metadata))
+    temporary.replace(target)
+
+
+def load(tar: Path) -> ShardIndex:
+    """Read the index beside `tar`.
+
+    Raises:
+        DataError: the index is damaged, or the tar has changed since it was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = index_path(tar)
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            columns = {name: file.get_tensor(name) for name in _COLUMNS}
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"format is {metadata.get('format')!r}, expected {_FORMAT!r}")
+        ignored = {str(reason): int(count) for reason, count in json.loads(metadata["ignored"]).items()}
+        set_size = int(metadata["shards"]) if "shards" in metadata else None
+        _check_columns(columns, tar.stat().st_size)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is no usable shard index ({error}); delete it and it is built anew") from None
+    _check_fresh(tar, path, metadata)
+    return ShardIndex(tar, columns, ignored, set_size)
+
+
+def build_index(tar: str | Path) -> ShardIndex:
+    """Index a tar of any origin by reading it once from start to end; nothing is extracted or executed.
+
+    A clip is an audio member (flac, wav, ogg, opus, mp3) with, optionally, a ``.json`` or else ``.txt`` member of the
+    same name up to the last dot. Members that are something else, or broken, are left out and counted in `ignored`.
+
+    Raises:
+        DataError: `tar` is no plain tar, is truncated, or lies about the sizes of its members.
+    """
+    tar = Path(tar)
+    audio: dict[str, _Member] = {}
+    descriptions: dict[str, dict[str, _Member]] = {"json": {}, "txt": {}}
+    ignored: Counter[str] = Counter()
+    for member in _members(tar):
+        stem, suffix = _split_name(member.name)
+        table = audio if suffix in AUDIO_SUFFIXES else descriptions.get(suffix)
+        reason = _objection(member, suffix, table, stem)
+        if reason is None and table is not None:
+            table[stem] = member
+        else:
+            ignored[str(reason)] += 1
+    rows = []
+    with tar.open("rb") as file:
+        for key, member in audio.items():
+            described = descriptions["json"].pop(key, None) or descriptions["txt"].pop(key, None)
+            try:
+                rows.append(_read_row(file, key, member, described))
+            except (AudioError, DataError) as error:
+                ignored[f"{type(error).__name__}: {error}"[:200]] += 1
+    ignored["description without audio"] += len(descriptions["json"]) + len(descriptions["txt"])
+    return from_rows(tar, rows, +ignored)
+
+
+def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
+    """A clip's description from its stored bytes; plain text becomes ``{"text": …}``.
+
+    Raises:
+        DataError: no UTF-8, no JSON, or JSON that is no object.
+    """
+    if not stored:
+        return {}
+    try:
+        meta = json.loads(stored) if is_json else {"text": stored.decode().strip()}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the description is no valid {'JSON' if is_json else 'UTF-8'} ({error})") from None
+    if not isinstance(meta, dict):
+        raise DataError(f"the description is a JSON {type(meta).__name__}, expected an object with named facts")
+    return meta
+
+
+class _Member(NamedTuple):
+    name: str
+    offset: int  # of the contents, bytes
+    size: int
+    is_file: bool
+
+
+def _members(tar: Path) -> Iterator[_Member]:
+    """Members of a plain tar, each size checked against the file before it is believed.
+
+    `tarfile` parses the headers; walking from one to the next is done here, because `TarFile` follows negative sizes
+    backwards and takes a damaged header for the end of the archive.
+    """
+    file_size, position = tar.stat().st_size, 0
+    extended: dict[str, Any] = {}
+    with tar.open("rb") as file:
+        while True:
+            file.seek(position)
+            block = file.read(tarfile.BLOCKSIZE)
+            if block == bytes(tarfile.BLOCKSIZE):
+                return
+            header = _parse_header(block, tar, position)
+            start = position + tarfile.BLOCKSIZE
+            size = extended.get("size", header.size)
+            has_contents = header.isreg() or header.type in _EXTENDED_TYPES
+            if (
+                not 0 <= size <= file_size - start
+                or (size and not has_contents)
+                or header.type == tarfile.GNUTYPE_SPARSE
+            ):
+                raise DataError(
+                    f"{tar}: member {header.name!r} of type {header.type!r} claims {size} bytes, which cannot be; the "
+                    "tar is damaged or forged"
+                )
+            position = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            if header.type in _EXTENDED_TYPES:
+                extended = {**extended, **_read_extended(file, tar, header.type, size)}
+                continue
+            name = extended.get("path", header.name)
+            yield _Member(name, start, size, header.isreg() and not extended.get("sparse"))
+            extended = {}
+
+
+def _parse_header(block: bytes, tar: Path, position: int) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise DataError(
+            f"{tar}: no tar header at byte {position} ({error}); shards are plain, uncompressed tars, complete with "
+            "their closing blocks: fetch or write it again"
+        ) from None
+
+
+def _read_extended(file: BinaryIO, tar: Path, kind: bytes, size: int) -> dict[str, Any]:
+    """What an extended header says about the member after it: `path`, `size`, `sparse`."""
+    if size > MAX_META_BYTES:
+        raise DataError(f"{tar}: an extended header of {size} bytes; the tar is damaged or forged")
+    stored = file.read(size)
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return {"path": stored.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    found: dict[str, Any] = {}
+    place = 0
+    while kind == tarfile.XHDTYPE and (record := _PAX_RECORD.match(stored, place)):
+        length, name = int(record[1]), record[2].decode("utf-8", "replace")
+        value = stored[record.end() : place + length - 1]
+        if length <= len(record[0]) or (name == "size" and not value.isdigit()):
+            raise DataError(
+                f"{tar}: an extended header with an impossible record {name!r}; the tar is damaged or forged"
+            )
+        if name == "path":
+            found["path"] = value.decode("utf-8", "surrogateescape")
+        elif name == "size":
+            found["size"] = int(value[:20])
+        elif name.startswith("GNU.sparse"):
+            found["sparse"] = True
+        place += length
+    return found
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """``a/b.c.FLAC`` -> (``a/b.c``, ``flac``)."""
+    stem, _, suffix = name.removeprefix("./").rpartition(".")
+    return stem, suffix.lower()
+
+
+def _objection(member: _Member, suffix: str, table: Mapping[str, _Member] | None, stem: str) -> str | None:
+    """Why a member is left out, or None."""
+    if not member.is_file:
+        return "no plain file"
+    if _UNSAFE_NAME.search(member.name) or len(member.name) > _MAX_NAME or not member.name.isprintable():
+        return "unsafe name"
+    if table is None:
+        return "no audio, JSON or text"
+    if member.size > (CLIP_LIMITS.max_bytes if suffix in AUDIO_SUFFIXES else MAX_META_BYTES):
+        return "too large"
+    return "second member of the same name" if stem in table else None
+
+
+def _read_row(file: BinaryIO, key: str, audio: _Member, described: _Member | None) -> Row:
+    file.seek(audio.offset)
+    sound, meta = file.read(audio.size), b""
+    if described is not None:
+        file.seek(described.offset)
+        meta = file.read(described.size)
+    is_json = described is not None and described.name.lower().endswith("json")
+    read_meta(meta, is_json=is_json)
+    native = native_samples(sound)
+    num_samples = native if native is not None else _probe_samples(sound)
+    if not 0 < num_samples <= MAX_CLIP_SAMPLES:
+        raise DataError(f"a clip of {num_samples} samples; shards hold clips of 1 … {MAX_CLIP_SAMPLES}")
+    return Row(
+        key=key,
+        audio_offset=audio.offset,
+        audio_size=audio.size,
+        meta_offset=described.offset if described else 0,
+        meta_size=len(meta),
+        meta_is_json=is_json,
+        is_native=native is not None,
+        num_samples=num_samples,
+        digest=digest_of(sound, meta),
+    )
+
+
+def native_samples(sound: bytes) -> int | None:
+    """Samples of a 16 kHz mono FLAC as its STREAMINFO states them (RFC 9639 section 8.2); None for anything else."""
+    if sound[:4] != b"fLaC" or len(sound) < 42 or sound[4] & 0x7F != 0:
+        return None
+    packed = int.from_bytes(sound[18:26], "big")  # 20 bits rate, 3 channels - 1, 5 bits per sample - 1, 36 samples
+    rate, channels, samples = packed >> 44, (packed >> 41 & 7) + 1, packed & ((1 << 36) - 1)
+    return samples if (rate, channels) == (16_000, 1) and samples else None
+
+
+def _probe_samples(sound: bytes) -> int:
+    """Length at 16 kHz; by decoding where the header does not tell."""
+    from auricle.audio.decode import decode, probe
+
+    duration_s = probe(sound, limits=CLIP_LIMITS).duration_s
+    return len(decode(sound, limits=CLIP_LIMITS).waveform) if duration_s is None else round(duration_s * 16_000)
+
+
+def _tar_facts(tar: Path) -> dict[str, str]:
+    """What shows that a tar has changed: its size, time, and a hash of its two ends."""
+    stat = tar.stat()
+    with tar.open("rb") as file:
+        ends = file.read(_FINGERPRINT_BYTES)
+        file.seek(max(0, stat.st_size - _FINGERPRINT_BYTES))
+        ends += file.read(_FINGERPRINT_BYTES)
+    return {
+        "tar_size": str(stat.st_size),
+        "tar_mtime_ns": str(stat.st_mtime_ns),
+        "tar_fingerprint": hashlib.sha256(ends).hexdigest(),
+    }
+
+
+def _check_fresh(tar: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """A copied tar may have a new time but not another size or other ends; `ShardSet.read` checks each clip's hash."""
+    stat = tar.stat()
+    if (metadata.get("tar_size"), metadata.get("tar_mtime_ns")) == (str(stat.st_size), str(stat.st_mtime_ns)):
+        return
+    facts = _tar_facts(tar)
+    if any(metadata.get(name) != facts[name] for name in ("tar_size", "tar_fingerprint")):
+        raise DataError(
+            f"{tar} has changed since its index {path.name} was written; delete the index and it is built anew"
+        )
+
+
+def _check_columns(columns: Mapping[str, npt.NDArray[Any]], tar_size: int) -> None:
+    """Raise ValueError unless every clip lies inside the tar."""
+    for name, dtype in _COLUMNS.items():
+        wanted = len(columns["num_samples"]) if name != "key_bytes" else int(columns["key_size"].sum())
+        if columns[name].dtype != dtype or columns[name].shape != (wanted,):
+            raise ValueError(
+                f"column {name} is {columns[name].dtype}{columns[name].shape}, expected {wanted} of {dtype.__name__}"
+            )
+    if any((columns[name] < 0).any() for name in _COLUMNS):
+        raise ValueError("negative sizes")
+    for kind in ("audio", "meta"):
+        if (columns[f"{kind}_offset"] > tar_size - columns[f"{kind}_size"]).any():
+            raise ValueError("clips beyond the end of the tar")
+    if (columns["num_samples"] > MAX_CLIP_SAMPLES).any():
+        raise ValueError("clips of impossible length")

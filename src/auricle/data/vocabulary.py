@@ -1,0 +1,139 @@
+"""Words for what can be heard: how an event is phrased, and by which words a caption is taken to name it."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EventWords:
+    """An event as a short clause; `accepted` are the words of which one must occur for the event to count as named."""
+
+    subject: str  # with its article: "a dog"
+    verb: str  # finite: "barks"
+    gerund: str  # "barking"
+    accepted: tuple[str, ...]
+    is_plural: bool = False
+
+    @property
+    def name(self) -> str:
+        """The event as a short answer: "dog barking"."""
+        return f"{re.sub('^(an?|the) ', '', self.subject)} {self.gerund}"
+
+    @property
+    def noun(self) -> str:
+        """The event as a noun phrase: "a dog barking"."""
+        return self.subject if self.subject.startswith("the sound of") else f"{self.subject} {self.gerund}"
+
+
+# The ten ESC-10 classes under their ESC-50 names, then the procedural sounds of recipes/tiny.
+# Accepted words are inflections and close synonyms of the class name only. A word that would fit other ESC-50 classes
+# as well ("buzzing" or "saw" of a chainsaw, "crow" of a rooster, "water" of rain or waves) is left out.
+EVENTS: dict[str, EventWords] = {
+    "dog": EventWords("a dog", "barks", "barking", ("dog", "dogs", "bark", "barks", "barking")),
+    "rooster": EventWords("a rooster", "crows", "crowing", ("rooster", "roosters", "crows", "crowing", "cockerel")),
+    "rain": EventWords("rain", "falls", "falling", ("rain", "rains", "raining", "rainfall")),
+    "sea_waves": EventWords(
+        "sea waves", "crash", "crashing", ("sea", "wave", "waves", "ocean", "surf"), is_plural=True
+    ),
+    "crackling_fire": EventWords("a fire", "crackles", "crackling", ("fire", "crackling", "crackles", "campfire")),
+    "crying_baby": EventWords(
+        "a baby", "cries", "crying", ("baby", "cry", "cries", "crying", "infant", "toddler", "newborn")
+    ),
+    "sneezing": EventWords("a person", "sneezes", "sneezing", ("sneeze", "sneezes", "sneezing", "sneezed")),
+    "clock_tick": EventWords("a clock", "ticks", "ticking", ("clock", "tick", "ticks", "ticking")),
+    "helicopter": EventWords("a helicopter", "flies", "flying", ("helicopter", "helicopters", "chopper")),
+    "chainsaw": EventWords("a chainsaw", "runs", "running", ("chainsaw", "chainsaws")),
+    "beep": EventWords("a device", "beeps", "beeping", ("beep", "beeps", "beeping")),
+    "siren": EventWords("a siren", "wails", "wailing", ("siren", "sirens", "wailing", "wails")),
+    "noise": EventWords("loud noise", "hisses", "hissing", ("noise", "static", "hiss", "hisses", "hissing")),
+    "hum": EventWords("a machine", "hums", "humming", ("hum", "hums", "humming")),
+    "alarm": EventWords("an alarm", "rings", "ringing", ("alarm", "alarms")),
+    "click": EventWords("something", "clicks", "clicking", ("click", "clicks", "clicking")),
+    "sweep": EventWords("a tone", "sweeps", "sweeping", ("sweep", "sweeps", "sweeping", "gliding")),
+    "telephone": EventWords("a telephone", "rings", "ringing", ("telephone", "phone", "dial", "dialing")),
+    "buzzer": EventWords("a buzzer", "buzzes", "buzzing", ("buzzer", "buzzes", "buzzing", "buzz")),
+    "whistle": EventWords("a whistle", "blows", "blowing", ("whistle", "whistles", "whistling")),
+    "knock": EventWords("someone", "knocks", "knocking", ("knock", "knocks", "knocking")),
+    "engine": EventWords("an engine", "rumbles", "rumbling", ("engine", "engines", "motor")),
+}
+
+_ALIASES = {"clock_ticking": "clock_tick", "baby_crying": "crying_baby", "sea_wave": "sea_waves"}
+
+# Languages of the speech material, by the codes of espeak-ng.
+LANGUAGES: dict[str, str] = {
+    "en": "English",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "it": "Italian",
+    "nl": "Dutch",
+    "cmn": "Chinese",
+    "zh": "Chinese",
+    "hi": "Hindi",
+    "ru": "Russian",
+    "pt": "Portuguese",
+    "ja": "Japanese",
+}
+
+_SPEECH = re.compile(r"\b(says?|said|speaks?|speaking|spoken|talks?|talking|voices?|speech|speakers?)\b", re.I)
+_MUSIC = re.compile(r"\b(music|musical|melody|tune|song|chords?)\b", re.I)
+_SOUND = re.compile(r"\b(sounds? of|noises?)\b", re.I)
+_DENIED = re.compile(r"\b(no|without|nobody|none)\s+(\w+\s+)?(speech|voices?|speaks?|speaking|music|sounds?)\b", re.I)
+_QUOTED = re.compile(r"[\"“][^\"”]*[\"”]")
+
+
+def event_words(event: str) -> EventWords:
+    """How to speak of an event; without an entry, "door_wood_knock" becomes "the sound of door wood knock"."""
+    known = EVENTS.get(_ALIASES.get(event, event))
+    if known is not None:
+        return known
+    words = event.replace("_", " ").lower()
+    return EventWords(f"the sound of {words}", "is heard", "audible", tuple(words.split()))
+
+
+def event_name(event: str) -> str:
+    """The event as a short lower-case answer, such as "dog barking"."""
+    key = _ALIASES.get(event, event)
+    return EVENTS[key].name if key in EVENTS else event.replace("_", " ").lower()
+
+
+def keywords(event: str) -> tuple[str, ...]:
+    """The words (lower case, whole words) of which one must occur in a caption for it to name the event."""
+    return event_words(event).accepted
+
+
+def _claims(caption: str) -> str:
+    """The caption without quoted words and without what it denies."""
+    return _DENIED.sub(" ", _QUOTED.sub(" ", caption))
+
+
+def names_event(caption: str, event: str) -> bool:
+    """Whether the caption names the event by one of its `keywords`, quoted speech aside."""
+    found = set(re.findall(r"[a-z]+", _claims(caption).lower()))
+    return not found.isdisjoint(keywords(event))
+
+
+def names_speech(caption: str) -> bool:
+    """Whether the caption says that someone speaks."""
+    return bool(_SPEECH.search(_claims(caption)))
+
+
+def names_music(caption: str) -> bool:
+    """Whether the caption speaks of music."""
+    return bool(_MUSIC.search(_claims(caption)))
+
+
+def names_sound(caption: str) -> bool:
+    """Whether the caption names any known event, or "the sound of" something."""
+    return bool(_SOUND.search(_claims(caption))) or any(names_event(caption, event) for event in EVENTS)
+
+
+def category_of(caption: str) -> str | None:
+    """What a caption claims: "speech", "sound", "music", "mixed" for two or more of them, None for nothing at all."""
+    claims = {
+        "speech": names_speech(caption),
+        "sound": names_sound(caption),
+        "music": names_music(caption),
+    }
+    named = [kind for kind, is_named in claims.items() if is_named]
+    return "mixed" if len(named) > 1 else (named[0] if named else None)

@@ -1,0 +1,292 @@
+"""What is said of a scene: captions, transcripts, questions with answers, varied in wording but true to the facts.
+
+Captions are one sentence and name everything audible by its key word (see `auricle.data.vocabulary`); answers are short
+lower-case phrases without a final period. Prompts vary widely, since users phrase them; answers vary little.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from auricle.data import prompts
+from auricle.data.scenes import DIGITS, Part, Scene
+from auricle.data.vocabulary import (
+    LANGUAGES,
+    category_of,
+    event_name,
+    event_words,
+    keywords,
+    names_event,
+    names_music,
+    names_sound,
+    names_speech,
+)
+
+__all__ = [
+    "CAPTION_PROMPT",
+    "NO_SPEECH",
+    "TRANSCRIBE_PROMPT",
+    "caption",
+    "category_answer",
+    "category_of",
+    "event_name",
+    "example",
+    "keywords",
+    "names_event",
+    "names_music",
+    "names_sound",
+    "names_speech",
+    "questions",
+    "transcript",
+]
+
+CAPTION_PROMPT = "Write a general audio caption."
+TRANSCRIBE_PROMPT = "Transcribe the speech."
+NO_SPEECH = "no speech"
+QUOTED_WORDS = 3  # captions quote what is said up to this many words
+
+_SILENT = ("Silence with no clear sound.", "There is only silence here.", "Nothing but silence can be heard.")
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _speaker(part: Part) -> str:
+    """The speaker as a noun with article, by age and gender as far as known."""
+    if part.is_child:
+        return {"m": "a boy", "f": "a girl"}.get(part.gender or "", "a child")
+    return {"m": "a man", "f": "a woman"}.get(part.gender or "", "a person")
+
+
+def _is_quotable(part: Part) -> bool:
+    return part.text is not None and 0 < len(part.text.split()) <= QUOTED_WORDS
+
+
+def _foreign(part: Part) -> str:
+    """The name of a language other than English, or nothing."""
+    name = LANGUAGES.get(part.language or "en")
+    return name if name is not None and name != "English" else ""
+
+
+def _speech_clause(part: Part, rng: np.random.Generator) -> str:
+    who = _speaker(part)
+    if _is_quotable(part):
+        return f'{who} says "{part.text}"'
+    if _foreign(part):
+        return f"{who} {_pick(rng, ('speaks', 'is speaking'))} {_foreign(part)}"
+    return f"{who} {_pick(rng, ('speaks', 'is speaking', 'is speaking', 'is talking'))}"
+
+
+def _speech_noun(part: Part, rng: np.random.Generator) -> str:
+    language = f" {_foreign(part)}" if _foreign(part) else ""
+    return f"{_speaker(part)} speaking{language}"
+
+
+def _event_clause(part: Part, rng: np.random.Generator) -> str:
+    words = event_words(part.event or "")
+    if rng.random() < 0.4:
+        return f"{words.subject} {words.verb}"
+    return f"{words.subject} {'are' if words.is_plural else 'is'} {words.gerund}"
+
+
+def _event_noun(part: Part, rng: np.random.Generator) -> str:
+    return event_words(part.event or "").noun
+
+
+def _music_name(part: Part, rng: np.random.Generator) -> str:
+    """ "slow piano music"; a medium tempo goes without saying."""
+    tempo = f"{part.tempo} " if part.tempo in ("slow", "fast") else ""
+    players = " and ".join("drum" if name == "drums" else name for name in part.instruments)
+    return " ".join(f"{tempo}{players} music".split())
+
+
+def _music_clause(part: Part, rng: np.random.Generator) -> str:
+    return f"{_music_name(part, rng)} {_pick(rng, ('plays', 'is playing'))}"
+
+
+_CLAUSES = {"speech": _speech_clause, "sound": _event_clause, "music": _music_clause}
+_NOUNS = {"speech": _speech_noun, "sound": _event_noun, "music": _music_name}
+
+
+def _single(part: Part, rng: np.random.Generator) -> str:
+    """A clause or noun phrase about a part that is heard alone."""
+    if part.kind == "speech":
+        clause = _speech_clause(part, rng)
+        is_english = part.language == "en" and not _is_quotable(part)
+        return f"{clause} in English" if is_english and rng.random() < 0.6 else clause
+    if part.kind == "sound":
+        if rng.random() < 0.3:
+            noun = _event_noun(part, rng)
+            return noun if noun.startswith("the sound") else f"the sound of {noun}"
+        return _event_clause(part, rng)
+    if rng.random() < 0.3:
+        what = part.texture if part.texture in ("melody", "chords") else "tune"
+        article = "" if what == "chords" else "a "
+        return f"{_music_name(part, rng)} with {article}{what}"
+    key = f" in a {part.mode} key" if part.mode and rng.random() < 0.2 else ""
+    return _music_clause(part, rng) + key
+
+
+def _both(front: Part, back: Part, rng: np.random.Generator) -> str:
+    clause = _CLAUSES[front.kind](front, rng)
+    form = rng.random()
+    if form < 0.45:
+        return f"{clause} while {_CLAUSES[back.kind](back, rng)}"
+    if form < 0.75:
+        return f"{clause} with {_NOUNS[back.kind](back, rng)} in the background"
+    return f"{clause} over {_NOUNS[back.kind](back, rng)}"
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """One sentence about the scene that names every part of it."""
+    if not scene.parts:
+        return _pick(rng, _SILENT)
+    first = scene.parts[0]
+    if len(scene.parts) == 1:
+        sentence = _single(first, rng)
+    elif scene.arrangement == "then":
+        second = scene.parts[1]
+        sentence = f"{_CLAUSES[first.kind](first, rng)}, then {_CLAUSES[second.kind](second, rng)}"
+    else:
+        sentence = _both(first, scene.parts[1], rng)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def transcript(scene: Scene) -> str | None:
+    """The words of all speech in order, `NO_SPEECH` without speech, None when the words of a part are not known."""
+    spoken = scene.of_kind("speech")
+    if not spoken:
+        return NO_SPEECH
+    texts = [part.text for part in spoken if part.text is not None]
+    return " ".join(texts) if len(texts) == len(spoken) else None
+
+
+def category_answer(scene: Scene) -> str:
+    """ "speech", "sound", "music", "mixed" for more than one of these, "silence" for none."""
+    kinds = sorted({part.kind for part in scene.parts})
+    return "silence" if not kinds else kinds[0] if len(kinds) == 1 else "mixed"
+
+
+def _yes_no(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """Presence questions: speech, music, a sound that is there and one that is not."""
+    asked = [
+        ("has_speech", _pick(rng, prompts.HAS_SPEECH), "yes" if scene.of_kind("speech") else "no"),
+        ("has_music", _pick(rng, prompts.HAS_MUSIC), "yes" if scene.of_kind("music") else "no"),
+    ]
+    present = [part.event or "" for part in scene.of_kind("sound")]
+    absent = [event for event in prompts.COMMON_EVENTS if event not in present]
+    for event, answer in [*((event, "yes") for event in present), (_pick(rng, absent), "no")]:
+        words = event_words(event)
+        is_telling = set(words.subject.split()) & set(words.accepted)  # "a dog" tells the event, "a person" does not
+        thing = words.subject if is_telling and rng.random() < 0.5 else words.noun
+        asked.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=thing), answer))
+    return asked
+
+
+def _about_speech(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    spoken = scene.of_kind("speech")
+    count = ("no one", "one person", "two people")[min(len(spoken), 2)]
+    asked = [("count", _pick(rng, prompts.COUNT), count)]
+    if len(spoken) != 1:
+        return asked
+    part = spoken[0]
+    if part.gender in ("m", "f"):
+        asked.append(("gender", _pick(rng, prompts.GENDER), "male" if part.gender == "m" else "female"))
+    if part.is_child is not None and (part.is_child or (part.age or 0) >= 16):
+        asked.append(("age", _pick(rng, prompts.AGE), "child" if part.is_child else "adult"))
+    if LANGUAGES.get(part.language or ""):
+        asked.append(("language", _pick(rng, prompts.LANGUAGE), LANGUAGES[part.language or ""].lower()))
+    if part.text is not None:
+        asked.append(("words", _pick(rng, prompts.WORDS), part.text))
+        words = part.text.split()
+        if words and set(words) <= DIGITS:
+            ways = prompts.DIGIT if len(words) == 1 else prompts.DIGITS
+            asked.append(("digit", _pick(rng, ways), part.text))
+    return asked
+
+
+def _about_music(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    tunes = scene.of_kind("music")
+    if len(tunes) != 1:
+        return []
+    part, asked = tunes[0], []
+    if part.instruments:
+        asked.append(("instrument", _pick(rng, prompts.INSTRUMENT), " and ".join(part.instruments)))
+    if part.tempo in ("slow", "fast"):
+        asked.append(("tempo", _pick(rng, prompts.TEMPO), part.tempo))
+    if part.mode in ("major", "minor"):
+        asked.append(("mode", _pick(rng, prompts.MODE), part.mode))
+    return asked
+
+
+def _heard(part: Part) -> str:
+    if part.kind == "sound":
+        return event_name(part.event or "")
+    return "speech" if part.kind == "speech" else f"{' and '.join(part.instruments)} music".strip()
+
+
+_WEIGHTS = {
+    "event": 3.0,
+    "all": 1.5,
+    "category": 3.0,
+    "gender": 4.0,
+    "age": 1.0,
+    "language": 1.0,
+    "words": 1.0,
+    "digit": 1.5,
+    "instrument": 2.0,
+    "tempo": 1.0,
+    "mode": 0.5,
+    "has_speech": 0.7,
+    "has_music": 0.7,
+    "has_event": 1.0,
+    "count": 0.7,
+}
+
+
+def _asked(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """(topic, prompt, answer) of every question whose answer the facts give."""
+    asked = [("category", _pick(rng, prompts.CATEGORY), category_answer(scene))]
+    if scene.parts:
+        asked.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(dict.fromkeys(map(_heard, scene.parts)))))
+    events = [event_name(part.event or "") for part in scene.of_kind("sound")]
+    if events:
+        asked.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
+    return asked + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)
+
+
+def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """One wording of every question the facts answer, with the answer."""
+    return [(prompt, answer) for _, prompt, answer in _asked(scene, rng)]
+
+
+def _roughen(prompt: str, rng: np.random.Generator) -> str:
+    """Surface variety of typed prompts: case, final mark, a polite or introductory word."""
+    draw = rng.random(3)
+    if draw[0] < 0.05:
+        prompt = f"Please {prompt[0].lower()}{prompt[1:]}" if not prompt.endswith("?") else f"Listen. {prompt}"
+    if draw[1] < 0.15:
+        prompt = prompt.rstrip(".?")
+    if draw[2] < 0.15:
+        prompt = prompt.lower()
+    return prompt
+
+
+def example(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """Draw a training example (prompt, answer): about 40 % captions, 30 % transcripts of speech, else questions."""
+    words = transcript(scene)
+    share = 0.0 if words is None else (0.05 if words == NO_SPEECH else 0.30)
+    draw = rng.random()
+    if draw < share:
+        exact = rng.random() < 0.75
+        prompt = TRANSCRIBE_PROMPT if exact else _roughen(_pick(rng, prompts.TRANSCRIBE), rng)
+        return prompt, words or NO_SPEECH
+    if draw < share + 0.40:
+        exact = rng.random() < 0.8
+        prompt = CAPTION_PROMPT if exact else _roughen(_pick(rng, prompts.CAPTION), rng)
+        return prompt, caption(scene, rng)
+    asked = _asked(scene, rng)
+    weights = np.asarray([_WEIGHTS[topic] for topic, _, _ in asked])
+    _, prompt, answer = asked[int(rng.choice(len(asked), p=weights / weights.sum()))]
+    return _roughen(prompt, rng), answer

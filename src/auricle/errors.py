@@ -1,0 +1,85 @@
+"""Every error a user of Auricle can meet.
+
+::
+
+    AuricleError
+    ├── AudioError            a sound could not be read as it is
+    │   ├── UnsupportedFormat the bytes are no audio this installation can decode
+    │   ├── BrokenAudio       audio, but empty, damaged or with a lying header
+    │   ├── LimitExceeded     larger, longer, faster or wider than the Limits allow
+    │   └── ClipTooShort      fewer samples than the front end needs
+    ├── DataError             a manifest, shard or data set layout is not as described
+    ├── WeightsError          weights could not be found, trusted or fitted
+    │   ├── UnknownModel      no such name; near matches are listed
+    │   ├── UnsafeWeights     the file holds code, or is not what its checksum says
+    │   └── LayoutMismatch    keys or shapes differ from the architecture
+    ├── ConfigError           a setting is out of range
+    ├── PromptError           messages and audio do not fit together
+    ├── TrainingError         a run could not start, resume or go on
+    └── MissingExtra          an optional dependency is not installed
+
+Each message says what was found, what was expected and how to fix it.
+"""
+
+
+class AuricleError(Exception):
+    """Base of all errors meant for a user's eyes."""
+
+
+class AudioError(AuricleError):
+    """A sound could not be read as it is."""
+
+
+class UnsupportedFormat(AudioError):
+    """The bytes are no audio this installation can decode."""
+
+
+class BrokenAudio(AudioError):
+    """Audio, but empty, damaged or with a header that lies."""
+
+
+class LimitExceeded(AudioError):
+    """Input larger, longer, faster or wider than the `Limits` allow."""
+
+
+class ClipTooShort(AudioError):
+    """Fewer samples than the front end needs."""
+
+
+class DataError(AuricleError):
+    """A manifest, shard or data set layout is not as described."""
+
+
+class WeightsError(AuricleError):
+    """Weights could not be found, trusted or fitted."""
+
+
+class UnknownModel(WeightsError):
+    """No model of that name; near matches are listed."""
+
+
+class UnsafeWeights(WeightsError):
+    """The file holds code, or is not what its checksum says."""
+
+
+class LayoutMismatch(WeightsError):
+    """Keys or shapes differ from what the architecture needs."""
+
+
+class ConfigError(AuricleError):
+    """A setting is out of range."""
+
+
+class PromptError(AuricleError):
+    """Messages and audio do not fit together."""
+
+
+class TrainingError(AuricleError):
+    """A run could not start, resume or go on."""
+
+
+class MissingExtra(AuricleError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")

@@ -1,0 +1,1 @@
+"""Measuring models: probes, protocols, metrics and their intervals."""

@@ -1,0 +1,208 @@
+"""Chat messages with audio → token ids with one placeholder per audio token, and the clips in order.
+
+Control tokens (``<|im_end|>``, ``<|AUDIO|>``, …) come from the model's chat template alone. What a user writes is text,
+even where it spells a control token, so a question cannot end its own turn or claim audio that is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from auricle.audio.decode import as_clip
+from auricle.audio.facts import Clip
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.errors import PromptError
+from auricle.models.midashenglm import audio_token_count
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ROLES = ("system", "user", "assistant")
+
+Message = Mapping[
+    str, Any
+]  # {"role": …, "content": str | [{"type": "text", "text": …} | {"type": "audio", "audio": …}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a language model is asked."""
+
+    input_ids: list[int]  # each audio placeholder stands once per audio token
+    clips: list[Tensor]  # (N_i,) float32 mono 16 kHz, in the order of their placeholders
+
+
+class PromptWriter:
+    """Turns messages into prompts by the chat template and tokenizer of one model."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, chat_template: str, *, audio_token_id: int, subsample_factor: int = 5
+    ) -> None:
+        """Compile the template, in a sandbox: it comes with the weights and is not trusted.
+
+        Args:
+            tokenizer: of the decoder.
+            chat_template: Jinja source, as published beside the weights.
+            audio_token_id: placeholder of one audio token.
+            subsample_factor: 25 Hz frames per audio token.
+
+        Raises:
+            PromptError: the template is no Jinja, or the tokenizer lacks the placeholder.
+        """
+        self._tokenizer = tokenizer
+        self._template = _compile(chat_template)
+        self._audio_token_id = audio_token_id
+        self._subsample_factor = subsample_factor
+        self._controls = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()}
+        if audio_token_id not in self._controls.values():
+            raise PromptError(
+                f"the tokenizer has no added token {audio_token_id}, which config.json names as audio placeholder; "
+                "take both files from the same model"
+            )
+        longest_first = sorted(self._controls, key=len, reverse=True)
+        self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        self._plain = _without_added_tokens(tokenizer)
+
+    def write(self, messages: Sequence[Message], *, limits: Limits = DEFAULT_LIMITS) -> Prompt:
+        """Write messages, whose audio may be anything `auricle.audio.decode.as_clip` takes, as a prompt.
+
+        Args:
+            messages: turns in any order; contents in any order, with any number of clips.
+            limits: budgets for decoding the audio.
+
+        Raises:
+            PromptError: messages of another shape, or a template that gives the clips no place.
+            AudioError: a sound cannot be read.
+        """
+        clips: list[Clip] = []
+        turns = [_turn(message, clips, limits) for message in messages]
+        if not turns:
+            raise PromptError('there are no messages; expected at least [{"role": "user", "content": "…"}]')
+        waveforms = [torch.from_numpy(clip.waveform) for clip in clips]
+        counts = [audio_token_count(len(waveform), self._subsample_factor) for waveform in waveforms]
+        return Prompt(self._expand(self._encode(turns), counts), waveforms)
+
+    def _encode(self, turns: list[dict[str, Any]]) -> list[int]:
+        turns, shield = self._shield(turns)
+        rendered = _render(self._template, turns)
+        ids: list[int] = []
+        for index, piece in enumerate(self._splitter.split(rendered)):
+            if index % 2:
+                ids.append(self._controls[piece])
+            elif piece:
+                text = piece.translate(shield)
+                ids.extend(self._plain.encode(text, add_special_tokens=False).ids)
+        return ids
+
+    def _shield(self, turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, str]]:
+        """Swap, in the users' text, every character that begins a control token for one that occurs nowhere.
+
+        The template runs over the swapped text, so no control token can begin in it; the returned table swaps back.
+        """
+        texts = "".join(part["text"] for turn in turns for part in _text_parts(turn))
+        private = (chr(code) for code in range(0xF0000, 0x10FFFE) if chr(code) not in texts)
+        there = {ord(character): next(private) for character in sorted({name[0] for name in self._controls})}
+        back = {ord(stand_in): chr(character) for character, stand_in in there.items()}
+
+        def swap(content: Any) -> Any:
+            if isinstance(content, str):
+                return content.translate(there)
+            return [{**part, "text": part["text"].translate(there)} if "text" in part else part for part in content]
+
+        return [{"role": turn["role"], "content": swap(turn["content"])} for turn in turns], back
+
+    def _expand(self, ids: list[int], counts: list[int]) -> list[int]:
+        places = ids.count(self._audio_token_id)
+        if places != len(counts):
+            raise PromptError(
+                f"the chat template makes {places} audio placeholders for {len(counts)} clips; "
+                "put clips into turns that the template renders with audio (usually the user's)"
+            )
+        remaining = iter(counts)
+        expanded: list[int] = []
+        for token in ids:
+            expanded.extend([token] * (next(remaining) if token == self._audio_token_id else 1))
+        return expanded
+
+
+def _compile(source: str) -> Any:
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # Block trimming and loop controls are what published chat templates are written for.
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _raise_exception
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise PromptError(f"the chat template is no valid Jinja ({error}); restore the model's file") from None
+
+
+def _raise_exception(message: str) -> None:
+    raise PromptError(f"the chat template refuses these messages: {message}")
+
+
+def _render(template: Any, turns: list[dict[str, Any]]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return template.render(messages=turns, add_generation_prompt=True)
+    except TemplateError as error:
+        raise PromptError(f"the chat template cannot render these messages: {error}") from None
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, to which every control token is plain text."""
+    import json
+
+    from tokenizers import Tokenizer as Factory
+
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = []
+    state["padding"] = state["truncation"] = state["post_processor"] = None
+    return Factory.from_str(json.dumps(state))
+
+
+def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]:
+    """Check one message; its clips are appended to ``clips``."""
+    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        raise PromptError(f'a message is {{"role": …, "content": …}}; got {_short(message)}')
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise PromptError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    if isinstance(content, str):
+        return {"role": role, "content": content}
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise PromptError(f"content is a str or a list of parts; got {_short(content)}")
+    return {"role": role, "content": [_part(part, clips, limits) for part in content]}
+
+
+def _part(part: Any, clips: list[Clip], limits: Limits) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind == "audio" and part.get("audio") is not None:
+        clips.append(as_clip(part["audio"], limits=limits))
+        return {"type": "audio", "audio": f"clip-{len(clips)}"}
+    raise PromptError(
+        'a part is {"type": "text", "text": str} or {"type": "audio", "audio": path or waveform}; '
+        f"got {_short(part)}"
+    )
+
+
+def _text_parts(turn: dict[str, Any]) -> list[dict[str, str]]:
+    content = turn["content"]
+    return [{"text": content}] if isinstance(content, str) else [part for part in content if "text" in part]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,132 @@
+"""What of a sound reached the model: the receipt that comes with every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from auricle.audio.facts import Clip
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
+from auricle.models.midashenglm import MIN_CLIP_SAMPLES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A stretch of the source, s from its begin."""
+
+    start_s: float
+    stop_s: float
+    reason: str = ""  # why, where it was not read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """Which seconds of one source were read, padded, skipped or truncated."""
+
+    file: str
+    duration_s: float | None  # of the source, as its header tells or as decoded; None: unknown
+    sample_rate: int  # Hz, of the source
+    channels: int  # of the source; they were averaged
+    read: tuple[Span, ...]  # the windows given to the model, in order
+    dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
+    skipped: tuple[Span, ...] = ()  # not read, with reasons
+    padded_s: float = 0.0  # zeros appended to reach one audio token
+    truncated: bool = False  # the source ends before it says it should
+    damaged: int = 0  # places that could not be decoded; what they held is missing
+    audio_tokens: int = 0  # tokens given to the decoder, 0.2 s each; from an encoder 0.04 s each
+    notes: tuple[str, ...] = ()  # what else was done to the sound
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole source was read; dropped ends of under one token do not count."""
+        return not self.truncated and not self.skipped and not self.damaged
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the receipt as a JSON-able dict, with ``complete``; empty reasons are left out."""
+        fields = asdict(self)
+        for name in ("read", "dropped", "skipped"):
+            fields[name] = [{key: value for key, value in span.items() if value != ""} for span in fields[name]]
+        return {**fields, "notes": list(self.notes), "complete": self.complete}
+
+
+def write_receipt(
+    clip: Clip,
+    windows: Sequence[tuple[int, int]],
+    *,
+    subsample_factor: int = 5,
+    min_samples: int = MIN_CLIP_SAMPLES,
+) -> Receipt:
+    """State what became of a clip that was given to a model in windows.
+
+    Args:
+        clip: the waveform and the facts of its source.
+        windows: (start, stop) in samples at 16 kHz, ascending, without overlap; what lies between them is stated as
+            skipped.
+        subsample_factor: 25 Hz frames per audio token.
+        min_samples: shorter windows were padded with zeros to this length.
+    """
+    facts, origin = clip.facts, clip.facts.start_s
+    read, dropped, tokens, padding = [], [], 0, 0
+    for start, stop in windows:
+        count = num_tokens(max(stop - start, min_samples)) // subsample_factor
+        covered = min(stop, start + count * subsample_factor * SAMPLES_PER_TOKEN)
+        read.append(_span(origin, start, covered))
+        if covered < stop:
+            dropped.append(_span(origin, covered, stop, "shorter than one token"))
+        tokens += count
+        padding += max(0, min_samples - (stop - start))
+    return Receipt(
+        file=facts.name,
+        duration_s=_seconds(facts.duration_s),
+        sample_rate=facts.sample_rate,
+        channels=facts.channels,
+        read=tuple(read),
+        dropped=tuple(dropped),
+        skipped=tuple(_skipped(clip, windows)),
+        padded_s=round(padding / SAMPLE_RATE, 4),
+        truncated=facts.truncated,
+        damaged=facts.damaged,
+        audio_tokens=tokens,
+        notes=tuple(_notes(clip)),
+    )
+
+
+def _skipped(clip: Clip, windows: Sequence[tuple[int, int]]) -> list[Span]:
+    facts, samples = clip.facts, len(clip.waveform)
+    edges = [0, *(edge for window in windows for edge in window), samples]
+    gaps = [
+        _span(facts.start_s, stop, start, "not given to the model")
+        for stop, start in zip(edges[::2], edges[1::2], strict=True)
+        if start > stop
+    ]
+    missing = (facts.duration_s or 0.0) - facts.stop_s
+    if facts.truncated and missing > 1 / SAMPLE_RATE:
+        reason = "the source ends before its header says it should"
+        gaps.append(Span(start_s=round(facts.stop_s, 4), stop_s=round(facts.stop_s + missing, 4), reason=reason))
+    return gaps
+
+
+def _notes(clip: Clip) -> list[str]:
+    facts = clip.facts
+    notes = []
+    if facts.non_finite:
+        notes.append(f"{facts.non_finite} samples that were not finite were replaced by 0")
+    if facts.clipped:
+        notes.append(f"{facts.clipped:.2%} of the samples are at full scale")
+    if facts.silent:
+        notes.append("digital silence: nothing exceeds -90 dB of full scale")
+    return notes
+
+
+def _span(origin_s: float, start: int, stop: int, reason: str = "") -> Span:
+    return Span(
+        start_s=round(origin_s + start / SAMPLE_RATE, 4),
+        stop_s=round(origin_s + stop / SAMPLE_RATE, 4),
+        reason=reason,
+    )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,143 @@
+"""MiDashengLM: Dasheng frames → 5 Hz audio tokens → a Qwen2 decoder (arXiv 2508.03983).
+
+* The audio tokens of a clip replace the ``<|AUDIO|>`` placeholders of the prompt (prefix language model).
+* Clips are encoded packed and unpadded, so a clip's tokens depend on the clip alone; the reference pads.
+* The decoder is the stock ``transformers`` Qwen2: with 1-D positions the released M-RoPE is ordinary RoPE.
+
+Shape legend: B prompts, L prompt tokens, N samples, P frames at 25 Hz, n audio tokens at 5 Hz, D encoder width,
+H decoder width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from auricle.errors import ConfigError, PromptError
+from auricle.models.blocks import Linear
+from auricle.models.dasheng import SAMPLES_PER_TOKEN, Dasheng, DashengConfig, num_tokens
+
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
+
+MIN_CLIP_SAMPLES = 3200  # 0.2 s: shorter clips are padded with zeros to give one audio token (vLLM's rule)
+IGNORE = -100  # label of tokens that carry no loss
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MiDashengLMConfig:
+    """Geometry. Source: ``config.json`` of the released checkpoints."""
+
+    encoder: DashengConfig
+    text: dict[str, Any] = field(default_factory=dict)  # keyword arguments of transformers' Qwen2Config
+    subsample_factor: int = 5  # 25 Hz frames stacked into one 5 Hz audio token
+    audio_token_id: int = 151_646  # <|AUDIO|>
+
+    def __post_init__(self) -> None:
+        """The encoder must attend as MiDashengLM's does."""
+        if self.encoder.attend != "whole":
+            raise ConfigError(f"MiDashengLM needs an encoder with attend='whole', got {self.encoder.attend!r}")
+
+
+def audio_token_count(num_samples: int, subsample_factor: int = 5) -> int:
+    """5 Hz audio tokens of a clip: ``((1 + N // 160) // 4) // 5``, at least 1 (short clips are padded to 0.2 s)."""
+    return num_tokens(max(num_samples, MIN_CLIP_SAMPLES)) // subsample_factor
+
+
+def pad_short(waveform: Tensor) -> Tensor:
+    """Zero-pad a clip (N,) to the 0.2 s that give one audio token."""
+    return F.pad(waveform, (0, max(0, MIN_CLIP_SAMPLES - waveform.shape[-1])))
+
+
+class AudioProjector(nn.Module):
+    """Stack ``factor`` neighbouring frames, then Linear → exact GELU → Linear, both with bias."""
+
+    def __init__(self, width: int, hidden: int, factor: int) -> None:
+        """(factor · D) → H → H."""
+        super().__init__()
+        self.factor = factor
+        self.net = nn.Sequential(Linear(factor * width, hidden), nn.GELU(), Linear(hidden, hidden))
+
+    def forward(self, frames: Sequence[Tensor]) -> list[Tensor]:
+        """Frames (P_i, D) of each clip → audio tokens (P_i // factor, H); the last P_i mod factor frames are dropped."""
+        counts = [len(clip) // self.factor for clip in frames]
+        stacked = torch.cat(
+            [clip[: n * self.factor].reshape(n, -1) for clip, n in zip(frames, counts, strict=True)]
+        )
+        return list(self.net(stacked).split(counts))
+
+
+class MiDashengLM(nn.Module):
+    """Audio encoder, projector and decoder; parameter names are those of the official checkpoints."""
+
+    decoder: "Qwen2ForCausalLM"
+
+    def __init__(self, config: MiDashengLMConfig) -> None:
+        """Random weights."""
+        super().__init__()
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        self.config = config
+        self.audio_encoder = Dasheng(config.encoder)
+        text = Qwen2Config(**config.text)
+        self.audio_projector = AudioProjector(config.encoder.embed_dim, text.hidden_size, config.subsample_factor)
+        self.decoder = Qwen2ForCausalLM(text)
+
+    def audio_tokens(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Clips (N_i,) 16 kHz in [-1, 1] → audio tokens (n_i, H) at 5 Hz, each clip as if it were alone."""
+        return self.audio_projector(self.audio_encoder.encode([pad_short(clip) for clip in clips])) if clips else []
+
+    def embed(self, input_ids: Tensor, clips: Sequence[Tensor]) -> Tensor:
+        """Prompts (B, L) with placeholders and all their clips in order → decoder inputs (B, L, H).
+
+        Raises:
+            PromptError: the number of placeholders is not the number of audio tokens.
+        """
+        embeddings = self.decoder.get_input_embeddings()(input_ids)
+        places = input_ids == self.config.audio_token_id
+        tokens = self.audio_tokens(clips)
+        found = sum(len(t) for t in tokens)
+        if int(places.sum()) != found:
+            raise PromptError(
+                f"the prompts hold {int(places.sum())} audio placeholders, the {len(clips)} clips give {found} audio "
+                "tokens: expand each <|AUDIO|> to audio_token_count(clip) copies"
+            )
+        if not tokens:
+            return embeddings
+        return embeddings.masked_scatter(places[:, :, None], torch.cat(tokens).to(embeddings.dtype))
+
+    def forward(self, input_ids: Tensor, clips: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
+        """Prompts (B, L), their clips in order, mask (B, L) 1 = token → logits (B, L, V)."""
+        return self.decoder.lm_head(self.hidden(input_ids, clips, attention_mask))
+
+    def hidden(self, input_ids: Tensor, clips: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
+        """As `forward`, up to the last hidden states (B, L, H)."""
+        positions = None
+        if attention_mask is not None:
+            positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        return self.decoder.model(
+            inputs_embeds=self.embed(input_ids, clips),
+            attention_mask=attention_mask,
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state
+
+    def loss(
+        self, input_ids: Tensor, clips: Sequence[Tensor], labels: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Mean next-token cross-entropy () float32 over the tokens whose label (B, L) is not `IGNORE`.
+
+        Logits are computed only where a label asks for them.
+        """
+        hidden = self.hidden(input_ids, clips, attention_mask)[:, :-1]
+        targets = labels[:, 1:]
+        wanted = targets != IGNORE
+        return F.cross_entropy(self.decoder.lm_head(hidden[wanted]).float(), targets[wanted])
+
+
+def covered_samples(num_samples: int, subsample_factor: int = 5) -> int:
+    """Samples of a clip that reach the decoder: whole 5 Hz tokens (the rest of under 0.2 s is dropped)."""
+    return min(num_samples, audio_token_count(num_samples, subsample_factor) * subsample_factor * SAMPLES_PER_TOKEN)

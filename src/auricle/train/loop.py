@@ -1,0 +1,222 @@
+"""The training loop: one for every objective, one process or many (``torchrun``)."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from auricle.data.batches import prefetch
+from auricle.data.order import rank_slice
+from auricle.errors import TrainingError
+from auricle.train import checkpoint
+from auricle.train.config import RunConfig, dump_config
+from auricle.train.objective import Batch, Objective
+from auricle.train.schedule import learning_rate
+
+Log = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+
+def run(
+    config: RunConfig,
+    *,
+    on_log: Callable[[Log], None] | None = None,
+    probe: Callable[[nn.Module], Log] | None = None,
+) -> Path:
+    """Train until ``config.steps``, resuming the newest checkpoint under ``config.out``; returns the exported model's folder.
+
+    Args:
+        config: the run.
+        on_log: called with every log record, by the main process.
+        probe: called with the network every ``config.probe_every`` steps; what it returns is logged.
+
+    Raises:
+        TrainingError: the loss is not finite, or a checkpoint does not fit.
+    """
+    world = _join_world()
+    try:
+        return _train(config, world, on_log or (lambda record: None), probe)
+    finally:
+        if world.size > 1:
+            dist.destroy_process_group()
+
+
+def _train(
+    config: RunConfig, world: World, on_log: Callable[[Log], None], probe: Callable[[nn.Module], Log] | None
+) -> Path:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    objective = _build(config)
+    assert isinstance(objective, nn.Module)
+    objective.to(config.device).train()
+    optimizer = torch.optim.AdamW(
+        objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
+    )
+    out = Path(config.out)
+    found = checkpoint.latest(out / "checkpoints")
+    first = checkpoint.restore(found, objective.network, optimizer) if found else 0
+    journal = _Journal(out, config, first, on_log) if world.is_main else None
+    wrapped = DistributedDataParallel(objective) if world.size > 1 else objective
+    last = min(config.steps, first + config.stop_after) if config.stop_after else config.steps
+    saved_at = time.monotonic()
+    for step, micro_batches in zip(range(first, last), _batches(config, objective, world, first, last), strict=True):
+        record = _step(config, world, step, wrapped, optimizer, micro_batches)
+        due = config.probe_every and (step + 1) % config.probe_every == 0
+        if journal:
+            if due and probe:
+                record |= _probe(objective, probe)
+            journal.add(step, record, force=bool(due) or step + 1 == last)
+            if step + 1 == last or time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+                checkpoint.save(out / "checkpoints", step + 1, objective.network, optimizer, keep=config.keep)
+                saved_at = time.monotonic()
+    if world.is_main and last == config.steps:
+        objective.export(str(out / "model"), {"seed": config.seed, "steps": config.steps, "config": dump_config(config)})
+    return out / "model"
+
+
+def _build(config: RunConfig) -> Objective:
+    if config.objective == "mae":
+        from auricle.train.mae import MaeObjective
+
+        return MaeObjective(config)
+    from auricle.train.caption import CaptionObjective
+
+    return CaptionObjective(config)
+
+
+def _batches(config: RunConfig, objective: Objective, world: World, first: int, last: int) -> Iterator[list[Batch]]:
+    """The micro-batches of this process for each step, prepared ahead."""
+    size = config.batch_size // config.accumulate
+    start, stop = rank_slice(size, world.rank, world.size)
+
+    def prepare(step: int) -> list[Batch]:
+        return [
+            objective.make_batch(step, micro * size + start, micro * size + stop) for micro in range(config.accumulate)
+        ]
+
+    return prefetch(prepare, range(first, last), depth=2 * config.workers, workers=config.workers)
+
+
+def _step(
+    config: RunConfig,
+    world: World,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: list[Batch],
+) -> Log:
+    began = time.monotonic()
+    totals = torch.tensor([float(sum(b.weight for b in batches)), sum(b.audio_s for b in batches)])
+    if world.size > 1:
+        dist.all_reduce(totals)
+    rate = learning_rate(step, peak=config.lr, warmup=config.warmup, total=config.steps, floor=config.lr_floor)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+    loss_sum = torch.zeros(())
+    for number, batch in enumerate(batches):
+        hold = model.no_sync() if world.size > 1 and number + 1 < len(batches) else nullcontext()
+        with hold, torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = model(**_to_device(batch.inputs, config.device))
+            # Every process contributes the share of its own items; DDP averages, hence the world size.
+            share = batch.weight / float(totals[0])
+            (loss * (share * world.size)).backward()
+        loss_sum += loss.detach().float().cpu() * share
+    if world.size > 1:
+        dist.all_reduce(loss_sum)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    if not torch.isfinite(loss_sum) or not torch.isfinite(norm):
+        raise TrainingError(f"step {step}: loss {loss_sum.item()}, gradient norm {norm.item()}; lower lr or use precision=fp32")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {
+        "loss": loss_sum.item(),
+        "grad_norm": norm.item(),
+        "lr": rate,
+        "audio_s": totals[1].item(),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _to_device(inputs: dict[str, Any], device: str) -> dict[str, Any]:
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        return [move(item) for item in value] if isinstance(value, list) else value
+
+    return {name: move(value) for name, value in inputs.items()}
+
+
+def _probe(objective: Any, probe: Callable[[nn.Module], Log]) -> Log:
+    objective.eval()
+    with torch.no_grad():
+        found = probe(objective.network)
+    objective.train()
+    return found
+
+
+def _join_world() -> World:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return World()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+class _Journal:
+    """``log.jsonl`` of a run: one record every ``log_every`` steps, without gaps or repeats after a resume."""
+
+    def __init__(self, out: Path, config: RunConfig, first: int, on_log: Callable[[Log], None]) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.yaml").write_text(dump_config(config))
+        self.path = out / "log.jsonl"
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= first]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self.config, self.on_log = config, on_log
+        self.sums: Log = {}
+        self.count = 0
+        self.last = time.monotonic()
+
+    def _lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines()
+        return [line for line in lines if line.endswith("}")]  # a kill may leave half a line
+
+    def add(self, step: int, record: Log, *, force: bool) -> None:
+        for key, value in record.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.count += 1
+        if not force and (step + 1) % self.config.log_every:
+            return
+        now = time.monotonic()
+        means = {k: v / self.count for k, v in self.sums.items() if k in ("loss", "grad_norm", "lr")}
+        probed = {k: v for k, v in record.items() if k not in ("loss", "grad_norm", "lr", "audio_s", "seconds")}
+        speed = self.sums["audio_s"] / (now - self.last)
+        eta = (self.config.steps - step - 1) * (now - self.last) / self.count
+        entry = {"step": step + 1, **means, "audio_s_per_s": round(speed, 1), "eta_s": round(eta, 1), **probed}
+        with self.path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        self.on_log(entry)
+        self.sums, self.count, self.last = {}, 0, now

@@ -1,0 +1,87 @@
+"""Objective ``mae``: rebuild hidden log-mel patches."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auricle.data.order import batch_ids
+from auricle.data.cache import CachedClips
+from auricle.data.shards import ShardSet
+from auricle.errors import ConfigError, DataError
+from auricle.models.dasheng import SAMPLES_PER_TOKEN, Dasheng, DashengConfig, num_tokens
+from auricle.models.mae import MAEConfig, MaskedAutoencoder
+from auricle.train.config import RunConfig
+from auricle.train.objective import Batch
+
+
+class MaeObjective(nn.Module):
+    """Crops of ``crop_s`` seconds from the packed clips; short clips are followed by others until the crop is full."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Open the shards and build the network."""
+        super().__init__()
+        settings = config.mae
+        self.config = config
+        self.clips = CachedClips(ShardSet(config.data))
+        if not len(self.clips):
+            raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
+        # One sample short of a whole token, so that the crop has exactly that many (1 + N // 160) // 4 tokens.
+        self.num_samples = round(settings.crop_s * 16_000) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
+        self.num_tokens = num_tokens(self.num_samples)
+        if self.num_tokens % 2 or not 0 < self.num_tokens <= 252:
+            raise ConfigError(f"mae.crop_s {settings.crop_s} gives {self.num_tokens} tokens; an even number up to 252 is needed")
+        encoder = Dasheng(DashengConfig(embed_dim=settings.embed_dim, depth=settings.depth, num_heads=settings.num_heads))
+        if settings.init:
+            from auricle.weights import load_dasheng
+
+            encoder = load_dasheng(settings.init)
+        self.network = MaskedAutoencoder(
+            encoder,
+            MAEConfig(
+                embed_dim=settings.decoder_dim,
+                depth=settings.decoder_depth,
+                num_heads=settings.decoder_heads,
+                mask_ratio=settings.mask_ratio,
+            ),
+        )
+
+    def forward(self, waveform: Tensor, noise: Tensor) -> Tensor:
+        """Crops (B, N) and mask noise (B, L // 2) → loss ()."""
+        return self.network(waveform, noise).loss
+
+    def make_batch(self, step: int, start: int, stop: int) -> Batch:
+        """Clips ``start … stop`` of the batch of ``step``."""
+        ids = batch_ids(step, self.config.batch_size, len(self.clips), self.config.seed)[start:stop]
+        crops, noises = [], []
+        for place, clip in enumerate(ids, start):
+            rng = np.random.default_rng((self.config.seed, step, place))
+            crops.append(self._crop(int(clip), rng))
+            noises.append(rng.random(self.num_tokens // 2, dtype=np.float32))
+        hidden = self.num_tokens - int(self.num_tokens * (1 - self.config.mae.mask_ratio))
+        inputs = {"waveform": torch.from_numpy(np.stack(crops)), "noise": torch.from_numpy(np.stack(noises))}
+        return Batch(inputs, hidden * len(crops), len(crops) * self.config.mae.crop_s)
+
+    def _crop(self, clip: int, rng: np.random.Generator) -> np.ndarray:
+        crop = np.zeros(self.num_samples, dtype=np.float32)
+        filled = 0
+        while filled < self.num_samples:
+            waveform = self.clips.read(clip).waveform
+            spare = len(waveform) - (self.num_samples - filled)
+            offset = int(rng.integers(spare + 1)) if spare > 0 else 0
+            piece = waveform[offset : offset + self.num_samples - filled]
+            crop[filled : filled + len(piece)] = piece
+            filled += len(piece) + int(rng.integers(800))  # up to 50 ms of silence between clips
+            clip = int(rng.integers(len(self.clips)))
+        return crop * np.float32(10.0 ** (rng.uniform(-12.0, 6.0) / 20.0))
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """One group: the reference decays every parameter."""
+        return [{"params": list(self.network.parameters()), "lr": lr, "lr_scale": 1.0}]
+
+    def export(self, folder: str, facts: dict[str, Any]) -> None:
+        """The encoder alone, in the official Hugging Face layout."""
+        from auricle.weights import save_dasheng
+
+        save_dasheng(folder, self.network.encoder, facts={**facts, "data": self.clips.manifest_hash})

@@ -1,0 +1,154 @@
+"""PEFT adapters (low-rank updates) merged into a state dict by a reader of our own.
+
+Source: the ``adapter_config.json`` / ``adapter_model.safetensors`` layout of Hugging Face PEFT. The update of a linear
+layer is ``B @ A · alpha / r`` (``alpha / √r`` with rank-stabilised LoRA), computed in float32.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from auricle.errors import LayoutMismatch, WeightsError
+from auricle.weights import safe
+
+_PREFIX = "base_model.model."
+# Settings that do not change what the stored tensors mean. Any other one that is switched on is refused.
+_HARMLESS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "ensure_weight_tying",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+}
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # the others alter the base weights too
+
+
+def merge_adapter(state: Mapping[str, Tensor], folder: str | Path) -> dict[str, Tensor]:
+    """A state dict with the adapter of ``folder`` added to it; tensors that are not adapted are shared.
+
+    Raises:
+        LayoutMismatch: the adapter uses a feature of PEFT other than plain LoRA, or does not fit the model.
+        WeightsError: the folder is no adapter.
+    """
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file():
+        raise WeightsError(f"{folder}: no adapter_config.json; expected a PEFT adapter folder")
+    config = safe.read_json(folder / "adapter_config.json")
+    _check_features(config, folder)
+    low, high, whole = _sort(safe.read_tensors(folder), config, folder)
+    _check_targets(state, config, low.keys(), folder)
+    rank = int(config["r"])
+    scale = float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    merged = dict(state)
+    for module, a in low.items():
+        key = f"{module}.weight"
+        weight, b = merged[key], high[module]
+        if a.shape != (rank, weight.shape[1]) or b.shape != (weight.shape[0], rank):
+            raise LayoutMismatch(
+                f"{folder}: update of {module} is {tuple(b.shape)} @ {tuple(a.shape)}, expected "
+                f"({weight.shape[0]}, {rank}) @ ({rank}, {weight.shape[1]})"
+            )
+        update = scale * (b.float() @ a.float())
+        merged[key] = (weight.float() + update).to(weight.dtype)
+    for key, tensor in whole.items():
+        if key not in merged or merged[key].shape != tensor.shape:
+            raise LayoutMismatch(
+                f"{folder}: replaces {key} by a tensor {tuple(tensor.shape)} that the model does not have"
+            )
+        merged[key] = tensor.to(merged[key].dtype)
+    return merged
+
+
+def _check_features(config: Mapping[str, Any], folder: Path) -> None:
+    if str(config.get("peft_type", "")).upper() != "LORA":
+        raise LayoutMismatch(f"{folder}: a {config.get('peft_type')!r} adapter, expected 'LORA'")
+    for key in ("r", "lora_alpha"):
+        if not isinstance(config.get(key), int | float) or config[key] <= 0:
+            raise LayoutMismatch(f"{folder}: {key} is {config.get(key)!r}, expected a positive number")
+    used = sorted(key for key, value in config.items() if value and key not in _HARMLESS)
+    if config.get("bias", "none") != "none":
+        used.append(f"bias={config['bias']}")
+    if config.get("init_lora_weights") not in _PLAIN_STARTS:
+        used.append(f"init_lora_weights={config['init_lora_weights']}")
+    if used:
+        raise LayoutMismatch(
+            f"{folder}: uses {', '.join(used)}, only plain LoRA is supported; merge it with PEFT first"
+        )
+
+
+def _sort(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Stored tensors → A by module, B by module, and weights replaced as a whole by key."""
+    saved = tuple(config.get("modules_to_save") or ())
+    low: dict[str, Tensor] = {}
+    high: dict[str, Tensor] = {}
+    whole: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(_PREFIX)
+        module, _, part = name.rpartition(".lora_")
+        replaced = re.sub(r"\.modules_to_save(\.default)?\.", ".", name)
+        if part in ("A.weight", "A.default.weight"):
+            low[module] = tensor
+        elif part in ("B.weight", "B.default.weight"):
+            high[module] = tensor
+        elif any(replaced.rpartition(".")[0].endswith(target) for target in saved):
+            whole[replaced] = tensor
+        else:
+            raise LayoutMismatch(
+                f"{folder}: unknown tensor {key}; expected …lora_A.weight, …lora_B.weight or modules_to_save"
+            )
+    if alone := sorted(low.keys() ^ high.keys()):
+        raise LayoutMismatch(f"{folder}: {alone[0]} has only one of lora_A and lora_B; the adapter is incomplete")
+    if not low and not whole:
+        raise LayoutMismatch(f"{folder}: the adapter holds no tensors")
+    return low, high, whole
+
+
+def _check_targets(state: Mapping[str, Tensor], config: Mapping[str, Any], adapted: Any, folder: Path) -> None:
+    """Every adapted layer must exist, and every layer the configuration means must be adapted."""
+    layers = {
+        key.removesuffix(".weight") for key, value in state.items() if key.endswith(".weight") and value.ndim == 2
+    }
+    if strange := sorted(adapted - layers):
+        raise LayoutMismatch(
+            f"{folder}: adapts {strange[0]}, which the model does not have; it was made for another model"
+        )
+    target, excluded = config.get("target_modules"), config.get("exclude_modules")
+    if not target or target == "all-linear":
+        return
+    meant = {layer for layer in layers if _matches(layer, target, folder) and not _matches(layer, excluded, folder)}
+    if absent := sorted(meant - adapted):
+        raise LayoutMismatch(
+            f"{folder}: holds no update for {absent[0]}, which target_modules names; the adapter is incomplete"
+        )
+
+
+def _matches(layer: str, target: object, folder: Path) -> bool:
+    if isinstance(target, str):
+        try:
+            return re.fullmatch(target, layer) is not None
+        except re.error as error:
+            raise LayoutMismatch(f"{folder}: target_modules is no regular expression ({error})") from error
+    if isinstance(target, list):
+        return any(layer == name or layer.endswith(f".{name}") for name in target)
+    return False

@@ -1,0 +1,249 @@
+"""Names → places: the embedded family, published models on the Hugging Face Hub, local folders and files.
+
+Published models are fetched through ``huggingface_hub`` (its cache, its offline mode, its own check of each download
+against the hub's hash); only tensors, settings and tokenizers are fetched, never code.
+"""
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from auricle.errors import UnknownModel, WeightsError
+from auricle.weights import safe
+
+# Everything a model folder needs. No *.py, and no pickles.
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HASH = re.compile(r"[0-9a-f]{64}")
+MAX_HASHED_BYTES = 4_000_000_000  # hashing more would take longer than loading it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A model known by name."""
+
+    name: str
+    kind: Literal["encoder", "language model"]
+    summary: str
+    parameters: int | None
+    license: str = "apache-2.0"
+    repo: str | None = None  # Hugging Face Hub id; None = inside this package
+    revision: str | None = None  # commit to use when the caller names none; None = the hub's newest
+    sha256: str | None = None  # of the weights; None = not known here, the hub's own hash is relied on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a model's files lie."""
+
+    name: str  # as asked for
+    path: Path  # folder or single file
+    revision: str | None = None  # commit on the hub
+    sha256: str | None = None  # of the weights, where already known
+
+
+# Parameter counts: computed from the released shapes. No published hash is pinned: none could be confirmed.
+ENTRIES = (
+    Entry(
+        name="auricle-tiny",
+        kind="language model",
+        summary="describes, transcribes and answers; made by recipes/tiny",
+        parameters=None,
+    ),
+    Entry(
+        name="auricle-tiny-encoder", kind="encoder", summary="frames at 25 Hz; made by recipes/tiny", parameters=None
+    ),
+    Entry(
+        name="dasheng-base",
+        kind="encoder",
+        summary="Dasheng, 768 wide, 12 blocks",
+        parameters=85_447_808,
+        repo="mispeech/dasheng-base",
+    ),
+    Entry(
+        name="dasheng-0.6b",
+        kind="encoder",
+        summary="Dasheng, 1280 wide, 32 blocks",
+        parameters=630_333_568,
+        repo="mispeech/dasheng-0.6B",
+    ),
+    Entry(
+        name="dasheng-1.2b",
+        kind="encoder",
+        summary="Dasheng, 1536 wide, 40 blocks",
+        parameters=1_134_047_360,
+        repo="mispeech/dasheng-1.2B",
+    ),
+    Entry(
+        name="midashenglm-7b",
+        kind="language model",
+        summary="Dasheng 0.6B with a Qwen2.5-7B decoder",
+        parameters=8_281_739_904,
+        repo="mispeech/midashenglm-7b",
+    ),
+)
+
+
+def entries() -> tuple[Entry, ...]:
+    """All models known by name."""
+    return ENTRIES
+
+
+def is_ready(entry: Entry) -> bool:
+    """Whether the model's settings are on this machine (embedded, or in the hub's cache)."""
+    if entry.repo is None:
+        return (_embedded(entry.name) / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(entry.repo, "config.json", cache_dir=_cache(None), revision=entry.revision)
+    return isinstance(found, str)
+
+
+def resolve(
+    name: str | Path, *, revision: str | None = None, offline: bool | None = None, cache_dir: str | Path | None = None
+) -> Source:
+    """Find a model's files, downloading them if they are published and absent.
+
+    Args:
+        name: an embedded name, a published name, any ``owner/model`` id of the hub, a folder or a weights file.
+        revision: branch, tag or commit on the hub; the catalogue's pin, else ``main``, by default.
+        offline: True uses the cache alone; None follows ``HF_HUB_OFFLINE``.
+        cache_dir: the hub's cache; ``HF_HUB_CACHE`` or its default place by default.
+
+    Raises:
+        UnknownModel: no such name, folder or repository; near matches are listed.
+        WeightsError: not in the cache while offline, or the download failed.
+        UnsafeWeights: the files are not what their checksum says.
+    """
+    text = str(name)
+    entry = next((e for e in ENTRIES if text.lower() in (e.name, (e.repo or e.name).lower())), None)
+    if entry is not None and entry.repo is None:
+        return _resolve_embedded(entry)
+    path = Path(text).expanduser()
+    if path.exists():
+        return Source(name=text, path=path)
+    if entry is not None:
+        assert entry.repo is not None
+        source = _resolve_hub(text, entry.repo, revision or entry.revision, offline, cache_dir)
+        if entry.sha256 and revision in (None, entry.revision):
+            _check_hash(source, entry.sha256)
+        return source
+    if (
+        isinstance(name, str)
+        and _HUB_ID.fullmatch(text)
+        and not path.suffix.lower().startswith((".pt", ".safetensors"))
+    ):
+        return _resolve_hub(text, text, revision, offline, cache_dir)
+    raise UnknownModel(_unknown(text))
+
+
+def fingerprint(source: Source) -> str | None:
+    """SHA-256 of the source's weights; from the hub cache's own file names where it knows them, else computed.
+
+    None for files over `MAX_HASHED_BYTES` in a local folder: hashing them would take longer than loading.
+    """
+    if source.sha256:
+        return source.sha256
+    files = list(safe.weight_files(source.path))
+    if len(files) == 1 and files[0].is_symlink() and _HASH.fullmatch(files[0].resolve().name):
+        return files[0].resolve().name
+    if sum(file.stat().st_size for file in files) > MAX_HASHED_BYTES:
+        return None
+    return safe.sha256(source.path)
+
+
+def _embedded(name: str) -> Path:
+    return Path(str(resources.files("auricle.weights"))) / "embedded" / name
+
+
+def _resolve_embedded(entry: Entry) -> Source:
+    folder = _embedded(entry.name)
+    if not folder.is_dir():
+        raise UnknownModel(
+            f"{entry.name} belongs to this package, but {folder} is absent: install a release that holds it, or "
+            "train it with recipes/tiny and name the resulting folder"
+        )
+    safe.verify_checksums(folder)
+    return Source(name=entry.name, path=folder)
+
+
+def _resolve_hub(
+    name: str, repo: str, revision: str | None, offline: bool | None, cache_dir: str | Path | None
+) -> Source:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if offline is None:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
+    where = f"{repo}@{revision or 'main'}"
+    try:
+        path = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                cache_dir=_cache(cache_dir),
+                local_files_only=offline,
+                allow_patterns=PATTERNS,
+            )
+        )
+    except GatedRepoError as error:
+        raise WeightsError(f"{where}: access must be granted by its owner; accept its terms and log in") from error
+    except RevisionNotFoundError as error:
+        raise UnknownModel(
+            f"{where}: the repository has no such revision; name a branch, tag or commit of it"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        state = "offline mode is on" if offline else "the hub could not be reached"
+        raise WeightsError(
+            f"{where}: not in the local cache and {state}; run `hf download {repo}` where there is a network, or "
+            "name a local folder"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UnknownModel(_unknown(name)) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise WeightsError(f"{where}: download failed ({error}); try again or name a local folder") from error
+    _check_complete(path, where)
+    return Source(name=name, path=path, revision=path.name)
+
+
+def _check_complete(path: Path, where: str) -> None:
+    """An interrupted download or a repository in another format must not pass as a model."""
+    if not (path / "config.json").is_file():
+        raise WeightsError(
+            f"{where}: the snapshot {path} has no config.json; download it again, it is no model otherwise"
+        )
+    if not any(path.glob("*.safetensors")):
+        raise WeightsError(
+            f"{where}: the snapshot {path} has no .safetensors weights; only these are read from the hub"
+        )
+
+
+def _check_hash(source: Source, expected: str) -> None:
+    from auricle.errors import UnsafeWeights
+
+    found = safe.sha256(source.path)
+    if found != expected:
+        raise UnsafeWeights(
+            f"{source.name}: SHA-256 is {found}, expected {expected}; delete {source.path} and try again"
+        )
+
+
+def _cache(cache_dir: str | Path | None) -> str | Path | None:
+    return cache_dir or os.environ.get("HF_HUB_CACHE") or None
+
+
+def _unknown(name: str) -> str:
+    names = [e.name for e in ENTRIES] + [e.repo for e in ENTRIES if e.repo]
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or [e.name for e in ENTRIES]
+    return f"{name!r} is no model name, folder or file; did you mean {', '.join(near)}? `auricle models` lists all"

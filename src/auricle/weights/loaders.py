@@ -1,0 +1,277 @@
+"""Names and paths → networks, ready to run.
+
+Networks are laid out without memory and take over the (memory-mapped) tensors, so loading costs the weights once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from auricle.audio.logmel import LogMel
+from auricle.errors import ConfigError, LayoutMismatch, WeightsError
+from auricle.models.dasheng import Dasheng
+from auricle.models.midashenglm import MiDashengLM
+from auricle.weights import safe
+from auricle.weights.adapters import merge_adapter
+from auricle.weights.catalog import Source, fingerprint, resolve
+from auricle.weights.layouts import read_dasheng
+from auricle.weights.lm_layouts import read_midashenglm
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# The authors' prompt format: audio and text parts in the order given, each turn between <|im_start|> and <|im_end|>.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for content in message['content'] %}"
+    "{% if content['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Qwen2's pre-tokeniser, for folders that hold vocab.json and merges.txt alone.
+_QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class AudioTokens(NamedTuple):
+    """Names of the tokens around and in place of a clip."""
+
+    bos: str = "<|audio_bos|>"
+    audio: str = "<|AUDIO|>"
+    eos: str = "<|audio_eos|>"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedLM:
+    """A language model with everything around it."""
+
+    model: MiDashengLM  # in eval mode
+    tokenizer: "Tokenizer"
+    chat_template: str  # Jinja; comes from the folder, so render it in a sandbox
+    eos_token_ids: tuple[int, ...]  # any of them ends an answer
+    pad_token_id: int
+    audio_tokens: AudioTokens
+    identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights), adapter
+
+
+def load_dasheng(
+    name_or_path: str | Path, *, device: str = "cpu", dtype: str = "float32", revision: str | None = None
+) -> Dasheng:
+    """An encoder in eval mode, from any name `resolve` knows and any layout of `layouts`.
+
+    Args:
+        name_or_path: embedded or published name, hub id, folder or file.
+        device: ``cpu``, ``cuda``, ``cuda:1``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        WeightsError: it cannot be found, trusted or fitted.
+        ConfigError: unknown dtype or device, or the number of attention heads cannot be known.
+    """
+    kind, place = _dtype(dtype), _device(device)
+    source = resolve(name_or_path, revision=revision)
+    config, state = read_dasheng(source.path)
+    with torch.device("meta"):
+        model = Dasheng(config)
+    _fill(model, state, kind, source.name)
+    return model.to(place).eval()
+
+
+def load_midashenglm(
+    name_or_path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+) -> LoadedLM:
+    """A language model with tokenizer, template and identity, from any name `resolve` knows.
+
+    Args:
+        name_or_path: embedded or published name, hub id or folder in the official layout.
+        device: ``cpu``, ``cuda``, ``cuda:1``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32.
+        revision: branch, tag or commit on the hub.
+        adapter: folder of a PEFT adapter to merge.
+
+    Raises:
+        WeightsError: it cannot be found, trusted or fitted.
+        ConfigError: unknown dtype or device.
+    """
+    kind, place = _dtype(dtype), _device(device)
+    source = resolve(name_or_path, revision=revision)
+    config, state = read_midashenglm(source.path)
+    if adapter is not None:
+        state = merge_adapter(state, adapter)
+    with torch.device("meta"):
+        model = MiDashengLM(config)
+    _fill(model, state, kind, source.name)
+    folder = source.path
+    tokenizer = read_tokenizer(folder)
+    eos, pad = _ending(folder, tokenizer)
+    return LoadedLM(
+        model=model.to(place).eval(),
+        tokenizer=tokenizer,
+        chat_template=read_chat_template(folder),
+        eos_token_ids=eos,
+        pad_token_id=pad,
+        audio_tokens=_audio_tokens(folder, tokenizer, config.audio_token_id),
+        identity=identity_of(source, adapter),
+    )
+
+
+def identity_of(source: Source, adapter: str | Path | None = None) -> dict[str, str | None]:
+    """What a result must say about its model: name, path, revision, sha256 of the weights and of an adapter."""
+    identity = {
+        "name": source.name,
+        "path": str(source.path),
+        "revision": source.revision,
+        "sha256": fingerprint(source),
+    }
+    return identity if adapter is None else {**identity, "adapter_sha256": safe.sha256(adapter)}
+
+
+def read_tokenizer(folder: Path) -> "Tokenizer":
+    """The tokenizer in ``tokenizer.json``, or built from ``vocab.json`` and ``merges.txt`` as Qwen2's.
+
+    Raises:
+        WeightsError: neither is there, or they are damaged.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else _qwen2_tokenizer(folder)
+    except WeightsError:
+        raise
+    except Exception as error:  # the tokenizers package raises bare Exception
+        raise WeightsError(f"{folder}: the tokenizer cannot be read ({error}); download it again") from error
+
+
+def read_chat_template(folder: Path) -> str:
+    """The Jinja prompt template of a folder; the authors' published format where it has none."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _optional(folder / name).get("chat_template")
+        if isinstance(template, str):
+            return template
+    return CHAT_TEMPLATE
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> None:
+    """Give a network laid out on the meta device its tensors and recompute what is never stored."""
+    for key, slot in model.state_dict().items():
+        if state[key].shape != slot.shape:
+            raise LayoutMismatch(f"{source}: {key} is {tuple(state[key].shape)}, expected {tuple(slot.shape)}")
+    cast: dict[int, Tensor] = {}  # a tied tensor is cast once
+
+    def ready(key: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return cast.setdefault(id(tensor), tensor.to(torch.float32 if ".init_bn." in f".{key}" else dtype))
+
+    model.load_state_dict({key: ready(key, tensor) for key, tensor in state.items()}, strict=True, assign=True)
+    for module in model.modules():
+        if isinstance(module, Dasheng):
+            module.front_end = LogMel(module.front_end.spec)
+    if isinstance(model, MiDashengLM):
+        decoder = model.decoder
+        decoder.tie_weights()
+        decoder.model.rotary_emb = type(decoder.model.rotary_emb)(config=decoder.config)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise LayoutMismatch(f"{source}: {name} got no value")
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ConfigError(f"dtype is {name!r}, expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); try 'cpu'") from error
+    return device
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return safe.read_json(path) if path.is_file() else {}
+
+
+def _ending(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], int]:
+    """Ids that end an answer, and the id that fills a batch."""
+    generation, model, words = (
+        _optional(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
+    )
+    text = model.get("text_config") or {}
+
+    def named(key: str) -> int | None:
+        word = words.get(key)
+        word = word.get("content") if isinstance(word, dict) else word
+        return tokenizer.token_to_id(word) if isinstance(word, str) else None
+
+    stated = (generation.get("eos_token_id"), model.get("eos_token_id"), text.get("eos_token_id"), named("eos_token"))
+    eos = next((e for e in stated if e is not None), None)
+    if eos is None:
+        raise WeightsError(
+            f"{folder}: no end-of-answer token in generation_config.json or tokenizer_config.json; add one"
+        )
+    ids = tuple(int(e) for e in (eos if isinstance(eos, list) else [eos]))
+    fills = (generation.get("pad_token_id"), named("pad_token"), ids[0])
+    return ids, int(next(p for p in fills if p is not None))
+
+
+def _audio_tokens(folder: Path, tokenizer: "Tokenizer", audio_token_id: int) -> AudioTokens:
+    settings = {**_optional(folder / "tokenizer_config.json"), **_optional(folder / "processor_config.json")}
+    names = AudioTokens(
+        *(str(settings.get(key, default)) for key, default in zip(_AUDIO_KEYS, AudioTokens(), strict=True))
+    )
+    absent = [name for name in names if tokenizer.token_to_id(name) is None]
+    if absent:
+        raise LayoutMismatch(f"{folder}: the tokenizer has no {absent[0]}; it does not belong to this model")
+    if tokenizer.token_to_id(names.audio) != audio_token_id:
+        raise LayoutMismatch(
+            f"{folder}: {names.audio} is token {tokenizer.token_to_id(names.audio)}, config.json's audio_token_id is "
+            f"{audio_token_id}: tokenizer and weights do not belong together"
+        )
+    return names
+
+
+_AUDIO_KEYS = ("audio_bos_token", "audio_token", "audio_eos_token")
+
+
+def _qwen2_tokenizer(folder: Path) -> "Tokenizer":
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    if not (vocab.is_file() and merges.is_file()):
+        raise WeightsError(f"{folder}: neither tokenizer.json nor vocab.json with merges.txt; download the tokenizer")
+    tokenizer = Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    added = _optional(folder / "added_tokens.json")
+    listed = _optional(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    added |= {token["content"]: int(number) for number, token in listed.items()}
+    for word, number in sorted(added.items(), key=lambda item: item[1]):
+        tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False)])
+        if tokenizer.token_to_id(word) != number:
+            raise WeightsError(f"{folder}: {word} became token {tokenizer.token_to_id(word)}, expected {number}")
+    return tokenizer

@@ -1,0 +1,315 @@
+"""Tensors in and out of files without ever running what a file says.
+
+* ``.safetensors`` files and sharded folders are memory-mapped: nothing is read until a tensor is used.
+* ``.pt`` / ``.pth`` / ``.bin`` go through torch's restricted unpickler; a file that names any other code is refused.
+* Shard names of an index are hostile until checked.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
+
+INDEX = "model.safetensors.index.json"
+SUMS = "SHA256SUMS"
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+MAX_JSON_BYTES = 64 * 2**20  # an index of 100,000 tensors is under 10 MiB
+MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors format itself
+MAX_SHARD_BYTES = 4_000_000_000  # transformers' customary shard size
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a file or folder, on the CPU, memory-mapped where the format allows.
+
+    Args:
+        path: a ``.safetensors`` or ``.pt``/``.pth``/``.bin`` file, or a folder with ``model.safetensors``, with
+            ``model.safetensors.index.json`` and its shards, or with exactly one weights file. Of a pickled
+            ``{"model": …}`` checkpoint the tensors of ``model`` are returned.
+
+    Raises:
+        UnsafeWeights: the file holds code, an impossible header or a shard name that leaves the folder.
+        LayoutMismatch: an index and its shards disagree, or no tensors are found.
+        WeightsError: no such file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        tensors: dict[str, Tensor] = {}
+        for file, names in weight_files(path).items():
+            found = _read_file(file)
+            _check_shard(file, names, found, tensors)
+            tensors.update(found)
+        return tensors
+    return _read_file(path)
+
+
+def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
+    """The weights files of a file or folder, each with the tensors its index promises (None without an index).
+
+    Raises:
+        UnsafeWeights: the index names a file outside the folder.
+        WeightsError: there are no weights, or several candidates.
+    """
+    path = Path(path)
+    if path.is_file():
+        return {path: None}
+    if not path.is_dir():
+        raise WeightsError(f"{path}: no such file or folder")
+    if (path / INDEX).is_file():
+        return _read_index(path)
+    for name in ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return {path / name: None}
+    found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLED) and p.is_file())
+    if len(found) != 1:
+        listing = ", ".join(p.name for p in found[:5]) or "none"
+        raise WeightsError(
+            f"{path}: expected model.safetensors, {INDEX} or exactly one weights file; "
+            f"found {listing}: name the file itself"
+        )
+    return {found[0]: None}
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The string metadata of a ``.safetensors`` file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UnsafeWeights(
+            f"{path}: not a readable safetensors file ({error}); download or export it again"
+        ) from error
+
+
+def read_pickled(path: str | Path) -> dict[str, Any]:
+    """The mapping in a torch checkpoint, read by the restricted unpickler (tensors, numbers, strings, containers).
+
+    Raises:
+        UnsafeWeights: the file names other code, or is damaged.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:
+        raise UnsafeWeights(_pickle_complaint(path, error)) from error
+    if not isinstance(content, dict):
+        raise LayoutMismatch(
+            f"{path}: holds a {type(content).__name__}, expected a dict of tensors or {{'model': dict}}"
+        )
+    return content
+
+
+def tensors_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a torch checkpoint: the ``model`` or ``state_dict`` entry, or the mapping itself."""
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise LayoutMismatch(f"{path}: holds no tensors; its entries are {', '.join(map(str, list(content)[:5]))}")
+    return tensors
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """A JSON object of bounded size.
+
+    Raises:
+        WeightsError: absent, too large or no JSON object.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise WeightsError(f"{path}: {path.stat().st_size} bytes of JSON, expected at most {MAX_JSON_BYTES}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: not a readable JSON file ({error}); restore it from the model's folder") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one ``.safetensors`` file; an existing one is replaced only when the new one is whole."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, str(partial), metadata={"format": "pt", **(metadata or {})})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_folder(
+    folder: str | Path, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> list[Path]:
+    """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth."""
+    folder = Path(folder)
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    stale = [folder / INDEX, *folder.glob("model*.safetensors")]
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for name, shard in zip(names, shards, strict=True):
+        write_tensors(folder / name, shard)
+    written = [folder / name for name in names]
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        written.append(folder / INDEX)
+    for old in stale:
+        if old not in written:
+            old.unlink(missing_ok=True)
+    return written
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, two spaces deep, with a final newline."""
+    Path(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file; of a folder, that of its weights (of the lines ``HASH  NAME`` if several)."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(weight_files(path))
+        if len(files) == 1:
+            return sha256(files[0])
+        lines = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksums(folder: str | Path) -> None:
+    """Write ``SHA256SUMS`` over every file of a folder, in the format of ``sha256sum``."""
+    folder = Path(folder)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != SUMS and not p.name.startswith("."))
+    (folder / SUMS).write_text("".join(f"{sha256(p)}  {p.name}\n" for p in files), encoding="utf-8")
+
+
+def verify_checksums(folder: str | Path) -> None:
+    """Compare a folder with its ``SHA256SUMS``.
+
+    Raises:
+        UnsafeWeights: the list is absent, or a weights or settings file is missing, altered or not listed.
+    """
+    folder = Path(folder)
+    if not (folder / SUMS).is_file():
+        raise UnsafeWeights(f"{folder}: has no {SUMS}; install the package again")
+    lines = (line.partition("  ") for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
+    listed = {name: digest for digest, _, name in lines}
+    present = {p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja")}
+    for name in sorted({*listed, *present}):
+        file = folder / plain_name(name, folder)
+        found = sha256(file) if file.is_file() else "nothing"
+        if found != listed.get(name):
+            expected = listed.get(name, "no such file")
+            raise UnsafeWeights(f"{file}: SHA-256 is {found}, expected {expected}; install the package again")
+
+
+def plain_name(name: object, folder: Path) -> str:
+    """A file name that stays inside its folder.
+
+    Raises:
+        UnsafeWeights: it has a separator, a drive, ``..`` or a control character.
+    """
+    if not isinstance(name, str) or not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
+        raise UnsafeWeights(
+            f"{folder}: names the file {name!r}, expected a plain name inside the folder; do not trust it"
+        )
+    return name
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if path.suffix in PICKLED:
+        return tensors_of(read_pickled(path), path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: unknown weights file, expected .safetensors, .pt, .pth or .bin")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _check_header(path)
+    try:
+        return load_file(str(path), device="cpu")
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UnsafeWeights(f"{path}: damaged safetensors file ({error}); download or export it again") from error
+
+
+def _check_header(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+        raise UnsafeWeights(
+            f"{path}: claims a header of {length} bytes in a file of {size}; not a safetensors file, or cut short: "
+            "download or export it again"
+        )
+
+
+def _read_index(folder: Path) -> dict[Path, set[str] | None]:
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise LayoutMismatch(f"{folder / INDEX}: has no weight_map")
+    files: dict[Path, set[str] | None] = {}
+    for key, name in places.items():
+        file = folder / plain_name(name, folder)
+        if file.suffix != ".safetensors":
+            raise UnsafeWeights(f"{folder / INDEX}: names {name!r}, expected a .safetensors shard")
+        names = files.setdefault(file, set())
+        assert names is not None
+        names.add(key)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise WeightsError(f"{folder}: {len(missing)} of {len(files)} shards are absent ({missing[0]}): download them")
+    return files
+
+
+def _check_shard(file: Path, names: set[str] | None, found: dict[str, Tensor], before: dict[str, Tensor]) -> None:
+    if names is not None and (wrong := sorted(names ^ found.keys())):
+        raise LayoutMismatch(f"{file}: the index and the shard disagree on {len(wrong)} tensors, e.g. {wrong[0]}")
+    if twice := sorted(found.keys() & before.keys()):
+        raise LayoutMismatch(f"{file}: {len(twice)} tensors are also in another shard, e.g. {twice[0]}")
+
+
+def _pickle_complaint(path: Path, error: Exception) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:  # not a zip archive, or damaged beyond listing
+        names = []
+    if names:
+        return (
+            f"{path}: the pickle asks for code ({', '.join(sorted(names)[:5])}), expected tensors only; it was not "
+            "run. Convert the file to safetensors where you trust it"
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (
+        f"{path}: the restricted unpickler refused it ({reason}); it was not run. The file is damaged or holds code: "
+        "download it again, or convert it to safetensors where you trust it"
+    )

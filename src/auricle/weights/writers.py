@@ -1,0 +1,224 @@
+"""Networks → folders in the official Hugging Face layouts, and any readable layout → such a folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auricle.audio.logmel import DASHENG_MEL
+from auricle.errors import ConfigError, WeightsError
+from auricle.models.dasheng import Dasheng
+from auricle.models.midashenglm import MiDashengLM
+from auricle.weights import safe
+from auricle.weights.cards import Card, render_card
+from auricle.weights.catalog import resolve
+from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
+from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
+from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
+
+
+def save_dasheng(folder: str | Path, model: Dasheng, *, dtype: str = "float32", card: Card | None = None) -> Path:
+    """Write an encoder in the Hugging Face layout of ``mispeech/dasheng-base``: weights, configs and card.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        model: on any device.
+        dtype: of the stored floating-point tensors; the input norm stays float32.
+        card: facts for README.md.
+
+    Returns:
+        The folder.
+    """
+    folder = _folder(folder)
+    ours = {"attend": model.config.attend, "long_clips": model.config.long_clips}
+    name = card.name if card else folder.name
+    config = {
+        "architectures": ["DashengModel"],
+        "model_type": "dasheng",
+        "name": name,
+        "loss": "BCELoss",
+        "encoder_kwargs": dasheng_settings(model.config),
+        "torch_dtype": dtype,
+        "auricle": ours,
+    }
+    safe.write_folder(folder, _stored(dasheng_to_hub(model.state_dict()), dtype))
+    safe.write_json(folder / "config.json", config)
+    safe.write_json(folder / "preprocessor_config.json", _dasheng_features())
+    _write_card(folder, card or Card(name=name))
+    return folder
+
+
+def save_midashenglm(
+    folder: str | Path,
+    model: MiDashengLM,
+    tokenizer_json: str,
+    chat_template: str,
+    *,
+    dtype: str = "float32",
+    card: Card | None = None,
+    generation: Mapping[str, Any],
+    audio_tokens: AudioTokens | None = None,
+) -> Path:
+    """Write a language model in the official layout: weights, configs, tokenizer, template and card.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        model: on any device.
+        tokenizer_json: contents of ``tokenizer.json``.
+        chat_template: Jinja prompt template.
+        dtype: of the stored floating-point tensors; the input norm stays float32.
+        card: facts for README.md.
+        generation: contents of ``generation_config.json``; needs ``eos_token_id`` and ``pad_token_id``.
+        audio_tokens: names of the tokens around and in place of a clip; MiDashengLM's by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: ``generation`` lacks a token, or the tokenizer does not know one.
+    """
+    folder = _folder(folder)
+    audio_tokens = audio_tokens or AudioTokens()
+    words = _special_words(tokenizer_json, generation, audio_tokens)
+    safe.write_folder(folder, _stored(midashenglm_to_hub(model), dtype))
+    safe.write_json(folder / "config.json", {**midashenglm_settings(model), "torch_dtype": dtype})
+    safe.write_json(folder / "generation_config.json", generation)
+    safe.write_json(folder / "preprocessor_config.json", _midashenglm_features())
+    names = {
+        "audio_token": audio_tokens.audio,
+        "audio_bos_token": audio_tokens.bos,
+        "audio_eos_token": audio_tokens.eos,
+    }
+    safe.write_json(
+        folder / "processor_config.json",
+        {"processor_class": "MiDashengLMProcessor", **names, "model_subsampling": model.config.subsample_factor},
+    )
+    tokenizer_config = {
+        "tokenizer_class": "Qwen2TokenizerFast",
+        "model_max_length": model.decoder.config.max_position_embeddings,
+        "pad_token": words["pad_token_id"],
+        "eos_token": words["eos_token_id"],
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": False,
+        **names,
+        "extra_special_tokens": names,
+    }
+    safe.write_json(folder / "tokenizer_config.json", tokenizer_config)
+    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    _write_card(folder, card or Card(name=folder.name))
+    return folder
+
+
+def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter: str | Path | None = None) -> Path:
+    """Any readable model → a folder in the official Hugging Face layout.
+
+    Args:
+        src: name, hub id, folder or file, as for `resolve`.
+        dst: folder to write; must be absent or empty.
+        dtype: of the stored floating-point tensors.
+        adapter: PEFT adapter to merge into a language model.
+
+    Raises:
+        WeightsError: ``src`` cannot be read, or ``dst`` is not empty.
+    """
+    destination = Path(dst)
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
+    source = resolve(src)
+    settings = source.path / "config.json"
+    is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
+    card = Card(
+        name=destination.name, base_model=source.name, summary=f"Converted from {source.name}.", license="unknown"
+    )
+    if not is_lm:
+        if adapter is not None:
+            raise ConfigError(f"{source.name}: an encoder; adapters are merged into language models only")
+        return save_dasheng(destination, load_dasheng(source.path), dtype=dtype, card=card)
+    lm = load_midashenglm(source.path, adapter=adapter)
+    generation = {"eos_token_id": list(lm.eos_token_ids), "pad_token_id": lm.pad_token_id}
+    if (source.path / "generation_config.json").is_file():
+        generation = {**generation, **safe.read_json(source.path / "generation_config.json")}
+    return save_midashenglm(
+        destination,
+        lm.model,
+        lm.tokenizer.to_str(pretty=True),
+        lm.chat_template,
+        dtype=dtype,
+        card=card,
+        generation=generation,
+        audio_tokens=lm.audio_tokens,
+    )
+
+
+def _folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+
+    def cast(key: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        kind = torch.float32 if "init_bn." in key else DTYPES[dtype]
+        small = tensor.to(kind)
+        if kind == torch.float16 and bool(small.isinf().any() & tensor.isfinite().all()):
+            raise ConfigError(f"{key} holds values beyond float16's 65504; store float32 or bfloat16")
+        return small
+
+    return {key: cast(key, tensor) for key, tensor in tensors.items()}
+
+
+def _write_card(folder: Path, card: Card) -> None:
+    (folder / "README.md").write_text(render_card(card), encoding="utf-8")
+
+
+def _special_words(tokenizer_json: str, generation: Mapping[str, Any], audio_tokens: AudioTokens) -> dict[str, str]:
+    """Names of the ending and filling tokens; refuses a folder that could not be read again."""
+    content = json.loads(tokenizer_json)
+    by_id = {token["id"]: token["content"] for token in content.get("added_tokens", ())}
+    by_id |= {number: word for word, number in content["model"]["vocab"].items() if number not in by_id}
+    words = {}
+    for key in ("eos_token_id", "pad_token_id"):
+        number = generation.get(key)
+        number = number[0] if isinstance(number, list) and number else number
+        if number not in by_id:
+            raise ConfigError(f"generation names {key} {number!r}, which the tokenizer does not know")
+        words[key] = by_id[number]
+    if absent := sorted(set(audio_tokens) - set(by_id.values())):
+        raise ConfigError(f"the tokenizer does not know {absent[0]}; add it as a special token")
+    return words
+
+
+def _dasheng_features() -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "DashengFeatureExtractor",
+        "sampling_rate": DASHENG_MEL.sample_rate,
+        "n_fft": DASHENG_MEL.n_fft,
+        "win_size": DASHENG_MEL.n_fft,
+        "hop_length": DASHENG_MEL.hop_length,
+        "feature_size": DASHENG_MEL.num_mels,
+        "f_min": DASHENG_MEL.f_min,
+        "f_max": DASHENG_MEL.f_max,
+        "center": True,
+    }
+
+
+def _midashenglm_features() -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "processor_class": "MiDashengLMProcessor",
+        "do_normalize": False,
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": DASHENG_MEL.sample_rate,
+    }

@@ -1,0 +1,150 @@
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auricle.data import mixing
+from auricle.data.scenes import CATEGORIES, DIGITS, Part, Pools, Scene, SceneConfig, make_scene
+from auricle.errors import ConfigError, DataError
+
+
+class Clips:
+    """A packed data set in memory: noise of 0.5 s for digits, of 4 s for all else."""
+
+    def __init__(self, metas: list[dict[str, Any]]) -> None:
+        self.metas = metas
+
+    def __len__(self) -> int:
+        return len(self.metas)
+
+    def read_meta(self, i: int) -> dict[str, Any]:
+        return self.metas[i]
+
+    def read(self, i: int) -> SimpleNamespace:
+        seconds = 0.5 if self.metas[i].get("text") in DIGITS else self.metas[i].get("seconds", 4.0)
+        waveform = mixing.noise(int(seconds * 16_000), np.random.default_rng(i)) * np.float32(0.05)
+        return SimpleNamespace(waveform=waveform, meta=self.metas[i])
+
+
+def speech(text: str | None, speaker: str, origin: str, **facts: Any) -> dict[str, Any]:
+    known = {"kind": "speech", "text": text, "language": "en", "gender": "m", "age": None, "speaker": speaker}
+    return {**known, "synthetic": False, "set": origin, **facts}
+
+
+def sound(event: str, origin: str = "esc10") -> dict[str, Any]:
+    return {"kind": "sound", "event": event, "set": origin}
+
+
+def music(instrument: str) -> dict[str, Any]:
+    facts = {"kind": "music", "instruments": [instrument], "tempo": "slow", "mode": "major", "texture": "melody"}
+    return {**facts, "set": "fluidsynth"}
+
+
+METAS = [
+    *(speech(digit, f"s{speaker}", "fsdd") for digit in sorted(DIGITS) for speaker in range(3)),
+    *(speech("we call it a bear", f"c{n}", "speechocean762", gender="mf"[n % 2], age=6 + 3 * n) for n in range(6)),
+    speech(None, "e", "espeak", language="de", gender="f"),
+    *(sound(event) for event in ("dog", "dog", "dog", "rain", "clock_tick")),
+    sound("beep", "procedural"),
+    music("piano"),
+    music("drums"),
+]
+
+
+def scenes(count: int, seed: int = 0, **config: Any) -> list[Scene]:
+    pools, rng, chosen = Pools(Clips(METAS)), np.random.default_rng(seed), SceneConfig(**config)
+    return [make_scene(pools, rng, chosen) for _ in range(count)]
+
+
+def test_every_category_is_drawn_with_about_its_share() -> None:
+    drawn = Counter(scene.category for scene in scenes(1500))
+    assert set(drawn) == set(CATEGORIES)
+    pure = sum(drawn[f"pure_{kind}"] for kind in ("speech", "sound", "music"))
+    assert pure / 1500 > 0.5
+    assert drawn["mixed_speech"] / 1500 == pytest.approx(SceneConfig().shares["mixed_speech"], abs=0.04)
+
+
+def test_waveforms_are_sound_and_facts_fit_the_category() -> None:
+    for scene in scenes(400, seed=1):
+        assert scene.waveform.dtype == np.float32 and scene.waveform.ndim == 1
+        assert np.isfinite(scene.waveform).all() and np.abs(scene.waveform).max(initial=0) <= 1.0
+        assert 0.3 <= scene.waveform.size / 16_000 <= 10.0
+        kinds = [part.kind for part in scene.parts]
+        if scene.category.startswith("pure_"):
+            assert kinds == [scene.category[5:]]
+        elif scene.category.startswith("mixed_"):
+            assert kinds[0] == scene.category[6:] and kinds[1] != kinds[0]
+            assert scene.parts[0].foreground and not scene.parts[1].foreground
+            assert scene.parts[1].text is None
+        elif scene.category == "silence":
+            assert kinds == [] and np.abs(scene.waveform).max(initial=0) < 0.01
+        else:
+            assert kinds == [scene.category[4:].removesuffix("s").replace("speaker", "speech")] * 2
+
+
+def test_the_same_generator_gives_the_same_scene() -> None:
+    for one, two in zip(scenes(60, seed=5), scenes(60, seed=5), strict=True):
+        assert np.array_equal(one.waveform, two.waveform) and one.parts == two.parts
+
+
+def test_events_are_balanced_whatever_the_number_of_clips() -> None:
+    drawn = Counter(scene.parts[0].event for scene in scenes(1200, shares={"pure_sound": 1.0}))
+    assert drawn["dog"] == pytest.approx(drawn["rain"], rel=0.25)
+    assert drawn["beep"] < 0.5 * drawn["rain"]
+
+
+def test_digits_grow_to_sequences_of_one_speaker() -> None:
+    spoken = [scene.parts[0] for scene in scenes(300, shares={"pure_speech": 1.0}, set_weights={})]
+    digits = [part.text.split() for part in spoken if part.text and set(part.text.split()) <= DIGITS]
+    lengths = Counter(len(words) for words in digits)
+    assert lengths[1] > 20 and lengths[2] > 3 and max(lengths) == 5
+
+
+def test_a_sequence_is_as_long_as_its_digits() -> None:
+    config = SceneConfig(shares={"pure_speech": 1.0}, sequence_share=1.0, augment=False)
+    pools = Pools(Clips([meta for meta in METAS if meta["set"] == "fsdd"]))
+    for seed in range(20):
+        scene = make_scene(pools, np.random.default_rng(seed), config)
+        count = len((scene.parts[0].text or "").split())
+        assert count >= 2 and scene.waveform.size >= count * 8000
+
+
+def test_a_far_pitch_move_leaves_gender_open() -> None:
+    genders = Counter(scene.parts[0].gender for scene in scenes(400, shares={"pure_speech": 1.0}))
+    assert genders["m"] > genders[None] > 0
+    kept = scenes(200, shares={"pure_speech": 1.0}, augment=False)
+    assert all(scene.parts[0].gender is not None for scene in kept)
+
+
+def test_cut_speech_loses_its_words() -> None:
+    pools = Pools(Clips([speech("a very long story", "x", "other", seconds=14.0)]))
+    scene = make_scene(pools, np.random.default_rng(0), SceneConfig(augment=False, shares={"pure_speech": 1.0}))
+    assert scene.parts[0].text is None and scene.waveform.size == 160_000
+
+
+def test_categories_without_clips_are_left_out() -> None:
+    pools = Pools(Clips([sound("dog"), sound("rain")]))
+    rng = np.random.default_rng(0)
+    drawn = {make_scene(pools, rng).category for _ in range(200)}
+    assert drawn <= {"pure_sound", "two_sounds", "silence", "mixed_sound"}
+    with pytest.raises(DataError, match="can be made"):
+        make_scene(pools, rng, SceneConfig(shares={"pure_music": 1.0}))
+    with pytest.raises(DataError, match="no music clip"):
+        pools.draw("music", rng)
+
+
+def test_wrong_facts_and_settings_are_refused() -> None:
+    with pytest.raises(DataError, match="kind"):
+        Pools(Clips([{"kind": "smell"}]))
+    with pytest.raises(DataError, match="event"):
+        Part.from_meta({"kind": "sound"})
+    with pytest.raises(ConfigError, match="shares"):
+        SceneConfig(shares={"pure_smell": 1.0})
+    with pytest.raises(ConfigError, match="min_s"):
+        SceneConfig(min_s=5.0, max_s=2.0)
+
+
+def test_children_are_known_by_age() -> None:
+    assert [Part(kind="speech", age=age).is_child for age in (6, 12, 13, None)] == [True, True, False, None]

@@ -1,0 +1,211 @@
+import io
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auricle.data.shards import ShardSet, build_index
+from auricle.errors import DataError
+
+
+def tone(num_samples=800, seed=0):
+    return (np.random.default_rng(seed).integers(-9000, 9000, num_samples) / 32768).astype(np.float32)
+
+
+def encoded(waveform, rate=16_000, kind="FLAC"):
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format=kind)
+    return file.getvalue()
+
+
+def write_tar(path, members, kind="w:", **options):
+    """A tar of (name or TarInfo, contents) pairs."""
+    with tarfile.open(path, kind, **options) as tar:
+        for name, contents in members:
+            info = tarfile.TarInfo(name) if isinstance(name, str) else name
+            info.size = len(contents)
+            tar.addfile(info, io.BytesIO(contents))
+    return path
+
+
+@pytest.mark.parametrize("options", [{"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}])
+def test_tars_of_others(tmp_path, options):
+    long = "deep/" * 30 + "é" * 40
+    write_tar(
+        tmp_path / "x.tar",
+        [
+            ("./a.flac", encoded(tone(900))),
+            ("./a.json", b'{"text": "one"}'),
+            ("b.v2.WAV", encoded(tone(8000), 8000, "WAV")),
+            ("b.v2.txt", b" zwei\n"),
+            ("c.json", b'{"text": "before"}'),
+            ("c.ogg", encoded(np.zeros(44_100, np.float32), 44_100, "OGG")),
+            (f"{long}.flac", encoded(tone(700, 1))),
+        ],
+        **options,
+    )
+    shards = ShardSet(tmp_path / "x.tar")
+    assert shards.keys() == ["a", "b.v2", "c", long]
+    assert shards.num_samples.tolist() == [900, 16_000, 16_000, 700]
+    records = [shards.read(i) for i in range(4)]
+    assert [record.meta for record in records] == [{"text": "one"}, {"text": "zwei"}, {"text": "before"}, {}]
+    assert [len(record.waveform) for record in records] == [900, 16_000, 16_000, 700]
+    assert not shards.ignored
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/auricle-was-here",)
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def test_hostile_members_are_left_out_and_counted(tmp_path):
+    good = encoded(tone())
+    lying = bytearray(good)
+    lying[21:26] = b"\x0f" + b"\xff" * 4  # 2^36 samples
+    path = write_tar(
+        tmp_path / "x.tar",
+        [
+            ("good.flac", good),
+            ("evil.pkl", pickle.dumps(Bomb())),
+            ("good.pth", pickle.dumps(Bomb())),
+            ("../climb.flac", good),
+            ("/etc/passwd.flac", good),
+            ("a/../../b.flac", good),
+            ("line\nbreak.flac", good),
+            (special("link.flac", tarfile.SYMTYPE, "/etc/passwd"), b""),
+            (special("hard.flac", tarfile.LNKTYPE, "good.flac"), b""),
+            (special("device.flac", tarfile.CHRTYPE), b""),
+            (special("pipe.flac", tarfile.FIFOTYPE), b""),
+            (special("folder.flac", tarfile.DIRTYPE), b""),
+            ("good.flac", good),
+            ("noise.flac", b"fLaC" + b"\0" * 500),
+            ("empty.wav", b""),
+            ("huge.flac", bytes(lying)),
+            ("list.flac", good),
+            ("list.json", b"[1]"),
+            ("deep.flac", good),
+            ("deep.json", b"[" * 200_000),
+            ("big.json", b" " * ((1 << 20) + 1)),
+            ("orphan.json", b"{}"),
+        ],
+    )
+    index = build_index(path)
+    assert index.keys() == ["good"]
+    counts = index.ignored
+    assert counts["no audio, JSON or text"] == 2
+    assert counts["unsafe name"] == 4
+    assert counts["no plain file"] == 5
+    assert counts["second member of the same name"] == 1
+    assert counts["too large"] == 1
+    assert counts["description without audio"] == 1
+    assert sum(counts.values()) == 19
+    assert not os.path.exists("/tmp/auricle-was-here")
+    assert len(ShardSet(path).read(0).waveform) == 800
+
+
+def forged(change):
+    """A tar whose second header went through `change` and got a right checksum again."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
+        for name in ("a.flac", "b.flac"):
+            info = tarfile.TarInfo(name)
+            contents = encoded(tone())
+            info.size = len(contents)
+            tar.addfile(info, io.BytesIO(contents))
+    contents = bytearray(file.getvalue())
+    start = 512 + -(-len(encoded(tone())) // 512) * 512
+    change(header := contents[start : start + 512])
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    contents[start : start + 512] = header
+    return bytes(contents)
+
+
+def set_size(field):
+    def change(header):
+        header[124:136] = field
+
+    return change
+
+
+def set_type(kind):
+    def change(header):
+        header[156:157] = kind
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"no tar at all" * 100,
+        forged(set_size(b"77777777777\0")),
+        forged(set_size(b"\x80" + b"\xff" * 11)),
+        forged(set_size(b"\xff" * 10 + b"\xf8\x00")),
+        forged(set_size(b"99999999999\0")),
+        forged(set_type(tarfile.SYMTYPE)),
+        forged(set_type(tarfile.GNUTYPE_SPARSE)),
+        forged(lambda header: None)[:2048],
+        forged(lambda header: None)[: -tarfile.RECORDSIZE],
+    ],
+    ids=["empty", "text", "huge", "huge binary", "negative", "no octal", "link", "sparse", "cut", "unclosed"],
+)
+def test_damaged_and_forged_tars_are_refused(tmp_path, contents):
+    (tmp_path / "x.tar").write_bytes(contents)
+    with pytest.raises(DataError, match=r"x\.tar"):
+        build_index(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"size": "-512"}, {"size": "9" * 30}, {"path": "../x.flac"}, {"GNU.sparse.major": "1"}]
+)
+def test_hostile_extended_headers(tmp_path, headers):
+    info = tarfile.TarInfo("a.flac")
+    info.pax_headers = headers
+    path = write_tar(tmp_path / "x.tar", [(info, encoded(tone()))], format=tarfile.PAX_FORMAT)
+    if "size" in headers:
+        with pytest.raises(DataError):
+            build_index(path)
+    else:
+        assert sum(build_index(path).ignored.values()) == 1
+
+
+def test_a_giant_extended_header_is_refused(tmp_path):
+    info = tarfile.TarInfo("a.flac")
+    info.pax_headers = {"comment": "x" * (2 << 20)}
+    path = write_tar(tmp_path / "x.tar", [(info, encoded(tone()))], format=tarfile.PAX_FORMAT)
+    with pytest.raises(DataError, match="extended header"):
+        build_index(path)
+
+
+def test_compressed_tars_are_refused(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.flac", encoded(tone()))], "w:gz")
+    with pytest.raises(DataError, match="plain, uncompressed"):
+        build_index(path)
+
+
+@given(data=st.data())
+def test_random_damage_never_escapes_as_another_error(tmp_path_factory, data):
+    contents = bytearray(forged(lambda header: None))
+    for _ in range(data.draw(st.integers(1, 8))):
+        contents[data.draw(st.integers(0, 4600))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("tar") / "x.tar"
+    path.write_bytes(contents)
+    try:
+        shards = ShardSet(path)
+        for i in range(len(shards)):
+            shards.read(i)
+    except DataError:
+        pass

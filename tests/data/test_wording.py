@@ -1,0 +1,164 @@
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from auricle.data import prompts, wording
+from auricle.data.scenes import Arrangement, Part, Scene
+from auricle.data.vocabulary import EVENTS
+from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT
+
+MAN = Part(kind="speech", text="three", language="en", gender="m")
+GIRL = Part(kind="speech", text="she has a big red balloon", language="en", gender="f", age=8)
+GERMAN = Part(kind="speech", language="de", gender="f", age=30)
+DOG = Part(kind="sound", event="dog")
+RAIN = Part(kind="sound", event="rain")
+PIANO = Part(kind="music", instruments=("piano",), tempo="slow", mode="minor", texture="melody")
+BAND = Part(kind="music", instruments=("violin", "drums"), tempo="fast", mode="major", texture="melody")
+
+
+def scene(*parts: Part, arrangement: Arrangement = "over") -> Scene:
+    return Scene(np.zeros(16_000, np.float32), parts, "any", arrangement if len(parts) > 1 else "single")
+
+
+SCENES = [
+    scene(),
+    *(scene(part) for part in (MAN, GIRL, GERMAN, DOG, RAIN, PIANO, BAND)),
+    scene(MAN, DOG),
+    scene(GIRL, PIANO),
+    scene(GERMAN, RAIN),
+    scene(RAIN, Part(kind="speech", foreground=False)),
+    scene(BAND, RAIN),
+    scene(DOG, RAIN),
+    scene(DOG, RAIN, arrangement="then"),
+    scene(MAN, GIRL, arrangement="then"),
+]
+
+
+def captions(of: Scene, count: int = 60) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [wording.caption(of, rng) for _ in range(count)]
+
+
+def asked(of: Scene, count: int = 40) -> list[tuple[str, str]]:
+    rng = np.random.default_rng(0)
+    return [pair for _ in range(count) for pair in wording.questions(of, rng)]
+
+
+@pytest.mark.parametrize("given", SCENES)
+def test_captions_claim_exactly_what_is_heard(given: Scene) -> None:
+    for text in captions(given):
+        assert (wording.category_of(text) or "silence") == wording.category_answer(given), text
+        assert text[0].isupper() and text.endswith(".") and 2 <= len(text.split()) <= 20
+        for part in given.of_kind("sound"):
+            assert wording.names_event(text, part.event or "")
+        for part in given.of_kind("music"):
+            assert "music" in text and all(name.removesuffix("s") in text for name in part.instruments)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_is_named_and_not_taken_for_another(event: str) -> None:
+    for text in captions(scene(Part(kind="sound", event=event))):
+        assert wording.names_event(text, event)
+        assert wording.category_of(text) == "sound"
+        others = [other for other in EVENTS if other != event and wording.names_event(text, other)]
+        assert not others, (text, others)
+    found = set(re.findall("[a-z]+", wording.event_name(event)))
+    assert found & set(wording.keywords(event))
+
+
+def test_unknown_events_go_by_their_label() -> None:
+    assert wording.event_name("door_wood_knock") == "door wood knock"
+    for text in captions(scene(Part(kind="sound", event="door_wood_knock"))):
+        assert "door wood knock" in text and wording.category_of(text) == "sound"
+
+
+def test_speakers_are_named_by_age_gender_and_language() -> None:
+    assert set(captions(scene(MAN))) == {'A man says "three".'}
+    assert all("girl" in text for text in captions(scene(GIRL)))
+    assert all("woman" in text and "German" in text for text in captions(scene(GERMAN)))
+    assert all(text.startswith("A person") for text in captions(scene(Part(kind="speech"))))
+    assert not any("English" in text for text in captions(scene(Part(kind="speech"))))
+
+
+def test_judging_ignores_quotations_and_denials() -> None:
+    assert wording.category_of('A man says "music".') == "speech"
+    assert not wording.names_event('A man says "dog".', "dog")
+    assert wording.category_of("Rain falls and no one speaks, no speech.") != "speech"
+    assert wording.category_of("Nothing but silence.") is None
+    assert not wording.names_event("Grain is poured.", "rain")
+
+
+def test_transcripts() -> None:
+    assert wording.transcript(scene(MAN, GIRL, arrangement="then")) == "three she has a big red balloon"
+    assert wording.transcript(scene(DOG)) == wording.transcript(scene()) == NO_SPEECH
+    assert wording.transcript(scene(GERMAN)) is None
+    assert wording.transcript(scene(MAN, GERMAN, arrangement="then")) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "ways", "answer"),
+    [
+        (scene(MAN), prompts.GENDER, "male"),
+        (scene(GIRL), prompts.GENDER, "female"),
+        (scene(GIRL), prompts.AGE, "child"),
+        (scene(GERMAN), prompts.AGE, "adult"),
+        (scene(GERMAN), prompts.LANGUAGE, "german"),
+        (scene(MAN, DOG), prompts.DIGIT, "three"),
+        (scene(GIRL), prompts.WORDS, "she has a big red balloon"),
+        (scene(DOG), prompts.EVENT, "dog barking"),
+        (scene(DOG, RAIN), prompts.EVENT, "dog barking and rain falling"),
+        (scene(GIRL, PIANO), prompts.ALL_SOUNDS, "speech and piano music"),
+        (scene(BAND), prompts.INSTRUMENT, "violin and drums"),
+        (scene(PIANO), prompts.TEMPO, "slow"),
+        (scene(PIANO), prompts.MODE, "minor"),
+        (scene(DOG), prompts.HAS_SPEECH, "no"),
+        (scene(GIRL, PIANO), prompts.HAS_MUSIC, "yes"),
+        (scene(DOG, RAIN), prompts.CATEGORY, "sound"),
+        (scene(GIRL, PIANO), prompts.CATEGORY, "mixed"),
+        (scene(), prompts.CATEGORY, "silence"),
+        (scene(), prompts.COUNT, "no one"),
+        (scene(MAN, GIRL, arrangement="then"), prompts.COUNT, "two people"),
+    ],
+)
+def test_answers(given: Scene, ways: tuple[str, ...], answer: str) -> None:
+    answers = {reply for prompt, reply in asked(given) if prompt in ways}
+    assert answers == {answer}
+
+
+def test_event_presence_is_answered_both_ways() -> None:
+    answers = {prompt: reply for prompt, reply in asked(scene(DOG), 200) if reply in ("yes", "no")}
+    about_dog = {reply for prompt, reply in answers.items() if " a dog" in prompt}
+    about_rain = {reply for prompt, reply in answers.items() if "rain" in prompt}
+    assert about_dog == {"yes"} and about_rain == {"no"}
+
+
+def test_unknown_facts_are_not_asked() -> None:
+    bare = asked(scene(Part(kind="speech")))
+    unknown = {*prompts.GENDER, *prompts.AGE, *prompts.LANGUAGE, *prompts.WORDS, *prompts.DIGIT}
+    assert not unknown & {prompt for prompt, _ in bare}
+    two = asked(scene(MAN, GERMAN, arrangement="then"))
+    assert not set(prompts.GENDER) & {prompt for prompt, _ in two}
+
+
+def test_prompts_are_varied() -> None:
+    pools = [value for name, value in vars(prompts).items() if name.isupper() and name != "COMMON_EVENTS"]
+    assert len(pools) >= 15 and all(6 <= len(set(ways)) == len(ways) for ways in pools)
+    assert set(prompts.COMMON_EVENTS) <= set(EVENTS)
+
+
+def test_examples_follow_the_shares() -> None:
+    rng = np.random.default_rng(3)
+    drawn = Counter(prompt for prompt, _ in (wording.example(scene(GIRL), rng) for _ in range(3000)))
+    assert drawn[CAPTION_PROMPT] / 3000 == pytest.approx(0.32, abs=0.04)
+    assert drawn[TRANSCRIBE_PROMPT] / 3000 == pytest.approx(0.225, abs=0.04)
+    assert len(drawn) > 100
+    silent = Counter(reply for prompt, reply in (wording.example(scene(DOG), rng) for _ in range(2000)))
+    assert 0 < silent[NO_SPEECH] < 200
+
+
+def test_examples_depend_on_the_generator_alone() -> None:
+    for given in SCENES:
+        one, two = (wording.example(given, np.random.default_rng(9)) for _ in range(2))
+        assert one == two and all(one)

@@ -1,0 +1,8 @@
+"""Rewrites the golden lists after a wanted change of the public surface: `python tests/golden/regenerate.py`."""
+
+from auricle.cli.main import app
+
+import surface
+
+surface.write("public_api.txt", surface.public_api())
+surface.write("cli_flags.txt", surface.cli_flags(app))
