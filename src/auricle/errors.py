@@ -82,4 +82,5 @@ class MissingExtra(AuricleError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
+        """``what`` is missing; ``extra`` of the package installs it."""
         super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")

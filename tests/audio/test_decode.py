@@ -113,6 +113,28 @@ def test_a_stop_behind_the_end_is_the_end_and_the_facts_say_so(tone, encode):
     assert len(clip.waveform) == 24_000
 
 
+@pytest.mark.parametrize(("layout", "channels"), [("stereo", 2), ("5.1", 6), ("7.1", 8)])
+def test_surround_aac(layout, channels):
+    av = pytest.importorskip("av", reason="PyAV (extra media) is not installed")
+    at = np.arange(96_000) / 48_000
+    sound = np.stack([0.6 * np.sin(2 * np.pi * (300 + 100 * index) * at) for index in range(channels)], axis=1)
+    packed = np.ascontiguousarray((sound * 32767).astype(np.int16).reshape(1, -1))
+    frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+    frame.sample_rate, frame.pts = 48_000, 0
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=48_000, layout=layout)
+        for part in av.AudioResampler(format="fltp", frame_size=1024).resample(frame):
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
+    clip = decode(buffer.getvalue())
+    assert clip.facts.channels == channels
+    spectrum = np.abs(np.fft.rfft(clip.waveform[:16_000]))  # 1 Hz a bin
+    low_frequency_channel = 3 if channels > 2 else None
+    heard = [index for index in range(channels) if spectrum[300 + 100 * index] > 0.2 * spectrum.max()]
+    assert heard == [index for index in range(channels) if index != low_frequency_channel]
+
+
 def test_content_decides_not_the_name(tone, encode, tmp_path):
     path = tmp_path / "speech.raw"
     path.write_bytes(encode(tone(), fmt="FLAC"))

@@ -83,6 +83,21 @@ def test_what_cannot_be_opened(tmp_path):
         decode(closed)
 
 
+@pytest.mark.parametrize("reads", [1, 3, 12, 30])
+def test_a_failing_disk_is_an_error_and_not_half_a_sound(tone, encode, reads):
+    class Failing(io.BytesIO):
+        left = reads
+
+        def read(self, size=-1):
+            self.left -= 1
+            if self.left < 0:
+                raise OSError("the disk is on fire")
+            return super().read(size)
+
+    with pytest.raises(AudioError, match="on fire"):
+        decode(Failing(encode(tone(5.0))))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe")

@@ -26,7 +26,8 @@ class MelSpec:
         """Reject settings no spectrogram can have."""
         if not 0.0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ConfigError(
-                f"mel range [{self.f_min}, {self.f_max}] Hz does not fit 0 … {self.sample_rate / 2} Hz (half the sample rate)"
+                f"mel range [{self.f_min}, {self.f_max}] Hz does not fit 0 … {self.sample_rate / 2} Hz, "
+                "half the sample rate"
             )
 
     @property

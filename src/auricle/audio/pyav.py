@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from auricle.audio.containers import Container
 from auricle.audio.facts import Samples
@@ -15,6 +16,7 @@ from auricle.errors import BrokenAudio, UnsupportedFormat
 _PREROLL_S = 0.2  # decoded and thrown away before a range: Opus needs 80 ms (RFC 7845 §4.6), AAC one frame
 _SLACK_S = 0.25  # containers round, and count priming that decoders drop
 _BATCH = 1 << 16  # frames of a few ms are gathered to blocks of this many samples
+_UNSAFE_PLANES = 8  # AV_NUM_DATA_POINTERS of FFmpeg
 _ERRORS = (av.FFmpegError, ValueError, RuntimeError, OSError, EOFError, IndexError)
 
 
@@ -84,7 +86,7 @@ class AvReader:
         """Decoded frames from sample ``start`` on."""
         at = self._seek(start) if start else 0
         for frame in self._frames():
-            samples = _to_float(frame)
+            samples = self._samples(frame)
             if at is None:
                 at = self._position(frame)
             if at >= start:
@@ -131,9 +133,29 @@ class AvReader:
                 self._check(frame)
                 yield frame
 
+    def _samples(self, frame: Any) -> Samples:
+        """A decoded frame of any sample format as float32 (frames, channels), full scale 1.
+
+        PyAV walks the pointers of planar channels to a null that FFmpeg leaves out from 8 channels on, and would read
+        wild memory: such frames are interleaved by FFmpeg first.
+        """
+        channels = frame.layout.nb_channels
+        if not frame.format.is_planar:
+            return _to_float(frame.to_ndarray().reshape(-1, channels))
+        if channels < _UNSAFE_PLANES:
+            return _to_float(frame.to_ndarray().T)
+        try:
+            packed = av.AudioResampler(format="flt").resample(frame)
+        except _ERRORS as error:
+            raise BrokenAudio(
+                f"{self._name}: {channels} channels of {self.codec} cannot be interleaved ({_reason(error)}); "
+                "convert it to flac or wav"
+            ) from None
+        return np.concatenate([_to_float(part.to_ndarray().reshape(-1, channels)) for part in packed])
+
     def _check(self, frame: Any) -> None:
-        if frame.sample_rate != self.sample_rate or len(frame.layout.channels) != self.channels:
-            channels = len(frame.layout.channels)
+        if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != self.channels:
+            channels = frame.layout.nb_channels
             raise BrokenAudio(
                 f"{self._name}: changes midway from {self.sample_rate} Hz, {self.channels} channels "
                 f"to {frame.sample_rate} Hz, {channels} channels; expected one layout. Convert it to flac"
@@ -144,13 +166,8 @@ class AvReader:
         self._input.close()
 
 
-def _to_float(frame: Any) -> Samples:
-    """A decoded frame of any sample format as float32 (frames, channels), full scale 1."""
-    data = frame.to_ndarray()
-    if frame.format.is_planar:
-        data = data.T
-    else:
-        data = data.reshape(-1, len(frame.layout.channels))
+def _to_float(data: npt.NDArray[Any]) -> Samples:
+    """PCM of any type as float32, full scale 1."""
     if data.dtype == np.uint8:
         return (data.astype(np.float32) - 128.0) / 128.0
     if data.dtype.kind == "i":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,12 +55,14 @@ def open_reader(source: OpenSource, limits: Limits) -> Iterator[Reader]:
         MissingExtra: PyAV is needed and not installed.
     """
     try:
-        container, file, truncated = _inspect(source)
+        container, truncated, found = _inspect(source)
     except OSError as error:
         raise AudioError(f"{source.name}: reading failed ({error}); check the disk or the connection") from None
     reader: Any = None
     if container.backend == "soundfile":
-        reader = _open_soundfile(file, container, source.name)
+        reader = _open_soundfile(source.file, container, source.name)
+        if reader is not None and found is not None:
+            reader = _with_true_length(reader, source, container, found)
     if reader is None:
         reader = _open_av(source.file, container, source.name)
     try:
@@ -71,39 +73,58 @@ def open_reader(source: OpenSource, limits: Limits) -> Iterator[Reader]:
         reader.close()
 
 
-def _inspect(source: OpenSource) -> tuple[Container, Any, bool]:
-    """Container, the file to decode (an mp3 with a wrong length is given a right one) and whether it breaks off."""
+def _inspect(source: OpenSource) -> tuple[Container, bool, mpeg.MpegFrames | None]:
+    """Container, whether it breaks off, and the frames if it is an mp3."""
     source.file.seek(0)
     container = sniff(source.file.read(HEAD_BYTES), source.name)
-    file, truncated = source.file, is_cut(source.file, source.size, container.name)
     if container.name == "mp3":
         found = mpeg.walk(source.file, source.size)
-        truncated = found is not None and found.is_cut
-        if found is not None and _misstates_length(source, found):
-            file = mpeg.with_info_frame(source.file, found) or file
-    elif container.name == "ogg" and is_chained_ogg(source.file, source.size):
+        return container, found is not None and found.is_cut, found
+    if container.name == "ogg" and is_chained_ogg(source.file, source.size):
         container = Container("ogg", "av", "ogg")
-    source.file.seek(0)
-    return container, file, truncated
+    return container, is_cut(source.file, source.size, container.name), None
 
 
-def _misstates_length(source: OpenSource, found: mpeg.MpegFrames) -> bool:
-    """Whether libsndfile would take the mp3 for shorter than its frames, priming and padding (4 frames) aside."""
-    source.file.seek(0)
-    try:
-        with soundfile.SoundFile(_Nameless(source.file)) as sound:
-            return bool(sound.frames < found.num_samples - 4 * found.samples_per_frame)
-    except soundfile.SoundFileError:
-        return False
+def _with_true_length(
+    reader: SoundFileReader, source: OpenSource, container: Container, found: mpeg.MpegFrames
+) -> SoundFileReader | None:
+    """Open the mp3 again behind a corrected Info frame, where libsndfile takes it for shorter than its frames."""
+    if reader.frames is None or reader.frames >= found.num_samples - reader.slack:
+        return reader
+    corrected = mpeg.with_info_frame(source.file, found)
+    if corrected is None:
+        return reader
+    reader.close()
+    return _open_soundfile(corrected, container, source.name)
 
 
 class _Nameless:
-    """A file without its name, which soundfile would trust more than the content where it ends in .raw."""
+    """A file as libsndfile needs it.
+
+    It has no name, because soundfile trusts a name that ends in .raw more than the content. It raises nothing, because
+    an exception cannot cross C: a failed read ends the file, and `check` tells of it.
+    """
 
     def __init__(self, file: Any) -> None:
-        self.seek, self.tell, self.read = file.seek, file.tell, file.read
-        if hasattr(file, "readinto"):
-            self.readinto = file.readinto
+        self._file = file
+        self.tell = file.tell
+        self._error: Exception | None = None
+
+    def seek(self, offset: int, whence: int = 0) -> None:
+        with suppress(ValueError, OSError):  # damaged headers send libsndfile before the start
+            self._file.seek(offset, whence)
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self._file.read(size))
+        except Exception as error:
+            self._error = error
+            return b""
+
+    def check(self, name: str) -> None:
+        """Raise what a read could not."""
+        if self._error is not None:
+            raise AudioError(f"{name}: reading failed ({self._error}); check the disk or the connection") from None
 
 
 class _Forward(soundfile.SoundFile):
@@ -119,9 +140,9 @@ class SoundFileReader:
     damaged = 0
     truncated = False
 
-    def __init__(self, sound: _Forward, container: str, name: str) -> None:
-        """Take over an open libsndfile handle."""
-        self._sound, self._name = sound, name
+    def __init__(self, sound: _Forward, file: _Nameless, container: str, name: str) -> None:
+        """Take over an open libsndfile handle on ``file``."""
+        self._sound, self._file, self._name = sound, file, name
         self.container, self.codec = container, str(sound.subtype)
         self.sample_rate, self.channels = int(sound.samplerate), int(sound.channels)
         self.frames = int(sound.frames) if sound.frames < _UNKNOWN_FRAMES else None
@@ -146,10 +167,12 @@ class SoundFileReader:
     def _read(self, position: int, wanted: int) -> Samples:
         buffer = np.empty((wanted, self.channels), np.float32)
         try:
-            return self._sound.read(out=buffer)
+            block: Samples = self._sound.read(out=buffer)
         except soundfile.LibsndfileError:
             self.damaged += 1
-            return buffer[: min(max(self._sound.tell() - position, 0), wanted)]
+            block = buffer[: min(max(self._sound.tell() - position, 0), wanted)]
+        self._file.check(self._name)
+        return block
 
     def _seek(self, start: int) -> None:
         try:
@@ -168,9 +191,11 @@ class SoundFileReader:
 def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileReader | None:
     """None where libsndfile knows the container but not the codec, and FFmpeg may."""
     file.seek(0)
+    plain = _Nameless(file)
     try:
-        sound = _Forward(_Nameless(file))
+        sound = _Forward(plain)
     except soundfile.LibsndfileError as error:
+        plain.check(name)
         if error.code in _FOREIGN_CODEC and container.demuxer and _has_av():
             return None
         reason = error.error_string.strip().removeprefix("Error : ") or f"libsndfile error {error.code}"
@@ -178,7 +203,7 @@ def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileRead
             f"{name}: looks like {container.name}, but its header cannot be used ({reason}); "
             "expected a complete file. Download or export it again"
         ) from None
-    return SoundFileReader(sound, container.name, name)
+    return SoundFileReader(sound, plain, container.name, name)
 
 
 def _has_av() -> bool:
