@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from auricle.data.shards import Record, ShardSet
 
@@ -18,7 +19,7 @@ class CachedClips:
         """Start empty; at most ``max_bytes`` of samples are kept, later clips are decoded every time."""
         self.clips = clips
         self.room = max_bytes
-        self.kept: dict[int, Record] = {}  # with int16 waveforms
+        self.kept: dict[int, tuple[Record, npt.NDArray[np.int16]]] = {}  # the records without their waveforms
 
     def __len__(self) -> int:
         """Clips."""
@@ -36,12 +37,12 @@ class CachedClips:
     def read(self, i: int) -> Record:
         """Clip ``i``, from memory when it was read before."""
         if i in self.kept:
-            record = self.kept[i]
-            return replace(record, waveform=record.waveform.astype(np.float32) / np.float32(32_768))
+            record, samples = self.kept[i]
+            return replace(record, waveform=samples.astype(np.float32) / np.float32(32_768))
         record = self.clips.read(i)
         samples = np.round(record.waveform * 32_768).astype(np.int16)
         exact = np.array_equal(samples.astype(np.float32) / np.float32(32_768), record.waveform)
         if exact and samples.nbytes <= self.room:
             self.room -= samples.nbytes
-            self.kept[i] = replace(record, waveform=samples)
+            self.kept[i] = (replace(record, waveform=record.waveform[:0].copy()), samples)
         return record

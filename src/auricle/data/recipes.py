@@ -7,7 +7,7 @@ A fact that is not known is left out.
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,13 +42,18 @@ class PackReport:
     manifest_hash: str | None  # `ShardSet.manifest_hash` of the new shards; None where nothing was written
 
 
-def from_manifest(path: str | Path) -> Iterator[Entry]:
+def from_manifest(path: str | Path, *, only: Mapping[str, Collection[str]] | None = None) -> Iterator[Entry]:
     """Entries of any JSONL, CSV or TSV manifest; its columns are the facts.
 
+    Args:
+        path: of the manifest.
+        only: fact -> values; entries whose facts differ are left out.
+
     Raises:
-        DataError: see `read_manifest`.
+        DataError: see `read_manifest`; or no entry is left.
     """
-    return read_manifest(path)
+    entries = read_manifest(path)
+    return entries if only is None else _matching(entries, only, path)
 
 
 def esc50(root: str | Path, *, folds: Collection[int] | None = None) -> list[Entry]:
@@ -199,6 +204,17 @@ def _write(writer: ShardWriter, entry: Entry, waveform: npt.NDArray[np.float32])
     except DataError as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _matching(entries: Iterable[Entry], only: Mapping[str, Collection[str]], path: str | Path) -> Iterator[Entry]:
+    found = 0
+    for entry in entries:
+        if all(str(entry.meta.get(fact)) in values for fact, values in only.items()):
+            found += 1
+            yield entry
+    if not found:
+        wanted = ", ".join(f"{fact} {' or '.join(values)}" for fact, values in only.items())
+        raise DataError(f"no entry of {path} has {wanted}")
 
 
 def _present(path: Path) -> Path:
