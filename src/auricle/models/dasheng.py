@@ -7,7 +7,7 @@
 Shape legend: B clips, N samples, T mel frames, P tokens of one clip, M tokens of all clips, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +72,9 @@ class PatchEmbed(nn.Module):
     def __init__(self, width: int) -> None:
         """One 64 × 4 patch to ``width`` channels."""
         super().__init__()
-        self.proj = nn.Conv2d(1, width, (DASHENG_MEL.num_mels, PATCH_FRAMES), stride=(DASHENG_MEL.num_mels, PATCH_FRAMES))
+        self.proj = nn.Conv2d(
+            1, width, (DASHENG_MEL.num_mels, PATCH_FRAMES), stride=(DASHENG_MEL.num_mels, PATCH_FRAMES)
+        )
 
     def forward(self, patches: Tensor) -> Tensor:
         """(M, 256) patches, element mel × 4 + frame → (M, D): the convolution as one matrix product."""
@@ -160,9 +162,14 @@ class Dasheng(nn.Module):
         return self.encode_layers(waveforms, ())[-1]
 
     def encode_layers(self, waveforms: Sequence[Tensor], layers: Sequence[int]) -> list[list[Tensor]]:
-        """As `encode`, preceded by the hidden states after the blocks numbered in ``layers`` (0 = first, not normalised)."""
-        mels = self.mel(waveforms)
-        keys = [w.shape[-1] // SAMPLES_PER_TOKEN if self.config.attend == "whole" else None for w in waveforms]
+        """As `encode`, after the hidden states behind the blocks in ``layers`` (0 = first), not normalised."""
+        return self.encode_mels(self.mel(waveforms), [w.shape[-1] for w in waveforms], layers)
+
+    def encode_mels(
+        self, mels: Sequence[Tensor], num_samples: Sequence[int], layers: Sequence[int] = ()
+    ) -> list[list[Tensor]]:
+        """As `encode_layers`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples."""
+        keys = [n // SAMPLES_PER_TOKEN if self.config.attend == "whole" else None for n in num_samples]
         return self._encode_mels(mels, keys, layers)
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None, *, batch_floor: bool = False) -> Tensor:
@@ -188,7 +195,9 @@ class Dasheng(nn.Module):
             raise ConfigError("this encoder has no tagging head; load a checkpoint with `outputlayer.*` weights")
         return self.outputlayer(torch.stack([clip.mean(0) for clip in frames]))
 
-    def _encode_mels(self, mels: list[Tensor], keys: Sequence[int | None], layers: Sequence[int]) -> list[list[Tensor]]:
+    def _encode_mels(
+        self, mels: Sequence[Tensor], keys: Sequence[int | None], layers: Sequence[int]
+    ) -> list[list[Tensor]]:
         chunk = self.config.chunk_tokens
         patches, lengths, valid, owners = [], [], [], []
         for clip, (mel, limit) in enumerate(zip(mels, keys, strict=True)):
@@ -201,23 +210,47 @@ class Dasheng(nn.Module):
                 lengths.append(len(piece))
                 valid.append(len(piece) if limit is None else min(max(limit - start, 0), len(piece)))
                 owners.append(clip)
-        order, spans = plan_spans(lengths, valid)
-        tokens = self.patch_embed(torch.cat([patches[i] for i in order]))
+        order, _ = plan_spans(lengths, valid)
         positions = self.positions()
-        tokens = tokens + torch.cat([positions[: lengths[i]] for i in order])
+        kept: list[list[Tensor]] = [[] for index in range(len(self.blocks) + 1) if index in (*layers, len(self.blocks))]
+        for group in _groups(order, lengths, positions.device):
+            _, spans = plan_spans([lengths[i] for i in group], [valid[i] for i in group])
+            tokens = self.patch_embed(torch.cat([patches[i] for i in group]))
+            tokens = tokens + torch.cat([positions[: lengths[i]] for i in group])
+            for state, part in zip(kept, self._states(tokens, spans, layers), strict=True):
+                state.append(part)
         counts = [mel.shape[-1] // PATCH_FRAMES for mel in mels]
-        states = []
+        return [_unpack(torch.cat(state), order, lengths, owners, counts) for state in kept]
+
+    def _states(self, tokens: Tensor, spans: Sequence[Spans], layers: Sequence[int]) -> Iterator[Tensor]:
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, spans)
             if index in layers:
-                states.append(_unpack(tokens, order, lengths, owners, counts))
-        return [*states, _unpack(self.norm(tokens), order, lengths, owners, counts)]
+                yield tokens
+        yield self.norm(tokens)
 
     def _pad_last_chunk(self, mel: Tensor) -> Tensor:
         # The padding is zero after batch-norm, not silence: that is what the 0.0.4 reference encodes.
         normed = self.init_bn(mel[None])
         missing = -mel.shape[-1] % self.config.target_length
         return to_patches(nn.functional.pad(normed, (0, missing)))[0]
+
+
+def _groups(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[Sequence[int]]:
+    """Cut the pieces in ``order`` into groups that go through the blocks together."""
+    if device.type != "cpu":
+        return [order]
+    # What a CPU computes in a group should stay in its cache: 500 tokens a thread are a fifth faster than all at once.
+    limit = 504 * torch.get_num_threads()
+    groups: list[list[int]] = [[]]
+    filled = 0
+    for i in order:
+        if groups[-1] and filled + lengths[i] > limit:
+            groups.append([])
+            filled = 0
+        groups[-1].append(i)
+        filled += lengths[i]
+    return [*groups]
 
 
 def _unpack(

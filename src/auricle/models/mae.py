@@ -56,7 +56,9 @@ def draw_mask(noise: Tensor, length: int, *, ratio: float, group: int) -> Mask:
         ConfigError: ``length`` is not a multiple of ``group``.
     """
     if length % group:
-        raise ConfigError(f"{length} tokens cannot be masked in groups of {group}: use crops of a whole number of groups")
+        raise ConfigError(
+            f"{length} tokens cannot be masked in groups of {group}: use crops of a whole number of groups"
+        )
     groups = noise.argsort(dim=1)
     shuffled = (groups[:, :, None] * group + torch.arange(group, device=noise.device)).flatten(1)
     restore = shuffled.argsort(dim=1)
@@ -90,7 +92,7 @@ class MAEDecoder(nn.Module):
         x = torch.cat([x, hidden], dim=1)
         x = x.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2])) + self.pos_embed[:, :length]
         x = x.flatten(0, 1)
-        spans = [Spans(0, batch, length, length)]
+        spans = [Spans(batch, length, length)]
         for block in self.blocks:
             x = block(x, spans)
         return self.outputlayer(self.norm(x)).view(batch, length, -1)
@@ -137,7 +139,7 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.encoder.embed(mel)
         visible = tokens.gather(1, mask.kept[:, :, None].expand(-1, -1, tokens.shape[2]))
         batch, kept, _ = visible.shape
-        latent = self.encoder.run_blocks(visible.flatten(0, 1), [Spans(0, batch, kept, kept)]).view(batch, kept, -1)
+        latent = self.encoder.run_blocks(visible.flatten(0, 1), [Spans(batch, kept, kept)]).view(batch, kept, -1)
         prediction = self.decoder(latent, mask.restore)
         target = to_patches(mel)
         return MAEOutput(self._loss(prediction, target, mask.hidden), prediction, target, latent, mask)

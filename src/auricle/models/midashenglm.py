@@ -35,6 +35,7 @@ class MiDashengLMConfig:
     text: dict[str, Any] = field(default_factory=dict)  # keyword arguments of transformers' Qwen2Config
     subsample_factor: int = 5  # 25 Hz frames stacked into one 5 Hz audio token
     audio_token_id: int = 151_646  # <|AUDIO|>
+    whole_tokens: bool = False  # clips are zero-padded to whole audio tokens; the releases drop the rest, up to 0.2 s
 
     def __post_init__(self) -> None:
         """The encoder must attend as MiDashengLM's does."""
@@ -42,14 +43,15 @@ class MiDashengLMConfig:
             raise ConfigError(f"MiDashengLM needs an encoder with attend='whole', got {self.encoder.attend!r}")
 
 
-def audio_token_count(num_samples: int, subsample_factor: int = 5) -> int:
-    """5 Hz audio tokens of a clip: ``((1 + N // 160) // 4) // 5``, at least 1 (short clips are padded to 0.2 s)."""
-    return num_tokens(max(num_samples, MIN_CLIP_SAMPLES)) // subsample_factor
+def padded_length(num_samples: int, subsample_factor: int = 5, *, whole_tokens: bool = False) -> int:
+    """Samples of a clip after zero-padding: at least the 0.2 s of one audio token, or whole audio tokens."""
+    length = max(num_samples, MIN_CLIP_SAMPLES)
+    return length + -length % (subsample_factor * SAMPLES_PER_TOKEN) if whole_tokens else length
 
 
-def pad_short(waveform: Tensor) -> Tensor:
-    """Zero-pad a clip (N,) to the 0.2 s that give one audio token."""
-    return F.pad(waveform, (0, max(0, MIN_CLIP_SAMPLES - waveform.shape[-1])))
+def audio_token_count(num_samples: int, subsample_factor: int = 5, *, whole_tokens: bool = False) -> int:
+    """5 Hz audio tokens of a clip: ``((1 + N // 160) // 4) // 5`` for N samples after padding, at least 1."""
+    return num_tokens(padded_length(num_samples, subsample_factor, whole_tokens=whole_tokens)) // subsample_factor
 
 
 class AudioProjector(nn.Module):
@@ -62,11 +64,9 @@ class AudioProjector(nn.Module):
         self.net = nn.Sequential(Linear(factor * width, hidden), nn.GELU(), Linear(hidden, hidden))
 
     def forward(self, frames: Sequence[Tensor]) -> list[Tensor]:
-        """Frames (P_i, D) of each clip → audio tokens (P_i // factor, H); the last P_i mod factor frames are dropped."""
+        """Frames (P_i, D) of each clip → audio tokens (P_i // factor, H); P_i mod factor last frames are dropped."""
         counts = [len(clip) // self.factor for clip in frames]
-        stacked = torch.cat(
-            [clip[: n * self.factor].reshape(n, -1) for clip, n in zip(frames, counts, strict=True)]
-        )
+        stacked = torch.cat([clip[: n * self.factor].reshape(n, -1) for clip, n in zip(frames, counts, strict=True)])
         return list(self.net(stacked).split(counts))
 
 
@@ -88,7 +88,13 @@ class MiDashengLM(nn.Module):
 
     def audio_tokens(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Clips (N_i,) 16 kHz in [-1, 1] → audio tokens (n_i, H) at 5 Hz, each clip as if it were alone."""
-        return self.audio_projector(self.audio_encoder.encode([pad_short(clip) for clip in clips])) if clips else []
+        return self.audio_projector(self.audio_encoder.encode([self.pad(clip) for clip in clips])) if clips else []
+
+    def pad(self, clip: Tensor) -> Tensor:
+        """Zero-pad a clip (N,) to what the encoder is to hear: see `padded_length`."""
+        config = self.config
+        length = padded_length(clip.shape[-1], config.subsample_factor, whole_tokens=config.whole_tokens)
+        return F.pad(clip, (0, length - clip.shape[-1]))
 
     def embed(self, input_ids: Tensor, clips: Sequence[Tensor]) -> Tensor:
         """Prompts (B, L) with placeholders and all their clips in order → decoder inputs (B, L, H).
@@ -96,48 +102,50 @@ class MiDashengLM(nn.Module):
         Raises:
             PromptError: the number of placeholders is not the number of audio tokens.
         """
+        return self.place(input_ids, self.audio_tokens(clips))
+
+    def place(self, input_ids: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+        """Prompts (B, L) with placeholders and the audio tokens (n_i, H) of their clips → decoder inputs (B, L, H).
+
+        Raises:
+            PromptError: the number of placeholders is not the number of audio tokens.
+        """
         embeddings = self.decoder.get_input_embeddings()(input_ids)
         places = input_ids == self.config.audio_token_id
-        tokens = self.audio_tokens(clips)
         found = sum(len(t) for t in tokens)
         if int(places.sum()) != found:
             raise PromptError(
-                f"the prompts hold {int(places.sum())} audio placeholders, the {len(clips)} clips give {found} audio "
+                f"the prompts hold {int(places.sum())} audio placeholders, the {len(tokens)} clips give {found} audio "
                 "tokens: expand each <|AUDIO|> to audio_token_count(clip) copies"
             )
         if not tokens:
             return embeddings
-        return embeddings.masked_scatter(places[:, :, None], torch.cat(tokens).to(embeddings.dtype))
+        return embeddings.masked_scatter(places[:, :, None], torch.cat(list(tokens)).to(embeddings.dtype))
 
-    def forward(self, input_ids: Tensor, clips: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
-        """Prompts (B, L), their clips in order, mask (B, L) 1 = token → logits (B, L, V)."""
-        return self.decoder.lm_head(self.hidden(input_ids, clips, attention_mask))
-
-    def hidden(self, input_ids: Tensor, clips: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
-        """As `forward`, up to the last hidden states (B, L, H)."""
+    def decode(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Decoder inputs (B, L, H) and their mask (B, L), 1 = token → last hidden states (B, L, H)."""
         positions = None
         if attention_mask is not None:
             positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         return self.decoder.model(
-            inputs_embeds=self.embed(input_ids, clips),
-            attention_mask=attention_mask,
-            position_ids=positions,
-            use_cache=False,
+            inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
 
-    def loss(
-        self, input_ids: Tensor, clips: Sequence[Tensor], labels: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Mean next-token cross-entropy () float32 over the tokens whose label (B, L) is not `IGNORE`.
 
         Logits are computed only where a label asks for them.
         """
-        hidden = self.hidden(input_ids, clips, attention_mask)[:, :-1]
         targets = labels[:, 1:]
         wanted = targets != IGNORE
-        return F.cross_entropy(self.decoder.lm_head(hidden[wanted]).float(), targets[wanted])
+        return F.cross_entropy(self.decoder.lm_head(hidden[:, :-1][wanted]).float(), targets[wanted])
 
+    def forward(self, input_ids: Tensor, clips: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
+        """Prompts (B, L), their clips in order, mask (B, L) 1 = token → logits (B, L, V)."""
+        return self.decoder.lm_head(self.decode(self.embed(input_ids, clips), attention_mask))
 
-def covered_samples(num_samples: int, subsample_factor: int = 5) -> int:
-    """Samples of a clip that reach the decoder: whole 5 Hz tokens (the rest of under 0.2 s is dropped)."""
-    return min(num_samples, audio_token_count(num_samples, subsample_factor) * subsample_factor * SAMPLES_PER_TOKEN)
+    def loss(
+        self, input_ids: Tensor, clips: Sequence[Tensor], labels: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Training loss () of prompts with answers: see `next_token_loss`."""
+        return self.next_token_loss(self.decode(self.embed(input_ids, clips), attention_mask), labels)

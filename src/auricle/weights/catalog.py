@@ -1,7 +1,8 @@
 """Names → places: the embedded family, published models on the Hugging Face Hub, local folders and files.
 
 Published models are fetched through ``huggingface_hub`` (its cache, its offline mode, its own check of each download
-against the hub's hash); only tensors, settings and tokenizers are fetched, never code.
+against the hub's hash); only tensors, settings and tokenizers are fetched, never code. torch is
+imported only where files are read: listing names is quick.
 """
 
 import difflib
@@ -12,8 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from auricle.errors import UnknownModel, WeightsError
-from auricle.weights import safe
+from auricle.errors import UnknownModel, UnsafeWeights, WeightsError
 
 # Everything a model folder needs. No *.py, and no pickles.
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"]
@@ -34,6 +34,7 @@ class Entry:
     repo: str | None = None  # Hugging Face Hub id; None = inside this package
     revision: str | None = None  # commit to use when the caller names none; None = the hub's newest
     sha256: str | None = None  # of the weights; None = not known here, the hub's own hash is relied on
+    within: str | None = None  # embedded model whose part this one is, and whose folder holds it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +53,14 @@ ENTRIES = (
         name="auricle-tiny",
         kind="language model",
         summary="describes, transcribes and answers; made by recipes/tiny",
-        parameters=None,
+        parameters=7_889_280,
     ),
     Entry(
-        name="auricle-tiny-encoder", kind="encoder", summary="frames at 25 Hz; made by recipes/tiny", parameters=None
+        name="auricle-tiny-encoder",
+        kind="encoder",
+        summary="the encoder of auricle-tiny: frames at 25 Hz",
+        parameters=4_869_760,
+        within="auricle-tiny",
     ),
     Entry(
         name="dasheng-base",
@@ -96,7 +101,7 @@ def entries() -> tuple[Entry, ...]:
 def is_ready(entry: Entry) -> bool:
     """Whether the model's settings are on this machine (embedded, or in the hub's cache)."""
     if entry.repo is None:
-        return (_embedded(entry.name) / "config.json").is_file()
+        return (_embedded(entry) / "config.json").is_file()
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(entry.repo, "config.json", cache_dir=_cache(None), revision=entry.revision)
@@ -146,6 +151,8 @@ def fingerprint(source: Source) -> str | None:
 
     None for files over `MAX_HASHED_BYTES` in a local folder: hashing them would take longer than loading.
     """
+    from auricle.weights import safe
+
     if source.sha256:
         return source.sha256
     files = list(safe.weight_files(source.path))
@@ -156,12 +163,14 @@ def fingerprint(source: Source) -> str | None:
     return safe.sha256(source.path)
 
 
-def _embedded(name: str) -> Path:
-    return Path(str(resources.files("auricle.weights"))) / "embedded" / name
+def _embedded(entry: Entry) -> Path:
+    return Path(str(resources.files("auricle.weights"))) / "embedded" / (entry.within or entry.name)
 
 
 def _resolve_embedded(entry: Entry) -> Source:
-    folder = _embedded(entry.name)
+    from auricle.weights import safe
+
+    folder = _embedded(entry)
     if not folder.is_dir():
         raise UnknownModel(
             f"{entry.name} belongs to this package, but {folder} is absent: install a release that holds it, or "
@@ -230,7 +239,7 @@ def _check_complete(path: Path, where: str) -> None:
 
 
 def _check_hash(source: Source, expected: str) -> None:
-    from auricle.errors import UnsafeWeights
+    from auricle.weights import safe
 
     found = safe.sha256(source.path)
     if found != expected:

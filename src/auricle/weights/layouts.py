@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, LayoutMismatch
-from auricle.models.dasheng import PATCH_FRAMES, SIZES, DashengConfig
+from auricle.models.dasheng import PATCH_FRAMES, SIZES, Dasheng, DashengConfig
 from auricle.weights import safe
 
 # Heads do not show in any tensor's shape: width -> heads of every released model and of ours.
@@ -47,6 +48,23 @@ _FIXED: dict[str, object] = {
 }
 # Keys that belong to the rest of a whole model around the encoder.
 _SURROUNDINGS = {"encoder.": ("decoder.", "outputlayer."), "audio_encoder.": ("audio_projector.", "decoder.")}
+
+
+class unset(TorchFunctionMode):
+    """Inside, random initial values are not drawn: a network that takes over weights is built without touching memory.
+
+    The meta device would do the same, but its first use alone costs a second.
+    """
+
+    # The functions of nn.init arrive here whole, or as the drawing methods they call.
+    _SKIPPED = frozenset((Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_))
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Leave the tensor as it is where it would be filled at random."""
+        kwargs = kwargs or {}
+        if func not in self._SKIPPED:
+            return func(*args, **kwargs)
+        return args[0] if args else kwargs["tensor"]
 
 
 class DashengParts(NamedTuple):
@@ -223,15 +241,14 @@ def _heads(width: int, settings: Mapping[str, Any], source: str) -> int:
         return stated
     raise ConfigError(
         f"{source}: the weights are {width} wide and do not tell the number of attention heads; put it into a "
-        f'config.json beside them: {{"encoder_kwargs": {{"embed_dim": {width}, "num_heads": …}}}} (known widths: {sorted(HEADS)})'
+        f'config.json beside them: {{"encoder_kwargs": {{"embed_dim": {width}, "num_heads": …}}}} '
+        f"(known widths: {sorted(HEADS)})"
     )
 
 
 def _expected_keys(config: DashengConfig) -> set[str]:
     """Keys of `Dasheng`'s state dict, told by the class itself."""
-    from auricle.models.dasheng import Dasheng
-
-    with torch.device("meta"):
+    with unset():
         return set(Dasheng(config).state_dict())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from auricle.errors import LayoutMismatch
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
 from auricle.weights import safe
-from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_midashenglm
+from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_midashenglm, unset
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config
@@ -41,6 +41,7 @@ _TEXT_FIELDS = (
     "attention_dropout",
     "initializer_range",
 )
+_WINDOW = ("use_sliding_window", "sliding_window", "max_window_layers")  # nothing without the first
 _EMBEDDING = "decoder.model.embed_tokens.weight"
 _HEAD = "decoder.lm_head.weight"
 
@@ -83,7 +84,7 @@ def text_settings(config: object, source: str) -> dict[str, Any]:
             f"{source}: the decoder is {kind!r}, expected {' or '.join(TEXT_MODELS)}; "
             "the 0.6B releases (Qwen3) are not supported"
         )
-    settings = {key: config[key] for key in _TEXT_FIELDS if config.get(key) is not None}
+    settings = {key: config[key] for key in _fields_of(config) if config.get(key) is not None}
     theta = config.get("rope_theta")
     for key in ("rope_scaling", "rope_parameters"):
         rope = config.get(key)
@@ -115,6 +116,7 @@ def midashenglm_settings(model: MiDashengLM) -> dict[str, Any]:
         "model_type": "midashenglm",
         "audio_token_id": model.config.audio_token_id,
         "subsample_factor": model.config.subsample_factor,
+        "auricle": {"whole_tokens": model.config.whole_tokens},
         "audio_encoder_config": {
             "model_type": "midashenglm_dasheng_encoder",
             **encoder,
@@ -134,11 +136,27 @@ def midashenglm_settings(model: MiDashengLM) -> dict[str, Any]:
     }
 
 
+def _fields_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    return _TEXT_FIELDS if config.get("use_sliding_window") else tuple(f for f in _TEXT_FIELDS if f not in _WINDOW)
+
+
 def _text_to_hub(text: "Qwen2Config") -> dict[str, Any]:
-    fields = {key: getattr(text, key) for key in _TEXT_FIELDS if getattr(text, key, None) is not None}
+    stated = text.to_dict()
+    fields = {key: stated[key] for key in _fields_of(stated) if stated.get(key) is not None}
     rope = text.rope_parameters
     theta = rope["rope_theta"] if isinstance(rope, Mapping) else text.rope_theta
-    return {"model_type": "qwen2_5_omni_text", **fields, "rope_theta": theta, "use_cache": True}
+    # Readers of the official files expect the sections of a 3-D position; with 1-D positions they change nothing.
+    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    sections = [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
+    scaling = {"mrope_section": sections, "rope_type": "default", "type": "default"}
+    return {
+        "model_type": "qwen2_5_omni_text",
+        "use_sliding_window": False,
+        **fields,
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "use_cache": True,
+    }
 
 
 def _midashenglm_from(
@@ -161,8 +179,9 @@ def _midashenglm_from(
         text=text,
         subsample_factor=int(config.get("subsample_factor", 5)),
         audio_token_id=int(config.get("audio_token_id", 151_646)),
+        whole_tokens=bool((config.get("auricle") or {}).get("whole_tokens", False)),
     )
-    with torch.device("meta"):
+    with unset():
         expected = MiDashengLM(geometry).state_dict()
     check_keys(state, expected, source)
     return LMParts(geometry, state)

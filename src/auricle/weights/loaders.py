@@ -1,6 +1,6 @@
 """Names and paths → networks, ready to run.
 
-Networks are laid out without memory and take over the (memory-mapped) tensors, so loading costs the weights once.
+Networks are built without initial values and take over the (memory-mapped) tensors, so loading costs the weights once.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from auricle.audio.logmel import LogMel
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import Dasheng
 from auricle.models.midashenglm import MiDashengLM
 from auricle.weights import safe
 from auricle.weights.adapters import merge_adapter
 from auricle.weights.catalog import Source, fingerprint, resolve
-from auricle.weights.layouts import read_dasheng
+from auricle.weights.layouts import read_dasheng, unset
 from auricle.weights.lm_layouts import read_midashenglm
 
 if TYPE_CHECKING:
@@ -78,9 +77,9 @@ def load_dasheng(
     kind, place = _dtype(dtype), _device(device)
     source = resolve(name_or_path, revision=revision)
     config, state = read_dasheng(source.path)
-    with torch.device("meta"):
+    with unset():
         model = Dasheng(config)
-    _fill(model, state, kind, source.name)
+    _fill(model, state, kind, place, source.name)
     return model.to(place).eval()
 
 
@@ -110,9 +109,9 @@ def load_midashenglm(
     config, state = read_midashenglm(source.path)
     if adapter is not None:
         state = merge_adapter(state, adapter)
-    with torch.device("meta"):
+    with unset():
         model = MiDashengLM(config)
-    _fill(model, state, kind, source.name)
+    _fill(model, state, kind, place, source.name)
     folder = source.path
     tokenizer = read_tokenizer(folder)
     eos, pad = _ending(folder, tokenizer)
@@ -166,29 +165,23 @@ def read_chat_template(folder: Path) -> str:
     return CHAT_TEMPLATE
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> None:
-    """Give a network laid out on the meta device its tensors and recompute what is never stored."""
+def _fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, source: str) -> None:
+    """Give a network built inside `unset` its tensors, each on its device at once."""
     for key, slot in model.state_dict().items():
         if state[key].shape != slot.shape:
             raise LayoutMismatch(f"{source}: {key} is {tuple(state[key].shape)}, expected {tuple(slot.shape)}")
-    cast: dict[int, Tensor] = {}  # a tied tensor is cast once
+    cast: dict[int, Tensor] = {}  # a tied tensor is cast and moved once
 
     def ready(key: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
-            return tensor
-        return cast.setdefault(id(tensor), tensor.to(torch.float32 if ".init_bn." in f".{key}" else dtype))
+            return tensor.to(device)
+        if id(tensor) not in cast:
+            cast[id(tensor)] = tensor.to(device, torch.float32 if ".init_bn." in f".{key}" else dtype)
+        return cast[id(tensor)]
 
     model.load_state_dict({key: ready(key, tensor) for key, tensor in state.items()}, strict=True, assign=True)
-    for module in model.modules():
-        if isinstance(module, Dasheng):
-            module.front_end = LogMel(module.front_end.spec)
     if isinstance(model, MiDashengLM):
-        decoder = model.decoder
-        decoder.tie_weights()
-        decoder.model.rotary_emb = type(decoder.model.rotary_emb)(config=decoder.config)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_meta:
-            raise LayoutMismatch(f"{source}: {name} got no value")
+        model.decoder.tie_weights()
 
 
 def _dtype(name: str) -> torch.dtype:

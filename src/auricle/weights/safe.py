@@ -148,6 +148,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     try:
         save_file(ready, str(partial), metadata={"format": "pt", **(metadata or {})})
+        partial.chmod(0o644)  # the writer makes it private, which a package must not be
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

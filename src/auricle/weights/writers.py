@@ -131,8 +131,12 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
     source = resolve(src)
     settings = source.path / "config.json"
     is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
+    origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
     card = Card(
-        name=destination.name, base_model=source.name, summary=f"Converted from {source.name}.", license="unknown"
+        name=destination.name,
+        base_model=source.name if source.revision else None,
+        summary=f"Converted from {origin}.",
+        license="unknown",
     )
     if not is_lm:
         if adapter is not None:
@@ -203,7 +207,7 @@ def _dasheng_features() -> dict[str, Any]:
         "sampling_rate": DASHENG_MEL.sample_rate,
         "n_fft": DASHENG_MEL.n_fft,
         "win_size": DASHENG_MEL.n_fft,
-        "hop_length": DASHENG_MEL.hop_length,
+        "hop_size": DASHENG_MEL.hop_length,
         "feature_size": DASHENG_MEL.num_mels,
         "f_min": DASHENG_MEL.f_min,
         "f_max": DASHENG_MEL.f_max,
