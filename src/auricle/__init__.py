@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from auricle.audio.decode import decode
     from auricle.errors import AuricleError
     from auricle.infer.encoder import load_encoder
-    from auricle.infer.listener import Description, load
+    from auricle.infer.listener import load
+    from auricle.infer.results import Description
 
 __version__ = "0.1.0"
 
@@ -16,7 +17,7 @@ __all__ = ["AuricleError", "Description", "__version__", "decode", "load", "load
 # Made on demand: torch alone takes longer to import than `auricle --help` may take.
 _HOMES = {
     "AuricleError": "auricle.errors",
-    "Description": "auricle.infer.listener",
+    "Description": "auricle.infer.results",
     "decode": "auricle.audio.decode",
     "load": "auricle.infer.listener",
     "load_encoder": "auricle.infer.encoder",

@@ -143,8 +143,8 @@ class Encoder:
 def load_encoder(
     name: str = "auricle-tiny-encoder",
     *,
-    device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
+    dtype: str = "float32",
     revision: str | None = None,
     layer: int | None = None,
 ) -> Encoder:
@@ -152,8 +152,8 @@ def load_encoder(
 
     Args:
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file.
-        device: where it runs.
-        dtype: of its weights.
+        device: ``cpu``, ``cuda``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: of a hub id: branch, tag or commit.
         layer: see `Encoder`.
 

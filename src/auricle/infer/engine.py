@@ -155,7 +155,7 @@ class _Run:
 
     def __init__(self, lm: MiDashengLM, decoding: Decoding, ends: frozenset[int], pad_token_id: int) -> None:
         self.lm, self.decoding, self.ends, self.pad_token_id = lm, decoding, ends, pad_token_id
-        self.device = lm.decoder.get_input_embeddings().weight.device
+        self.device: torch.device = lm.decoder.device
         self.end_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
 
     def answer(self, prompts: Sequence[PromptLike]) -> list[Generation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,53 +20,17 @@ from auricle.errors import AudioError, AuricleError, ConfigError
 from auricle.infer.engine import Decoding, check_room, generate
 from auricle.infer.prompt import Message, Prompt, PromptWriter
 from auricle.infer.receipt import Receipt, write_receipt
+from auricle.infer.results import Answer, Description, Segment, Transcript
 from auricle.infer.windows import quiet_windows
 
 if TYPE_CHECKING:
-    import torch
-
     from auricle.weights import LoadedLM
 
 SILENT_CAPTION = "Silence."
 MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
+MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
+MAX_AUDIO_KEY = "auricle_max_audio_s"  # of generation_config.json, where a model was trained on other lengths
 _DECODERS = 2  # threads that decode ahead; soundfile and soxr release the interpreter
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Segment:
-    """What was said of one stretch of a sound."""
-
-    start_s: float
-    stop_s: float
-    text: str
-    mean_logprob: float | None = None  # nats per token of the text; None where a rule gave it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Description:
-    """A caption of a whole sound; for long ones the distinct captions of its segments, in order."""
-
-    caption: str
-    segments: tuple[Segment, ...]
-    receipt: Receipt
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """An answer about a sound; for long ones the distinct answers of its segments, in order."""
-
-    text: str
-    segments: tuple[Segment, ...]
-    receipt: Receipt
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Transcript:
-    """The words spoken in a sound; empty where there are none."""
-
-    text: str
-    segments: tuple[Segment, ...]
-    receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +59,27 @@ class _Job:
 class Listener:
     """A language model with ears."""
 
-    def __init__(self, loaded: LoadedLM, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, loaded: LoadedLM, *, max_audio_s: float = MAX_AUDIO_S, limits: Limits = DEFAULT_LIMITS) -> None:
         """Listen with a loaded model.
 
         Args:
             loaded: model, tokenizer and chat template.
+            max_audio_s: longer sounds are heard in windows of at most this many seconds; at least 0.4.
             limits: budgets of every sound.
+
+        Raises:
+            ConfigError: windows too short to cut.
         """
-        self.loaded, self.limits = loaded, limits
-        self.max_audio_s = loaded.max_audio_s  # longer sounds are heard in windows of at most this many seconds
+        if not max_audio_s >= 0.4:
+            raise ConfigError(f"max_audio_s is {max_audio_s}; expected at least 0.4 s, two audio tokens")
+        self.loaded, self.max_audio_s, self.limits = loaded, max_audio_s, limits
         self._factor = loaded.model.config.subsample_factor
         self._writer = PromptWriter(
             loaded.tokenizer,
             loaded.chat_template,
             audio_token_id=loaded.model.config.audio_token_id,
             subsample_factor=self._factor,
+            whole_tokens=loaded.model.config.whole_tokens,
         )
 
     @property
@@ -320,7 +291,12 @@ class Listener:
 
     def _receipt(self, job: _Job) -> Receipt:
         ruled = [job.windows[w] for w, (_, logprob) in sorted(job.answers.items()) if logprob is None]
-        receipt = write_receipt(job.clip, job.windows, subsample_factor=self._factor)
+        receipt = write_receipt(
+            job.clip,
+            job.windows,
+            subsample_factor=self._factor,
+            whole_tokens=self.loaded.model.config.whole_tokens,
+        )
         if not ruled:
             return receipt
         times = ", ".join(f"{start / SAMPLE_RATE:g}-{stop / SAMPLE_RATE:g} s" for start, stop in ruled)
@@ -331,8 +307,8 @@ class Listener:
 def load(
     name: str = "auricle-tiny",
     *,
-    device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
+    dtype: str = "float32",
     revision: str | None = None,
     adapter: str | None = None,
 ) -> Listener:
@@ -340,8 +316,8 @@ def load(
 
     Args:
         name: embedded name, hub id, or folder in a published layout.
-        device: where it runs.
-        dtype: of its weights.
+        device: ``cpu``, ``cuda``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: of a hub id: branch, tag or commit.
         adapter: folder or hub id of a PEFT adapter to merge.
 
@@ -350,7 +326,18 @@ def load(
     """
     from auricle.weights import load_midashenglm
 
-    return Listener(load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter))
+    loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter)
+    return Listener(loaded, max_audio_s=_max_audio_s(Path(str(loaded.identity["path"]))))
+
+
+def _max_audio_s(folder: Path) -> float:
+    from auricle.weights.safe import read_json
+
+    file = folder / "generation_config.json"
+    stated = read_json(file).get(MAX_AUDIO_KEY, MAX_AUDIO_S) if file.is_file() else MAX_AUDIO_S
+    if not isinstance(stated, int | float):
+        raise ConfigError(f"{file}: {MAX_AUDIO_KEY} is {stated!r}; expected seconds")
+    return float(stated)
 
 
 def _question(clip: Clip, text: str) -> Message:

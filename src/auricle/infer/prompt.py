@@ -42,7 +42,13 @@ class PromptWriter:
     """Turns messages into prompts by the chat template and tokenizer of one model."""
 
     def __init__(
-        self, tokenizer: Tokenizer, chat_template: str, *, audio_token_id: int, subsample_factor: int = 5
+        self,
+        tokenizer: Tokenizer,
+        chat_template: str,
+        *,
+        audio_token_id: int,
+        subsample_factor: int = 5,
+        whole_tokens: bool = False,
     ) -> None:
         """Compile the template, in a sandbox: it comes with the weights and is not trusted.
 
@@ -51,6 +57,7 @@ class PromptWriter:
             chat_template: Jinja source, as published beside the weights.
             audio_token_id: placeholder of one audio token.
             subsample_factor: 25 Hz frames per audio token.
+            whole_tokens: whether the model pads clips to whole audio tokens.
 
         Raises:
             PromptError: the template is no Jinja, or the tokenizer lacks the placeholder.
@@ -58,7 +65,7 @@ class PromptWriter:
         self._tokenizer = tokenizer
         self._template = _compile(chat_template)
         self._audio_token_id = audio_token_id
-        self._subsample_factor = subsample_factor
+        self._subsample_factor, self._whole_tokens = subsample_factor, whole_tokens
         self._controls = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()}
         if audio_token_id not in self._controls.values():
             raise PromptError(
@@ -85,7 +92,10 @@ class PromptWriter:
         if not turns:
             raise PromptError('there are no messages; expected at least [{"role": "user", "content": "…"}]')
         waveforms = [torch.from_numpy(clip.waveform) for clip in clips]
-        counts = [audio_token_count(len(waveform), self._subsample_factor) for waveform in waveforms]
+        counts = [
+            audio_token_count(len(waveform), self._subsample_factor, whole_tokens=self._whole_tokens)
+            for waveform in waveforms
+        ]
         return Prompt(self._expand(self._encode(turns), counts), waveforms)
 
     def _encode(self, turns: list[dict[str, Any]]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from auricle.audio.facts import Clip
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
-from auricle.models.midashenglm import MIN_CLIP_SAMPLES
+from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +57,7 @@ def write_receipt(
     *,
     subsample_factor: int = 5,
     min_samples: int = MIN_CLIP_SAMPLES,
+    whole_tokens: bool = False,
 ) -> Receipt:
     """State what became of a clip that was given to a model in windows.
 
@@ -66,17 +67,21 @@ def write_receipt(
             skipped.
         subsample_factor: 25 Hz frames per audio token.
         min_samples: shorter windows were padded with zeros to this length.
+        whole_tokens: whether windows were padded with zeros to whole audio tokens.
     """
     facts, origin = clip.facts, clip.facts.start_s
     read, dropped, tokens, padding = [], [], 0, 0
     for start, stop in windows:
-        count = num_tokens(max(stop - start, min_samples)) // subsample_factor
+        length = max(stop - start, min_samples)
+        if whole_tokens:
+            length = padded_length(length, subsample_factor, whole_tokens=True)
+        count = num_tokens(length) // subsample_factor
         covered = min(stop, start + count * subsample_factor * SAMPLES_PER_TOKEN)
         read.append(_span(origin, start, covered))
         if covered < stop:
             dropped.append(_span(origin, covered, stop, "shorter than one token"))
         tokens += count
-        padding += max(0, min_samples - (stop - start))
+        padding += length - (stop - start)
     return Receipt(
         file=facts.name,
         duration_s=_seconds(facts.duration_s),

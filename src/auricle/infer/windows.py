@@ -34,8 +34,8 @@ def quiet_windows(waveform: Samples, max_samples: int) -> list[tuple[int, int]]:
         # The rest must fit into one window less.
         first = math.ceil(max(even * (1 - _SPREAD), left - (pieces - 1) * longest, step) / step)
         last = max(first, math.floor(min(even * (1 + _SPREAD), longest) / step))
-        cuts = start + step * np.arange(first, last + 1)
-        stop = int(cuts[np.argmin([_loudness(waveform, cut) for cut in cuts])])
+        cuts = range(start + step * first, start + step * last + 1, step)
+        stop = min(cuts, key=lambda cut: _loudness(waveform, cut))
         windows.append((start, stop))
         start = stop
     return [*windows, (start, len(waveform))]

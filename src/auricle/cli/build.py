@@ -1,0 +1,158 @@
+"""Verbs about models and data: models, convert, data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson
+from auricle.cli.output import print_json, print_line
+
+data = typer.Typer(no_args_is_help=True, help="Manifests and data sets to tar shards.")
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models known by name.
+
+    Hub ids, folders and files can be loaded as well.
+
+    Example: auricle models
+    """
+    from dataclasses import asdict
+
+    from auricle.weights.catalog import entries, is_ready
+
+    for entry in entries():
+        ready = is_ready(entry)
+        if as_json:
+            print_json({**asdict(entry), "ready": ready})
+            continue
+        size = f"{entry.parameters / 1e6:,.1f} M" if entry.parameters else "?"
+        source = entry.repo or "embedded"
+        state = "ready" if ready else "not downloaded" if entry.repo else "absent"
+        print_line(
+            f"{entry.name:22} {entry.kind:15} {size:>11}  {entry.license:11} {source:28} {state:15} {entry.summary}"
+        )
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Name, hub id, folder, .pt or .safetensors file.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    adapter: Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to merge.")] = None,
+) -> None:
+    """Convert any published checkpoint to a safetensors folder.
+
+    Example: auricle convert dasheng_base.pt dasheng-base/
+    """
+    from auricle.weights import convert as convert_weights
+
+    print_line(str(convert_weights(source, destination, dtype=dtype, adapter=adapter)))
+
+
+@data.command()
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Manifest (.jsonl, .csv, .tsv), or data set folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the shards.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the shards; the folder's by default.")] = None,
+    layout: Annotated[str, typer.Option("--layout", help="manifest, esc50, fsdd or speechocean762.")] = "manifest",
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", help="esc50: folds 1,2,3; fsdd: speakers; speechocean762: train or test; else FACT=VALUES."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")] = 2,
+) -> None:
+    """Decode a data set and write it as tar shards.
+
+    The shards hold 16 kHz mono. Entries that cannot be read are named and left out.
+
+    Example: auricle data pack my_clips.jsonl shards/mine
+    """
+    from auricle.data import recipes
+
+    entries = _entries(source, layout, only)
+    report = recipes.pack(entries, folder, name or folder.resolve().name, workers=workers)
+    for key, problem in [*report.failed, *report.flawed]:
+        print_line(f"auricle: {key}: {problem}", err=True)
+    print_line(
+        f"{report.written} clips, {report.audio_s / 3600:.2f} h, in {report.seconds:.1f} s; "
+        f"{len(report.failed)} left out"
+    )
+    if report.manifest_hash:
+        print_line(f"manifest {report.manifest_hash}")
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _entries(source: Path, layout: str, only: str | None) -> Any:
+    from auricle.data import recipes
+
+    if layout == "manifest" and only is None:
+        return recipes.from_manifest(source)
+    if layout == "manifest":
+        fact, _, values = str(only).partition("=")
+        if not (fact and values):
+            raise typer.BadParameter(f"manifest takes a fact, e.g. kind=music, got {only!r}", param_hint="--only")
+        return recipes.from_manifest(source, only={fact: values.split(",")})
+    chosen = [part.strip() for part in only.split(",")] if only else None
+    if layout == "fsdd":
+        return recipes.fsdd(source, speakers=chosen)
+    if layout == "speechocean762" and chosen in (["train"], ["test"]):
+        return recipes.speechocean762(source, split=chosen[0])
+    if layout == "esc50" and all(part.isdigit() for part in chosen or []):
+        return recipes.esc50(source, folds=None if chosen is None else [int(part) for part in chosen])
+    if layout in ("esc50", "speechocean762"):
+        hints = {"esc50": "folds, e.g. 1,2,3", "speechocean762": "train or test"}
+        raise typer.BadParameter(f"{layout} takes {hints[layout]}, got {only!r}", param_hint="--only")
+    raise typer.BadParameter(f"{layout!r}; expected manifest, esc50, fsdd or speechocean762", param_hint="--layout")
+
+
+@data.command()
+def index(
+    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards of any origin.")],
+) -> None:
+    """Index tar shards anew.
+
+    A missing index is made on first use as well.
+
+    Example: auricle data index shards/mine/*.tar
+    """
+    from auricle.data.shard_index import build_index, save
+
+    for tar in tars:
+        made = build_index(tar)
+        save(made)
+        print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
+
+
+@data.command()
+def info(
+    shards: Annotated[list[Path], typer.Argument(metavar="SHARDS", help="Folders of shards, or tars.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell what shards hold.
+
+    Example: auricle data info shards/mine
+    """
+    from auricle.data.shards import ShardSet
+
+    clips = ShardSet(list(shards))
+    seconds = clips.num_samples / 16_000
+    facts: dict[str, Any] = {
+        "shards": len(clips.shards),
+        "clips": len(clips),
+        "hours": round(float(seconds.sum()) / 3600, 4),
+        "shortest_s": round(float(seconds.min()), 3),
+        "longest_s": round(float(seconds.max()), 3),
+        "manifest": clips.manifest_hash,
+        "ignored": dict(clips.ignored),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        for key, value in facts.items():
+            print_line(f"{key:12} {value}")

@@ -1,0 +1,146 @@
+"""The verb that puts sound into vectors: embed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.inputs import find_sources, open_source
+from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
+from auricle.cli.output import print_json, with_progress
+from auricle.errors import AuricleError, MissingExtra
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auricle.infer.encoder import Encoder
+
+
+def embed(
+    files: Files,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write: .safetensors, .npz or .parquet.")
+    ] = None,
+    frames: Annotated[bool, typer.Option("--frames", help="25 vectors a second instead of one per file.")] = False,
+    model: Annotated[
+        str, typer.Option("--model", help="Embedded name, hub id, folder or file; see `auricle models`.")
+    ] = "auricle-tiny-encoder",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Embed each sound as a vector, or as 25 a second.
+
+    Without --output, --json prints the vectors. A written file holds `embeddings` (files, width), or with --frames
+    `frames` (all frames, width) and `lengths` (files), and the names of the files in the same order. Files that fail
+    are left out.
+
+    Example: auricle embed recordings/ -o recordings.safetensors
+    """
+    if output is None and (frames or not as_json):
+        raise typer.BadParameter("name a file to write", param_hint="--output")
+    if output is not None and output.suffix.lower() not in _WRITERS:
+        raise typer.BadParameter(f"expected one of {', '.join(_WRITERS)}, got {output.name}", param_hint="--output")
+    if output is not None and output.suffix.lower() == ".parquet":
+        _need_pyarrow()
+    names = find_sources(files)
+    sources = [open_source(name) for name in names]
+
+    import auricle
+
+    encoder = auricle.load_encoder(model, device=device, dtype=dtype)
+    results = with_progress(encoder.embed_many(sources, frames=frames), len(names), "embedding", prints=as_json)
+    tally, kept = Tally(), {}
+    for name, result in zip(names, results, strict=True):
+        record: dict[str, Any] = {"file": name, "receipt": None, "model": encoder.name, "error": None}
+        if isinstance(result, AuricleError):
+            record["error"] = str(result)
+        else:
+            record["receipt"] = result.receipt.as_dict()
+            tally.note_receipt(name, result.receipt, quiet=as_json)
+            if output is None:
+                record["embedding"] = result.values.tolist()
+            else:
+                kept[name] = result.values
+        if as_json:
+            print_json(record)
+        tally.note_error(name, record["error"], quiet=as_json)
+    if output is not None and kept:
+        _write(output, kept, encoder, frames=frames)
+    tally.leave()
+
+
+def _write(output: Path, kept: dict[str, Tensor], encoder: Encoder, *, frames: bool) -> None:
+    """Write to a neighbour first, so that a file of that name is always whole."""
+    facts = {
+        "files": list(kept),
+        "model": encoder.name,
+        "sampling_rate": encoder.sampling_rate,
+        "hop_size_in_ms": encoder.hop_size_in_ms,
+    }
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        _WRITERS[output.suffix.lower()](temporary, kept, facts, frames)
+        temporary.replace(output)
+    except OSError as error:
+        raise AuricleError(f"{output}: cannot be written ({error.strerror or error}); name another place") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _tensors(kept: dict[str, Tensor], frames: bool) -> dict[str, Tensor]:
+    import torch
+
+    if not frames:
+        return {"embeddings": torch.stack(list(kept.values()))}
+    return {"frames": torch.cat(list(kept.values())), "lengths": torch.tensor([len(clip) for clip in kept.values()])}
+
+
+def _write_safetensors(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], frames: bool) -> None:
+    from safetensors.torch import save_file
+
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    save_file(_tensors(kept, frames), str(path), metadata=metadata)
+
+
+def _write_npz(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], frames: bool) -> None:
+    import numpy as np
+
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in _tensors(kept, frames).items()}
+    arrays |= {name: np.array(value) for name, value in facts.items()}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _write_parquet(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], frames: bool) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    width = next(iter(kept.values())).shape[-1]
+    vector = pyarrow.list_(pyarrow.float32(), width)
+    kind = pyarrow.list_(vector) if frames else vector
+    values = pyarrow.array([tensor.tolist() for tensor in kept.values()], kind)
+    # A name that is no UTF-8 must not cost the table.
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in kept]
+    table = pyarrow.table({"file": names, "frames" if frames else "embedding": values})
+    metadata = {key: json.dumps(value) for key, value in facts.items() if key != "files"}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def _need_pyarrow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise MissingExtra("writing Parquet", "parquet")
+
+
+_WRITERS: dict[str, Callable[[Path, dict[str, Any], dict[str, Any], bool], None]] = {
+    ".safetensors": _write_safetensors,
+    ".npz": _write_npz,
+    ".parquet": _write_parquet,
+}

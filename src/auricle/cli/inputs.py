@@ -1,0 +1,84 @@
+"""Arguments → audio sources: files, folders, globs and standard input."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+# What a folder is searched for; files without a suffix are told by their content.
+SUFFIXES = frozenset(
+    ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .voc .m4a .m4b .mp4 .aac "
+    ".webm .mka .mkv .mov .wma .asf .amr .ac3 .wv .ape .tta .avi .flv".split()
+)
+STDIN = "-"
+
+
+def find_sources(arguments: Sequence[str]) -> list[str]:
+    """Replace folders and globs among file names by the audio files they hold, in order, each once.
+
+    Raises:
+        typer.BadParameter: a folder or glob holds none.
+    """
+    found: dict[str, None] = {}
+    for argument in arguments:
+        names = _names(argument)
+        if not names:
+            raise typer.BadParameter(f"no audio file in {argument!r}", param_hint="FILES")
+        found.update(dict.fromkeys(names))
+    return list(found)
+
+
+class _Stdin(io.BytesIO):
+    """All of standard input, under the name that messages and receipts give it."""
+
+    name = STDIN
+
+
+def open_source(name: str) -> Any:
+    """Give what the audio room reads: the name, or the bytes on standard input, which are read here and now.
+
+    A thread that waits for standard input could not be interrupted.
+    """
+    if name != STDIN:
+        return name
+    from auricle.audio.limits import DEFAULT_LIMITS
+
+    return _Stdin(sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1))
+
+
+def _names(argument: str) -> list[str]:
+    if argument == STDIN:
+        return [STDIN]
+    if os.path.isdir(argument):
+        return sorted(_inside(argument))
+    if glob.has_magic(argument) and not os.path.lexists(argument):
+        return sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
+    return [argument]  # where it is missing, reading it says so
+
+
+def _inside(folder: str) -> Iterator[str]:
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(where, name)
+            if not name.startswith(".") and (path.suffix.lower() in SUFFIXES or (not path.suffix and _is_audio(path))):
+                yield str(path)
+
+
+def _is_audio(path: Path) -> bool:
+    from auricle.audio.containers import HEAD_BYTES, sniff
+    from auricle.errors import AudioError
+
+    try:
+        with path.open("rb") as file:
+            sniff(file.read(HEAD_BYTES), path.name)
+    except (AudioError, OSError):
+        return False
+    return True

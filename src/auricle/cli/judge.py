@@ -1,0 +1,139 @@
+"""The verb that measures: heldout."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson, Device
+from auricle.cli.output import print_json, print_line, with_progress
+from auricle.errors import AuricleError
+
+if TYPE_CHECKING:
+    from auricle.data.shards import ShardSet
+    from auricle.evaluate.heldout import Ask, Encode
+    from auricle.evaluate.statistics import Score
+    from auricle.infer.encoder import Encoder
+    from auricle.infer.listener import Listener
+
+
+def heldout(
+    shards: Annotated[Path, typer.Argument(metavar="TEST_SHARDS", help="Clips the models were not trained on.")],
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Shards that teach the probes; without them no encoder rows.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Language model: name, hub id or folder.")] = "auricle-tiny",
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Encoder: name, hub id, folder or file.")
+    ] = "auricle-tiny-encoder",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most clips of one row; all by default.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures drawn from the clips.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips heard at once.")] = 32,
+    device: Device = "cpu",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well the models hear clips they were not trained on.
+
+    Each row has its 95 % interval: Wilson's for shares, a bootstrap over speakers for the word error rate.
+
+    Example: auricle heldout shards/test --train shards/train -o table.json
+    """
+    import auricle
+    from auricle.data.shards import ShardSet
+    from auricle.evaluate.heldout import encoder_rows, listening_rows
+
+    started = time.monotonic()
+    test = ShardSet(shards)
+    known = ShardSet(train) if train else None
+    ear = auricle.load(model, device=device)
+    rows = listening_rows(_asking(ear, batch_size), test, seed=seed, limit=limit)
+    report: dict[str, Any] = {
+        "rows": {},
+        "model": _identity(ear.loaded.identity),
+        "encoder": None,
+        "test": _facts(test),
+        "train": None,
+        "seed": seed,
+        "limit": limit,
+        "version": auricle.__version__,
+    }
+    if known:
+        from auricle.weights import resolve
+        from auricle.weights.loaders import identity_of
+
+        ears = auricle.load_encoder(encoder, device=device)
+        rows |= encoder_rows(_embedding(ears), known, test, limit=limit)
+        report |= {"encoder": _identity(identity_of(resolve(encoder))), "train": _facts(known)}
+    report["rows"] = {name: _plain(score) for name, score in rows.items()}
+    report["seconds"] = round(time.monotonic() - started, 1)
+    if output:
+        _write(output, report)
+    if as_json:
+        print_json(report)
+    else:
+        _print_table(rows)
+
+
+def _asking(ear: Listener, batch_size: int) -> Ask:
+    def ask(clips: list[Any], prompt: str) -> list[str]:
+        started = time.monotonic()
+        answers = []
+        results = ear.ask_many(clips, prompt, batch_size=batch_size)
+        for result in with_progress(results, len(clips), prompt, prints=False):
+            if isinstance(result, AuricleError):
+                raise result
+            answers.append(result.text)
+        print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: {prompt}", err=True)
+        return answers
+
+    return ask
+
+
+def _embedding(encoder: Encoder) -> Encode:
+    def embed(clips: list[Any]) -> Any:
+        started = time.monotonic()
+        vectors = encoder.embed(clips)
+        print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: embedded", err=True)
+        return vectors
+
+    return embed
+
+
+def _identity(identity: dict[str, str | None]) -> dict[str, str | None]:
+    return {key: value for key, value in identity.items() if key != "path"}
+
+
+def _facts(shards: ShardSet) -> dict[str, Any]:
+    return {"clips": len(shards), "manifest": shards.manifest_hash}
+
+
+def _plain(score: Score) -> dict[str, float | int | None]:
+    """What JSON can hold: a row without clips has no value."""
+    return {key: None if math.isnan(value) else round(value, 6) for key, value in score._asdict().items()}
+
+
+def _print_table(rows: dict[str, Score]) -> None:
+    width = max(len(name) for name in rows)
+    print_line(f"{'':{width}}  {'value':>7}  {'95 % interval':>17}  {'clips':>6}")
+    for name, score in rows.items():
+        interval = f"{100 * score.low:6.1f} - {100 * score.high:.1f} %" if score.n else "no such clips"
+        value = f"{100 * score.value:5.1f} %" if score.n else ""
+        print_line(f"{name:{width}}  {value:>7}  {interval:>17}  {score.n:6}")
+
+
+def _write(output: Path, report: dict[str, Any]) -> None:
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(output)
+    except OSError as error:
+        raise AuricleError(f"{output}: cannot be written ({error.strerror or error}); name another place") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""The verb that trains: train."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson
+from auricle.cli.output import print_json, print_line
+from auricle.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from auricle.train.config import RunConfig
+
+Record = dict[str, Any]
+
+_SHOWN = {"step", "loss", "grad_norm", "lr", "audio_s_per_s", "eta_s"}  # the rest comes from probes
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run; see recipes/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. steps=100 mae.depth=12.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run, instead of the one in CONFIG.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard into the run's folder, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train an encoder or a language model.
+
+    A run that was stopped goes on from its newest checkpoint. Runs under torchrun, too.
+
+    Example: auricle train recipes/tiny/encoder.yaml steps=1000
+    """
+    from auricle.train import loop
+    from auricle.train.config import load_config
+
+    changes = [*(overrides or []), *([f"out={out}"] if out else [])]
+    for change in changes:
+        if "=" not in change:
+            raise typer.BadParameter(f"expected KEY=VALUE, got {change!r}", param_hint="KEY=VALUE")
+    settings = load_config(config, changes)
+    writer = _scalar_writer(Path(settings.out)) if tensorboard else None
+    with _display(settings.steps, as_json=as_json) as show:
+
+        def on_log(record: Record) -> None:
+            show(record)
+            if writer:
+                writer(record)
+
+        folder = loop.run(settings, on_log=on_log, probe=_probe(settings))
+    if not as_json and _is_main():
+        print_line(f"{folder}")
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # of torchrun
+
+
+def _probe(settings: RunConfig) -> Callable[[Any], Record] | None:
+    """Reconstruction loss says little of an encoder; its neighbours and rank say more."""
+    if settings.objective != "mae" or not settings.probe_every or not _is_main():
+        return None
+    from auricle.data.shards import ShardSet
+    from auricle.evaluate.heldout import training_probe
+
+    return training_probe(ShardSet(settings.data))
+
+
+@contextmanager
+def _display(steps: int, *, as_json: bool) -> Iterator[Callable[[Record], None]]:
+    """How log records are shown: as JSON, as lines, or on a terminal as one line that lives."""
+    if as_json:
+        yield print_json
+    elif not sys.stderr.isatty() or not _is_main():
+        yield lambda record: print_line("  ".join([f"step {record['step']}/{steps}", *_figures(record)]))
+    else:
+        with _live(steps) as show:
+            yield show
+
+
+@contextmanager
+def _live(steps: int) -> Iterator[Callable[[Record], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=steps)
+
+        def show(record: Record) -> None:
+            bar.update(task, completed=record["step"], description="  ".join(_figures(record)))
+            if record.keys() - _SHOWN:
+                bar.console.print(f"step {record['step']}: {'  '.join(_probed(record))}", highlight=False)
+
+        yield show
+
+
+def _figures(record: Record) -> list[str]:
+    shown = []
+    if "loss" in record:
+        shown.append(f"loss {record['loss']:.4f}")
+    if "audio_s_per_s" in record:
+        shown.append(f"{record['audio_s_per_s']:,.0f} s of audio/s")
+    if "eta_s" in record:
+        shown.append(f"ETA {timedelta(seconds=round(record['eta_s']))}")
+    return shown + _probed(record)
+
+
+def _probed(record: Record) -> list[str]:
+    return [
+        f"{key} {value:.4g}" for key, value in record.items() if key not in _SHOWN and isinstance(value, int | float)
+    ]
+
+
+def _scalar_writer(out: Path) -> Callable[[Record], None]:
+    """A function that writes each record for TensorBoard.
+
+    Raises:
+        MissingExtra: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtra("--tensorboard", "train") from None
+    writers: list[Any] = []  # opened by the first record, which only the main process gets
+
+    def write(record: Record) -> None:
+        if not writers:
+            writers.append(SummaryWriter(str(out / "tensorboard"), purge_step=record["step"]))
+        for key, value in record.items():
+            if key != "step":
+                writers[0].add_scalar(key, value, record["step"])
+        writers[0].flush()
+
+    return write

@@ -1,0 +1,108 @@
+import io
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import auricle as package
+from auricle.cli import doctor as room
+from auricle.cli.output import with_progress
+
+from .conftest import MODEL, auricle, write_noise
+
+VERBS = ["describe", "ask", "transcribe", "embed", "models", "convert", "train", "heldout", "doctor"]
+COMMAND = [sys.executable, "-m", "auricle.cli.main"]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "data pack", "data index", "data info"])
+def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
+    done = auricle(*verb.split(), "--help")
+    assert done.code == 0 and f"Example: auricle {verb}" in " ".join(done.out.split())
+
+
+def test_the_root_lists_all_verbs_and_tells_its_version() -> None:
+    assert all(f"  {verb} " in auricle("--help").out for verb in [*VERBS, "data"])
+    assert auricle("--version").out == f"auricle {package.__version__}\n"
+    assert "Commands:" in auricle().out + auricle().err
+
+
+def test_help_comes_at_once() -> None:
+    # Processor time, since on a busy machine the clock measures the others.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*COMMAND, "--help"], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav", 0.3)
+    process = subprocess.Popen([*COMMAND, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate()
+    assert (process.returncode, err) == (141, b"")
+
+
+def wait_until_idle(pid: int) -> None:
+    """Return once a process has slept for half a second."""
+    history: list[tuple[str, str]] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        history.append((fields[0], fields[11]))
+        if len(history) > 5 and set(history[-5:]) == {("S", history[-1][1])}:
+            return
+        time.sleep(0.1)
+    pytest.fail("the process never waited")
+
+
+def test_ctrl_c_ends_without_a_traceback() -> None:
+    arguments = [*COMMAND, "describe", "-", "--model", MODEL]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_until_idle(process.pid)  # standard input stays open and empty
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        err = process.stderr.read()
+    assert process.returncode == 130 and err == b"auricle: interrupted\n"
+
+
+def test_the_doctor_finds_this_installation_well() -> None:
+    done = auricle("doctor", "--json")
+    (facts,) = done.records
+    assert done.code == 0 and facts["ok"] and set(facts["formats"].values()) == {"ok"}
+    assert facts["packages"]["torch"] != "absent" and facts["threads"]["cores"] >= 1
+    assert "formats:" in auricle("doctor").out
+
+
+def test_the_doctor_hears_a_broken_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    monkeypatch.setattr(room, "_tone", lambda rate: np.zeros(rate, np.float32))
+    (facts,) = auricle("doctor", "--json").records
+    assert not facts["ok"] and "came back wrong" in facts["formats"]["wav"]
+    monkeypatch.setattr(room, "_core_file", lambda name: b"not a sound")
+    done = auricle("doctor")
+    assert done.code == 1 and "UnsupportedFormat" in done.out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("prints", "has_bar"), [(False, True), (True, False)])
+def test_a_bar_is_drawn_only_where_it_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch, prints: bool, has_bar: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert list(with_progress(iter(range(9)), 9, "listening", prints=prints)) == list(range(9))
+    assert ("listening" in sys.stderr.getvalue()) is has_bar
+    assert sys.stdout.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(with_progress(iter(range(9)), 9, "listening", prints=False)) == list(range(9))
+    assert sys.stderr.getvalue() == ""
