@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
     scratch = folder / f".writing-{step:08d}"
-    shutil.rmtree(scratch, ignore_errors=True)
+    for abandoned in folder.glob(".writing-*"):  # by a kill
+        shutil.rmtree(abandoned)
     scratch.mkdir()
     save_file({k: v.detach().cpu().contiguous() for k, v in _state(model).items()}, scratch / "model.safetensors")
     save_file(_moments(model, optimizer), scratch / "optimizer.safetensors")
@@ -36,7 +38,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     pointer.write_text(final.name)
     _sync(pointer)
     pointer.replace(folder / POINTER)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    # A kill before the pointer moved may have left later ones, which the run will write again.
+    for old in [path for path in sorted(folder.glob("step-*")) if path.name <= final.name][:-keep]:
         shutil.rmtree(old)
     return final
 
@@ -48,7 +51,9 @@ def latest(folder: Path) -> Path | None:
         return None
     found = folder / Path(pointer.read_text().strip()).name
     if not (found / "state.json").is_file():
-        raise TrainingError(f"{pointer} names {found.name}, which is not a complete checkpoint; delete {pointer} to start anew")
+        raise TrainingError(
+            f"{pointer} names {found.name}, which is not a complete checkpoint; delete {pointer} to start anew"
+        )
     return found
 
 
@@ -56,13 +61,16 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> i
     """Load a checkpoint in place and return the number of steps done.
 
     Raises:
-        TrainingError: it belongs to another architecture.
+        TrainingError: it belongs to another architecture, or is damaged.
     """
     try:
         _load(model, load_file(path / "model.safetensors"))
-    except (RuntimeError, KeyError) as error:
-        raise TrainingError(f"checkpoint {path} does not fit this configuration: {str(error).splitlines()[0]}") from error
-    stored = load_file(path / "optimizer.safetensors")
+        stored = load_file(path / "optimizer.safetensors")
+    except (ValueError, SafetensorError, OSError) as error:
+        raise TrainingError(
+            f"checkpoint {path} does not fit this configuration: {error}; give the run another folder (out=…), or "
+            f"the settings it began with"
+        ) from error
     for name, parameter in model.named_parameters():
         if f"step.{name}" not in stored:
             continue
@@ -90,7 +98,10 @@ def _load(model: nn.Module, stored: dict[str, Tensor]) -> None:
     own = _state(model)
     if own.keys() != stored.keys():
         odd = sorted(own.keys() ^ stored.keys())[:3]
-        raise KeyError(f"{len(own.keys() ^ stored.keys())} tensors differ, among them {odd}")
+        raise ValueError(f"{len(own.keys() ^ stored.keys())} tensors are in one of them only, such as {', '.join(odd)}")
+    for name, tensor in own.items():
+        if tensor.shape != stored[name].shape:
+            raise ValueError(f"{name} is {tuple(stored[name].shape)} there and {tuple(tensor.shape)} here")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])

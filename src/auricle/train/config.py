@@ -41,6 +41,8 @@ class CaptionSettings:
     freq_mask: int = 8  # most log-mel bands blanked at once
     encoder_lr_scale: float = 1.0  # learning rate of the encoder over that of the rest
     init: str | None = None  # folder of a MiDashengLM to start from, instead of `encoder`
+    ctc_weight: float = 0.0  # of the auxiliary letter loss on encoder frames
+    tag_weight: float = 0.0  # of the auxiliary loss on kinds, events and speakers
 
 
 @dataclass
@@ -82,6 +84,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         layers = [OmegaConf.structured(RunConfig)]
@@ -89,7 +92,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
             layers.append(OmegaConf.load(path))
         layers.append(OmegaConf.from_dotlist(list(overrides or [])))
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
-    except (OmegaConfBaseException, OSError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"training configuration {path or ''}: {' '.join(str(error).split())}") from error
     assert isinstance(config, RunConfig)
     _check(config)
@@ -101,11 +104,11 @@ def _check(config: RunConfig) -> None:
         raise ConfigError(f"objective must be 'mae' or 'caption', got {config.objective!r}")
     if config.precision not in ("bf16", "fp32"):
         raise ConfigError(f"precision must be 'bf16' or 'fp32', got {config.precision!r}")
-    if config.batch_size % config.accumulate:
-        raise ConfigError(f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}")
     for name in ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers"):
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.batch_size % config.accumulate:
+        raise ConfigError(f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}")
 
 
 def dump_config(config: RunConfig) -> str:

@@ -1,7 +1,9 @@
 """The training loop: one for every objective, one process or many (``torchrun``)."""
 
+import atexit
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from auricle.data.batches import prefetch
 from auricle.data.order import rank_slice
-from auricle.errors import TrainingError
+from auricle.errors import ConfigError, TrainingError
 from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
 from auricle.train.objective import Batch, Objective
@@ -44,7 +46,7 @@ def run(
     on_log: Callable[[Log], None] | None = None,
     probe: Callable[[nn.Module], Log] | None = None,
 ) -> Path:
-    """Train until ``config.steps``, resuming the newest checkpoint under ``config.out``; returns the exported model's folder.
+    """Train until ``config.steps`` from the newest checkpoint of ``config.out``; returns the exported model's folder.
 
     Args:
         config: the run.
@@ -53,13 +55,17 @@ def run(
 
     Raises:
         TrainingError: the loss is not finite, or a checkpoint does not fit.
+        ConfigError: fewer clips in a micro-batch than processes.
     """
-    world = _join_world()
+    world = _join_world(config)
+    # Threads that prepare batches share the interpreter with thousands of small operations a step; at the usual 5 ms
+    # a turn, each of those may wait that long.
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
     try:
         return _train(config, world, on_log or (lambda record: None), probe)
     finally:
-        if world.size > 1:
-            dist.destroy_process_group()
+        sys.setswitchinterval(patience)
 
 
 def _train(
@@ -69,14 +75,13 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     objective = _build(config)
-    assert isinstance(objective, nn.Module)
     objective.to(config.device).train()
     optimizer = torch.optim.AdamW(
         objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
     )
     out = Path(config.out)
     found = checkpoint.latest(out / "checkpoints")
-    first = checkpoint.restore(found, objective.network, optimizer) if found else 0
+    first = checkpoint.restore(found, objective, optimizer) if found else 0
     journal = _Journal(out, config, first, on_log) if world.is_main else None
     wrapped = DistributedDataParallel(objective) if world.size > 1 else objective
     last = min(config.steps, first + config.stop_after) if config.stop_after else config.steps
@@ -88,11 +93,13 @@ def _train(
             if due and probe:
                 record |= _probe(objective, probe)
             journal.add(step, record, force=bool(due) or step + 1 == last)
-            if step + 1 == last or time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-                checkpoint.save(out / "checkpoints", step + 1, objective.network, optimizer, keep=config.keep)
+            # Only where a log record ends, so that a resumed run averages over the same steps.
+            late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+            if step + 1 == last or (late and (step + 1) % config.log_every == 0):
+                checkpoint.save(out / "checkpoints", step + 1, objective, optimizer, keep=config.keep)
                 saved_at = time.monotonic()
     if world.is_main and last == config.steps:
-        objective.export(str(out / "model"), {"seed": config.seed, "steps": config.steps, "config": dump_config(config)})
+        objective.export(out / "model")
     return out / "model"
 
 
@@ -136,7 +143,8 @@ def _step(
         group["lr"] = rate * group["lr_scale"]
     loss_sum = torch.zeros(())
     for number, batch in enumerate(batches):
-        hold = model.no_sync() if world.size > 1 and number + 1 < len(batches) else nullcontext()
+        more = number + 1 < len(batches)
+        hold = model.no_sync() if more and isinstance(model, DistributedDataParallel) else nullcontext()
         with hold, torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16"):
             loss = model(**_to_device(batch.inputs, config.device))
             # Every process contributes the share of its own items; DDP averages, hence the world size.
@@ -147,7 +155,9 @@ def _step(
         dist.all_reduce(loss_sum)
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     if not torch.isfinite(loss_sum) or not torch.isfinite(norm):
-        raise TrainingError(f"step {step}: loss {loss_sum.item()}, gradient norm {norm.item()}; lower lr or use precision=fp32")
+        raise TrainingError(
+            f"step {step}: loss {loss_sum.item()}, gradient norm {norm.item()}; lower lr or use precision=fp32"
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {
@@ -176,11 +186,22 @@ def _probe(objective: Any, probe: Callable[[nn.Module], Log]) -> Log:
     return found
 
 
-def _join_world() -> World:
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def _join_world(config: RunConfig) -> World:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
         return World()
+    if config.batch_size // config.accumulate < size:
+        raise ConfigError(
+            f"batch_size {config.batch_size} / accumulate {config.accumulate} leaves some of {size} processes without "
+            f"a clip; set batch_size to at least {size * config.accumulate}"
+        )
+    on_gpu = config.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # "cuda" then means this one
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        # Kept for further runs of this process: a group that was left cannot be joined again under the same torchrun.
+        atexit.register(dist.destroy_process_group)
     return World(dist.get_rank(), dist.get_world_size())
 
 
@@ -192,7 +213,9 @@ class _Journal:
         (out / "config.yaml").write_text(dump_config(config))
         self.path = out / "log.jsonl"
         kept = [line for line in self._lines() if json.loads(line)["step"] <= first]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        fresh = out / ".log.jsonl"
+        fresh.write_text("".join(line + "\n" for line in kept))
+        fresh.replace(self.path)
         self.config, self.on_log = config, on_log
         self.sums: Log = {}
         self.count = 0

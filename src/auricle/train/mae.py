@@ -1,23 +1,27 @@
 """Objective ``mae``: rebuild hidden log-mel patches."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from auricle.data.order import batch_ids
 from auricle.data.cache import CachedClips
+from auricle.data.order import batch_ids
 from auricle.data.shards import ShardSet
 from auricle.errors import ConfigError, DataError
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, Dasheng, DashengConfig, num_tokens
 from auricle.models.mae import MAEConfig, MaskedAutoencoder
 from auricle.train.config import RunConfig
-from auricle.train.objective import Batch
+from auricle.train.objective import Batch, Objective, run_card
+from auricle.weights import load_dasheng, save_dasheng
 
 
-class MaeObjective(nn.Module):
+class MaeObjective(Objective):
     """Crops of ``crop_s`` seconds from the packed clips; short clips are followed by others until the crop is full."""
+
+    network: MaskedAutoencoder
 
     def __init__(self, config: RunConfig) -> None:
         """Open the shards and build the network."""
@@ -31,11 +35,13 @@ class MaeObjective(nn.Module):
         self.num_samples = round(settings.crop_s * 16_000) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
         self.num_tokens = num_tokens(self.num_samples)
         if self.num_tokens % 2 or not 0 < self.num_tokens <= 252:
-            raise ConfigError(f"mae.crop_s {settings.crop_s} gives {self.num_tokens} tokens; an even number up to 252 is needed")
-        encoder = Dasheng(DashengConfig(embed_dim=settings.embed_dim, depth=settings.depth, num_heads=settings.num_heads))
+            raise ConfigError(
+                f"mae.crop_s {settings.crop_s} gives {self.num_tokens} tokens; an even number up to 252 is needed"
+            )
+        encoder = Dasheng(
+            DashengConfig(embed_dim=settings.embed_dim, depth=settings.depth, num_heads=settings.num_heads)
+        )
         if settings.init:
-            from auricle.weights import load_dasheng
-
             encoder = load_dasheng(settings.init)
         self.network = MaskedAutoencoder(
             encoder,
@@ -80,8 +86,6 @@ class MaeObjective(nn.Module):
         """One group: the reference decays every parameter."""
         return [{"params": list(self.network.parameters()), "lr": lr, "lr_scale": 1.0}]
 
-    def export(self, folder: str, facts: dict[str, Any]) -> None:
+    def export(self, folder: Path) -> None:
         """The encoder alone, in the official Hugging Face layout."""
-        from auricle.weights import save_dasheng
-
-        save_dasheng(folder, self.network.encoder, facts={**facts, "data": self.clips.manifest_hash})
+        save_dasheng(folder, self.network.encoder, card=run_card(self.config, self.clips.manifest_hash))

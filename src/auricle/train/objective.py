@@ -1,8 +1,14 @@
 """What an objective is: a network with its loss, and how its batches are made."""
 
-from typing import Any, NamedTuple, Protocol
+from abc import abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
+
+from auricle.train.config import RunConfig
+from auricle.weights import Card
 
 
 class Batch(NamedTuple):
@@ -13,19 +19,46 @@ class Batch(NamedTuple):
     audio_s: float  # seconds of audio in it
 
 
-class Objective(Protocol):
-    """An ``nn.Module`` with these members; every random draw is keyed by (seed, step, clip), never by global state."""
+class Objective(nn.Module):
+    """Calling it with the inputs of a `Batch` gives their mean loss ().
+
+    Every random draw is keyed by (seed, step, place in the batch), never by global state.
+    """
 
     network: nn.Module
 
-    def __call__(self, **inputs: Any) -> Tensor:
-        """Inputs of a `Batch` → mean loss ()."""
-
+    @abstractmethod
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
         """Clips ``start … stop`` of the batch of ``step``; called from several threads."""
 
+    @abstractmethod
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups for AdamW, each with ``params`` and ``lr_scale``."""
 
-    def export(self, folder: str, facts: dict[str, Any]) -> None:
+    @abstractmethod
+    def export(self, folder: Path) -> None:
         """Write the trained model in its official layout."""
+
+
+def run_card(config: RunConfig, manifest_hash: str) -> Card:
+    """A model card with what a run knows of itself; data, measurements and limits are for the owner to add."""
+    # A card travels; folders of the machine it was made on say nothing elsewhere.
+    objective = {
+        name: "/".join(Path(value).parts[-2:]) if isinstance(value, str) else value
+        for name, value in asdict(getattr(config, config.objective)).items()
+    }
+    settings = {
+        name: value
+        for name, value in asdict(config).items()
+        if not isinstance(value, dict) and name not in ("out", "data", "seed")
+    }
+    return Card(
+        name=Path(config.out).name,
+        seed=config.seed,
+        config={
+            **settings,
+            config.objective: objective,
+            "scenes": config.scenes,
+            "data_manifest": manifest_hash,
+        },
+    )

@@ -1,0 +1,75 @@
+"""Auxiliary losses that teach the encoder what a scene holds: its letters (CTC) and its facts (tags).
+
+The captions alone would teach both, but only through the decoder, which first has to learn to listen; with a direct
+gradient small data and short runs suffice. The heads are thrown away after training.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from auricle.data.scenes import DIGITS, KINDS, Scene
+from auricle.data.wording import NO_SPEECH, transcript
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # CTC symbol 0 is the blank
+
+
+def letters(scene: Scene) -> Tensor:
+    """CTC targets (n,) int64 of what is said; empty where nothing is, or the words are not known."""
+    text = transcript(scene)
+    if text is None or text == NO_SPEECH:
+        return torch.empty(0, dtype=torch.long)
+    return torch.tensor([LETTERS.index(c) + 1 for c in text.lower() if c in LETTERS], dtype=torch.long)
+
+
+def tag_names(events: Sequence[str]) -> list[str]:
+    """What the tag head tells: kinds, events, digits said, and the speaker's gender and age group."""
+    return [*KINDS, *events, *sorted(DIGITS), "female", "child"]
+
+
+def tags(scene: Scene, events: Sequence[str]) -> Tensor:
+    """(len(tag_names),) float32: 1 heard, 0 not, NaN unknown."""
+    speakers = scene.of_kind("speech")
+    genders = {part.gender for part in speakers}
+    children = {part.is_child for part in speakers}
+    heard = [float(bool(scene.of_kind(kind))) for kind in KINDS]
+    heard += [float(any(part.event == event for part in scene.parts)) for event in events]
+    text = transcript(scene)
+    said = set() if text is None else set(text.split())
+    heard += [float("nan") if text is None else float(digit in said) for digit in sorted(DIGITS)]
+    heard.append(float(genders == {"f"}) if genders in ({"m"}, {"f"}) else float("nan"))
+    heard.append(float(children == {True}) if children in ({True}, {False}) else float("nan"))
+    return torch.tensor(heard)
+
+
+class FactHeads(nn.Module):
+    """Linear heads on encoder frames (25 Hz): CTC on every frame, tags on the mean frame."""
+
+    def __init__(self, width: int, num_tags: int) -> None:
+        """``width``: of the encoder."""
+        super().__init__()
+        self.ctc = nn.Linear(width, len(LETTERS) + 1)
+        self.tags = nn.Linear(width, num_tags)
+
+    def forward(self, frames: Sequence[Tensor], targets: Sequence[Tensor], known: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (P_i, D) of each clip, letters (n_i,) and tags (B, K) → CTC loss () and tag loss ()."""
+        return self._ctc_loss(frames, targets), self._tag_loss(frames, known)
+
+    def _ctc_loss(self, frames: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        spoken = [i for i, target in enumerate(targets) if len(target)]
+        if not spoken:
+            return (self.ctc.weight.sum() + self.ctc.bias.sum()) * 0.0  # so that processes agree on what has gradients
+        logits = nn.utils.rnn.pad_sequence([self.ctc(frames[i]).float() for i in spoken])
+        lengths = torch.tensor([len(frames[i]) for i in spoken])
+        counts = torch.tensor([len(targets[i]) for i in spoken])
+        wanted = torch.cat([targets[i] for i in spoken])
+        # Mean over letters of the batch, so that a long sentence weighs more than a digit.
+        loss = F.ctc_loss(logits.log_softmax(-1), wanted, lengths, counts, reduction="sum", zero_infinity=True)
+        return loss / counts.sum()
+
+    def _tag_loss(self, frames: Sequence[Tensor], known: Tensor) -> Tensor:
+        logits = self.tags(torch.stack([clip.mean(0) for clip in frames])).float()
+        sure = ~known.isnan()
+        return F.binary_cross_entropy_with_logits(logits[sure], known[sure])

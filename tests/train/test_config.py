@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from auricle.errors import ConfigError, DataError
+from auricle.train.caption import CaptionObjective
+from auricle.train.config import dump_config, load_config
+from auricle.train.mae import MaeObjective
+
+from .conftest import RECIPE, Configure
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("objective=gan", "'mae' or 'caption', got 'gan'"),
+        ("precision=fp8", "'bf16' or 'fp32', got 'fp8'"),
+        ("steps=0", "steps must be at least 1, got 0"),
+        ("accumulate=3", "batch_size 32 is not a multiple of accumulate 3"),
+        ("accumulate=0", "accumulate must be at least 1, got 0"),
+        ("stepz=3", "stepz"),
+        ("mae.depth=deep", "deep"),
+    ],
+)
+def test_settings_out_of_range_are_named(change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(None, [change])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    for text in ("steps: [1", "- a\n- b\n", "just words\n"):
+        broken.write_text(text)
+        with pytest.raises(ConfigError, match=r"broken\.yaml"):
+            load_config(broken)
+
+
+def test_overrides_win_and_the_whole_can_be_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("steps: 5\nmae: {depth: 3}\n")
+    config = load_config(file, ["mae.depth=2", "data=[a, b]"])
+    assert (config.steps, config.mae.depth, config.data) == (5, 2, ["a", "b"])
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+
+
+@pytest.mark.parametrize("name", ["encoder", "warmup", "listener", "release"])
+def test_the_recipes_are_valid(name: str) -> None:
+    config = load_config(RECIPE / f"{name}.yaml")
+    assert config.objective == ("mae" if name == "encoder" else "caption") and config.warmup < config.steps
+
+
+def test_objectives_name_what_does_not_fit(configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"crop_s 20\.0 gives 500 tokens; an even number up to 252"):
+        MaeObjective(configure("mae", mae={"crop_s": 20.0}))
+    with pytest.raises(ConfigError, match=r"is no file; expected a tokenizer\.json"):
+        CaptionObjective(configure("caption", caption={"tokenizer": "nowhere.json"}))
+    with pytest.raises(ConfigError, match="scenes has no setting loudness; known: shares"):
+        CaptionObjective(configure("caption", scenes={"loudness": 3}))
+    with pytest.raises(DataError, match="nowhere"):
+        MaeObjective(configure("mae", data=[str(tmp_path / "nowhere")]))
