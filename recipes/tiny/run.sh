@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# From recordings to auricle-tiny: material, shards, tokenizer, encoder, listener, held-out results, release.
+#
+#     recipes/tiny/run.sh DATA WORK
+#
+# DATA holds esc10/, fsdd/ and speechocean762/ (see README.md); everything made is put under WORK. A step that is done
+# is skipped when the script runs again, and a training run that was stopped goes on from its newest checkpoint.
+#
+# To shrink: STEPS (of every run), BATCH_SIZE, MATERIAL_SCALE, VOCAB, LIMIT (clips a row of the table).
+set -euo pipefail
+
+if [[ $# -ne 2 ]]; then
+    sed -n 's/^# \{0,1\}//; 2,9p' "$0" >&2
+    exit 2
+fi
+data=$1 work=$2
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python}
+scale=${MATERIAL_SCALE:-1.0}
+limit=(${LIMIT:+--limit "$LIMIT"})
+changes=(${STEPS:+"steps=$STEPS"} ${BATCH_SIZE:+"batch_size=$BATCH_SIZE"})
+
+auricle() { "$python" -m auricle.cli.main "$@"; }
+say() { printf '\n== %s\n' "$*" >&2; }
+pack() { # pack SET NAME ARGUMENTS...: one set of shards, unless it is there
+    local folder=$work/shards/$1 name=$2
+    shift 2
+    if [[ ! -e $folder/$name-000000.tar ]]; then auricle data pack "$1" "$folder" --name "$name" "${@:2}"; fi
+}
+
+mkdir -p "$work"
+
+say "1/9 synthetic voices, tunes and sounds"
+if [[ ! -e $work/material/manifest.jsonl ]]; then
+    "$python" "$recipe/material.py" "$work/material" --scale "$scale" --seed 0
+fi
+if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the category row of the table
+    "$python" "$recipe/material.py" "$work/material-test" --scale "$("$python" -c "print($scale / 10)")" --seed 1
+fi
+
+say "2/9 shards: what the models learn from, and what they never hear"
+pack train esc10 "$data/esc10" --layout esc50 --only 1,2,3
+pack train fsdd "$data/fsdd" --layout fsdd --only george,jackson,lucas,nicolas
+pack train speechocean762 "$data/speechocean762" --layout speechocean762 --only train
+pack train material "$work/material/manifest.jsonl"
+pack test esc10 "$data/esc10" --layout esc50 --only 4
+pack test fsdd "$data/fsdd" --layout fsdd --only theo
+pack test speechocean762 "$data/speechocean762" --layout speechocean762 --only test
+pack test material "$work/material-test/manifest.jsonl" --only kind=music
+
+say "3/9 tokenizer"
+if [[ ! -e $work/tokenizer.json ]]; then
+    "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-1024}"
+fi
+
+say "4/9 encoder: masked autoencoder"
+auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$work/shards/train]" "${changes[@]}"
+
+say "5/9 warm-up: captions, transcripts and answers"
+auricle train "$recipe/warmup.yaml" --out "$work/warmup" "data=[$work/shards/train]" \
+    "caption.encoder=$work/encoder/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+
+say "6/9 listener: the same with letters and facts beside"
+auricle train "$recipe/listener.yaml" --out "$work/listener" "data=[$work/shards/train]" \
+    "caption.init=$work/warmup/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+
+say "7/9 balance: longer voices and more mixtures"
+auricle train "$recipe/balance.yaml" --out "$work/balance" "data=[$work/shards/train]" \
+    "caption.init=$work/listener/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+
+say "8/9 held-out results"
+auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/balance/model" \
+    --encoder "$work/balance/model" "${limit[@]}" -o "$work/table.json"
+
+say "9/9 release: a little longer, the held-out clips added, and written as the package holds it"
+auricle train "$recipe/release.yaml" --out "$work/release" "data=[$work/shards/train,$work/shards/test]" \
+    "caption.init=$work/balance/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+if [[ ! -e $work/embedded ]]; then
+    "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" --measured-before-last \
+        "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/release"
+fi

@@ -1,0 +1,93 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from auricle import load, load_encoder
+from auricle.data.shards import ShardSet
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny"
+HAS_TOOLS = shutil.which("espeak-ng") and shutil.which("fluidsynth")
+HAS_FONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2").is_file()
+
+
+def write_noise(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(str(path))).standard_normal(int(16_000 * seconds))
+    soundfile.write(path, 0.1 * noise, 16_000)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The three data sets in their layouts, a few noises each."""
+    root = tmp_path / "data"
+    rows = [(f"{fold}-{event}.wav", fold, event) for fold in (1, 2, 3, 4) for event in ("dog", "rain")]
+    for name, _, _ in rows:
+        write_noise(root / "esc10" / "audio" / name, 0.6)
+    (root / "esc10" / "meta").mkdir()
+    table = ["filename,fold,target,category", *(f"{name},{fold},0,{event}" for name, fold, event in rows)]
+    (root / "esc10" / "meta" / "esc50.csv").write_text("\n".join(table) + "\n")
+    for speaker in ("george", "jackson", "lucas", "nicolas", "theo"):
+        for digit in (1, 2):
+            write_noise(root / "fsdd" / "recordings" / f"{digit}_{speaker}_0.wav", 0.4)
+    for split in ("train", "test"):
+        lines = []
+        for number in range(2):
+            audio = f"audio/{split}/{number}.wav"
+            write_noise(root / "speechocean762" / audio, 0.8)
+            facts = {"text": "MARK LIKES APPLES", "speaker": f"{split}{number}", "gender": "mf"[number], "age": 20}
+            lines.append(json.dumps({"id": f"{split}{number}", "audio": audio, **facts}) + "\n")
+        (root / "speechocean762" / f"{split}.jsonl").write_text("".join(lines))
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (HAS_TOOLS and HAS_FONT), reason="needs the Debian packages espeak-ng, fluidsynth and fluid-soundfont-gm"
+)
+def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    small = {
+        "PYTHON": sys.executable,
+        "MATERIAL_SCALE": "0.003",
+        "VOCAB": "300",
+        "STEPS": "2",
+        "BATCH_SIZE": "2",
+        "LIMIT": "2",
+    }
+    done = subprocess.run(
+        [str(RECIPE / "run.sh"), str(data), str(work)], env={**os.environ, **small}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kinds = {
+        name: [ShardSet(work / "shards" / name).read_meta(i) for i in range(len(ShardSet(work / "shards" / name)))]
+        for name in ("train", "test")
+    }
+    speakers = {name: {meta.get("speaker") for meta in metas} - {None} for name, metas in kinds.items()}
+    assert not speakers["train"] & speakers["test"] and "theo" in speakers["test"]
+    assert {meta.get("fold") for meta in kinds["train"]} == {None, 1, 2, 3}
+    assert {meta.get("fold") for meta in kinds["test"]} == {None, 4}
+    table = json.loads((work / "table.json").read_text())
+    assert len(table["rows"]) == 14 and all(row["n"] for row in table["rows"].values())
+    assert "word error rate" in done.stdout
+    shipped = str(work / "embedded" / "auricle-tiny")
+    assert isinstance(load(shipped).ask(np.zeros(16_000), "Who speaks?", max_new_tokens=4), str)
+    assert load_encoder(shipped).output_dim == 256
+    again = subprocess.run(
+        [str(RECIPE / "run.sh"), str(data), str(work)],
+        env={**os.environ, **small, "PYTHON": "false"},  # everything up to the training is there
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 1 and "4/8" in again.stderr and "5/8" not in again.stderr
+
+
+def test_the_recipe_explains_itself() -> None:
+    done = subprocess.run([str(RECIPE / "run.sh")], capture_output=True, text=True)
+    assert done.returncode == 2 and "recipes/tiny/run.sh DATA WORK" in done.stderr and "set -e" not in done.stderr
