@@ -304,21 +304,21 @@ def _survives(data: bytes, start_s: float) -> None:
     assert np.isfinite(clip.waveform).all()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=damage, start_s=st.sampled_from([0.0, 0.0, 0.4]))
 @pytest.mark.parametrize(("fmt", "subtype"), FORMATS)
 def test_damaged_files(tone, encode, fmt, subtype, change, start_s):
     _survives(_damage(encode(tone(0.6, 48_000), 48_000, fmt, subtype), *change), start_s)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=damage, start_s=st.sampled_from([0.0, 0.0, 0.4]))
 @pytest.mark.parametrize(("muxer", "codec", "rate"), MEDIA)
 def test_damaged_ffmpeg_files(tone, encode_av, muxer, codec, rate, change, start_s):
     _survives(_damage(encode_av(tone(0.6, rate), rate, muxer, codec), *change), start_s)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     magic=st.sampled_from([b"RIFF\x24\x10\x00\x00WAVEfmt ", b"fLaC", b"OggS\x00\x02", b"\xff\xfb\x90\x64", b"ID3\x04",
                            b"FORM\x00\x00\x10\x00AIFF", b".snd", b"caff\x00\x01", b"\x00\x00\x00\x18ftypM4A ",

@@ -36,7 +36,7 @@ def by_the_book(waveform: np.ndarray) -> np.ndarray:
     return np.maximum(decibel, decibel.max() - 120).T
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(257, 8000), st.integers(0, 100), st.floats(1e-5, 1.0))
 def test_the_spectrogram_is_that_of_the_book(num_samples: int, seed: int, level: float) -> None:
     waveform = (level * np.random.default_rng(seed).uniform(-1, 1, num_samples)).astype(np.float32)

@@ -34,7 +34,7 @@ def test_joined_blocks_equal_decode(tone, encode, fmt, subtype, rate, monkeypatc
     assert blocks.facts == once.facts == whole.facts
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rate=st.integers(4000, 50_000),
     seconds=st.floats(0.05, 3.0),

@@ -23,7 +23,7 @@ def test_active_rms_ignores_pauses() -> None:
 
 
 @given(snr_db=st.floats(-20, 30), seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mix_reaches_the_ratio(snr_db: float, seed: int) -> None:
     front = tone()
     back = mixing.noise(9_000, np.random.default_rng(seed))
@@ -92,6 +92,13 @@ def test_bands_and_tilt_have_their_gains() -> None:
     assert mixing.active_rms(telephone[2000:-2000]) < 0.15 * mixing.active_rms(tone())
 
 
+def test_a_curve_passes_through_its_gains() -> None:
+    gains = mixing.curve_response(4097, (6.0, -6.0, 0.0))
+    hertz = np.linspace(0, 8000, 4097)
+    middle = np.argmin(np.abs(hertz - np.sqrt(60 * 8000)))
+    assert 20 * np.log10(gains[[0, middle, -1]]) == pytest.approx([6.0, -6.0, 0.0], abs=0.1)
+
+
 def test_room_adds_a_decaying_tail_and_keeps_the_direct_sound() -> None:
     impulse = np.zeros(16_000, np.float32)
     impulse[100] = 0.5
@@ -102,7 +109,7 @@ def test_room_adds_a_decaying_tail_and_keeps_the_direct_sound() -> None:
 
 
 @given(seed=st.integers(0, 500), num_samples=st.integers(1, 40_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_recolour_is_finite_pure_and_repeatable(seed: int, num_samples: int) -> None:
     waveform = mixing.noise(num_samples, np.random.default_rng(seed)) * np.float32(0.1)
     before = waveform.copy()

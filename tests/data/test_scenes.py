@@ -95,6 +95,21 @@ def test_events_are_balanced_whatever_the_number_of_clips() -> None:
     assert drawn["beep"] < 0.5 * drawn["rain"]
 
 
+def test_a_sound_may_be_joined_by_its_like_alone() -> None:
+    clips = Clips(METAS)
+    read: list[int] = []
+    plain = clips.read
+    clips.read = lambda i: (read.append(i), plain(i))[1]  # type: ignore[method-assign]
+    pools, rng = Pools(clips), np.random.default_rng(2)
+    pairs = 0
+    for _ in range(200):
+        read.clear()
+        scene = make_scene(pools, rng, SceneConfig(shares={"pure_sound": 1.0}))
+        assert {METAS[i]["event"] for i in read} == {scene.parts[0].event} and len(scene.parts) == 1
+        pairs += len(read) == 2
+    assert 20 < pairs < 90
+
+
 def test_digits_grow_to_sequences_of_one_speaker() -> None:
     spoken = [scene.parts[0] for scene in scenes(300, shares={"pure_speech": 1.0}, set_weights={})]
     digits = [part.text.split() for part in spoken if part.text and set(part.text.split()) <= DIGITS]

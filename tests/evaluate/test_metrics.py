@@ -1,6 +1,6 @@
 from functools import cache
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.evaluate.metrics import edit_distance, words
@@ -22,7 +22,6 @@ def brute_force(reference: str, hypothesis: str) -> int:
 TEXT = st.text("abc", max_size=9)
 
 
-@settings(deadline=None)
 @given(TEXT, TEXT, TEXT)
 def test_edit_distance(one: str, two: str, three: str) -> None:
     assert edit_distance(one, two) == brute_force(one, two) == edit_distance(two, one)

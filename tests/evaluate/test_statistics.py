@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.evaluate.statistics import bootstrap, proportion
@@ -19,7 +19,6 @@ def test_wilsons_interval(hits: int, n: int, low: float, high: float) -> None:
     assert (score.low, score.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_intervals_hold_their_value_and_mirror(hits: list[bool]) -> None:
     score, mirrored = proportion(hits), proportion([not hit for hit in hits])

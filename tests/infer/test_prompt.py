@@ -25,7 +25,7 @@ def test_ids_are_the_reference_ones(prompts: dict[str, Prompt], golden: dict[str
 
 
 @given(text=st.text(max_size=40))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_text_is_only_ever_text(writer: PromptWriter, ear: Listener, text: str) -> None:
     tokenizer = ear.loaded.tokenizer
     ids = writer.write(said(text)).input_ids

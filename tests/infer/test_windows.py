@@ -10,7 +10,7 @@ TOKEN = 3200
 
 
 @given(num_samples=st.integers(1, 2_000_000), max_samples=st.integers(2 * TOKEN, 30 * 16_000), seed=st.integers(0, 9))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_sample_lies_in_one_window(num_samples: int, max_samples: int, seed: int) -> None:
     waveform = np.random.default_rng(seed).standard_normal(num_samples).astype(np.float32)
     windows = quiet_windows(waveform, max_samples)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -67,7 +67,6 @@ def test_the_fused_gelu_is_the_exact_one(dtype: torch.dtype, tolerance: float) -
 LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(LENGTHS)
 def test_planned_spans_hold_every_span_once(pairs: list[tuple[int, int]]) -> None:
     lengths, keys = [n for n, _ in pairs], [min(n, k) for n, k in pairs]
@@ -92,7 +91,6 @@ def test_both_ways_to_attend_agree() -> None:
         torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-5)
 
 
-@settings(deadline=None)
 @given(LENGTHS)
 def test_packed_attention_is_masked_attention_of_each_span(pairs: list[tuple[int, int]]) -> None:
     torch.manual_seed(0)

@@ -35,7 +35,7 @@ CLIPS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(CLIPS)
 def test_a_clip_is_encoded_as_if_it_were_alone(model: Dasheng, drawn: list[tuple[float, int]]) -> None:
     clips = [clip(seconds, seed) for seconds, seed in drawn]
@@ -47,7 +47,7 @@ def test_a_clip_is_encoded_as_if_it_were_alone(model: Dasheng, drawn: list[tuple
             assert (found - alone).abs().max() <= 5e-5
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(0.03, 10.08))
 def test_the_two_chunk_rules_agree_on_short_clips(model: Dasheng, seconds: float) -> None:
     old = small(long_clips="v004")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError
@@ -8,7 +8,6 @@ from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.mae import MAEConfig, MaskedAutoencoder, draw_mask
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 30), st.sampled_from([1, 2, 3, 4]), st.floats(0.05, 0.95), st.integers(1, 4), st.integers(0, 1000)
 )

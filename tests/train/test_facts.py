@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from auricle.data.scenes import DIGITS, Part, Scene
-from auricle.train.facts import LETTERS, FactHeads, letters, tag_names, tags
+from auricle.train.facts import LETTERS, FactHeads, letters, tag_names, tag_weights, tags
 
 EVENTS = ("dog", "rain")
 ANN = Part(kind="speech", text="one's, two", gender="f", age=30)
@@ -41,10 +41,15 @@ def test_tags_tell_heard_not_heard_and_unknown() -> None:
         assert all(value in (0, 1) or value != value for value in found.values())
 
 
+def test_kinds_and_voices_weigh_more_than_an_event() -> None:
+    weights = dict(zip(tag_names(["dog"]), tag_weights(["dog"]), strict=True))
+    assert weights["dog"] == weights["seven"] == 1.0 < weights["speech"] < weights["female"] == weights["child"]
+
+
 @pytest.fixture
 def heads() -> FactHeads:
     torch.manual_seed(0)
-    return FactHeads(8, 3)
+    return FactHeads(8, [1.0, 4.0, 2.0])
 
 
 def test_the_letter_loss_is_ctc_of_each_clip(heads: FactHeads) -> None:
@@ -71,5 +76,6 @@ def test_unknown_tags_carry_no_loss(heads: FactHeads) -> None:
     frames, nothing = [torch.randn(5, 8)], [torch.tensor([], dtype=torch.long)]
     _, found = heads(frames, nothing, torch.tensor([[1.0, float("nan"), 0.0]]))
     logits = heads.tags(frames[0].mean(0))[[0, 2]]
-    assert found.item() == pytest.approx(F.binary_cross_entropy_with_logits(logits, torch.tensor([1.0, 0.0])).item())
+    each = F.binary_cross_entropy_with_logits(logits, torch.tensor([1.0, 0.0]), reduction="none")
+    assert found.item() == pytest.approx(((each[0] + 2 * each[1]) / 3).item())
     assert found.isfinite()

@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.train.schedule import learning_rate
@@ -15,7 +15,6 @@ def test_warm_up_then_cosine_to_the_floor() -> None:
     assert all(before > after for before, after in pairwise(rates[10:]))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 500), st.integers(1, 5000), st.floats(0, 1))
 def test_never_outside_zero_and_peak(step: int, warmup: int, total: int, floor: float) -> None:
     rate = learning_rate(step, peak=2.0, warmup=warmup, total=total, floor=floor)

@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert front["license"] == "apache-2.0" and front["base_model"] == "mispeech/dasheng-base"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(words, words, st.lists(words), st.dictionaries(words, st.floats(allow_nan=False)), st.none() | st.integers())
 def test_any_words_survive(
     tmp_path_factory: pytest.TempPathFactory,

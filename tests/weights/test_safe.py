@@ -130,7 +130,7 @@ def test_lying_headers(tmp_path: Path, content: bytes) -> None:
         safe.read_tensors(file)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_damage_is_an_error_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     file = tmp_path_factory.getbasetemp() / "damaged.safetensors"

@@ -4,6 +4,8 @@ Every function takes a mono float32 waveform at 16 kHz and gives a new one; noth
 is drawn from the `numpy.random.Generator` handed in, so the caller decides what a draw depends on (seed, step, clip).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -166,19 +168,29 @@ def band_response(num_bins: int, low_hz: float, high_hz: float) -> Waveform:
     return response.astype(np.float32)
 
 
+def curve_response(num_bins: int, gains_db: Sequence[float]) -> Waveform:
+    """Gain at `num_bins` frequencies, `gains_db` at points evenly spaced in pitch from 60 Hz to 8 kHz and between."""
+    octaves = np.log2(np.maximum(np.linspace(0.0, SAMPLE_RATE / 2, num_bins, dtype=np.float32), 60.0) / 60.0)
+    points = np.linspace(0.0, float(octaves[-1]), len(gains_db))
+    return (10 ** (np.interp(octaves, points, gains_db) / 20)).astype(np.float32)
+
+
 def colour(
     waveform: Waveform,
     *,
     db_per_octave: float = 0.0,
+    curve_db: Sequence[float] = (),
     band_hz: tuple[float, float] | None = None,
     room: Waveform | None = None,
 ) -> Waveform:
-    """Filter by a spectral tilt, a band and a room at once (one Fourier transform); the length stays."""
+    """Filter by a spectral tilt, a curve, a band and a room at once (one Fourier transform); the length stays."""
     if waveform.size == 0:
         return waveform.copy()
     reach = waveform.size + (room.size if room is not None else SAMPLE_RATE // 20)
     num_fft = -(-reach // 4096) * 4096
     response: NDArray[np.floating] | NDArray[np.complexfloating] = tilt_response(num_fft // 2 + 1, db_per_octave)
+    if len(curve_db):
+        response = response * curve_response(num_fft // 2 + 1, curve_db)
     if band_hz is not None:
         response = response * band_response(num_fft // 2 + 1, *band_hz)
     if room is not None:
@@ -187,7 +199,7 @@ def colour(
 
 
 def recolour(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """Another microphone in another place: random tilt, sometimes a telephone band or low-pass, sometimes a room."""
+    """Another microphone in another place: random tilt, sometimes resonances, a telephone band or low-pass, a room."""
     band = None
     draw = rng.random()
     if draw < 0.15:
@@ -196,5 +208,9 @@ def recolour(waveform: Waveform, rng: np.random.Generator) -> Waveform:
         band = (0.0, float(rng.uniform(3000, 7500)))
     room = room_response(rng, float(rng.uniform(0.05, 0.35)), wet=float(rng.uniform(0.1, 0.5)))
     return colour(
-        waveform, db_per_octave=float(rng.uniform(-3, 3)), band_hz=band, room=room if rng.random() < 0.4 else None
+        waveform,
+        db_per_octave=float(rng.uniform(-3, 3)),
+        curve_db=rng.uniform(-6, 6, size=int(rng.integers(4, 9))).tolist() if rng.random() < 0.6 else (),
+        band_hz=band,
+        room=room if rng.random() < 0.4 else None,
     )

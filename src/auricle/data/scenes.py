@@ -188,6 +188,10 @@ class Pools:
         waveform = np.asarray(self.clips.read(index).waveform, np.float32)
         return waveform, Part.from_meta(meta), str(meta.get("set", ""))
 
+    def events_like(self, part: Part) -> np.ndarray:
+        """Clips of the same sound event, the part's own included."""
+        return self._groups["sound"][self.events.index(part.event or "")]
+
     def digits_like(self, index: int) -> Sequence[int]:
         """Clips of single digits by the same speaker, the clip itself included; empty if it is no digit."""
         meta = self.metas[index]
@@ -243,9 +247,13 @@ def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
-        if _chance(rng, 0.5):
-            length = int(rng.uniform(1.5, 5.0) * SAMPLE_RATE)
+        if _chance(rng, 0.6):
+            length = int(rng.uniform(1.2, 4.5) * SAMPLE_RATE)
             waveform = mixing.fade(mixing.crop_energetic(waveform, rng, length))
+        if _chance(rng, 0.25):  # two dogs are a dog, too
+            other, _, _ = pools.read(int(rng.choice(pools.events_like(part))))
+            other = mixing.crop_energetic(other, rng, waveform.size)
+            waveform = mixing.mix(waveform, other, float(rng.uniform(-3, 9)))
     return waveform[: int(config.max_s * SAMPLE_RATE)], part
 
 
@@ -394,5 +402,5 @@ def make_scene(pools: Pools, rng: np.random.Generator, config: SceneConfig | Non
     scene = _compose(possible[int(rng.choice(len(possible), p=shares / shares.sum()))], pools, rng, config)
     if scene.category == "silence":
         return scene
-    strength = 0.35 if len(scene.parts) == 1 else 0.2
+    strength = 0.5 if len(scene.parts) == 1 else 0.3
     return replace(scene, waveform=_finish(scene.waveform, rng, config, strength=strength))

@@ -274,15 +274,15 @@ def _roughen(prompt: str, rng: np.random.Generator) -> str:
 
 
 def example(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    """Draw a training example (prompt, answer): about 40 % captions, 30 % transcripts of speech, else questions."""
+    """Draw a training example (prompt, answer): about 35 % captions, 25 % transcripts of speech, else questions."""
     words = transcript(scene)
-    share = 0.0 if words is None else (0.05 if words == NO_SPEECH else 0.30)
+    share = 0.0 if words is None else (0.05 if words == NO_SPEECH else 0.25)
     draw = rng.random()
     if draw < share:
         exact = rng.random() < 0.75
         prompt = TRANSCRIBE_PROMPT if exact else _roughen(_pick(rng, prompts.TRANSCRIBE), rng)
         return prompt, words or NO_SPEECH
-    if draw < share + 0.40:
+    if draw < share + 0.35:
         exact = rng.random() < 0.8
         prompt = CAPTION_PROMPT if exact else _roughen(_pick(rng, prompts.CAPTION), rng)
         return prompt, caption(scene, rng)

@@ -8,6 +8,7 @@ Shape legend: B rows still running, L prompt tokens, V vocabulary, H decoder wid
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -157,6 +158,9 @@ class _Run:
         self.lm, self.decoding, self.ends, self.pad_token_id = lm, decoding, ends, pad_token_id
         self.device: torch.device = lm.decoder.device
         self.end_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
+        # transformers 5.24 renamed it.
+        takes = inspect.signature(lm.decoder.model.forward).parameters
+        self.cache_keyword = "cache" if "cache" in takes else "past_key_values"
 
     def answer(self, prompts: Sequence[PromptLike]) -> list[Generation]:
         if not prompts:
@@ -203,8 +207,8 @@ class _Run:
             inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **{self.cache_keyword: cache},
         ).last_hidden_state
         return self.lm.decoder.lm_head(hidden[:, -1]).float()
 

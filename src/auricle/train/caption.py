@@ -71,7 +71,7 @@ class CaptionObjective(Objective):
         self.heads: facts.FactHeads | None = None
         if config.caption.ctc_weight or config.caption.tag_weight:
             width = self.network.config.encoder.embed_dim
-            self.heads = facts.FactHeads(width, len(facts.tag_names(self.pools.events)))
+            self.heads = facts.FactHeads(width, facts.tag_weights(self.pools.events))
 
     def _id(self, token: str) -> int:
         number = self.tokenizer.token_to_id(token)

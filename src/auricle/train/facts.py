@@ -14,6 +14,7 @@ from auricle.data.scenes import DIGITS, KINDS, Scene
 from auricle.data.wording import NO_SPEECH, transcript
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # CTC symbol 0 is the blank
+VOICE = ("female", "child")
 
 
 def letters(scene: Scene) -> Tensor:
@@ -26,7 +27,12 @@ def letters(scene: Scene) -> Tensor:
 
 def tag_names(events: Sequence[str]) -> list[str]:
     """What the tag head tells: kinds, events, digits said, and the speaker's gender and age group."""
-    return [*KINDS, *events, *sorted(DIGITS), "female", "child"]
+    return [*KINDS, *events, *sorted(DIGITS), *VOICE]
+
+
+def tag_weights(events: Sequence[str]) -> list[float]:
+    """Weight of each of `tag_names`: kinds and voices are few against dozens of events and digits, mostly absent."""
+    return [2.0 if name in KINDS else 4.0 if name in VOICE else 1.0 for name in tag_names(events)]
 
 
 def tags(scene: Scene, events: Sequence[str]) -> Tensor:
@@ -47,11 +53,14 @@ def tags(scene: Scene, events: Sequence[str]) -> Tensor:
 class FactHeads(nn.Module):
     """Linear heads on encoder frames (25 Hz): CTC on every frame, tags on the mean frame."""
 
-    def __init__(self, width: int, num_tags: int) -> None:
-        """``width``: of the encoder."""
+    weights: Tensor
+
+    def __init__(self, width: int, weights: Sequence[float]) -> None:
+        """``width``: of the encoder; ``weights``: of each tag in the loss, see `tag_weights`."""
         super().__init__()
         self.ctc = nn.Linear(width, len(LETTERS) + 1)
-        self.tags = nn.Linear(width, num_tags)
+        self.tags = nn.Linear(width, len(weights))
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
 
     def forward(self, frames: Sequence[Tensor], targets: Sequence[Tensor], known: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (P_i, D) of each clip, letters (n_i,) and tags (B, K) → CTC loss () and tag loss ()."""
@@ -72,4 +81,6 @@ class FactHeads(nn.Module):
     def _tag_loss(self, frames: Sequence[Tensor], known: Tensor) -> Tensor:
         logits = self.tags(torch.stack([clip.mean(0) for clip in frames])).float()
         sure = ~known.isnan()
-        return F.binary_cross_entropy_with_logits(logits[sure], known[sure])
+        losses = F.binary_cross_entropy_with_logits(logits[sure], known[sure], reduction="none")
+        weights = self.weights.expand_as(known)[sure]
+        return (losses * weights).sum() / weights.sum()
