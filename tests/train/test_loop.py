@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from auricle.errors import ConfigError, TrainingError
+from auricle.train import loop
 from auricle.train.config import RunConfig
 from auricle.train.loop import run
 
@@ -30,6 +31,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(configure: Configure, objective:
     assert curve(parts) == curve(whole) and [step for step, *_ in curve(parts)] == [1, 2, 3, 4, 5, 6]
     same = (exported / "model.safetensors").read_bytes(), (Path(whole.out) / "model/model.safetensors").read_bytes()
     assert same[0] == same[1]
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_never_emulated(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(loop, "CPU_HAS_BFLOAT16", able)
+    assert loop.precision_here(RunConfig(precision="bf16")) == ("bf16" if able else "fp32")
+    assert loop.precision_here(RunConfig(precision="bf16", device="cuda:1")) == "bf16"
+    assert loop.precision_here(RunConfig(precision="fp32")) == "fp32"
 
 
 def test_records_that_average_steps_survive_a_resume(configure: Configure) -> None:

@@ -49,6 +49,8 @@ def train(
         if "=" not in change:
             raise typer.BadParameter(f"expected KEY=VALUE, got {change!r}", param_hint="KEY=VALUE")
     settings = load_config(config, changes)
+    if loop.precision_here(settings) != settings.precision and _is_main():
+        print_line(f"this CPU has no {settings.precision} arithmetic: training in fp32", err=True)
     writer = _scalar_writer(Path(settings.out)) if tensorboard else None
     with _display(settings.steps, as_json=as_json) as show:
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from auricle.data.batches import prefetch
 from auricle.data.order import rank_slice
 from auricle.errors import ConfigError, TrainingError
+from auricle.models.blocks import CPU_HAS_BFLOAT16
 from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
 from auricle.train.objective import Batch, Objective
@@ -103,6 +104,11 @@ def _train(
     return out / "model"
 
 
+def precision_here(config: RunConfig) -> str:
+    """``config.precision``, but "fp32" on a CPU without bfloat16 arithmetic, which would have to emulate it."""
+    return config.precision if CPU_HAS_BFLOAT16 or not config.device.startswith("cpu") else "fp32"
+
+
 def _build(config: RunConfig) -> Objective:
     if config.objective == "mae":
         from auricle.train.mae import MaeObjective
@@ -145,7 +151,8 @@ def _step(
     for number, batch in enumerate(batches):
         more = number + 1 < len(batches)
         hold = model.no_sync() if more and isinstance(model, DistributedDataParallel) else nullcontext()
-        with hold, torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16"):
+        rounded = precision_here(config) == "bf16"
+        with hold, torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=rounded):
             loss = model(**_to_device(batch.inputs, config.device))
             # Every process contributes the share of its own items; DDP averages, hence the world size.
             share = batch.weight / float(totals[0])
