@@ -1,8 +1,9 @@
 """Write the trained models into the package, as float16 with cards and checksums.
 
-Usage: python recipes/tiny/publish.py TABLE.json DST RUN [RUN ...]
+Usage: python recipes/tiny/publish.py TABLE.json DST RUN [RUN ...] [--continues MODEL]
 (the table of `auricle heldout`, src/auricle/weights/embedded, and the folders that `auricle train` made, in order: the
-pre-training first, the run whose model is shipped last)
+pre-training first, the run whose model is shipped last; with --continues the first run started from a published MODEL,
+whose card tells the stages before)
 """
 
 import argparse
@@ -58,9 +59,11 @@ def measured(table: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-def training(runs: list[Path]) -> dict[str, Any]:
-    """Settings and loss curve of each run, in order; a run that was cut short has a curve shorter than its steps."""
-    return {f"stage_{i}": {**read_card(run / "model").config, "curve": curve(run)} for i, run in enumerate(runs, 1)}
+def training(runs: list[Path], continues: Path | None) -> dict[str, Any]:
+    """Settings and loss curve of each stage, in order; a run that was cut short has a curve shorter than its steps."""
+    stages = list(read_card(continues).config.values()) if continues else []
+    stages += [{**read_card(run / "model").config, "curve": curve(run)} for run in runs]
+    return {f"stage_{i}": stage for i, stage in enumerate(stages, 1)}
 
 
 def main() -> None:
@@ -70,6 +73,7 @@ def main() -> None:
     parser.add_argument("destination", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--measured-before-last", action="store_true")
+    parser.add_argument("--continues", type=Path)
     options = parser.parse_args()
     table = json.loads(options.table.read_text())
     last = options.runs[-1] / "model"
@@ -78,7 +82,7 @@ def main() -> None:
     facts: dict[str, Any] = {
         "datasets": DATASETS,
         "seed": read_card(last).seed,
-        "config": training(options.runs),
+        "config": training(options.runs, options.continues),
     }
     card = Card(
         name="auricle-tiny",

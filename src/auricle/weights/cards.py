@@ -25,8 +25,6 @@ class Card:
 
 def render_card(card: Card) -> str:
     """The card as Markdown; `read_card` gives it back."""
-    import yaml
-
     front = {
         "license": card.license,
         "tags": list(card.tags),
@@ -42,7 +40,7 @@ def render_card(card: Card) -> str:
             "config": card.config,
         },
     }
-    parts = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n", f"# {card.name}\n"]
+    parts = [f"---\n{_yaml(front)}---\n", f"# {card.name}\n"]
     if card.summary:
         parts.append(f"{card.summary}\n")
     if card.datasets:
@@ -54,7 +52,7 @@ def render_card(card: Card) -> str:
         parts.append(_bullets("What it cannot do", card.limits))
     if card.config or card.seed is not None:
         settings = {"seed": card.seed, **card.config}
-        parts.append(f"## Training\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}```\n")
+        parts.append(f"## Training\n\n```yaml\n{_yaml(settings)}```\n")
     return "\n".join(parts)
 
 
@@ -91,6 +89,13 @@ def read_card(folder: str | Path) -> Card:
         base_model=str(base) if base else None,
         tags=tuple(front.get("tags") or ()),
     )
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    """YAML whose innermost lists and mappings take a line each, so that a curve does not fill a page."""
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 def _bullets(title: str, lines: tuple[str, ...]) -> str:
