@@ -1,0 +1,170 @@
+"""The one pass: every sound of a task through the encoder once, whatever is judged afterwards."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from auricle.audio.decode import as_clip
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.data.batches import prefetch
+from auricle.errors import AuricleError, DataError
+from auricle.evaluate.store import Pieces, Store
+
+Waveform = npt.NDArray[np.float32]
+Cut = Callable[[Waveform], Sequence[Waveform]]  # a sound → its pieces, at least one
+
+WINDOW_S = 600.0  # of audio sorted by length together; more saves padding and holds more sound in memory
+_DECODERS = 2  # threads
+_NAMED = 5  # failed sounds spelled out in an error
+
+
+class EncodesMany(Protocol):
+    """What the pass needs of an encoder: see `auricle.infer.encoder.Encoder`."""
+
+    def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
+        """Waveforms → for each a result with ``.values`` (T, D), or an error."""
+        ...
+
+
+class Sound(NamedTuple):
+    """A sound of a task."""
+
+    id: str  # unique in the task, shown in reports
+    source: bytes | Path  # encoded audio, or where it lies
+
+
+class _Loaded(NamedTuple):
+    id: str
+    digest: str
+    pieces: list[Waveform] | AuricleError
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A task's sounds, embedded, in the order they were given."""
+
+    pieces: list[Pieces]  # one for each sound
+    digests: list[str]  # SHA-256 of each sound's bytes
+    encoded: int  # sounds that went through the encoder
+    reused: int  # sounds whose embedding was there
+
+    def pooled(self) -> tuple[Tensor, Tensor]:
+        """Rows of all pieces (n, D) float32 and the number of the sound that each belongs to (n,) int64."""
+        owners = torch.arange(len(self.pieces)).repeat_interleave(torch.tensor([len(p.lengths) for p in self.pieces]))
+        return torch.cat([piece.pooled for piece in self.pieces]), owners
+
+
+def whole(waveform: Waveform) -> Sequence[Waveform]:
+    """The cut of tasks without crops: one piece."""
+    return [waveform]
+
+
+def embed_sounds(
+    encoder: EncodesMany,
+    sounds: Sequence[Sound],
+    store: Store,
+    *,
+    cut: Cut = whole,
+    limits: Limits = DEFAULT_LIMITS,
+    on_sound: Callable[[int], None] = lambda count: None,
+) -> Embedded:
+    """Embed what the store does not hold yet; every window is written before the next, so a kill costs one window.
+
+    Args:
+        encoder: see `EncodesMany`.
+        sounds: of the task, in order.
+        store: for this encoder and this cut.
+        cut: pieces of a sound; part of the store's transform.
+        limits: of every sound.
+        on_sound: called with the number of sounds finished since the last call.
+
+    Raises:
+        DataError: there are no sounds, or some could not be embedded; the message names them. What succeeded is kept.
+    """
+    if not sounds:
+        raise DataError("no sounds to embed; the task's folder is empty or holds another layout")
+    digests = [_digest(sound) for sound in sounds]
+    wanted = {digest: sound for digest, sound in zip(digests, sounds, strict=True) if digest not in store}
+    on_sound(len(sounds) - len(wanted))
+    failed: dict[str, AuricleError] = {}
+
+    def load(item: tuple[str, Sound]) -> _Loaded:
+        digest, sound = item
+        try:
+            pieces = list(cut(as_clip(sound.source, limits=limits).waveform))
+        except AuricleError as error:
+            return _Loaded(sound.id, digest, error)
+        return _Loaded(sound.id, digest, pieces or DataError("the crop rule leaves nothing of it"))
+
+    for window in _windows(prefetch(load, wanted.items(), depth=4 * _DECODERS, workers=_DECODERS)):
+        failed |= _embed_window(encoder, window, store)
+        store.flush()
+        on_sound(len(window))
+    if failed:
+        named = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_NAMED])
+        raise DataError(
+            f"{len(failed)} of {len(sounds)} sounds could not be embedded: {named}"
+            f"{' …' if len(failed) > _NAMED else ''}. Repair or remove them; the others are kept and not encoded again"
+        )
+    return Embedded([store.get(digest) for digest in digests], digests, len(wanted), len(sounds) - len(wanted))
+
+
+def _digest(sound: Sound) -> str:
+    if isinstance(sound.source, bytes):
+        return sha256(sound.source).hexdigest()
+    try:
+        with sound.source.open("rb") as file:
+            total = sha256()
+            while block := file.read(1 << 20):
+                total.update(block)
+    except OSError as error:
+        raise DataError(f"{sound.id}: cannot be read ({error.strerror}); check the path") from error
+    return total.hexdigest()
+
+
+def _windows(loaded: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
+    """Loaded sounds in groups of about `WINDOW_S` of audio."""
+    window: list[_Loaded] = []
+    seconds = 0.0
+    for sound in loaded:
+        window.append(sound)
+        seconds += sum(map(len, sound.pieces)) / SAMPLE_RATE if isinstance(sound.pieces, list) else 0.0
+        if seconds >= WINDOW_S:
+            yield window
+            window, seconds = [], 0.0
+    if window:
+        yield window
+
+
+def _embed_window(encoder: EncodesMany, window: Sequence[_Loaded], store: Store) -> dict[str, AuricleError]:
+    """Encode the pieces of a window from short to long and add them to the store; returns what failed."""
+    failed = {sound.id: sound.pieces for sound in window if isinstance(sound.pieces, AuricleError)}
+    flat = [
+        (sound, number, len(sound.pieces), piece)
+        for sound in window
+        if isinstance(sound.pieces, list)
+        for number, piece in enumerate(sound.pieces)
+    ]
+    flat.sort(key=lambda item: len(item[3]))
+    found: dict[str, list[Tensor | None]] = {}
+    results = encoder.embed_many([piece for *_, piece in flat], frames=True)
+    for (sound, number, count, piece), result in zip(flat, results, strict=True):
+        if isinstance(result, AuricleError):
+            failed[sound.id] = result
+        elif not len(result.values) or not torch.isfinite(result.values).all():
+            failed[sound.id] = DataError(f"the encoder gave no finite frames for {len(piece) / SAMPLE_RATE:g} s of it")
+        else:
+            found.setdefault(sound.digest, [None] * count)[number] = result.values
+    for digest, frames in found.items():
+        whole_sound = [frame for frame in frames if frame is not None]
+        if len(whole_sound) == len(frames):
+            store.add(digest, whole_sound)
+    return failed
