@@ -2,7 +2,7 @@ import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from auricle.errors import ClipTooShort, DataError
 from auricle.evaluate import embeddings
-from auricle.evaluate.embeddings import Sound, embed_sounds
+from auricle.evaluate.embeddings import embed_sounds
 from auricle.evaluate.store import Store
+
+
+class Sound(NamedTuple):
+    id: str
+    held: bytes | Path
+
+    def source(self) -> bytes | Path:
+        return self.held
 
 
 class Counting:

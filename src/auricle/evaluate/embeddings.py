@@ -34,11 +34,17 @@ class EncodesMany(Protocol):
         ...
 
 
-class Sound(NamedTuple):
-    """A sound of a task."""
+class Sound(Protocol):
+    """A sound of a task, such as `auricle.evaluate.examples.Example`."""
 
-    id: str  # unique in the task, shown in reports
-    source: bytes | Path  # encoded audio, or where it lies
+    @property
+    def id(self) -> str:
+        """Unique in the task, shown in errors."""
+        ...
+
+    def source(self) -> bytes | Path:
+        """Encoded audio, or where it lies; asked for when it is needed."""
+        ...
 
 
 class _Loaded(NamedTuple):
@@ -99,7 +105,7 @@ def embed_sounds(
     def load(item: tuple[str, Sound]) -> _Loaded:
         digest, sound = item
         try:
-            pieces = list(cut(as_clip(sound.source, limits=limits).waveform))
+            pieces = list(cut(as_clip(sound.source(), limits=limits).waveform))
         except AuricleError as error:
             return _Loaded(sound.id, digest, error)
         return _Loaded(sound.id, digest, pieces or DataError("the crop rule leaves nothing of it"))
@@ -118,10 +124,11 @@ def embed_sounds(
 
 
 def _digest(sound: Sound) -> str:
-    if isinstance(sound.source, bytes):
-        return sha256(sound.source).hexdigest()
+    source = sound.source()
+    if isinstance(source, bytes):
+        return sha256(source).hexdigest()
     try:
-        with sound.source.open("rb") as file:
+        with source.open("rb") as file:
             total = sha256()
             while block := file.read(1 << 20):
                 total.update(block)
