@@ -10,6 +10,7 @@ from auricle.errors import AudioError, ClipTooShort, ConfigError
 from auricle.infer import encoder as room
 from auricle.infer.encoder import Embedding, Encoder, load_encoder
 from auricle.models.dasheng import Dasheng, DashengConfig, num_tokens
+from auricle.models.frame_model import DashengFrames
 
 from .conftest import FOLDER
 
@@ -124,3 +125,37 @@ def test_a_language_models_encoder_can_be_loaded(wavs: list[Path]) -> None:
     one, other = exact.embed(wavs[:3]), coarse.embed(wavs[:3])
     assert one.dtype == other.dtype == torch.float32
     assert torch.cosine_similarity(one, other).min() > 0.999
+
+
+def test_the_fingerprint_follows_weights_and_settings(encoder: Encoder) -> None:
+    torch.manual_seed(0)
+    config = DashengConfig(embed_dim=64, depth=2, num_heads=2)
+    same = Encoder(Dasheng(config).eval(), name="another name")
+    assert same.fingerprint == encoder.fingerprint and len(same.fingerprint) == 64
+    assert Encoder(same.model, layer=0).fingerprint != encoder.fingerprint
+    with torch.no_grad():
+        same.model.norm.bias[3] += 1e-3
+    assert same.fingerprint == encoder.fingerprint  # computed once, so an encoder must not change
+    assert Encoder(same.model).fingerprint != encoder.fingerprint
+
+
+def test_receipts_of_other_encoders_state_their_own_frames() -> None:
+    wave = noise(16_160)
+    (result,) = load_encoder("random:wav2vec2-tiny").embed_many([wave], frames=True)
+    assert len(result.values) == result.receipt.audio_tokens == 50
+    assert (result.receipt.read[0].start_s, result.receipt.read[0].stop_s) == (0.0, 1.0)
+    assert [(span.start_s, span.stop_s) for span in result.receipt.dropped] == [(1.0, 1.01)]
+    (short,) = load_encoder("log-mel").embed_many([wave[:100]])
+    assert short.receipt.padded_s == round(157 / 16_000, 4) and short.receipt.dropped == ()
+    assert short.receipt.read[0].stop_s == round(100 / 16_000, 4)
+
+
+def test_the_rate_of_an_encoder_is_checked(encoder: Encoder) -> None:
+    other = DashengFrames(encoder.model)
+    other.sampling_rate = 44_100
+    with pytest.raises(ConfigError, match="44100 Hz"):
+        Encoder(other)
+    with pytest.raises(ConfigError, match="chosen its layers already"):
+        Encoder(DashengFrames(encoder.model), layer=1)
+    with pytest.raises(ClipTooShort, match="256 samples; one frame needs 257"):
+        load_encoder("log-mel")(noise(256))

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from auricle import __version__
-from auricle.cli import build, doctor, embed, judge, listen, train
+from auricle.cli import bench, build, doctor, embed, judge, listen, train
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
 FAILED, USAGE = 1, 2  # exit codes; see the epilog
@@ -59,6 +59,7 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(build.data, name="data")
+app.add_typer(bench.bench, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -47,7 +47,8 @@ class Source:
     sha256: str | None = None  # of the weights, where already known
 
 
-# Parameter counts: computed from the released shapes. No published hash is pinned: none could be confirmed.
+# Parameter counts: computed from the released shapes, of the encoder alone for encoders. No published hash is pinned:
+# none could be confirmed.
 ENTRIES = (
     Entry(
         name="auricle-tiny",
@@ -89,6 +90,64 @@ ENTRIES = (
         summary="Dasheng 0.6B with a Qwen2.5-7B decoder",
         parameters=8_281_739_904,
         repo="mispeech/midashenglm-7b",
+    ),
+    Entry(
+        name="whisper-base",
+        kind="encoder",
+        summary="Whisper's encoder, 512 wide, 6 blocks, 50 Hz",
+        parameters=20_590_592,
+        repo="openai/whisper-base",
+    ),
+    Entry(
+        name="whisper-small",
+        kind="encoder",
+        summary="Whisper's encoder, 768 wide, 12 blocks, 50 Hz",
+        parameters=88_154_112,
+        repo="openai/whisper-small",
+    ),
+    Entry(
+        name="whisper-large-v3",
+        kind="encoder",
+        summary="Whisper's encoder, 1280 wide, 32 blocks, 50 Hz",
+        parameters=636_968_960,
+        repo="openai/whisper-large-v3",
+    ),
+    Entry(
+        name="wav2vec2-base",
+        kind="encoder",
+        summary="wav2vec 2.0, 768 wide, 12 blocks, 50 Hz",
+        parameters=94_370_944,
+        repo="facebook/wav2vec2-base",
+    ),
+    Entry(
+        name="hubert-base",
+        kind="encoder",
+        summary="HuBERT, 768 wide, 12 blocks, 50 Hz",
+        parameters=94_370_944,
+        repo="facebook/hubert-base-ls960",
+    ),
+    Entry(
+        name="wavlm-base-plus",
+        kind="encoder",
+        summary="WavLM, 768 wide, 12 blocks, 50 Hz",
+        parameters=94_381_168,
+        license="cc-by-sa-3.0",
+        repo="microsoft/wavlm-base-plus",
+    ),
+    Entry(
+        name="data2vec-audio-base",
+        kind="encoder",
+        summary="data2vec-audio, 768 wide, 12 blocks, 50 Hz",
+        parameters=93_163_520,
+        repo="facebook/data2vec-audio-base",
+    ),
+    Entry(
+        name="ast-audioset",
+        kind="encoder",
+        summary="Audio Spectrogram Transformer, 768 wide, 12 blocks, 10 Hz",
+        parameters=86_187_264,
+        license="bsd-3-clause",
+        repo="MIT/ast-finetuned-audioset-10-10-0.4593",
     ),
 )
 
@@ -234,7 +293,8 @@ def _check_complete(path: Path, where: str) -> None:
         )
     if not any(path.glob("*.safetensors")):
         raise WeightsError(
-            f"{where}: the snapshot {path} has no .safetensors weights; only these are read from the hub"
+            f"{where}: the snapshot {path} has no .safetensors weights; only these are read from the hub. Where its "
+            "owner offers pytorch_model.bin alone, download it and the .json files into a folder and name that"
         )
 
 

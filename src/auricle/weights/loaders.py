@@ -126,6 +126,15 @@ def load_midashenglm(
     )
 
 
+def place_of(dtype: str, device: str) -> tuple[torch.dtype, torch.device]:
+    """What the names of a data type and a device stand for.
+
+    Raises:
+        ConfigError: an unknown data type, or a device that cannot be used.
+    """
+    return _dtype(dtype), _device(device)
+
+
 def identity_of(source: Source, adapter: str | Path | None = None) -> dict[str, str | None]:
     """What a result must say about its model: name, path, revision, sha256 of the weights and of an adapter."""
     identity = {

@@ -1,0 +1,232 @@
+"""The verbs of the encoder benchmark: bench run, tasks, report, compare, leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson, Device
+from auricle.cli.output import print_json, print_line
+from auricle.errors import AuricleError, ConfigError
+
+if TYPE_CHECKING:
+    from auricle.evaluate.results import Result
+    from auricle.evaluate.task import Task
+
+FAILED = 1
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="Measure encoders as X-ARES and HEAR do.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Result files, or folders of them.")]
+
+
+@bench.command()
+def run(
+    encoder: Annotated[list[str], typer.Option("--encoder", "-e", help="Encoder; repeat for several.")],
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and where its data lies.")
+    ],
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")
+    ] = Path("data"),
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="strict, compat (the published rules with their faults) or both.")
+    ] = "strict",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path("bench"),
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store]."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the .py file that --encoder gives, with all it may do here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure encoders on tasks; every sound is encoded once and kept, so a run that was stopped goes on.
+
+    Example: auricle bench run -e auricle-tiny-encoder -e log-mel -t esc10=data/esc10 -o bench
+    """
+    from auricle.evaluate.results import write_result
+
+    chosen = [_task_and_folder(text, data) for text in task]
+    protocols = _protocols(protocol)
+    failed = 0
+    for name in encoder:
+        ears = _open(name, device=device, dtype=dtype, trust_code=trust_code)
+        for declared, folder in chosen:
+            for rule in protocols:
+                try:
+                    result = _measure(ears, declared, folder, rule, store or output / "store", seed)
+                except ConfigError:
+                    raise
+                except AuricleError as error:
+                    failed += 1
+                    print_line(f"auricle: {name} on {declared.name}: {error}", err=True)
+                    if as_json:
+                        print_json({"encoder": name, "task": declared.name, "protocol": rule, "error": str(error)})
+                    continue
+                path = write_result(output, result)
+                _show(result, path, as_json=as_json)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@bench.command()
+def tasks(
+    suite: Annotated[str | None, typer.Option("--suite", help="xares, hear, challenge, private or auricle.")] = None,
+    data: Annotated[Path, typer.Option("--data", help="Folder with a folder of data for each task.")] = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks, and which of them have data.
+
+    Example: auricle bench tasks --suite xares --data data
+    """
+    from auricle.evaluate.task import tasks as declared
+
+    for each in declared(suite):
+        has_data = (data / each.name).exists()
+        if as_json:
+            print_json({**_plain(asdict(each)), "data": str(data / each.name) if has_data else None})
+            continue
+        splits = f"{len(each.folds)} folds" if each.folds else "/".join(each.splits)
+        print_line(
+            f"{each.name:28} {each.suite:9} {each.domain:7} {each.kind:10} {each.metric:15} "
+            f"{each.num_classes or '-':>5} classes  {splits:40.40} {'on disk' if has_data else ''}".rstrip()
+        )
+
+
+@bench.command()
+def report(
+    results: Results,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path("report"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a page with tables and figures, and the figures as PNG.
+
+    Example: auricle bench report bench -o report
+    """
+    from auricle.evaluate.report import write_report
+    from auricle.evaluate.results import read_results
+
+    for path in write_report(read_results(results), output):
+        print_json({"file": str(path)}) if as_json else print_line(str(path))
+
+
+@bench.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Results of one encoder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Results of another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Test on the same items which of two encoders is better.
+
+    Example: auricle bench compare bench-a bench-b
+    """
+    from auricle.evaluate.compare import compare as paired
+    from auricle.evaluate.results import read_results
+
+    found = paired(read_results(first), read_results(second))
+    if as_json:
+        print_json(_plain(asdict(found)))
+        return
+    print_line(f"{found.first} against {found.second}; p after Holm's correction")
+    for test in found.tests:
+        gap = test.difference
+        print_line(
+            f"{test.task:28} {test.protocol:6} {test.judge:4} {test.first:7.3f} {test.second:7.3f}  "
+            f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]  p {test.p_holm:.3g}"
+        )
+    for left in found.left_out:
+        print_line(f"not compared: {left.task} {left.protocol} {left.judge or ''}: {left.reason}")
+
+
+@bench.command()
+def leaderboard(
+    results: Annotated[list[Path] | None, typer.Argument(metavar="RESULTS...", help="Own results to place.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Place own results among the published scores of X-ARES.
+
+    Example: auricle bench leaderboard bench
+    """
+    from auricle.evaluate.leaderboard import leaderboard as standings
+    from auricle.evaluate.results import read_results
+
+    for each in standings(read_results(results) if results else ()):
+        if as_json:
+            print_json({**_plain(asdict(each)), "remarks": list(each.remarks)})
+            continue
+        value = each.headline.value
+        shown = "      -" if value is None else f"{value:7.3f}"
+        print_line(f"{each.judge:5}{shown}  {each.system:44} {each.protocol:13} {'; '.join(each.remarks)}")
+
+
+def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:
+    from auricle.evaluate.task import load_task
+
+    name, _, folder = text.partition("=")
+    return load_task(name), Path(folder) if folder else data / name
+
+
+def _protocols(text: str) -> list[Any]:
+    known = {"strict": ["strict"], "compat": ["compat"], "both": ["compat", "strict"]}
+    if text not in known:
+        raise typer.BadParameter(f"expected strict, compat or both, got {text!r}", param_hint="--protocol")
+    return known[text]
+
+
+def _open(name: str, *, device: str, dtype: str, trust_code: bool) -> Any:
+    import auricle
+
+    return auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
+
+
+def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, seed: int) -> Result:
+    from auricle.evaluate.benchmark import run_task
+
+    with _bar(f"{ears.name} on {task.name}") as (start, advance):
+        return run_task(ears, task, folder, protocol=protocol, store=store, seed=seed, on_start=start, on_sound=advance)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """A bar on a terminal's standard error: functions that take the total, and how many more are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        row = progress.add_task(what, total=None)
+        yield (lambda total: progress.update(row, total=total)), (lambda count: progress.advance(row, count))
+
+
+def _show(result: Result, path: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(path), **_plain(asdict(result))})
+        return
+    for judge, score in result.scores.items():
+        interval = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
+        cost = f"{result.cost.encode_s + result.cost.heads_s:.1f} s, {result.cost.reused} of {result.data.sounds} kept"
+        print_line(
+            f"{result.encoder.name:28} {result.task.name:24} {result.protocol:6} {judge:4} "
+            f"{result.task.metric if judge != 'knn' else 'accuracy'} {score.value:.3f}{interval}  ({cost})"
+        )
+    for one, split, other, elsewhere in result.leaks.exact:
+        print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: mappings and sequences of plain values."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

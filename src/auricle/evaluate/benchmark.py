@@ -1,0 +1,239 @@
+"""One encoder on one task: find the sounds, embed them once, judge, and say what was done."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from auricle import __version__
+from auricle.errors import ConfigError
+from auricle.evaluate import examples as finding
+from auricle.evaluate.embeddings import Embedded, EncodesMany, embed_sounds
+from auricle.evaluate.events import frame_targets
+from auricle.evaluate.judges import Judged, Table, judge_knn, judge_linear
+from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
+from auricle.evaluate.store import Store
+from auricle.evaluate.task import Task
+
+SEED = 42  # X-ARES `TaskConfig`
+JUDGED = ("clip", "frame", "regression")  # kinds of tasks that heads on embeddings can judge
+NEAR = 0.999  # cosine from which sounds of different splits are reported as near-duplicates
+_NAMED_LEAKS = 200  # in a result
+
+
+class BenchedEncoder(EncodesMany, Protocol):
+    """What a benchmark needs of an encoder: see `auricle.infer.encoder.Encoder`."""
+
+    name: str
+    output_dim: int
+    hop_size_in_ms: float
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights and settings."""
+        ...
+
+
+def run_task(
+    encoder: BenchedEncoder,
+    task: Task,
+    folder: str | Path,
+    *,
+    protocol: finding.Protocol,
+    store: str | Path,
+    seed: int = SEED,
+    on_start: Callable[[int], None] = lambda sounds: None,
+    on_sound: Callable[[int], None] = lambda count: None,
+) -> Result:
+    """Measure an encoder on a task.
+
+    Args:
+        encoder: see `BenchedEncoder`.
+        task: see `auricle.evaluate.task.load_task`.
+        folder: of the task's data; see `auricle.evaluate.examples.load_examples`.
+        protocol: ``compat`` or ``strict``; see `auricle.evaluate.judges`.
+        store: folder of embeddings, shared by all encoders, tasks and runs.
+        seed: of heads and of what is kept back for validation.
+        on_start: called with the number of sounds.
+        on_sound: called with the number of sounds embedded since the last call.
+
+    Raises:
+        ConfigError: a kind of task that heads on embeddings cannot judge.
+        DataError: no usable data, or sounds that could not be embedded; they are named.
+    """
+    if task.kind not in JUDGED:
+        raise ConfigError(f"task {task.name!r} is {task.kind}; this run judges {', '.join(JUDGED)} tasks")
+    examples = finding.load_examples(task, folder)
+    examples.check()
+    listed = list(examples)
+    on_start(len(listed))
+    is_frame = task.kind == "frame"
+    place = Store(store, encoder.fingerprint, _transform(task, protocol), frames=is_frame)
+    began = time.monotonic()
+    embedded = embed_sounds(
+        encoder, listed, place, cut=lambda wave: finding.cut(wave, task.crop_s, protocol), on_sound=on_sound
+    )
+    encoded = time.monotonic()
+    table = _table(examples, listed, embedded, encoder.hop_size_in_ms)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # heads are tiny: two threads only wait for each other
+    try:
+        judged = {"mlp": judge_linear(table, protocol, seed=seed)}
+        if task.knn and task.kind == "clip" and not task.is_multilabel:
+            judged["knn"] = judge_knn(table, protocol)
+    finally:
+        torch.set_num_threads(threads)
+    cost = Cost(
+        encode_s=round(encoded - began, 3),
+        audio_s=round(_seconds(embedded, encoder) if embedded.encoded else 0.0, 3),
+        encoded=embedded.encoded,
+        reused=embedded.reused,
+        heads_s=round(time.monotonic() - encoded, 3),
+        peak_rss_mb=round(_peak_rss_mb(), 1),
+        threads=threads,
+    )
+    return _result(encoder, examples, listed, embedded, judged, protocol, seed, cost)
+
+
+def _transform(task: Task, protocol: finding.Protocol) -> str:
+    """What happens to a sound before the encoder; tasks without crops share it in both protocols."""
+    crop = "whole" if task.crop_s is None else f"{protocol} crops of {task.crop_s:g} s"
+    return f"16 kHz mono, {crop}, mean of frames"
+
+
+def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedded: Embedded, hop_ms: float) -> Table:
+    task = examples.task
+    classes: Sequence[str] = () if task.kind == "regression" else finding.class_names(examples)
+    features, owners = embedded.pooled()
+    shared: dict[str, Any] = {
+        "task": task,
+        "ids": [example.id for example in listed],
+        "splits": [example.split for example in listed],
+        "classes": classes,
+        "owners": owners,
+        "hop_ms": hop_ms,
+    }
+    if task.kind == "regression":
+        labels = torch.tensor([[float(value) for value in task.label.values(e.label)] for e in listed])
+        return Table(labels=labels, features=features, **shared)
+    numbers = [finding.class_numbers(task, classes, example) for example in listed]
+    if task.kind == "frame":
+        targets = [
+            frame_targets(
+                [event._replace(label=str(event.label)) for event in task.label.events(example.label)],
+                list(classes),
+                hop_ms=hop_ms,
+                duration_s=task.frames_s,
+            )
+            for example in listed
+        ]
+        frames = [frame.float() for piece in embedded.pieces for frame in piece.frames or ()]
+        lengths = torch.tensor([len(frame) for frame in frames])
+        labels = _multi_hot(numbers, len(classes))
+        return Table(labels=labels, features=torch.cat(frames), lengths=lengths, targets=targets, **shared)
+    if task.is_multilabel:
+        return Table(labels=_multi_hot(numbers, len(classes)), features=features, **shared)
+    return Table(labels=torch.tensor([own[0] for own in numbers]), features=features, **shared)
+
+
+def _multi_hot(numbers: Sequence[Sequence[int]], classes: int) -> Tensor:
+    labels = torch.zeros(len(numbers), classes)
+    for row, own in enumerate(numbers):
+        labels[row, [number for number in own if number >= 0]] = 1.0
+    return labels
+
+
+def _result(
+    encoder: BenchedEncoder,
+    examples: finding.Examples,
+    listed: Sequence[finding.Example],
+    embedded: Embedded,
+    judged: dict[str, Judged],
+    protocol: finding.Protocol,
+    seed: int,
+    cost: Cost,
+) -> Result:
+    task = examples.task
+    return Result(
+        task=TaskFacts(
+            name=task.name,
+            title=task.title,
+            suite=task.suite,
+            domain=task.domain,
+            kind=task.kind,
+            metric=task.metric,
+            higher_is_better=task.metric != "MSE",
+            weight=task.weight,
+        ),
+        encoder=EncoderFacts(
+            name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            output_dim=encoder.output_dim,
+            hop_ms=encoder.hop_size_in_ms,
+            parameters=getattr(encoder, "num_parameters", None),
+            random="random:" in encoder.name,
+        ),
+        protocol=protocol,
+        seed=seed,
+        data=DataFacts(
+            manifest=_manifest(listed, embedded),
+            sounds=len(listed),
+            pieces=sum(len(piece.lengths) for piece in embedded.pieces),
+            seconds=round(_seconds(embedded, encoder), 3),
+            splits={name: len(found) for name, found in examples.by_split.items()},
+        ),
+        scores={name: each.score for name, each in judged.items()},
+        items={name: each.items for name, each in judged.items()},
+        leaks=_leaks(listed, embedded),
+        cost=cost,
+        version=__version__,
+    )
+
+
+def _manifest(listed: Sequence[finding.Example], embedded: Embedded) -> str:
+    """Hash over the sounds, their splits and labels."""
+    lines = [
+        json.dumps([example.id, example.split, digest, dict(example.label)], sort_keys=True, default=str)
+        for example, digest in zip(listed, embedded.digests, strict=True)
+    ]
+    return sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _leaks(listed: Sequence[finding.Example], embedded: Embedded) -> Leaks:
+    """Sounds of different splits with the same bytes, or nearly the same embedding."""
+    by_digest: dict[str, list[finding.Example]] = {}
+    for example, digest in zip(listed, embedded.digests, strict=True):
+        by_digest.setdefault(digest, []).append(example)
+    exact = [
+        (one.id, one.split, other.id, other.split)
+        for group in by_digest.values()
+        for one, other in pairwise(group)
+        if one.split != other.split
+    ]
+    splits = {example.id: example.split for example in listed}
+    means = torch.stack([piece.pooled.mean(0) for piece in embedded.pieces])
+    # Around their mean, since embeddings of one encoder share a large common part.
+    pairs = finding.near_duplicates(
+        list(splits), list(splits.values()), (means - means.mean(0)).numpy(), threshold=NEAR
+    )
+    known = {(one, other) for one, _, other, _ in exact}
+    near = [(a, splits[a], b, splits[b], round(cosine, 6)) for a, b, cosine in pairs if (a, b) not in known]
+    return Leaks(exact=tuple(exact[:_NAMED_LEAKS]), near=tuple(near[:_NAMED_LEAKS]))
+
+
+def _seconds(embedded: Embedded, encoder: BenchedEncoder) -> float:
+    frames = sum(int(piece.lengths.sum()) for piece in embedded.pieces)
+    return frames * encoder.hop_size_in_ms / 1000.0
+
+
+def _peak_rss_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

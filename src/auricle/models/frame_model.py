@@ -1,0 +1,104 @@
+"""The one face of everything that turns a sound into frames, and its content hash."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.errors import ConfigError
+from auricle.models.dasheng import HOP_MS, MIN_SAMPLES, Dasheng
+
+
+class Identity(NamedTuple):
+    """All that decides which frames a sound gets."""
+
+    settings: dict[str, Any]  # JSON-able
+    tensors: Mapping[str, Tensor]
+
+
+class FrameModel(Protocol):
+    """What an encoder must offer; `auricle.infer.encoder.Encoder` builds everything else upon it."""
+
+    sampling_rate: int  # Hz
+    output_dim: int  # width D of a frame
+    hop_size_in_ms: float  # from one frame to the next
+    min_samples: int  # shorter clips are padded with zeros to this length by the caller
+
+    def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip as if it were alone."""
+        ...
+
+    def identity(self) -> Identity:
+        """Settings and tensors."""
+        ...
+
+
+class DashengFrames:
+    """`Dasheng` as a `FrameModel`."""
+
+    sampling_rate = SAMPLE_RATE
+    hop_size_in_ms: float = HOP_MS
+    min_samples = MIN_SAMPLES
+
+    def __init__(self, model: Dasheng, layers: Sequence[int] = ()) -> None:
+        """Wrap a network in evaluation mode.
+
+        Args:
+            model: the network.
+            layers: blocks, 0 the first, whose outputs are averaged, not normalised; none: the last, normalised.
+
+        Raises:
+            ConfigError: the network has no such block.
+        """
+        self.model, self.layers = model, check_layers(layers, model.config.depth)
+        self.output_dim = model.config.embed_dim
+
+    def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """See `FrameModel`."""
+        device = next(self.model.parameters()).device
+        moved = [waveform.to(device, torch.float32) for waveform in waveforms]
+        states = self.model.encode_layers(moved, self.layers)
+        chosen = states[: len(self.layers)] or states
+        return [mean_of(clip) for clip in zip(*chosen, strict=True)]
+
+    def identity(self) -> Identity:
+        """See `FrameModel`."""
+        settings = {"kind": "dasheng", "config": dataclasses.asdict(self.model.config), "layers": list(self.layers)}
+        return Identity(settings, self.model.state_dict())
+
+
+def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Block numbers in ascending order.
+
+    Raises:
+        ConfigError: one is not there, or is named twice.
+    """
+    wrong = [layer for layer in layers if not 0 <= layer < depth]
+    if wrong:
+        raise ConfigError(f"layer is {wrong[0]}; this encoder has blocks 0 to {depth - 1}")
+    if len(set(layers)) < len(layers):
+        raise ConfigError(f"layers are {', '.join(map(str, layers))}; name each block once")
+    return tuple(sorted(layers))
+
+
+def mean_of(states: Sequence[Tensor]) -> Tensor:
+    """The mean of hidden states of one shape, float32."""
+    if len(states) == 1:
+        return states[0].float()
+    return torch.stack([state.float() for state in states]).mean(0)
+
+
+def content_hash(model: FrameModel) -> str:
+    """Hexadecimal SHA-256 over settings and tensors: equal exactly where equal frames come out, whatever the name."""
+    settings, tensors = model.identity()
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
