@@ -7,7 +7,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "soundfile", "soxr", "safetensors", "huggingface_hub"}
-HEAVY |= {"omegaconf", "av", "pyarrow", "sklearn", "tensorboard"}
+HEAVY |= {"omegaconf", "av", "pyarrow", "matplotlib", "tensorboard"}
 
 
 def loaded_after(code: str) -> set[str]:

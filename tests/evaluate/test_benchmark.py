@@ -104,6 +104,7 @@ def test_a_second_run_encodes_nothing_and_scores_the_same(folder: Path, tmp_path
     second = run_task(ears, task(), folder, protocol="strict", store=tmp_path / "store")
     run_task(ears, task(), folder, protocol="compat", store=tmp_path / "store")
     assert ears.heard == 0 and second.cost.reused == 80
+    assert second.cost.audio_s == 0 and first.cost.audio_s == first.data.seconds == pytest.approx(80 * 0.48)
     assert replace(second, cost=first.cost).to_json() == first.to_json()  # the same bytes, but for what it took
 
 

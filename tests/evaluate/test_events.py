@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
@@ -34,7 +34,8 @@ def event_lists(draw: st.DrawFn, classes: int = 3, most: int = 5) -> list[Event]
 # Frames
 
 
-@given(event_lists(), st.integers(5, 100))
+@settings(max_examples=25)
+@given(event_lists(), st.integers(15, 100))
 def test_a_frame_holds_what_is_heard_when_it_begins(events: list[Event], hop_ms: int) -> None:
     targets = frame_targets(events, 3, hop_ms=hop_ms, duration_s=4.0)
     assert len(targets) == -(-4000 // hop_ms)
@@ -80,6 +81,7 @@ def test_pad_or_trim() -> None:
 # Segment F1
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(["micro", "macro"]))
 def test_segment_f1_agrees_with_scikit_learn(seed: int, average: str) -> None:
     sklearn = pytest.importorskip("sklearn.metrics")

@@ -123,7 +123,7 @@ def test_the_stack_is_torch_head_by_head(loss: str, is_framed: bool) -> None:
 # Independence
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.permutations([0, 1, 2]), st.integers(1, 3), st.integers(2, 40), st.integers(0, 100))
 def test_a_fold_is_the_same_in_any_company(order: list[int], count: int, batch: int, seed: int) -> None:
     examples, every = clips(), folds()
@@ -135,7 +135,7 @@ def test_a_fold_is_the_same_in_any_company(order: list[int], count: int, batch: 
         assert torch.equal(together.scores[:, place], alone.scores[:, 0])
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.lists(st.sampled_from([1e-1, 1e-2, 1e-3, 1e-4]), min_size=1, max_size=4, unique=True))
 def test_a_rate_is_the_same_in_any_company(rates: list[float]) -> None:
     together = train(clips(), folds(), rates=tuple(rates))
@@ -144,7 +144,7 @@ def test_a_rate_is_the_same_in_any_company(rates: list[float]) -> None:
         assert apart(together.final, alone.final, ((slice(None), place), (slice(None), 0))) < 1e-5
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 100))
 def test_frames_are_the_same_in_any_company(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -211,7 +211,7 @@ def test_the_earliest_of_the_best_epochs_is_kept() -> None:
 
 
 def test_the_best_rate_is_chosen_on_validation() -> None:
-    trained = train(clips(), folds(), rates=(1e-6, 3e-2), epochs=30)
+    trained = train(clips(240), folds(240), rates=(1e-6, 3e-2), epochs=6)
     assert trained.best_rates().tolist() == [1, 1, 1]
     assert trained.scores.amax(0)[:, 1].min() > 0.8
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,6 +22,7 @@ def drawn(seed: int, n: int = 30, classes: int = 4, levels: int = 5) -> tuple[Te
 SEEDS = st.integers(0, 10_000)
 
 
+@settings(max_examples=25)
 @given(SEEDS, st.sampled_from([2, 5, 1000]))
 def test_rankings_agree_with_scikit_learn(seed: int, levels: int) -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -36,6 +37,7 @@ def test_rankings_agree_with_scikit_learn(seed: int, levels: int) -> None:
     assert metrics.equal_error_rate(scores[:, 0], targets[:, 0]) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(max_examples=25)
 @given(SEEDS)
 def test_rankings_do_not_depend_on_scale_or_order(seed: int) -> None:
     scores, targets = drawn(seed)
@@ -46,6 +48,7 @@ def test_rankings_do_not_depend_on_scale_or_order(seed: int) -> None:
         assert metric(scores[order], targets[order]) == expected
 
 
+@settings(max_examples=25)
 @given(SEEDS)
 def test_the_area_is_the_share_of_pairs_in_order(seed: int) -> None:
     scores, targets = drawn(seed, n=12, classes=1)
@@ -74,14 +77,11 @@ def test_a_class_without_positives_counts_as_zero() -> None:
         metrics.equal_error_rate(scores[:, 0], targets[:, 0])
 
 
-@given(SEEDS)
-def test_equal_error_rate_is_the_same_from_the_other_side(seed: int) -> None:
-    scores, targets = drawn(seed, levels=1000)
-    one, other = scores[:, 0], targets[:, 0]
-    step = min(int(other.sum()), int((1 - other).sum()))
-    swapped = metrics.equal_error_rate(-one, 1 - other)
-    # Both sides see the corners of one curve; between two of them the closest may differ by a step.
-    assert metrics.equal_error_rate(one, other) == pytest.approx(swapped, abs=1 / step)
+def test_equal_error_rate_of_separated_scores() -> None:
+    scores, labels = torch.arange(10.0), (torch.arange(10) > 6).long()
+    assert metrics.equal_error_rate(scores, labels) == 0.0
+    assert metrics.equal_error_rate(-scores, labels) == 1.0
+    assert metrics.equal_error_rate(torch.zeros(10), labels) == 0.5  # one threshold, between all and nothing
 
 
 def test_accuracy_and_chroma() -> None:
@@ -116,6 +116,7 @@ def test_perfect_and_collapsed_retrieval() -> None:
         assert way.r1 == 0.0
 
 
+@settings(max_examples=25)
 @given(SEEDS)
 def test_retrieval_knows_owners_in_any_order(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -147,6 +147,9 @@ def compare(
             f"{test.task:28} {test.protocol:6} {test.judge:4} {test.first:7.3f} {test.second:7.3f}  "
             f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]  p {test.p_holm:.3g}"
         )
+    for each in found.overall:
+        spread = "" if each.items is None else f"  [{each.items.low:+.3f}, {each.items.high:+.3f}]"
+        print_line(f"{'weighted average':28} {each.protocol:6} {each.judge:4} {each.scores:+23.3f}{spread}")
     for left in found.left_out:
         print_line(f"not compared: {left.task} {left.protocol} {left.judge or ''}: {left.reason}")
 

@@ -4,7 +4,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from auricle.evaluate.embeddings import Embedded, EncodesMany, embed_sounds
 from auricle.evaluate.events import frame_targets
 from auricle.evaluate.judges import Judged, Table, judge_knn, judge_linear
 from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
-from auricle.evaluate.store import Store
+from auricle.evaluate.store import Pieces, Store
 from auricle.evaluate.task import Task
 
 SEED = 42  # X-ARES `TaskConfig`
@@ -91,9 +91,10 @@ def run_task(
             judged["knn"] = judge_knn(table, protocol)
     finally:
         torch.set_num_threads(threads)
+    by_digest = dict(zip(embedded.digests, embedded.pieces, strict=True))
     cost = Cost(
         encode_s=round(encoded - began, 3),
-        audio_s=round(_seconds(embedded, encoder) if embedded.encoded else 0.0, 3),
+        audio_s=round(_seconds((piece for digest, piece in by_digest.items() if digest in embedded.fresh), encoder), 3),
         encoded=embedded.encoded,
         reused=embedded.reused,
         heads_s=round(time.monotonic() - encoded, 3),
@@ -187,7 +188,7 @@ def _result(
             manifest=_manifest(listed, embedded),
             sounds=len(listed),
             pieces=sum(len(piece.lengths) for piece in embedded.pieces),
-            seconds=round(_seconds(embedded, encoder), 3),
+            seconds=round(_seconds(embedded.pieces, encoder), 3),
             splits={name: len(found) for name, found in examples.by_split.items()},
         ),
         scores={name: each.score for name, each in judged.items()},
@@ -229,9 +230,8 @@ def _leaks(listed: Sequence[finding.Example], embedded: Embedded) -> Leaks:
     return Leaks(exact=tuple(exact[:_NAMED_LEAKS]), near=tuple(near[:_NAMED_LEAKS]))
 
 
-def _seconds(embedded: Embedded, encoder: BenchedEncoder) -> float:
-    frames = sum(int(piece.lengths.sum()) for piece in embedded.pieces)
-    return frames * encoder.hop_size_in_ms / 1000.0
+def _seconds(pieces: Iterable[Pieces], encoder: BenchedEncoder) -> float:
+    return sum(int(each.lengths.sum()) for each in pieces) * encoder.hop_size_in_ms / 1000.0
 
 
 def _peak_rss_mb() -> float:

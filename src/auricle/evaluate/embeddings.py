@@ -59,8 +59,17 @@ class Embedded:
 
     pieces: list[Pieces]  # one for each sound
     digests: list[str]  # SHA-256 of each sound's bytes
-    encoded: int  # sounds that went through the encoder
-    reused: int  # sounds whose embedding was there
+    fresh: frozenset[str]  # digests of the sounds that went through the encoder now
+
+    @property
+    def encoded(self) -> int:
+        """Sounds that went through the encoder."""
+        return len(self.fresh)
+
+    @property
+    def reused(self) -> int:
+        """Sounds whose embedding was there, or that are the same as another one."""
+        return len(self.pieces) - len(self.fresh)
 
     def pooled(self) -> tuple[Tensor, Tensor]:
         """Rows of all pieces (n, D) float32 and the number of the sound that each belongs to (n,) int64."""
@@ -120,7 +129,7 @@ def embed_sounds(
             f"{len(failed)} of {len(sounds)} sounds could not be embedded: {named}"
             f"{' …' if len(failed) > _NAMED else ''}. Repair or remove them; the others are kept and not encoded again"
         )
-    return Embedded([store.get(digest) for digest in digests], digests, len(wanted), len(sounds) - len(wanted))
+    return Embedded([store.get(digest) for digest in digests], digests, frozenset(wanted))
 
 
 def _digest(sound: Sound) -> str:
