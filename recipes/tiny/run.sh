@@ -30,7 +30,7 @@ pack() { # pack SET NAME ARGUMENTS...: one set of shards, unless it is there
 
 mkdir -p "$work"
 
-say "1/10 synthetic voices, tunes and sounds"
+say "1/11 synthetic voices, tunes and sounds"
 if [[ ! -e $work/material/manifest.jsonl ]]; then
     "$python" "$recipe/material.py" "$work/material" --scale "$scale" --seed 0
 fi
@@ -38,7 +38,7 @@ if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the ca
     "$python" "$recipe/material.py" "$work/material-test" --scale "$("$python" -c "print($scale / 10)")" --seed 1
 fi
 
-say "2/10 shards: what the models learn from, and what they never hear"
+say "2/11 shards: what the models learn from, and what they never hear"
 pack train esc10 "$data/esc10" --layout esc50 --only 1,2,3
 pack train fsdd "$data/fsdd" --layout fsdd --only george,jackson,lucas,nicolas
 pack train speechocean762 "$data/speechocean762" --layout speechocean762 --only train
@@ -48,38 +48,42 @@ pack test fsdd "$data/fsdd" --layout fsdd --only theo
 pack test speechocean762 "$data/speechocean762" --layout speechocean762 --only test
 pack test material "$work/material-test/manifest.jsonl" --only kind=music
 
-say "3/10 tokenizer"
+say "3/11 tokenizer"
 if [[ ! -e $work/tokenizer.json ]]; then
     "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-1024}"
 fi
 
-say "4/10 encoder: masked autoencoder"
+say "4/11 encoder: masked autoencoder"
 auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$work/shards/train]" "${changes[@]}"
 
-say "5/10 warm-up: captions, transcripts and answers"
+say "5/11 warm-up: captions, transcripts and answers"
 auricle train "$recipe/warmup.yaml" --out "$work/warmup" "data=[$work/shards/train]" \
     "caption.encoder=$work/encoder/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "6/10 listener: the same with letters and facts beside"
+say "6/11 listener: the same with letters and facts beside"
 auricle train "$recipe/listener.yaml" --out "$work/listener" "data=[$work/shards/train]" \
     "caption.init=$work/warmup/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "7/10 balance: longer voices and more mixtures"
+say "7/11 balance: longer voices and more mixtures"
 auricle train "$recipe/balance.yaml" --out "$work/balance" "data=[$work/shards/train]" \
     "caption.init=$work/listener/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "8/10 finish: mixtures of all kinds, events and voices under stronger augmentation"
+say "8/11 finish: mixtures of all kinds, events and voices under stronger augmentation"
 auricle train "$recipe/finish.yaml" --out "$work/finish" "data=[$work/shards/train]" \
     "caption.init=$work/balance/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "9/10 held-out results"
-auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/finish/model" \
-    --encoder "$work/finish/model" "${limit[@]}" -o "$work/table.json"
-
-say "10/10 release: a little longer, the held-out clips added, and written as the package holds it"
-auricle train "$recipe/release.yaml" --out "$work/release" "data=[$work/shards/train,$work/shards/test]" \
+say "9/11 mixtures: the weaker part of two"
+auricle train "$recipe/mixtures.yaml" --out "$work/mixtures" "data=[$work/shards/train]" \
     "caption.init=$work/finish/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+
+say "10/11 held-out results"
+auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/mixtures/model" \
+    --encoder "$work/mixtures/model" "${limit[@]}" -o "$work/table.json"
+
+say "11/11 release: a little longer, the held-out clips added, and written as the package holds it"
+auricle train "$recipe/release.yaml" --out "$work/release" "data=[$work/shards/train,$work/shards/test]" \
+    "caption.init=$work/mixtures/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 if [[ ! -e $work/embedded ]]; then
     "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" --measured-before-last \
-        "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/finish" "$work/release"
+        "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/finish" "$work/mixtures" "$work/release"
 fi

@@ -37,8 +37,8 @@ def test_heldout_prints_a_table_and_says_what_it_measured(tmp_path: Path) -> Non
     assert report["test"] == {"clips": 10, "manifest": ShardSet(test).manifest_hash}
     assert report["train"]["manifest"] == ShardSet(train).manifest_hash != report["test"]["manifest"]
     assert (report["seed"], report["limit"], report["version"]) == (3, 2, package.__version__)
-    for name, weights in (("model", Path(MODEL) / "model.safetensors"), ("encoder", ENCODER)):
-        assert report[name]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert report["model"]["sha256"] == hashlib.sha256((Path(MODEL) / "model.safetensors").read_bytes()).hexdigest()
+    assert report["encoder"] == {"name": str(ENCODER), "fingerprint": package.load_encoder(str(ENCODER)).fingerprint}
     assert report["rows"]["event named in the caption"]["n"] == 2 and report["rows"]["word error rate"]["n"] == 1
     for row in report["rows"].values():
         assert row["low"] <= row["value"] <= row["high"]

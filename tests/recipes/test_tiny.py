@@ -85,7 +85,7 @@ def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Pa
         capture_output=True,
         text=True,
     )
-    assert again.returncode == 1 and "4/10" in again.stderr and "5/10" not in again.stderr
+    assert again.returncode == 1 and "4/11" in again.stderr and "5/11" not in again.stderr
 
 
 def test_the_recipe_explains_itself() -> None:

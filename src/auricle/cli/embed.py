@@ -26,7 +26,7 @@ def embed(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write: .safetensors, .npz or .parquet.")
     ] = None,
-    frames: Annotated[bool, typer.Option("--frames", help="25 vectors a second instead of one per file.")] = False,
+    frames: Annotated[bool, typer.Option("--frames", help="One vector a frame instead of one a file.")] = False,
     model: Annotated[
         str, typer.Option("--model", help="Embedded name, hub id, folder or file; see `auricle models`.")
     ] = "auricle-tiny-encoder",

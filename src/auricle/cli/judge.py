@@ -65,12 +65,9 @@ def heldout(
         "version": auricle.__version__,
     }
     if known:
-        from auricle.weights import resolve
-        from auricle.weights.loaders import identity_of
-
         ears = auricle.load_encoder(encoder, device=device)
         rows |= encoder_rows(_embedding(ears), known, test, limit=limit)
-        report |= {"encoder": _identity(identity_of(resolve(encoder))), "train": _facts(known)}
+        report |= {"encoder": {"name": ears.name, "fingerprint": ears.fingerprint}, "train": _facts(known)}
     report["rows"] = {name: _plain(score) for name, score in rows.items()}
     report["seconds"] = round(time.monotonic() - started, 1)
     if output:

@@ -218,8 +218,8 @@ def train_heads(
         _train_epoch(heads, adam, examples, folds, settings, epoch, schedule[:, epoch])
         for number, fold in enumerate(folds):
             scores[epoch, number], losses[epoch, number] = _validate(heads, examples, number, fold, score, settings)
-        before = scores[:epoch].amax(0) if epoch else torch.full(shape[1:], -math.inf, dtype=torch.float64)
-        better = scores[epoch] > before if epoch else torch.ones(shape[1:], dtype=torch.bool)
+        # The first epoch counts whatever it is worth: weights of a head that diverged are still weights.
+        better = scores[epoch] > scores[:epoch].amax(0) if epoch else torch.ones(shape[1:], dtype=torch.bool)
         best_epoch[better] = epoch
         for kept, part in zip(best.tensors, heads.tensors, strict=True):
             kept[better.to(device)] = part.detach()[better.to(device)]

@@ -169,26 +169,15 @@ def train_retrieval(
     """
     settings = settings or RetrievalSettings()
     _check(train, valid, vocabulary)
-    device = train.audio.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         head = RetrievalHead(train.audio.shape[1], vocabulary, width=settings.width)
-    head.to(device)
+    head.to(train.audio.device)
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.rate)
     best, scores = {}, list[float]()
     for epoch, rate in enumerate(cosine_rates(settings.rate, settings.epochs)):
         optimizer.param_groups[0]["lr"] = rate
-        order = Permutation(len(train.tokens), settings.seed, epoch).ids(np.arange(len(train.tokens)))
-        for pairs in torch.from_numpy(order).split(settings.batch_size):
-            if len(pairs) < 2:
-                continue
-            owners = train.owners[pairs.to(train.owners.device)].to(device)
-            texts = head.embed_text(*_pad([train.tokens[pair] for pair in pairs.tolist()], device))
-            audio = head.embed_audio(train.audio[owners])
-            loss = contrastive_loss(audio, texts, head.log_scale, owners=owners, mode=settings.mode)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        _train_epoch(head, optimizer, train, settings, epoch)
         score = sum(each.r1 for each in evaluate_retrieval(head, valid)) / 2
         if not scores or score > max(scores):
             best = {name: value.detach().clone() for name, value in head.state_dict().items()}
@@ -196,6 +185,23 @@ def train_retrieval(
         on_epoch(epoch, score)
     head.load_state_dict(best)
     return head.eval(), scores
+
+
+def _train_epoch(
+    head: RetrievalHead, optimizer: torch.optim.Optimizer, train: Captioned, settings: RetrievalSettings, epoch: int
+) -> None:
+    device = train.audio.device
+    order = Permutation(len(train.tokens), settings.seed, epoch).ids(np.arange(len(train.tokens)))
+    for pairs in torch.from_numpy(order).split(settings.batch_size):
+        if len(pairs) < 2:
+            continue
+        owners = train.owners[pairs.to(train.owners.device)].to(device)
+        texts = head.embed_text(*_pad([train.tokens[pair] for pair in pairs.tolist()], device))
+        audio = head.embed_audio(train.audio[owners])
+        loss = contrastive_loss(audio, texts, head.log_scale, owners=owners, mode=settings.mode)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
