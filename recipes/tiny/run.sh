@@ -76,14 +76,15 @@ say "9/11 mixtures: the weaker part of two"
 auricle train "$recipe/mixtures.yaml" --out "$work/mixtures" "data=[$work/shards/train]" \
     "caption.init=$work/finish/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "10/11 held-out results"
-auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/mixtures/model" \
-    --encoder "$work/mixtures/model" "${limit[@]}" -o "$work/table.json"
+say "10/11 average of the last two, and held-out results"
+if [[ ! -e $work/average/config.json ]]; then
+    "$python" "$recipe/average.py" "$work/average" "$work/finish/model" "$work/mixtures/model"
+fi
+auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/average" \
+    --encoder "$work/average" "${limit[@]}" -o "$work/table.json"
 
-say "11/11 release: a little longer, the held-out clips added, and written as the package holds it"
-auricle train "$recipe/release.yaml" --out "$work/release" "data=[$work/shards/train,$work/shards/test]" \
-    "caption.init=$work/mixtures/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+say "11/11 release: written as the package holds it"
 if [[ ! -e $work/embedded ]]; then
-    "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" --measured-before-last \
-        "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/finish" "$work/mixtures" "$work/release"
+    "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" "$work/average" \
+        "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/finish" "$work/mixtures"
 fi

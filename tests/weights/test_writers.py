@@ -83,6 +83,20 @@ def test_half_precision_files(tmp_path: Path, tiny: Dasheng, dtype: str) -> None
             save_dasheng(tmp_path, tiny, dtype=dtype)
 
 
+def test_int8_files_are_half_as_large_and_load_as_float32(tmp_path: Path, tiny: Dasheng) -> None:
+    save_dasheng(tmp_path / "int8", tiny, dtype="int8")
+    save_dasheng(tmp_path / "half", tiny, dtype="float16")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("int8", "half")]
+    assert sizes[0] < 0.8 * sizes[1]  # tiny's positions, which stay float16, weigh much
+    assert json.loads((tmp_path / "int8" / "config.json").read_text())["torch_dtype"] == "float16"
+    found = load_dasheng(tmp_path / "int8")
+    clip = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, other = found.encode([clip])[0], tiny.encode([clip])[0]
+    assert torch.nn.functional.cosine_similarity(one, other, dim=-1).mean() > 0.999
+    assert all(value.dtype == torch.float32 for value in found.state_dict().values() if value.is_floating_point())
+
+
 def test_language_model_round_trip_keeps_official_names(tmp_path: Path, lm_folder: Path) -> None:
     lm = load_midashenglm(lm_folder)
     generation = {"eos_token_id": [550, 548], "pad_token_id": 548, "do_sample": False}

@@ -19,6 +19,7 @@ from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
 
 INDEX = "model.safetensors.index.json"
 SUMS = "SHA256SUMS"
+ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 MAX_JSON_BYTES = 64 * 2**20  # an index of 100,000 tensors is under 10 MiB
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors format itself
@@ -185,6 +186,36 @@ def write_folder(
     return written
 
 
+def rows_to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 with a float16 scale for each row under ``NAME.row_scale``: an error of up to 0.4 % of the row's
+    largest value, at half the size of float16. Everything else stays as it is.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.shape[0] < 2 or tensor[0].numel() < 64:
+            packed[name] = tensor
+            continue
+        rows = tensor.detach().float().flatten(1)
+        scale = (rows.abs().amax(1, keepdim=True) / 127).half().clamp(min=1e-7)
+        packed[name] = (rows / scale.float()).round().clamp(-127, 127).to(torch.int8).view_as(tensor)
+        packed[f"{name}{ROW_SCALE}"] = scale
+    return packed
+
+
+def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 matrices of `rows_to_int8`; other tensors as they are."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        scale = tensors.get(f"{name}{ROW_SCALE}")
+        if name.endswith(ROW_SCALE) and name.removesuffix(ROW_SCALE) in tensors:
+            continue
+        if scale is None or tensor.dtype != torch.int8 or scale.shape != (len(tensor), 1):
+            found[name] = tensor
+        else:
+            found[name] = (tensor.flatten(1).float() * scale.float()).view(tensor.shape)
+    return found
+
+
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, two spaces deep, with a final newline."""
     Path(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -258,7 +289,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
     _check_header(path)
     try:
-        return load_file(str(path), device="cpu")
+        return rows_from_int8(load_file(str(path), device="cpu"))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise UnsafeWeights(f"{path}: damaged safetensors file ({error}); download or export it again") from error
 

@@ -19,6 +19,8 @@ from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
 
+INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same
+
 
 def save_dasheng(folder: str | Path, model: Dasheng, *, dtype: str = "float32", card: Card | None = None) -> Path:
     """Write an encoder in the Hugging Face layout of ``mispeech/dasheng-base``: weights, configs and card.
@@ -26,7 +28,7 @@ def save_dasheng(folder: str | Path, model: Dasheng, *, dtype: str = "float32", 
     Args:
         folder: made if absent; files of the same names are replaced.
         model: on any device.
-        dtype: of the stored floating-point tensors; the input norm stays float32.
+        dtype: of the stored floating-point tensors, or `INT8`; the input norm stays float32.
         card: facts for README.md.
 
     Returns:
@@ -41,7 +43,7 @@ def save_dasheng(folder: str | Path, model: Dasheng, *, dtype: str = "float32", 
         "name": name,
         "loss": "BCELoss",
         "encoder_kwargs": dasheng_settings(model.config),
-        "torch_dtype": dtype,
+        "torch_dtype": _declared(dtype),
         "auricle": ours,
     }
     safe.write_folder(folder, _stored(dasheng_to_hub(model.state_dict()), dtype))
@@ -69,7 +71,7 @@ def save_midashenglm(
         model: on any device.
         tokenizer_json: contents of ``tokenizer.json``.
         chat_template: Jinja prompt template.
-        dtype: of the stored floating-point tensors; the input norm stays float32.
+        dtype: of the stored floating-point tensors, or `INT8`; the input norm stays float32.
         card: facts for README.md.
         generation: contents of ``generation_config.json``; needs ``eos_token_id`` and ``pad_token_id``.
         audio_tokens: names of the tokens around and in place of a clip; MiDashengLM's by default.
@@ -84,7 +86,7 @@ def save_midashenglm(
     audio_tokens = audio_tokens or AudioTokens()
     words = _special_words(tokenizer_json, generation, audio_tokens)
     safe.write_folder(folder, _stored(midashenglm_to_hub(model), dtype))
-    safe.write_json(folder / "config.json", {**midashenglm_settings(model), "torch_dtype": dtype})
+    safe.write_json(folder / "config.json", {**midashenglm_settings(model), "torch_dtype": _declared(dtype)})
     safe.write_json(folder / "generation_config.json", generation)
     safe.write_json(folder / "preprocessor_config.json", _midashenglm_features())
     names = {
@@ -164,9 +166,16 @@ def _folder(folder: str | Path) -> Path:
     return folder
 
 
+def _declared(dtype: str) -> str:
+    """What the configuration says: a reader of the official layout knows no int8."""
+    return "float16" if dtype == INT8 else dtype
+
+
 def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    if dtype == INT8:
+        return _stored(safe.rows_to_int8(tensors), "float16")
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join([*DTYPES, INT8])}")
 
     def cast(key: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
