@@ -12,8 +12,8 @@ from auricle.evaluate.leaderboard import (
     published_tables,
     suite_tasks,
     task_of_title,
-    weighted_average,
 )
+from auricle.evaluate.metrics import weighted_average
 from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, JudgeScore, Protocol, Result, TaskFacts
 from auricle.evaluate.task import tasks
 

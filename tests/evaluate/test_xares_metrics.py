@@ -130,12 +130,6 @@ def test_retrieval_knows_owners_in_any_order(seed: int) -> None:
     assert repeated == pytest.approx((expected[0].r1 + expected[1].r1) / 2)
 
 
-def test_weighted_average_of_a_ragged_table() -> None:
-    assert metrics.weighted_average({}) == []
-    with pytest.raises(DataError, match="as many for each"):
-        metrics.weighted_average({"a": [(1.0, 1.0)], "b": [(1.0, 1.0), (0.0, 1.0)]})
-
-
 @pytest.mark.parametrize(
     "call",
     [

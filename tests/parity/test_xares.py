@@ -104,7 +104,8 @@ def test_equal_error_rate() -> None:
 
 @pytest.mark.parametrize("case", METRICS["weighted_average"], ids=["suite", "no weight"])
 def test_weighted_average(case: dict[str, Any]) -> None:
-    assert metrics.weighted_average(case["table"]) == pytest.approx(case["result"], abs=EXACT)
+    columns = zip(*case["table"].values(), strict=True)
+    assert [metrics.weighted_average(column) for column in columns] == pytest.approx(case["result"], abs=EXACT)
 
 
 # Nearest neighbours

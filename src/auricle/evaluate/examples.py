@@ -263,11 +263,6 @@ def cut(
     return [*crops, rest] if protocol == "strict" and 2 * len(rest) >= size else crops
 
 
-def crop_ids(id: str, count: int) -> list[str]:
-    """Names of the crops of a sound, unique where the sounds' names are."""
-    return [id] if count == 1 else [f"{id}#{number}" for number in range(count)]
-
-
 def trim_or_pad(waveform: npt.NDArray[Any], num_samples: int) -> npt.NDArray[Any]:
     """(…, num_samples) of an array: cut at the end, or zeros put there."""
     missing = num_samples - waveform.shape[-1]

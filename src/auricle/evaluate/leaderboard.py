@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Literal, NamedTuple, get_args
 
 from auricle.errors import DataError
+from auricle.evaluate.metrics import weighted_average
 from auricle.evaluate.results import Protocol, Result, by_encoder
 from auricle.evaluate.task import Domain, tasks
 
@@ -161,16 +162,6 @@ class ScoreTable:
         weights = [lead[name].task.weight for name in names]
         values = [self.value(self.encoders[encoder][name]) for name in names]
         return weighted_average(zip(values, weights if any(weights) else [1.0] * len(names), strict=True))
-
-
-def weighted_average(scores: Iterable[tuple[float, float]]) -> float:
-    """Σ value · weight / Σ weight of (value, weight) pairs; 0 where the weights add up to 0, as X-ARES has it.
-
-    Source: ``xares.metrics.weighted_average`` of X-ARES 0.1.3.
-    """
-    pairs = list(scores)
-    total = sum(weight for _, weight in pairs)
-    return sum(value * weight for value, weight in pairs) / total if total else 0.0
 
 
 def suite_tasks(suite: str = "xares") -> tuple[SuiteTask, ...]:

@@ -5,7 +5,7 @@ Higher is better unless the name says error or rate. Those of events in time are
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -225,24 +225,14 @@ def recall_at_1(audio: Tensor, text: Tensor, *, captions: int = CAPTIONS) -> flo
     return (to_text.r1 + to_audio.r1) / 2
 
 
-def weighted_average(table: Mapping[str, Sequence[tuple[float, float]]]) -> list[float]:
-    """Weighted means of a suite, one for each column; a column whose weights are all zero gets 0.
-
-    Args:
-        table: of each task the pairs (score, weight), a pair for each judge; all tasks have the same number of pairs.
-
-    Raises:
-        DataError: the tasks have different numbers of pairs.
+def weighted_average(scores: Iterable[tuple[float, float]]) -> float:
+    """Σ value · weight / Σ weight of (value, weight) pairs; 0 where the weights add up to 0, as X-ARES has it.
 
     Source: X-ARES `metrics.py`; a task without a judge contributes (0, 0).
     """
-    if len({len(row) for row in table.values()}) > 1:
-        raise DataError(f"tasks have {sorted({len(row) for row in table.values()})} scores; expected as many for each")
-    means = []
-    for column in zip(*table.values(), strict=True):
-        total = sum(weight for _, weight in column)
-        means.append(sum(score * weight for score, weight in column) / total if total else 0.0)
-    return means
+    pairs = list(scores)
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else 0.0
 
 
 def _counts(scores: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> tuple[_Counts, _Counts]:
