@@ -66,7 +66,6 @@ def test_wrong_usage_is_told_apart(data: Path, tmp_path: Path) -> None:
     run = ["bench", "run", "-o", tmp_path / "out", "--data", data]
     assert auricle(*run, "-e", "log-mel", "-t", "esc11").code == 2
     assert auricle(*run, "-e", "log-mel", "-t", "esc10", "--protocol", "loose").code == 2
-    assert auricle(*run, "-e", "log-mel", "-t", f"clotho={data}").code == 2
 
 
 def test_tasks_are_listed_with_what_is_on_disk(data: Path) -> None:

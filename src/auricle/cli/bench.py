@@ -46,6 +46,9 @@ def run(
         typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store]."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
+    language_model: Annotated[
+        str, typer.Option("--language-model", help="Frozen judge of ASR tasks; X-ARES has Qwen/Qwen2.5-0.5B.")
+    ] = "auricle-tiny",
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
     trust_code: Annotated[
@@ -57,9 +60,12 @@ def run(
 
     Example: auricle bench run -e auricle-tiny-encoder -e log-mel -t esc10=data/esc10 -o bench
     """
+    from auricle.evaluate.benchmark import needs_frames
     from auricle.evaluate.results import write_result
 
     chosen = [_task_and_folder(text, data) for text in task]
+    # First what keeps frames, for their mean serves the others.
+    chosen.sort(key=lambda pair: not needs_frames(pair[0]))
     protocols = _protocols(protocol)
     failed = 0
     for name in encoder:
@@ -67,7 +73,7 @@ def run(
         for declared, folder in chosen:
             for rule in protocols:
                 try:
-                    result = _measure(ears, declared, folder, rule, store or output / "store", seed)
+                    result = _measure(ears, declared, folder, rule, store or output / "store", seed, language_model)
                 except ConfigError:
                     raise
                 except AuricleError as error:
@@ -195,11 +201,21 @@ def _open(name: str, *, device: str, dtype: str, trust_code: bool) -> Any:
     return auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
 
 
-def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, seed: int) -> Result:
+def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, seed: int, language_model: str) -> Result:
     from auricle.evaluate.benchmark import run_task
 
     with _bar(f"{ears.name} on {task.name}") as (start, advance):
-        return run_task(ears, task, folder, protocol=protocol, store=store, seed=seed, on_start=start, on_sound=advance)
+        return run_task(
+            ears,
+            task,
+            folder,
+            protocol=protocol,
+            store=store,
+            seed=seed,
+            language_model=language_model,
+            on_start=start,
+            on_sound=advance,
+        )
 
 
 @contextmanager

@@ -4,27 +4,30 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from auricle import __version__
-from auricle.errors import ConfigError
+from auricle.audio.resample import SAMPLE_RATE
 from auricle.evaluate import examples as finding
-from auricle.evaluate.embeddings import Embedded, EncodesMany, embed_sounds
+from auricle.evaluate.embeddings import Cut, Embedded, EncodesMany, embed_sounds
 from auricle.evaluate.events import frame_targets
 from auricle.evaluate.judges import Judged, Table, judge_knn, judge_linear
 from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
 from auricle.evaluate.store import Pieces, Store
 from auricle.evaluate.task import Task
+from auricle.evaluate.text_judges import judge_asr, judge_retrieval
+from auricle.weights.causal_lm import load_causal_lm, load_text_tokenizer
 
 SEED = 42  # X-ARES `TaskConfig`
-JUDGED = ("clip", "frame", "regression")  # kinds of tasks that heads on embeddings can judge
+LANGUAGE_MODEL = "auricle-tiny"  # embedded, so that every task can be judged offline
 NEAR = 0.999  # cosine from which sounds of different splits are reported as near-duplicates
 _NAMED_LEAKS = 200  # in a result
 
@@ -41,6 +44,11 @@ class BenchedEncoder(EncodesMany, Protocol):
         """Hash of weights and settings."""
         ...
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the network; 0 for a fixed transform."""
+        ...
+
 
 def run_task(
     encoder: BenchedEncoder,
@@ -50,6 +58,7 @@ def run_task(
     protocol: finding.Protocol,
     store: str | Path,
     seed: int = SEED,
+    language_model: str = LANGUAGE_MODEL,
     on_start: Callable[[int], None] = lambda sounds: None,
     on_sound: Callable[[int], None] = lambda count: None,
 ) -> Result:
@@ -62,35 +71,27 @@ def run_task(
         protocol: ``compat`` or ``strict``; see `auricle.evaluate.judges`.
         store: folder of embeddings, shared by all encoders, tasks and runs.
         seed: of heads and of what is kept back for validation.
+        language_model: that reads frames in ASR tasks, and whose tokens captions are made of in retrieval tasks; see
+            `auricle.weights.causal_lm`. X-ARES has ``Qwen/Qwen2.5-0.5B``.
         on_start: called with the number of sounds.
         on_sound: called with the number of sounds embedded since the last call.
 
     Raises:
-        ConfigError: a kind of task that heads on embeddings cannot judge.
+        WeightsError: the language model cannot be loaded.
         DataError: no usable data, or sounds that could not be embedded; they are named.
     """
-    if task.kind not in JUDGED:
-        raise ConfigError(f"task {task.name!r} is {task.kind}; this run judges {', '.join(JUDGED)} tasks")
     examples = finding.load_examples(task, folder)
     examples.check()
     listed = list(examples)
     on_start(len(listed))
-    is_frame = task.kind == "frame"
-    place = Store(store, encoder.fingerprint, _transform(task, protocol), frames=is_frame)
+    cutting = _cutting(task, protocol)
+    place = Store(store, encoder.fingerprint, cutting.words, frames=needs_frames(task))
     began = time.monotonic()
-    embedded = embed_sounds(
-        encoder, listed, place, cut=lambda wave: finding.cut(wave, task.crop_s, protocol), on_sound=on_sound
-    )
+    embedded = embed_sounds(encoder, listed, place, cut=cutting.cut, on_sound=on_sound)
     encoded = time.monotonic()
     table = _table(examples, listed, embedded, encoder.hop_size_in_ms)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # heads are tiny: two threads only wait for each other
-    try:
-        judged = {"mlp": judge_linear(table, protocol, seed=seed)}
-        if task.knn and task.kind == "clip" and not task.is_multilabel:
-            judged["knn"] = judge_knn(table, protocol)
-    finally:
-        torch.set_num_threads(threads)
+    judged = _judge(table, protocol, seed, language_model)
     by_digest = dict(zip(embedded.digests, embedded.pieces, strict=True))
     cost = Cost(
         encode_s=round(encoded - began, 3),
@@ -104,15 +105,53 @@ def run_task(
     return _result(encoder, examples, listed, embedded, judged, protocol, seed, cost)
 
 
-def _transform(task: Task, protocol: finding.Protocol) -> str:
-    """What happens to a sound before the encoder; tasks without crops share it in both protocols."""
+def needs_frames(task: Task) -> bool:
+    """Whether a task is judged by frames; of others the store keeps only their mean."""
+    return task.kind in ("frame", "asr")
+
+
+class _Cutting(NamedTuple):
+    words: str  # what happens to a sound before the encoder; tasks of the same words share embeddings
+    cut: Cut
+
+
+def _cutting(task: Task, protocol: finding.Protocol) -> _Cutting:
+    if task.hear is not None and task.hear.duration_s is not None:
+        size = int(task.hear.duration_s * SAMPLE_RATE)
+        words = f"16 kHz mono, cut or padded to {task.hear.duration_s:g} s, mean of frames"
+        return _Cutting(words, lambda wave: [finding.trim_or_pad(wave, size)])
     crop = "whole" if task.crop_s is None else f"{protocol} crops of {task.crop_s:g} s"
-    return f"16 kHz mono, {crop}, mean of frames"
+    return _Cutting(f"16 kHz mono, {crop}, mean of frames", lambda wave: finding.cut(wave, task.crop_s, protocol))
+
+
+def _judge(table: Table, protocol: finding.Protocol, seed: int, language_model: str) -> dict[str, Judged]:
+    """What each judge of the task says, by its name."""
+    task = table.task
+    if task.kind == "asr":
+        return {"mlp": judge_asr(table, protocol, load_causal_lm(language_model), seed=seed)}
+    with _one_thread():
+        if task.kind == "retrieval":
+            return {"mlp": judge_retrieval(table, protocol, load_text_tokenizer(language_model), seed=seed)}
+        judged = {"mlp": judge_linear(table, protocol, seed=seed)}
+        if task.knn and task.kind == "clip" and not task.is_multilabel:
+            judged["knn"] = judge_knn(table, protocol)
+    return judged
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Heads are tiny: two threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedded: Embedded, hop_ms: float) -> Table:
     task = examples.task
-    classes: Sequence[str] = () if task.kind == "regression" else finding.class_names(examples)
+    classes: Sequence[str] = finding.class_names(examples) if task.kind in ("clip", "frame") else ()
     features, owners = embedded.pooled()
     shared: dict[str, Any] = {
         "task": task,
@@ -125,6 +164,13 @@ def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedd
     if task.kind == "regression":
         labels = torch.tensor([[float(value) for value in task.label.values(e.label)] for e in listed])
         return Table(labels=labels, features=features, **shared)
+    if task.kind in ("asr", "retrieval"):
+        shared["labels"] = torch.zeros(len(listed), dtype=torch.int64)
+        shared["texts"] = [[str(text) for text in task.label.values(example.label)] for example in listed]
+        if task.kind == "retrieval":
+            return Table(features=features, **shared)
+        frames, lengths = _all_frames(embedded)
+        return Table(features=frames, lengths=lengths, **shared)
     numbers = [finding.class_numbers(task, classes, example) for example in listed]
     if task.kind == "frame":
         targets = [
@@ -136,13 +182,18 @@ def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedd
             )
             for example in listed
         ]
-        frames = [frame.float() for piece in embedded.pieces for frame in piece.frames or ()]
-        lengths = torch.tensor([len(frame) for frame in frames])
+        frames, lengths = _all_frames(embedded)
         labels = _multi_hot(numbers, len(classes))
-        return Table(labels=labels, features=torch.cat(frames), lengths=lengths, targets=targets, **shared)
+        return Table(labels=labels, features=frames.float(), lengths=lengths, targets=targets, **shared)
     if task.is_multilabel:
         return Table(labels=_multi_hot(numbers, len(classes)), features=features, **shared)
     return Table(labels=torch.tensor([own[0] for own in numbers]), features=features, **shared)
+
+
+def _all_frames(embedded: Embedded) -> tuple[Tensor, Tensor]:
+    """Frames of all pieces, one after the other (N, D) float16, and how many each has."""
+    frames = [frame for piece in embedded.pieces for frame in piece.frames or ()]
+    return torch.cat(frames), torch.tensor([len(frame) for frame in frames])
 
 
 def _multi_hot(numbers: Sequence[Sequence[int]], classes: int) -> Tensor:
@@ -179,7 +230,7 @@ def _result(
             fingerprint=encoder.fingerprint,
             output_dim=encoder.output_dim,
             hop_ms=encoder.hop_size_in_ms,
-            parameters=getattr(encoder, "num_parameters", None),
+            parameters=encoder.num_parameters,
             random="random:" in encoder.name,
         ),
         protocol=protocol,

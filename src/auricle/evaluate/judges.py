@@ -26,7 +26,7 @@ from auricle.evaluate.task import Task
 
 KNN_NEIGHBOURS, KNN_TEMPERATURE = 10, 0.07  # X-ARES `knn.py`
 VALID_SHARE = 8  # strict: every eighth sound of a class is kept from training to pick the epoch
-_ROUNDS = 300  # of the bootstrap
+BOOTSTRAP_ROUNDS = 300  # of the bootstrap
 
 
 class Plan(NamedTuple):
@@ -51,6 +51,7 @@ class Table:
     owners: Tensor  # (N,) int64: the sound of each piece
     lengths: Tensor | None = None  # (N,) frames of each piece; None: pooled
     targets: Sequence[Tensor] = ()  # of frame tasks: (T, C) of each sound
+    texts: Sequence[Sequence[str]] = ()  # of ASR and retrieval: the sentences of each sound
     hop_ms: float = 0.0
 
     @property
@@ -252,7 +253,7 @@ def _interval(tested: Sequence[_Tested], metric: Callable[[Tensor, Tensor], floa
                 values.append(metric(fold.outputs[picked], fold.labels[picked]))
         return float(np.mean(values))
 
-    found = bootstrap(numbers.astype(np.float64), mean, groups=sounds, rounds=_ROUNDS)
+    found = bootstrap(numbers.astype(np.float64), mean, groups=sounds, rounds=BOOTSTRAP_ROUNDS)
     return found.value, found.low, found.high
 
 
@@ -312,7 +313,7 @@ def _score_frames(
         groups = [[int(i) for f, i in drawn if f == fold] for fold in range(len(tested))]
         return float(np.mean([metric(fold, group) for fold, group in enumerate(groups) if group]))
 
-    interval = bootstrap(rows, mean, rounds=_ROUNDS)
+    interval = bootstrap(rows, mean, rounds=BOOTSTRAP_ROUNDS)
     items = {
         table.ids[int(sounds[i])]: metric(fold, [i])
         for fold, (_, truth, sounds) in enumerate(tested)

@@ -49,11 +49,17 @@ def wer_inv(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """
     if len(references) != len(hypotheses):
         raise DataError(f"{len(references)} references and {len(hypotheses)} hypotheses; expected one for each")
-    pairs = [(r.lower().split(), h.lower().split()) for r, h in zip(references, hypotheses, strict=True)]
-    total = sum(len(reference) for reference, _ in pairs)
+    counts = [word_errors(reference, found) for reference, found in zip(references, hypotheses, strict=True)]
+    total = sum(words for _, words in counts)
     if not total:
         raise DataError("the reference transcripts have no words, so no error rate exists; check the field of the text")
-    return max(0.0, 1.0 - sum(edit_distance(reference, found) for reference, found in pairs) / total)
+    return max(0.0, 1.0 - sum(errors for errors, _ in counts) / total)
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Errors and words of one transcript, in lower case; words are what stands between spaces."""
+    expected = reference.lower().split()
+    return edit_distance(expected, hypothesis.lower().split()), len(expected)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -179,6 +185,19 @@ def retrieval(audio: Tensor, text: Tensor, owners: Tensor) -> tuple[Retrieval, R
     Source: X-ARES `metrics.py`. Differs from: it, where similarities are equal; here a wrong match then comes first, so
     that vectors collapsed to a point find nothing.
     """
+    return summarise(retrieval_ranks(audio, text, owners))
+
+
+class Ranks(NamedTuple):
+    """Where each query finds what it looks for, from 1."""
+
+    of_captions: Tensor  # (n,) int64: of the first own caption, for each clip
+    precision: Tensor  # (n,) float64, mean precision of a clip's captions among the first ten
+    of_clips: Tensor  # (m,) int64: of the own clip, for each caption
+
+
+def retrieval_ranks(audio: Tensor, text: Tensor, owners: Tensor) -> Ranks:
+    """The ranks behind `retrieval`; arguments and errors as there."""
     counts = torch.bincount(owners, minlength=len(audio)) if len(owners) else torch.zeros(1)
     if audio.shape[1:] != text.shape[1:] or len(text) != len(owners) or len(counts) != len(audio) or counts.min() < 1:
         raise DataError(
@@ -196,10 +215,15 @@ def retrieval(audio: Tensor, text: Tensor, owners: Tensor) -> tuple[Retrieval, R
         best.append(ranks.min())
         precision.append((order.double() / ranks * (ranks <= _TOP)).mean())
     truth = similarity.gather(0, owners[None, :])
-    ranks = ((similarity >= truth) & ~own).sum(0) + 1
+    return Ranks(torch.stack(best), torch.stack(precision), ((similarity >= truth) & ~own).sum(0) + 1)
+
+
+def summarise(ranks: Ranks) -> tuple[Retrieval, Retrieval]:
+    """Audio to text, and text to audio."""
+    clips = ranks.of_clips
     return (
-        _summary(torch.stack(best), torch.stack(precision)),
-        _summary(ranks, 1.0 / ranks.double() * (ranks <= _TOP)),
+        _summary(ranks.of_captions, ranks.precision),
+        _summary(clips, 1.0 / clips.double() * (clips <= _TOP)),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from auricle.data.order import Permutation
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.heads import cosine_rates
-from auricle.evaluate.metrics import Retrieval, retrieval
+from auricle.evaluate.metrics import Ranks, Retrieval, retrieval_ranks, summarise
 
 Mode = Literal["strict", "compat"]
 
@@ -135,13 +135,18 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def evaluate_retrieval(head: RetrievalHead, clips: Captioned) -> tuple[Retrieval, Retrieval]:
-    """How well clips find their captions and captions their clips; see `auricle.evaluate.metrics.retrieval`."""
+def rank_captions(head: RetrievalHead, clips: Captioned) -> Ranks:
+    """Where clips find their captions and captions their clips."""
     texts = [
         head.embed_text(*_pad(clips.tokens[start : start + _TEXTS], clips.audio.device))
         for start in range(0, len(clips.tokens), _TEXTS)
     ]
-    return retrieval(head.embed_audio(clips.audio), torch.cat(texts), clips.owners)
+    return retrieval_ranks(head.embed_audio(clips.audio), torch.cat(texts), clips.owners)
+
+
+def evaluate_retrieval(head: RetrievalHead, clips: Captioned) -> tuple[Retrieval, Retrieval]:
+    """How well clips find their captions and captions their clips; see `auricle.evaluate.metrics.retrieval`."""
+    return summarise(rank_captions(head, clips))
 
 
 def train_retrieval(

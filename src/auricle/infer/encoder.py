@@ -71,6 +71,11 @@ class Encoder:
         """SHA-256 over weights and settings, computed when first asked for: equal where equal frames come out."""
         return content_hash(self._source)
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the network, front ends apart; 0 for baselines, and for user code that holds no torch module."""
+        return self._source.identity().num_parameters
+
     def __call__(self, waveform: Any) -> Tensor:
         """Encode equally long clips.
 

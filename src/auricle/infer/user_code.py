@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, ConfigError, UnsafeWeights
-from auricle.models.frame_model import FrameModel, Identity
+from auricle.models.frame_model import FrameModel, Identity, count_parameters
 
 _HEAR = ("load_model", "get_timestamp_embeddings")
 _MIN_S = 0.1  # shorter clips are padded: neither form promises anything for less
@@ -86,7 +86,9 @@ class UserFrames:
     def identity(self) -> Identity:
         """See `FrameModel`."""
         settings = {"kind": "user code", "sha256": self._digest, "native_rate": self.native_rate}
-        return Identity(settings, self._network.state_dict() if isinstance(self._network, nn.Module) else {})
+        if not isinstance(self._network, nn.Module):
+            return Identity(settings, {})
+        return Identity(settings, self._network.state_dict(), count_parameters(self._network))
 
     def _frames(self, waveform: Tensor) -> Tensor:
         samples = waveform.float().cpu().numpy()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError
@@ -19,6 +19,7 @@ class Identity(NamedTuple):
 
     settings: dict[str, Any]  # JSON-able
     tensors: Mapping[str, Tensor]
+    num_parameters: int = 0  # of these, what training can change
 
 
 class FrameModel(Protocol):
@@ -69,7 +70,12 @@ class DashengFrames:
     def identity(self) -> Identity:
         """See `FrameModel`."""
         settings = {"kind": "dasheng", "config": dataclasses.asdict(self.model.config), "layers": list(self.layers)}
-        return Identity(settings, self.model.state_dict())
+        return Identity(settings, self.model.state_dict(), count_parameters(self.model))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Numbers that training can change."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -95,7 +101,7 @@ def mean_of(states: Sequence[Tensor]) -> Tensor:
 
 def content_hash(model: FrameModel) -> str:
     """Hexadecimal SHA-256 over settings and tensors: equal exactly where equal frames come out, whatever the name."""
-    settings, tensors = model.identity()
+    settings, tensors, _ = model.identity()
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -42,7 +42,8 @@ class FusedFrames:
         """See `FrameModel`."""
         found = [part.identity() for part in self.parts]
         tensors = {f"{i}.{name}": tensor for i, one in enumerate(found) for name, tensor in one.tensors.items()}
-        return Identity({"kind": "fused", "parts": [one.settings for one in found]}, tensors)
+        parameters = sum(one.num_parameters for one in found)
+        return Identity({"kind": "fused", "parts": [one.settings for one in found]}, tensors, parameters)
 
     def _fuse(self, clip: Sequence[Tensor]) -> Tensor:
         hops = [part.hop_size_in_ms for part in self.parts]

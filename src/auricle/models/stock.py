@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError, LayoutMismatch
-from auricle.models.frame_model import Identity, check_layers, mean_of
+from auricle.models.frame_model import Identity, check_layers, count_parameters, mean_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,7 +62,7 @@ class StockEncoder:
         config = {k: v for k, v in self.network.config.to_dict().items() if k not in _UNREAD - {"model_type"}}
         front_end = {key: self.front_end.get(key) for key in ("do_normalize", "mean", "std")}
         settings = {"kind": type(self).__name__, "config": config, "front_end": front_end, "layers": list(self.layers)}
-        return Identity(settings, self.network.state_dict())
+        return Identity(settings, self.network.state_dict(), count_parameters(self.network))
 
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the network; the front end follows the device and stays float32."""

@@ -114,7 +114,7 @@ def load_midashenglm(
     _fill(model, state, kind, place, source.name)
     folder = source.path
     tokenizer = read_tokenizer(folder)
-    eos, pad = _ending(folder, tokenizer)
+    eos, pad = end_tokens(folder, tokenizer)
     return LoadedLM(
         model=model.to(place).eval(),
         tokenizer=tokenizer,
@@ -174,6 +174,33 @@ def read_chat_template(folder: Path) -> str:
     return CHAT_TEMPLATE
 
 
+def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], int]:
+    """Ids that end an answer, and the id that fills a batch.
+
+    Raises:
+        WeightsError: the folder's files name no end.
+    """
+    generation, model, words = (
+        _optional(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
+    )
+    text = model.get("text_config") or {}
+
+    def named(key: str) -> int | None:
+        word = words.get(key)
+        word = word.get("content") if isinstance(word, dict) else word
+        return tokenizer.token_to_id(word) if isinstance(word, str) else None
+
+    stated = (generation.get("eos_token_id"), model.get("eos_token_id"), text.get("eos_token_id"), named("eos_token"))
+    eos = next((e for e in stated if e is not None), None)
+    if eos is None:
+        raise WeightsError(
+            f"{folder}: no end-of-answer token in generation_config.json or tokenizer_config.json; add one"
+        )
+    ids = tuple(int(e) for e in (eos if isinstance(eos, list) else [eos]))
+    fills = (generation.get("pad_token_id"), named("pad_token"), ids[0])
+    return ids, int(next(p for p in fills if p is not None))
+
+
 def _fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, source: str) -> None:
     """Give a network built inside `unset` its tensors, each on its device at once."""
     for key, slot in model.state_dict().items():
@@ -210,29 +237,6 @@ def _device(name: str) -> torch.device:
 
 def _optional(path: Path) -> dict[str, Any]:
     return safe.read_json(path) if path.is_file() else {}
-
-
-def _ending(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], int]:
-    """Ids that end an answer, and the id that fills a batch."""
-    generation, model, words = (
-        _optional(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
-    )
-    text = model.get("text_config") or {}
-
-    def named(key: str) -> int | None:
-        word = words.get(key)
-        word = word.get("content") if isinstance(word, dict) else word
-        return tokenizer.token_to_id(word) if isinstance(word, str) else None
-
-    stated = (generation.get("eos_token_id"), model.get("eos_token_id"), text.get("eos_token_id"), named("eos_token"))
-    eos = next((e for e in stated if e is not None), None)
-    if eos is None:
-        raise WeightsError(
-            f"{folder}: no end-of-answer token in generation_config.json or tokenizer_config.json; add one"
-        )
-    ids = tuple(int(e) for e in (eos if isinstance(eos, list) else [eos]))
-    fills = (generation.get("pad_token_id"), named("pad_token"), ids[0])
-    return ids, int(next(p for p in fills if p is not None))
 
 
 def _audio_tokens(folder: Path, tokenizer: "Tokenizer", audio_token_id: int) -> AudioTokens:
