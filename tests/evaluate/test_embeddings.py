@@ -87,8 +87,8 @@ def test_crops_are_pieces_of_their_sound(tmp_path: Path) -> None:
 
 
 def test_a_kill_costs_one_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "WINDOW_S", 0.3)
-    given = sounds(*[4000] * 6)  # two a window
+    monkeypatch.setattr(embeddings, "WINDOW_SOUNDS", 2)
+    given = sounds(*[4000] * 6)
     with pytest.raises(KeyboardInterrupt):
         embed_sounds(Counting(dies_after=3), given, Store(tmp_path, "e", "t"))
     (tmp_path / "x").mkdir()
@@ -96,6 +96,13 @@ def test_a_kill_costs_one_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = embed_sounds(rest, given, Store(tmp_path, "e", "t"))
     whole = embed_sounds(Counting(), given, Store(tmp_path / "x", "e", "t"))
     assert len(rest.heard) == 4 and torch.equal(found.pooled()[0], whole.pooled()[0])
+
+
+def test_long_files_make_windows_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "WINDOW_BYTES", 20_000)
+    store = Store(tmp_path, "e", "t")
+    embed_sounds(Counting(), sounds(4000, 4000, 30_000, 4000), store)
+    assert len(list(store.folder.glob("*.safetensors"))) == 3
 
 
 def test_a_half_written_segment_is_not_read(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The one pass: every sound of a task through the encoder once, whatever is judged afterwards."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +22,9 @@ from auricle.evaluate.store import Pieces, Store
 Waveform = npt.NDArray[np.float32]
 Cut = Callable[[Waveform], Sequence[Waveform]]  # a sound → its pieces, at least one
 
-WINDOW_S = 600.0  # of audio sorted by length together; more saves padding and holds more sound in memory
+# Sounds sorted by length together and written at once; more saves padding and holds more sound in memory. Windows are
+# cut from the whole task, so that a run that goes on forms the batches, and with them the bits, of one at a stretch.
+WINDOW_SOUNDS, WINDOW_BYTES = 256, 1 << 24  # of encoded audio
 _DECODERS = 2  # threads
 _NAMED = 5  # failed sounds spelled out in an error
 
@@ -106,8 +109,10 @@ def embed_sounds(
     """
     if not sounds:
         raise DataError("no sounds to embed; the task's folder is empty or holds another layout")
-    digests = [_digest(sound) for sound in sounds]
-    wanted = {digest: sound for digest, sound in zip(digests, sounds, strict=True) if digest not in store}
+    known = [_digest(sound) for sound in sounds]
+    digests = [digest for digest, _ in known]
+    unique = {digest: (sound, size) for (digest, size), sound in zip(known, sounds, strict=True)}
+    wanted = {digest: sound for digest, (sound, _) in unique.items() if digest not in store}
     on_sound(len(sounds) - len(wanted))
     failed: dict[str, AuricleError] = {}
 
@@ -119,10 +124,13 @@ def embed_sounds(
             return _Loaded(sound.id, digest, error)
         return _Loaded(sound.id, digest, pieces or DataError("the crop rule leaves nothing of it"))
 
-    for window in _windows(prefetch(load, wanted.items(), depth=4 * _DECODERS, workers=_DECODERS)):
-        failed |= _embed_window(encoder, window, store)
-        store.flush()
-        on_sound(len(window))
+    loaded = prefetch(load, wanted.items(), depth=4 * _DECODERS, workers=_DECODERS)
+    for window in _windows({digest: size for digest, (_, size) in unique.items()}):
+        missing = list(islice(loaded, len(wanted.keys() & set(window))))
+        if missing:
+            failed |= _embed_window(encoder, missing, store)
+            store.flush()
+            on_sound(len(missing))
     if failed:
         named = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_NAMED])
         raise DataError(
@@ -132,30 +140,32 @@ def embed_sounds(
     return Embedded([store.get(digest) for digest in digests], digests, frozenset(wanted))
 
 
-def _digest(sound: Sound) -> str:
+def _digest(sound: Sound) -> tuple[str, int]:
+    """SHA-256 of a sound's bytes, and how many there are."""
     source = sound.source()
     if isinstance(source, bytes):
-        return sha256(source).hexdigest()
+        return sha256(source).hexdigest(), len(source)
+    total, size = sha256(), 0
     try:
         with source.open("rb") as file:
-            total = sha256()
             while block := file.read(1 << 20):
                 total.update(block)
+                size += len(block)
     except OSError as error:
         raise DataError(f"{sound.id}: cannot be read ({error.strerror}); check the path") from error
-    return total.hexdigest()
+    return total.hexdigest(), size
 
 
-def _windows(loaded: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
-    """Loaded sounds in groups of about `WINDOW_S` of audio."""
-    window: list[_Loaded] = []
-    seconds = 0.0
-    for sound in loaded:
-        window.append(sound)
-        seconds += sum(map(len, sound.pieces)) / SAMPLE_RATE if isinstance(sound.pieces, list) else 0.0
-        if seconds >= WINDOW_S:
+def _windows(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Digests in groups of at most `WINDOW_SOUNDS`, and of `WINDOW_BYTES` unless one alone has more."""
+    window: list[str] = []
+    held = 0
+    for digest, size in sizes.items():
+        if window and (len(window) >= WINDOW_SOUNDS or held + size > WINDOW_BYTES):
             yield window
-            window, seconds = [], 0.0
+            window, held = [], 0
+        window.append(digest)
+        held += size
     if window:
         yield window
 
