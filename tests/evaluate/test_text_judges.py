@@ -1,11 +1,12 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from auricle.errors import DataError
+from auricle.errors import ConfigError, DataError
 from auricle.evaluate.benchmark import run_task
 from auricle.evaluate.task import LabelRule, Task
 
@@ -78,6 +79,16 @@ def test_captions_are_found_by_what_is_heard(tmp_path: Path, protocol: Any) -> N
     assert score.value == pytest.approx(np.mean(list(result.items["mlp"].values())), abs=1e-6)
     assert score.settings["audio_to_text"]["r5"] >= 0.5
     assert score.settings["text_to_audio"]["r5"] >= 0.5
+
+
+def test_clips_beyond_the_context_are_told_before_training(tmp_path: Path) -> None:
+    class Dense(Levels):
+        def embed_many(self, sources: Any, *, frames: bool = False) -> Any:
+            for result in super().embed_many(sources, frames=frames):
+                yield SimpleNamespace(values=result.values.repeat(200, 1))
+
+    with pytest.raises(ConfigError, match="reads 2048 tokens"):
+        run_task(Dense(), spoken(), speech(tmp_path / "data"), protocol="compat", store=tmp_path / "store")
 
 
 def test_texts_are_not_judged_in_folds(tmp_path: Path) -> None:

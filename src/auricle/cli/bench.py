@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from auricle.cli import bench_data
 from auricle.cli.listen import AsJson, Device
 from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
@@ -25,6 +26,8 @@ bench = typer.Typer(
     help="Measure encoders as X-ARES and HEAR do.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for verb in (bench_data.download, bench_data.prepare):
+    bench.command()(verb)
 Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Result files, or folders of them.")]
 
 
@@ -224,7 +227,8 @@ def _bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], Non
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         row = progress.add_task(what, total=None)
         yield (lambda total: progress.update(row, total=total)), (lambda count: progress.advance(row, count))
 

@@ -5,9 +5,9 @@ A task tries a few random points of the grid on its first fold, keeps the best o
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from auricle.errors import ConfigError, DataError
 
 Kind = Literal["multiclass", "multilabel"]
 Initialisation = Literal["xavier_uniform", "xavier_normal"]
+Selection = Literal["score", "loss"]
 # Probabilities (n, C) and targets of the validation items → higher is better.
 Score = Callable[[Tensor, Tensor], float]
 
@@ -58,6 +59,7 @@ class PredictorSettings:
     max_epochs: int = 500
     check_every: int = 3  # epochs between validations; 10 for DCASE 2016
     patience: int = 20  # validations without a better score before the end
+    select_by: Selection = "score"  # what epochs and points are chosen by on validation; MAESTRO: the loss
     seed: int = 42  # of weights, dropout and shuffles
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class PredictorSettings:
             or self.seed < 0
         ):
             raise ConfigError(f"{self}: expected numbers above 0, at least 2 rows in a batch, and a seed >= 0")
+        if self.select_by not in get_args(Selection):
+            raise ConfigError(f"select_by is {self.select_by!r}, expected one of {', '.join(get_args(Selection))}")
         if not 0 <= self.dropout < 1 or self.check_every > self.max_epochs:
             raise ConfigError(f"{self}: expected a dropout in [0, 1) and a validation before the last epoch")
 
@@ -88,6 +92,14 @@ class Rows:
                 f"embeddings {tuple(self.embeddings.shape)} and targets {tuple(self.targets.shape)} do not fit; "
                 "expected (n, D) and n targets, n > 0"
             )
+
+
+class FoldRows(NamedTuple):
+    """What a fold trains on, and what chooses its epoch."""
+
+    train: Rows
+    valid: Rows
+    score: Score
 
 
 class Predictor(nn.Module):
@@ -120,14 +132,14 @@ class Fitted:
     predictor: Predictor
     point: GridPoint
     kind: Kind
-    score: float  # its best on validation
+    score: float  # its best on validation; the negative loss where that selects
     epoch: int  # after how many epochs
     epochs: int  # trained in all
 
     @torch.inference_mode()
     def probabilities(self, embeddings: Tensor) -> Tensor:
         """(n, D) → (n, C): softmax of one class, sigmoid of several."""
-        return _probabilities(self.predictor, embeddings, self.kind)
+        return _activate(_logits(self.predictor, embeddings), self.kind)
 
 
 def grid() -> list[GridPoint]:
@@ -157,7 +169,8 @@ def fit_predictor(
         valid: rows that choose the epoch, the first with the highest score.
         point: of the grid.
         num_classes: C.
-        score: of validation probabilities and targets, higher is better; for errors give the negative.
+        score: of validation probabilities and targets, higher is better; for errors give the negative. Not asked where
+            the settings select by the loss.
         settings: the rest.
 
     Raises:
@@ -171,6 +184,7 @@ def fit_predictor(
     if len(train.embeddings) < 2:
         raise DataError("one row to learn from; batch normalisation needs at least two")
     device = train.embeddings.device
+    train, valid = (Rows(rows.embeddings.float(), rows.targets) for rows in (train, valid))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         predictor = Predictor(
@@ -187,35 +201,73 @@ def choose_point(
     score: Score,
     settings: PredictorSettings,
     points: Sequence[GridPoint] | None = None,
+    on_point: Callable[[Fitted], None] = lambda fitted: None,
 ) -> Fitted:
     """The best predictor of some points of the grid, by its validation score; of equals the first.
 
     Use it on the first fold, and `fit_predictor` with its ``point`` on the others. Arguments as there; ``points`` None:
-    those of `draw_points` with the seed of the settings.
+    those of `draw_points` with the seed of the settings; ``on_point`` is called after each. Points are trained one
+    after the other: their layers are wide enough to fill a processor, and stacked into one product they are slower.
     """
     tried = draw_points(seed=settings.seed) if points is None else list(points)
     if not tried:
         raise ConfigError("no points of the grid to try; expected at least one")
-    fitted = [
-        fit_predictor(train, valid, point, num_classes=num_classes, score=score, settings=settings) for point in tried
-    ]
-    return max(fitted, key=lambda each: each.score)
+    best: Fitted | None = None
+    for point in tried:
+        fitted = fit_predictor(train, valid, point, num_classes=num_classes, score=score, settings=settings)
+        best = fitted if best is None or fitted.score > best.score else best
+        on_point(fitted)
+    assert best is not None
+    return best
+
+
+def fit_folds(
+    folds: Iterable[FoldRows],
+    *,
+    num_classes: int,
+    settings: PredictorSettings,
+    points: Sequence[GridPoint] | None = None,
+    on_point: Callable[[Fitted], None] = lambda fitted: None,
+) -> list[Fitted]:
+    """A predictor for each fold: `choose_point` on the first, `fit_predictor` with its point on the others.
+
+    Arguments as there; folds are asked for one after the other, so that the rows of one are held at a time.
+    """
+    found: list[Fitted] = []
+    for train, valid, score in folds:
+        if found:
+            fitted = fit_predictor(
+                train, valid, found[0].point, num_classes=num_classes, score=score, settings=settings
+            )
+            on_point(fitted)
+        else:
+            fitted = choose_point(
+                train,
+                valid,
+                num_classes=num_classes,
+                score=score,
+                settings=settings,
+                points=points,
+                on_point=on_point,
+            )
+        found.append(fitted)
+    return found
 
 
 def _fit(
     predictor: Predictor, train: Rows, valid: Rows, point: GridPoint, score: Score, settings: PredictorSettings
 ) -> Fitted:
-    optimizer = torch.optim.Adam(predictor.parameters(), lr=point.rate)
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=point.rate, fused=True)
     best: dict[str, Tensor] = {}
     highest, best_epoch, waited, epoch = -math.inf, 0, 0, 0
     for epoch in range(1, settings.max_epochs + 1):
         _train_epoch(predictor, optimizer, train, settings, epoch)
         if epoch % settings.check_every:
             continue
-        value = score(_probabilities(predictor, valid.embeddings, settings.kind), valid.targets)
+        value = _worth(_logits(predictor, valid.embeddings), valid.targets, score, settings)
         if not best or value > highest:
             best = {name: part.detach().clone() for name, part in predictor.state_dict().items()}
-            highest, best_epoch, waited = -math.inf if math.isnan(value) else value, epoch, 0
+            highest, best_epoch, waited = value, epoch, 0
         else:
             waited += 1
         if waited >= settings.patience:
@@ -233,21 +285,36 @@ def _train_epoch(
     for rows in order.split(settings.batch_size):
         if len(rows) < 2:
             continue
-        logits, truth = predictor(train.embeddings[rows].float()), train.targets[rows]
-        if settings.kind == "multiclass":
-            loss = F.cross_entropy(logits, truth)
-        else:
-            loss = F.binary_cross_entropy_with_logits(logits, truth.float())
+        loss = _loss(predictor(train.embeddings[rows]), train.targets[rows], settings.kind)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-@torch.no_grad()
-def _probabilities(predictor: Predictor, embeddings: Tensor, kind: Kind) -> Tensor:
-    predictor.eval()
-    logits = torch.cat([predictor(rows.float()) for rows in embeddings.split(_EVAL_ROWS)])
+def _worth(logits: Tensor, targets: Tensor, score: Score, settings: PredictorSettings) -> float:
+    """Of validation rows, higher is better; what has no order is worth nothing."""
+    if not torch.isfinite(logits).all():
+        return -math.inf
+    if settings.select_by == "loss":
+        return -float(_loss(logits, targets, settings.kind))
+    value = score(_activate(logits, settings.kind), targets)
+    return -math.inf if math.isnan(value) else value
+
+
+def _loss(logits: Tensor, targets: Tensor, kind: Kind) -> Tensor:
+    if kind == "multiclass":
+        return F.cross_entropy(logits, targets)
+    return F.binary_cross_entropy_with_logits(logits, targets.float())
+
+
+def _activate(logits: Tensor, kind: Kind) -> Tensor:
     return logits.softmax(1) if kind == "multiclass" else logits.sigmoid()
+
+
+@torch.no_grad()
+def _logits(predictor: Predictor, embeddings: Tensor) -> Tensor:
+    predictor.eval()
+    return torch.cat([predictor(rows.float()) for rows in embeddings.split(_EVAL_ROWS)])
 
 
 def _check(rows: Rows, num_classes: int, settings: PredictorSettings) -> None:

@@ -21,8 +21,8 @@ from auricle.evaluate.heads import Examples, Fold, HeadSettings, train_heads
 from auricle.evaluate.metrics import accuracy, mean_average_precision, mean_squared_error
 from auricle.evaluate.probes import knn_scores
 from auricle.evaluate.results import JudgeScore
-from auricle.evaluate.statistics import bootstrap
-from auricle.evaluate.task import Task
+from auricle.evaluate.statistics import Score, bootstrap
+from auricle.evaluate.task import Event, Task
 
 KNN_NEIGHBOURS, KNN_TEMPERATURE = 10, 0.07  # X-ARES `knn.py`
 VALID_SHARE = 8  # strict: every eighth sound of a class is kept from training to pick the epoch
@@ -51,6 +51,7 @@ class Table:
     owners: Tensor  # (N,) int64: the sound of each piece
     lengths: Tensor | None = None  # (N,) frames of each piece; None: pooled
     targets: Sequence[Tensor] = ()  # of frame tasks: (T, C) of each sound
+    events: Sequence[Sequence[Event]] = ()  # of frame tasks: of each sound, labelled as `classes`
     texts: Sequence[Sequence[str]] = ()  # of ASR and retrieval: the sentences of each sound
     hop_ms: float = 0.0
 
@@ -190,7 +191,7 @@ def _pieces(table: Table, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
     return train, valid, test
 
 
-class _Tested(NamedTuple):
+class Tested(NamedTuple):
     """Test items of a fold: outputs (m, C), labels (m, …) and the sound of each."""
 
     outputs: Tensor
@@ -215,21 +216,21 @@ def _score(
             own, places = sounds.unique(return_inverse=True)
             sums = found.new_zeros(len(own), found.shape[1]).index_add_(0, places, found)
             found, sounds = sums / places.bincount()[:, None], own
-        tested.append(_Tested(found, table.labels[sounds], sounds))
+        tested.append(Tested(found, table.labels[sounds], sounds))
     metric = _metric(table)
     folds = {plan.name: metric(fold.outputs, fold.labels) for plan, fold in zip(chosen, tested, strict=True)}
-    value, low, high = _interval(tested, metric)
-    everything = _Tested(*(torch.cat(parts) for parts in zip(*tested, strict=True)))
+    whole = over_folds(tested, metric)
+    everything = Tested(*(torch.cat(parts) for parts in zip(*tested, strict=True)))
     score = JudgeScore(
-        value=value,
-        low=low,
-        high=high,
+        value=whole.value,
+        low=whole.low,
+        high=whole.high,
         n=len(everything.sounds),
         folds=folds if table.task.folds else {},
-        classes=_by_class(table, everything),
+        classes=by_class(table, everything),
         settings=dict(settings),
     )
-    return Judged(score, _by_item(table, everything))
+    return Judged(score, by_item(table, everything))
 
 
 def _metric(table: Table) -> Callable[[Tensor, Tensor], float]:
@@ -238,8 +239,8 @@ def _metric(table: Table) -> Callable[[Tensor, Tensor], float]:
     return mean_average_precision if table.labels.ndim == 2 else accuracy
 
 
-def _interval(tested: Sequence[_Tested], metric: Callable[[Tensor, Tensor], float]) -> tuple[float, float, float]:
-    """Plain mean over folds, and its 95 % interval over resampled sounds."""
+def over_folds(tested: Sequence[Tested], metric: Callable[[Tensor, Tensor], float]) -> Score:
+    """Plain mean over folds of a metric of outputs and labels, and its 95 % interval over resampled sounds."""
     numbers = np.concatenate(
         [np.stack([np.full(len(f.sounds), i), np.arange(len(f.sounds))], 1) for i, f in enumerate(tested)]
     )
@@ -253,11 +254,10 @@ def _interval(tested: Sequence[_Tested], metric: Callable[[Tensor, Tensor], floa
                 values.append(metric(fold.outputs[picked], fold.labels[picked]))
         return float(np.mean(values))
 
-    found = bootstrap(numbers.astype(np.float64), mean, groups=sounds, rounds=BOOTSTRAP_ROUNDS)
-    return found.value, found.low, found.high
+    return bootstrap(numbers.astype(np.float64), mean, groups=sounds, rounds=BOOTSTRAP_ROUNDS)
 
 
-def _by_class(table: Table, tested: _Tested) -> dict[str, float]:
+def by_class(table: Table, tested: Tested) -> dict[str, float]:
     """Recall of each class, or its average precision; classes without test items are left out."""
     if table.task.kind == "regression":
         return {}
@@ -272,7 +272,7 @@ def _by_class(table: Table, tested: _Tested) -> dict[str, float]:
     return found
 
 
-def _by_item(table: Table, tested: _Tested) -> dict[str, float]:
+def by_item(table: Table, tested: Tested) -> dict[str, float]:
     """What each sound contributes: right or wrong, the negative squared error, or its own average precision."""
     if table.task.kind == "regression":
         each = -(tested.outputs - tested.labels).square().sum(1)

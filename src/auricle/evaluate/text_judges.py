@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate import asr_head
-from auricle.evaluate.asr_head import AsrHead, AsrSettings, Utterance, train_asr
+from auricle.evaluate.asr_head import MAX_NEW_TOKENS, SEPARATOR, AsrHead, AsrSettings, Utterance, train_asr
 from auricle.evaluate.examples import Protocol
 from auricle.evaluate.judges import BOOTSTRAP_ROUNDS, Judged, Table, plans
 from auricle.evaluate.metrics import summarise, word_errors
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 TRANSCRIBED = 32  # clips at once
 SHOWN = 5  # transcripts, or captions, in a result
-_SEPARATORS = (asr_head.SEPARATOR, "<|audio_eos|>")  # the first that a tokenizer has
+_SEPARATORS = (SEPARATOR, "<|audio_eos|>")  # the first that a tokenizer has
 
 
 class _Parts(NamedTuple):
@@ -49,10 +48,17 @@ def judge_asr(
         on_epoch: called after each epoch with its number.
 
     Raises:
-        ConfigError: the tokenizer has no token to set between frames and text.
+        ConfigError: the tokenizer has no token to set between frames and text, or the longest clip and its transcript
+            are beyond the context of the language model.
         DataError: the task has folds, or the test texts have no words.
     """
     parts, utterances = _parts(table, protocol, seed), list(_utterances(table))
+    longest = max(len(utterances[i].frames) for i in parts.test) + 1 + MAX_NEW_TOKENS
+    if longest > lm.model.config.max_position_embeddings:
+        raise ConfigError(
+            f"{lm.name} reads {lm.model.config.max_position_embeddings} tokens, the longest clip and its transcript "
+            f"are {longest}; give a language model of a longer context, or an encoder of fewer frames a second"
+        )
     settings = AsrSettings(
         epochs=table.task.epochs,
         batch_size=table.task.batch_size,
