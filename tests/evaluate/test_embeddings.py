@@ -15,6 +15,7 @@ from auricle.errors import ClipTooShort, DataError
 from auricle.evaluate import embeddings
 from auricle.evaluate.embeddings import embed_sounds
 from auricle.evaluate.store import Store
+from auricle.infer.encoder import load_encoder
 
 
 class Sound(NamedTuple):
@@ -161,3 +162,15 @@ def test_a_store_without_frames_does_not_pretend_to_have_them(tmp_path: Path) ->
     found = embed_sounds(again, sounds(4000), Store(tmp_path, "e", "t", frames=True))
     assert again.heard == [4000] and found.pieces[0].frames is not None
     assert embed_sounds(again, sounds(4000), Store(tmp_path, "e", "t")).reused == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["auricle-tiny-encoder", "random:wav2vec2-tiny", "random:whisper-tiny", "random:ast-tiny"]
+)
+def test_a_short_clip_beside_a_long_one_is_embedded_as_if_alone(tmp_path: Path, name: str) -> None:
+    encoder = load_encoder(name)
+    short, long = sounds(16_000, 80_000)
+    beside = embed_sounds(encoder, [long, short], Store(tmp_path / "beside", "e", "t")).pooled()[0]
+    alone = embed_sounds(encoder, [short], Store(tmp_path / "alone", "e", "t")).pooled()[0]
+    assert round(float(torch.cosine_similarity(beside[1:], alone)), 4) == 1.0
+    assert torch.allclose(beside[1:], alone, atol=1e-4)

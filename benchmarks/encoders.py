@@ -1,0 +1,100 @@
+"""The open tasks under both protocols for the embedded encoder, the baselines, and networks that were never trained.
+
+python benchmarks/encoders.py DATA WORK [--encoders NAME ...] [--tasks NAME ...] [-o FILE.json]
+
+DATA holds ``esc10``, ``fsdd`` and ``speechocean762`` in their authors' layouts. WORK keeps embeddings and full
+results; what is there is not measured again. Prints a Markdown table; FILE gets scores, intervals, hashes and costs
+without the items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+FOLDERS = {
+    "speechocean762_asr": "speechocean762",  # first, for it keeps frames, whose mean serves the other two
+    "speechocean762_gender": "speechocean762",
+    "speechocean762_speaker": "speechocean762",
+    "esc10": "esc10",
+    "fsdd_digits": "fsdd",
+    "fsdd_speaker": "fsdd",
+}
+ENCODERS = (
+    "auricle-tiny-encoder",
+    "log-mel",
+    "random:dasheng-tiny",
+    "random:whisper-tiny",
+    "random:wav2vec2-tiny",
+    "random:hubert-tiny",
+    "random:ast-tiny",
+)
+PROTOCOLS = ("compat", "strict")
+
+
+def measure(data: Path, work: Path, encoders: list[str], tasks: list[str]) -> list[Any]:
+    """All results, those that lie in WORK as they are."""
+    import auricle
+    from auricle.evaluate.benchmark import run_task
+    from auricle.evaluate.results import read_results, write_result
+    from auricle.evaluate.task import load_task
+
+    work.mkdir(parents=True, exist_ok=True)
+    done = read_results([work]) if list(work.glob("*.json")) else []
+    found = {(each.encoder.name, each.task.name, each.protocol): each for each in done}
+    for name in encoders:
+        encoder = auricle.load_encoder(name)
+        for task in tasks:
+            for protocol in PROTOCOLS:
+                if (name, task, protocol) in found:
+                    continue
+                folder, store = data / FOLDERS[task], work / "store"
+                result = run_task(encoder, load_task(task), folder, protocol=protocol, store=store)
+                write_result(work, result)
+                found[name, task, protocol] = result
+                print(name, task, protocol, {k: round(v.value, 3) for k, v in result.scores.items()}, file=sys.stderr)
+    return [found[e, t, p] for t in tasks for p in PROTOCOLS for e in encoders]
+
+
+def summary(result: Any) -> dict[str, Any]:
+    """A result without its items."""
+    content = {key: value for key, value in asdict(result).items() if key != "items"}
+    content["leaks"] = {kind: len(pairs) for kind, pairs in content["leaks"].items()}
+    return content
+
+
+def table(results: list[Any]) -> str:
+    """Rows of encoders under each task and protocol."""
+    lines = ["| task | protocol | encoder | linear | kNN |", "|---|---|---|---|---|"]
+    for each in results:
+        cells = []
+        for judge in ("mlp", "knn"):
+            score = each.scores.get(judge)
+            cells.append("" if score is None else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
+        if each.task.kind == "asr":
+            cells[0] += f", WER {each.scores['mlp'].settings['word_error_rate']:.2f}"
+        lines.append(f"| {each.task.title} | {each.protocol} | {each.encoder.name} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), metavar="NAME")
+    parser.add_argument("--tasks", nargs="+", default=list(FOLDERS), choices=list(FOLDERS))
+    parser.add_argument("-o", "--out", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    results = measure(args.data, args.work, args.encoders, args.tasks)
+    print(table(results))
+    if args.out is not None:
+        args.out.write_text(json.dumps([summary(each) for each in results], indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
