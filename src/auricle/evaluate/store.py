@@ -75,7 +75,8 @@ class Store:
         pieces = self._kept[digest]
         segment, start = self._on_disk[digest]
         with safe_open(segment, "pt") as file:
-            rows = file.get_slice("frames")[start : start + int(pieces.lengths.sum())]
+            # A copy, since a slice keeps the whole segment mapped.
+            rows = file.get_slice("frames")[start : start + int(pieces.lengths.sum())].clone()
         return Pieces(pieces.pooled, pieces.lengths, rows.split(pieces.lengths.tolist()))
 
     def add(self, digest: str, frames: Sequence[Tensor]) -> None:
