@@ -13,7 +13,7 @@ import torch
 from auricle.errors import DataError
 from auricle.evaluate.benchmark import run_task
 from auricle.evaluate.judges import Table, judge_linear, plans
-from auricle.evaluate.task import LabelRule, Source, Task
+from auricle.evaluate.task import LabelRule, Source, Task, load_task
 
 
 class Levels:
@@ -249,3 +249,31 @@ def test_refused_sounds_end_the_run(folder: Path, tmp_path: Path) -> None:
     (folder / "tone3.wav").write_bytes(b"no audio")
     with pytest.raises(DataError, match=r"1 of 80 sounds .* b/tone3"):
         run_task(Levels(), task(), folder, protocol="strict", store=tmp_path / "store")
+
+
+def test_scenes_of_hear_are_judged_by_its_predictor(tmp_path: Path) -> None:
+    rows = []
+    for i in range(60):
+        label = ("tone", "noise")[i % 2]
+        rows.append((f"s{i}", {"labels": [label], "split": f"fold{i // 2 % 3:02}"}, waveform(label, i)))
+    folds = ("fold00", "fold01", "fold02")
+    facts = replace(load_task("hear_esc50").hear, duration_s=0.4)
+    scenes = replace(load_task("hear_esc50"), folds=folds, classes=None, epochs=30, hear=facts)
+    result = run_task(Levels(), scenes, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store")
+    score = result.scores["hear"]
+    assert score.value > 0.9 and set(score.folds) == set(folds) and len(result.items["hear"]) == 60
+    assert result.data.seconds == pytest.approx(60 * 0.4)  # each cut to the task's length
+
+
+def test_events_of_hear_are_found_by_their_onsets(tmp_path: Path) -> None:
+    rows = []
+    for i in range(36):
+        quiet = 0.005 * waveform("noise", i, seconds=2.0)
+        start = 0.2 + 0.1 * (i % 9)
+        quiet[int(start * 16_000) :][:8000] += waveform("tone", i, seconds=0.5)
+        events = [{"label": "tone", "start": 1000 * start, "end": 1000 * (start + 0.5)}]
+        rows.append((f"s{i}", {"events": events, "split": ("train", "valid", "test")[i // 3 % 3]}, quiet))
+    task = load_task("hear_dcase2016_task2")
+    heard = replace(task, classes=("tone",), epochs=30, hear=replace(task.hear, duration_s=2.0))
+    result = run_task(Levels(), heard, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store")
+    assert result.scores["hear"].value > 0.8 and result.task.metric == "onset_f"

@@ -19,6 +19,7 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.evaluate import examples as finding
 from auricle.evaluate.embeddings import Cut, Embedded, EncodesMany, embed_sounds
 from auricle.evaluate.events import frame_targets
+from auricle.evaluate.hear import judge_hear
 from auricle.evaluate.judges import Judged, Table, judge_knn, judge_linear
 from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
 from auricle.evaluate.store import Pieces, Store
@@ -127,6 +128,8 @@ def _cutting(task: Task, protocol: finding.Protocol) -> _Cutting:
 def _judge(table: Table, protocol: finding.Protocol, seed: int, language_model: str) -> dict[str, Judged]:
     """What each judge of the task says, by its name."""
     task = table.task
+    if task.hear is not None:
+        return {"hear": judge_hear(table, seed=seed)}
     if task.kind == "asr":
         return {"mlp": judge_asr(table, protocol, load_causal_lm(language_model), seed=seed)}
     with _one_thread():
@@ -173,18 +176,15 @@ def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedd
         return Table(features=frames, lengths=lengths, **shared)
     numbers = [finding.class_numbers(task, classes, example) for example in listed]
     if task.kind == "frame":
-        targets = [
-            frame_targets(
-                [event._replace(label=str(event.label)) for event in task.label.events(example.label)],
-                list(classes),
-                hop_ms=hop_ms,
-                duration_s=task.frames_s,
-            )
-            for example in listed
+        shared["events"] = events = [
+            [event._replace(label=str(event.label)) for event in task.label.events(example.label)] for example in listed
         ]
+        if task.hear is None:
+            shared["targets"] = [
+                frame_targets(own, list(classes), hop_ms=hop_ms, duration_s=task.frames_s) for own in events
+            ]
         frames, lengths = _all_frames(embedded)
-        labels = _multi_hot(numbers, len(classes))
-        return Table(labels=labels, features=frames.float(), lengths=lengths, targets=targets, **shared)
+        return Table(labels=_multi_hot(numbers, len(classes)), features=frames.float(), lengths=lengths, **shared)
     if task.is_multilabel:
         return Table(labels=_multi_hot(numbers, len(classes)), features=features, **shared)
     return Table(labels=torch.tensor([own[0] for own in numbers]), features=features, **shared)
