@@ -87,6 +87,7 @@ def judge_asr(
         "language_model": lm.name,
         "language_model_sha256": lm.sha256,
         "separator": separator,
+        "epochs": settings.epochs,
         "word_error_rate": float(counts[:, 0].sum() / counts[:, 1].sum()),
         "epoch": chosen.index(max(chosen)),
         "validation": settings.validation,
@@ -143,6 +144,7 @@ def judge_retrieval(
     rows = torch.stack([of_clip, hits, test.owners.bincount().double()], 1).numpy()
     both = summarise(ranks)
     facts: dict[str, Any] = {
+        "epochs": settings.epochs,
         "epoch": scores.index(max(scores)),
         "vocabulary": tokenizer.get_vocab_size(),
         "audio_to_text": both[0]._asdict(),
