@@ -9,7 +9,15 @@ import zipfile
 
 import pytest
 
-from auricle.data.download import RemoteFile, download, download_record, unpack, zenodo_files
+from auricle.data.download import (
+    RemoteFile,
+    bytes_left,
+    download,
+    download_record,
+    unpack,
+    zenodo_files,
+    zenodo_record,
+)
 from auricle.errors import DataError
 
 CONTENTS = bytes(range(256)) * 40
@@ -60,9 +68,9 @@ def md5(contents):
     return hashlib.md5(contents, usedforsecurity=False).hexdigest()
 
 
-def record(server, files):
+def record(server, files, **metadata):
     rows = [{"key": key, "size": len(body), "checksum": f"md5:{md5(body)}"} for key, body in files.items()]
-    server.pages["/api/records/7"] = json.dumps({"files": rows}).encode()
+    server.pages["/api/records/7"] = json.dumps({"files": rows, "metadata": metadata}).encode()
     for key, body in files.items():
         server.pages[f"/api/records/7/files/{key.replace(' ', '%20')}/content"] = body
 
@@ -86,6 +94,27 @@ def test_a_record(server, tmp_path):
     asked = len(server.asked)
     assert download_record("7", tmp_path / "new", base_url=server.url) == paths
     assert len(server.asked) == asked + 1  # the record alone
+
+
+def test_a_record_states_its_licence_and_size(server, tmp_path):
+    record(server, {"a.tar": CONTENTS, "b.tar": b"B"}, title="X-ARES ESC-50", license={"id": "cc-by-nc-4.0"})
+    found = zenodo_record("7", base_url=server.url)
+    assert (found.title, found.licence, found.page) == ("X-ARES ESC-50", "cc-by-nc-4.0", f"{server.url}/records/7")
+    assert found.size == len(CONTENTS) + 1 and [file.name for file in found.files] == ["a.tar", "b.tar"]
+    assert list(found.files) == zenodo_files("7", base_url=server.url)
+    assert bytes_left(found.files, tmp_path / "new") == found.size
+    (tmp_path / "b.tar").write_bytes(b"B")
+    (tmp_path / ".a.tar.part").write_bytes(CONTENTS[:1000])
+    assert bytes_left(found.files, tmp_path) == len(CONTENTS) - 1000
+    record(server, {"a.tar": CONTENTS})
+    found = zenodo_record("7", base_url=server.url)
+    assert (found.title, found.licence) == ("record 7", None)
+
+
+def test_a_folder_that_cannot_be_made(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write .*choose another folder"):
+        download(remote(server), tmp_path / "file" / "new")
 
 
 def test_a_partial_file_is_gone_on_with(server, tmp_path):
@@ -178,6 +207,8 @@ def test_a_refusal_of_the_server_is_said(server, status, advice):
         b"{}",
         b'{"files": [{"key": "a", "size": 1, "checksum": "sha1:00"}]}',
         b'{"files": [{"key": "a", "size": 1, "checksum": "md5:../"}]}',
+        b'{"files": [], "metadata": [1]}',
+        b'{"files": [], "metadata": {"license": "free"}}',
     ],
 )
 def test_an_answer_that_is_no_record(server, page):

@@ -2,12 +2,22 @@ import io
 import json
 import tarfile
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auricle.data.label_tars import Refused, find_tars, read_label_tar, stream_label_tars
-from auricle.errors import DataError
+from auricle.data import label_tars
+from auricle.data.label_tars import (
+    Refused,
+    SoundFile,
+    find_tars,
+    read_label_tar,
+    stream_label_tars,
+    write_label_tars,
+)
+from auricle.errors import AudioError, DataError
 
 
 def member(name, kind=tarfile.REGTYPE, link=""):
@@ -73,7 +83,7 @@ def test_a_label_that_is_none(tmp_path):
 
 
 def test_a_label_too_large(tmp_path):
-    path = write(tmp_path / "x.tar", [("a.flac", b"A"), ("a.json", b" " * (1 << 20) + b"1")])
+    path = write(tmp_path / "x.tar", [("a.flac", b"A"), ("a.json", b" " * (8 << 20) + b"1")])
     found = read_label_tar(path)
     assert found.refused == (
         Refused(path, "a.json", "too large"),
@@ -121,3 +131,123 @@ def test_any_labels_come_back_in_order(tmp_path, labels):
     found = read_label_tar(write(tmp_path / "x.tar", rows))
     assert [sound.label for sound in found.sounds] == labels
     assert [sound.audio.read() for sound in found.sounds] == [bytes([n]) * n for n in range(len(labels))]
+
+
+def sounds(folder, count, size=900, label=None):
+    """Sounds of noise bytes, labelled by their number."""
+    folder.mkdir(exist_ok=True)
+    made = []
+    for number in range(count):
+        path = folder / f"{number}.FLAC"
+        path.write_bytes(bytes([number]) * size)
+        made.append(SoundFile(f"k{number}", path, {"label": number} if label is None else label))
+    return made
+
+
+def test_written_tars_are_read_back(tmp_path):
+    given = sounds(tmp_path / "in", 5)
+    made = write_label_tars(tmp_path / "out", {"a-*.tar": given[:3], "b*.tar": given[3:4], "c_0.tar": given[4:]})
+    assert [path.name for path in made] == ["a-000000.tar", "b-000000.tar", "c_0.tar"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in made)
+    found = [sound for path in made for sound in read_label_tar(path).sounds]
+    assert [(sound.key, sound.label) for sound in found] == [(f"k{number}", {"label": number}) for number in range(5)]
+    assert [sound.audio.read() for sound in found] == [sound.path.read_bytes() for sound in given]
+    assert [sound.audio.name for sound in found] == [f"k{number}.flac" for number in range(5)]
+    with tarfile.open(made[0]) as tar:
+        assert {(member.mtime, member.uname, member.uid) for member in tar} == {(0, "", 0)}
+
+
+def test_the_same_sounds_give_the_same_tars(tmp_path):
+    given = sounds(tmp_path / "in", 4)
+    one, two = (write_label_tars(tmp_path / name, {"a-*.tar": given}) for name in ("one", "two"))
+    assert one[0].read_bytes() == two[0].read_bytes()
+
+
+def test_tars_are_closed_before_they_outgrow_the_limit(tmp_path):
+    given = sounds(tmp_path / "in", 7, size=10_000)
+    seen = []
+    made = write_label_tars(tmp_path / "out", {"a-*.tar": given}, max_bytes=40_000, progress=seen.append)
+    assert [path.name for path in made] == [f"a-{number:06d}.tar" for number in range(4)]
+    assert all(path.stat().st_size <= 40_000 for path in made)
+    assert [len(read_label_tar(path)) for path in made] == [2, 2, 2, 1]
+    assert seen == [1] * 7
+    large = write_label_tars(tmp_path / "large", {"a-*.tar": given}, max_bytes=1)
+    assert len(large) == 7
+    (single,) = write_label_tars(tmp_path / "single", {"a.tar": given}, max_bytes=1)
+    assert len(read_label_tar(single)) == 7
+
+
+def test_what_is_no_audio_of_a_tar_becomes_flac_sample_for_sample(tmp_path):
+    rng = np.random.default_rng(0)
+    for subtype, dtype in (("PCM_16", "int16"), ("PCM_24", "int32"), ("ULAW", "int16")):
+        waveform = rng.uniform(-0.9, 0.9, (700, 2))
+        soundfile.write(tmp_path / f"{subtype}.au", waveform, 22_050, subtype=subtype)
+        stored, _ = soundfile.read(tmp_path / f"{subtype}.au", dtype=dtype)
+        (tar,) = write_label_tars(tmp_path / subtype, {"a.tar": [SoundFile("k", tmp_path / f"{subtype}.au", 1)]})
+        (sound,) = read_label_tar(tar).sounds
+        assert sound.audio.name == "k.flac"
+        found, rate = soundfile.read(io.BytesIO(sound.audio.read()), dtype=dtype)
+        assert rate == 22_050 and np.array_equal(found, stored)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda s: s._replace(key="k0"), DataError, "'k0' of .* is taken"),
+        (lambda s: s._replace(key="a/b"), DataError, "other characters"),
+        (lambda s: s._replace(key="../a"), DataError, "other characters"),
+        (lambda s: s._replace(path=s.path.with_name("gone.wav")), DataError, r"cannot read .*gone\.wav"),
+        (lambda s: s._replace(label=float("nan")), DataError, "cannot be stored as JSON"),
+        (lambda s: s._replace(label={1, 2}), DataError, "cannot be stored as JSON"),
+        (lambda s: s._replace(label="x" * (8 << 20)), DataError, "at most 8,388,608 are read"),
+        (lambda s: s._replace(path=s.path.with_name("empty.wav")), DataError, "has 0 bytes"),
+        (lambda s: s._replace(path=s.path.with_name("text.aiff")), AudioError, "cannot be read as audio"),
+        (lambda s: s._replace(path=s.path.with_name("text.au")), AudioError, "is RAW"),
+        (lambda s: s._replace(path=s.path.with_name("float.au")), AudioError, "which FLAC cannot hold"),
+    ],
+)
+def test_a_set_with_a_fault_leaves_nothing(tmp_path, change, error, message):
+    given = sounds(tmp_path / "in", 2)
+    (tmp_path / "in/empty.wav").touch()
+    for name in ("text.au", "text.aiff"):
+        (tmp_path / "in" / name).write_text("no sound")
+    soundfile.write(tmp_path / "in/float.au", np.zeros(10), 8_000, subtype="FLOAT")
+    with pytest.raises(error, match=message):
+        write_label_tars(tmp_path / "out", {"a-*.tar": given[:1], "b-*.tar": [given[0], change(given[1])]})
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_old_tars_are_not_touched(tmp_path):
+    given = sounds(tmp_path / "in", 1)
+    (old,) = write_label_tars(tmp_path, {"a-*.tar": given})
+    before = old.read_bytes()
+    with pytest.raises(DataError, match=r"a-000000\.tar exists already"):
+        write_label_tars(tmp_path, {"b-*.tar": given, "a-*.tar": given})
+    assert old.read_bytes() == before and not list(tmp_path.glob("b-*"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write tars to"):
+        write_label_tars(tmp_path / "file" / "out", {"a-*.tar": []})
+
+
+def test_a_sound_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_tars, "CLIP_LIMITS", label_tars.CLIP_LIMITS.__class__(max_bytes=10))
+    with pytest.raises(DataError, match="has 900 bytes, expected 1 … 10"):
+        write_label_tars(tmp_path / "out", {"a-*.tar": sounds(tmp_path / "in", 1)})
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=2000), st.text(max_size=9)), min_size=1), st.integers(1, 9_000)
+)
+def test_any_sounds_come_back_in_order(tmp_path_factory, given_sounds, max_bytes):
+    folder = tmp_path_factory.mktemp("any")
+    given_files = []
+    for number, (audio, label) in enumerate(given_sounds):
+        (folder / f"{number}.wav").write_bytes(audio)
+        given_files.append(SoundFile(f"k{number}", folder / f"{number}.wav", label))
+    write_label_tars(folder / "out", {"a-*.tar": given_files}, max_bytes=max_bytes)
+    found = list(stream_label_tars(folder / "out", "a-*.tar"))
+    assert [(sound.audio.read(), sound.label) for sound in found] == given_sounds

@@ -9,6 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auricle.data.shard_index import TarMember, member_objection, split_member_name, tar_members
 from auricle.data.shards import ShardSet, build_index
 from auricle.errors import DataError
 
@@ -209,3 +210,39 @@ def test_random_damage_never_escapes_as_another_error(tmp_path_factory, data):
             shards.read(i)
     except DataError:
         pass
+
+
+def test_members_lie_where_they_are_said_to(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.wav", b"AA"), (tarfile.TarInfo("b/c.json"), b"{}" * 400), ("d", b"")])
+    members = list(tar_members(path))
+    assert [(member.name, member.size, member.is_file) for member in members] == [
+        ("a.wav", 2, True),
+        ("b/c.json", 800, True),
+        ("d", 0, True),
+    ]
+    stored = path.read_bytes()
+    assert [stored[m.offset : m.offset + m.size] for m in members] == [b"AA", b"{}" * 400, b""]
+    path.write_bytes(stored[:2000])  # in the midst of the second member
+    with pytest.raises(DataError, match="damaged or forged"):
+        list(tar_members(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("a.flac", ("a", "flac")), ("./a/b.c.FLAC", ("a/b.c", "flac")), ("a", ("", "a")), (".json", ("", "json"))],
+)
+def test_names_of_members_are_split(name, parts):
+    assert split_member_name(name) == parts
+
+
+def test_why_a_member_is_left_out():
+    good = TarMember("a.flac", 512, 9, is_file=True)
+    assert member_objection(good, {}) is None
+    assert member_objection(good._replace(is_file=False), {}) == "no plain file"
+    assert member_objection(good._replace(name="../a.flac"), {}) == "unsafe name"
+    assert member_objection(good, None) == "no audio, JSON or text"
+    assert member_objection(good, {"a": good}) == "second member of the same name"
+    label = TarMember("a.json", 512, (1 << 20) + 1, is_file=True)
+    assert member_objection(label, {}) == "too large"
+    assert member_objection(label, {}, max_label_bytes=2 << 20) is None
+    assert member_objection(good._replace(size=(1 << 30) + 1), {}, max_label_bytes=1 << 40) == "too large"

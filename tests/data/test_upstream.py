@@ -4,6 +4,7 @@ import pytest
 
 from auricle.data.upstream import LAYOUTS, read_layout
 from auricle.errors import ConfigError, DataError
+from auricle.evaluate.task import load_task
 
 
 def touch(root, *names):
@@ -233,6 +234,160 @@ def test_hear(tmp_path):
     ]
 
 
+def test_fsdkaggle2018(tmp_path):
+    meta = "FSDKaggle2018.meta"
+    put(
+        tmp_path,
+        f"{meta}/train_post_competition.csv",
+        "fname,label,manually_verified,freesound_id,license\n00044347.wav,Hi-hat,0,28739,Attribution\n",
+    )
+    put(
+        tmp_path,
+        f"{meta}/test_post_competition_scoring_clips.csv",
+        "fname,label,usage,freesound_id,license\n00326446.wav,Saxophone,Public,1,CC0\n",
+    )
+    assert rows("fsdkaggle2018", tmp_path) == [
+        ("00044347", "FSDKaggle2018.audio_train/00044347.wav", {"sound": "Hi-hat", "split": "train"}),
+        ("00326446", "FSDKaggle2018.audio_test/00326446.wav", {"sound": "Saxophone", "split": "test"}),
+    ]
+
+
+def test_maestro(tmp_path):
+    heading = "canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration\n"
+    put(tmp_path, "maestro-v1.0.0.csv", f"{heading}A,B,train,2004,gone.midi,gone.wav,1\n")
+    put(
+        tmp_path,
+        "maestro-v3.0.0.csv",
+        f'{heading}Berg,"Sonata, Op. 1",validation,2018,2018/a--1.midi,2018/a--1.wav,2.5\n',
+    )
+    track = b"".join(
+        (
+            b"\x00\x90\x15\x40",  # the lowest key, half a second at 480 ticks a quarter note
+            b"\x00\x90\x6c\x40",  # 108: the highest of a piano, no class of the task
+            b"\x83\x60\x80\x15\x00\x00\x80\x6c\x00\x00\xff\x2f\x00",
+        )
+    )
+    (tmp_path / "2018").mkdir()
+    (tmp_path / "2018/a--1.midi").write_bytes(
+        b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk" + len(track).to_bytes(4, "big") + track
+    )
+    events = [{"start": 0.0, "end": 0.5, "note": 21}]
+    assert rows("maestro", tmp_path) == [("a--1", "2018/a--1.wav", {"events": events, "left_out": 1, "split": "valid"})]
+    (tmp_path / "2018/a--1.midi").write_bytes(b"no song")
+    with pytest.raises(DataError, match=r"a--1\.midi is no usable MIDI file"):
+        read_layout("maestro", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".txt"])
+def test_asvspoof2015(tmp_path, suffix):
+    put(tmp_path, f"CM_protocol/cm_train.trn{suffix}", "T1 T1_1000001 human human\nT1 T1_1001238 S1 spoof\n")
+    put(tmp_path, f"CM_protocol/cm_develop.ndx{suffix}", "D1 D1_1000001 S5 spoof\n")
+    put(tmp_path, f"CM_protocol/cm_evaluation.ndx{suffix}", "E1 E1_1000001 S10 spoof\n")
+    found = rows("asvspoof2015", tmp_path)
+    assert found[1] == (
+        "T1_1001238",
+        "wav/T1/T1_1001238.wav",
+        {"binary_spoof": "spoof", "attack": "S1", "speaker": "T1", "split": "train"},
+    )
+    assert [(facts["binary_spoof"], facts["split"]) for _, _, facts in found] == [
+        ("human", "train"),
+        ("spoof", "train"),
+        ("spoof", "valid"),
+        ("spoof", "test"),
+    ]
+    put(tmp_path, f"CM_protocol/cm_develop.ndx{suffix}", "\nD1 D1_1000001 spoof\n")
+    with pytest.raises(DataError, match=r"cm_develop\.ndx.*, line 1: 3 fields, expected 4"):
+        read_layout("asvspoof2015", tmp_path)
+
+
+def test_fluent_speech_commands(tmp_path):
+    for split in ("train", "valid", "test"):
+        put(
+            tmp_path,
+            f"data/{split}_data.csv",
+            ",path,speakerId,transcription,action,object,location\n"
+            f'0,wavs/speakers/2B/{split}.wav,2B,"Pause, please",deactivate,music,none\n',
+        )
+    intent = {"action": "deactivate", "object": "music", "location": "none"}
+    assert rows("fluent_speech_commands", tmp_path) == [
+        (
+            f"wavs/speakers/2B/{split}",
+            f"wavs/speakers/2B/{split}.wav",
+            {"transcription": "Pause, please", "speaker": "2B", "split": split, **intent},
+        )
+        for split in ("train", "valid", "test")
+    ]
+
+
+def test_voxceleb1(tmp_path):
+    put(
+        tmp_path,
+        "iden_split.txt",
+        "1 id10003/na8-QEFmj44/00003.wav\n2 id10003/_7JUzYPoBDo/1.wav\n3 id10004/-a/1.wav\n",
+    )
+    assert rows("voxceleb1", tmp_path) == [
+        (f"{name}", f"wav/{name}.wav", {"speakerid": name[:7], "split": split})
+        for name, split in (
+            ("id10003/na8-QEFmj44/00003", "train"),
+            ("id10003/_7JUzYPoBDo/1", "valid"),
+            ("id10004/-a/1", "test"),
+        )
+    ]
+    put(tmp_path, "iden_split.txt", "4 id10003/a/1.wav\n")
+    with pytest.raises(DataError, match=r"part '4' of .* expected 1, 2 or 3"):
+        read_layout("voxceleb1", tmp_path)
+
+
+@pytest.mark.parametrize("train", ["", "train/"])
+def test_voxlingua107(tmp_path, train):
+    touch(tmp_path, "dev/et/v1__U__S2---0001.000-0009.000.wav", "dev/fi/v2__U__S0---0001.000-0002.000.wav")
+    touch(tmp_path, f"{train}et/v1__U__S7---0100.000-0104.000.wav", f"{train}et/v3__U__S0---0001.000-0009.000.wav")
+    touch(tmp_path, f"{train}ab/v4__U__S0---0001.000-0009.000.wav")  # a language without sounds in dev
+    assert [(name, facts) for name, _, facts in rows("voxlingua107", tmp_path)] == [
+        ("train/et/v3__U__S0---0001.000-0009.000", {"labels": "et", "split": "train"}),
+        ("dev/et/v1__U__S2---0001.000-0009.000", {"labels": "et", "split": "dev"}),
+        ("dev/fi/v2__U__S0---0001.000-0002.000", {"labels": "fi", "split": "dev"}),
+    ]
+
+
+def test_vocal_imitations_keep_a_participant_in_one_fold(tmp_path):
+    lines = ["\timitation_filename\treference_filename\tincluded\tparticipant_id\tsound"]
+    given = {"p1": 5, "p2": 4, "p3": 3, "p4": 2, "p5": 1}
+    for participant, clips in given.items():
+        for number in range(clips):
+            name = f"000Cat_{participant}-{number}.wav"
+            lines.append(f'{len(lines)}\t{name}\t{number:03d}Cat_reference.wav\tTrue\t{participant}\t"a ""cat"""')
+    lines.append("99\tdraft.wav\t000Cat_reference.wav\tFalse\tp1\t")
+    put(tmp_path, "vocal_imitations.txt", "\n".join(lines) + "\n")
+    found = rows("vocal_imitations", tmp_path)
+    assert found[0] == (
+        "000Cat_p1-0",
+        "vocal_imitations/included/000Cat_p1-0.wav",
+        {"imitation": "000Cat_reference", "speaker": "p1", "fold": 0},
+    )
+    folds = {facts["speaker"]: facts["fold"] for _, _, facts in found}
+    assert folds == {"p1": 0, "p2": 1, "p3": 2, "p4": 2, "p5": 1}
+    assert len(found) == 15 and all(facts["fold"] == folds[facts["speaker"]] for _, _, facts in found)
+
+
+@pytest.mark.parametrize(
+    ("layout", "task"),
+    [
+        ("fsdkaggle2018", "fsdkaggle2018"),
+        ("maestro", "maestro"),
+        ("asvspoof2015", "asvspoof2015"),
+        ("fluent_speech_commands", "fluentspeechcommands"),
+        ("voxceleb1", "voxceleb1"),
+        ("voxlingua107", "voxlingua33"),
+        ("vocal_imitations", "vocalimitations"),
+    ],
+)
+def test_facts_are_those_of_the_task(layout, task):
+    """A layout says in its docstring which fact bears the label; it is the one the task reads."""
+    _, _, facts = " ".join(LAYOUTS[layout].__doc__.split()).partition("Facts: ")
+    assert facts.startswith(load_task(task).label.field)
+
+
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_an_empty_folder_says_what_was_expected(tmp_path, name):
     with pytest.raises(DataError, match=r"expected|no manifest|in the layout"):
@@ -242,7 +397,7 @@ def test_an_empty_folder_says_what_was_expected(tmp_path, name):
 
 
 def test_an_unknown_layout():
-    with pytest.raises(ConfigError, match="no layout 'audioset'; expected one of clotho, crema_d"):
+    with pytest.raises(ConfigError, match="no layout 'audioset'; expected one of asvspoof2015, clotho"):
         read_layout("audioset", ".")
 
 
@@ -251,6 +406,9 @@ def test_a_table_cannot_point_out_of_the_folder(tmp_path, name):
     put(tmp_path, "metadata/UrbanSound8K.csv", f'slice_file_name,fold,class\n"{name}",1/../..,dog_bark\n')
     with pytest.raises(DataError, match="no file below"):
         read_layout("urbansound8k", tmp_path)
+    put(tmp_path, "maestro-v3.0.0.csv", f'split,midi_filename,audio_filename\ntrain,"{name}",a.wav\n')
+    with pytest.raises(DataError, match="no file below"):
+        read_layout("maestro", tmp_path)
     put(tmp_path, "task_metadata.json", json.dumps({"splits": ["train"]}))
     put(tmp_path, "train.json", json.dumps({name: ["x"]}))
     (tmp_path / "16000").mkdir()

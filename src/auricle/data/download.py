@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,8 +51,23 @@ class RemoteFile:
     md5: str  # 32 hexadecimal digits
 
 
-def zenodo_files(record: str, *, base_url: str = ZENODO) -> list[RemoteFile]:
-    """The files of a Zenodo record.
+@dataclass(frozen=True, slots=True)
+class RemoteRecord:
+    """A record as it describes itself; its texts are a stranger's."""
+
+    title: str
+    licence: str | None  # short name, such as cc-by-4.0; None: it states none
+    page: str  # for people
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
+    """What a Zenodo record holds, and under which licence.
 
     Args:
         record: its number.
@@ -69,9 +84,29 @@ def zenodo_files(record: str, *, base_url: str = ZENODO) -> list[RemoteFile]:
     try:
         if len(stored) > _MAX_RECORD_BYTES:
             raise ValueError("too long")
-        return [_remote(row, url) for row in json.loads(stored)["files"]]
+        described = json.loads(stored)
+        about = described.get("metadata") or {}
+        licence = (about.get("license") or {}).get("id")
+        files = tuple(_remote(row, url) for row in described["files"])
+        title, page = str(about.get("title") or f"record {record}"), f"{base_url}/records/{record}"
+        return RemoteRecord(title, str(licence) if licence else None, page, files)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{url} is no description of a record ({error}); see {base_url}/records/{record}") from None
+
+
+def zenodo_files(record: str, *, base_url: str = ZENODO) -> list[RemoteFile]:
+    """The files of a Zenodo record; see `zenodo_record`."""
+    return list(zenodo_record(record, base_url=base_url).files)
+
+
+def bytes_left(files: Iterable[RemoteFile], folder: str | Path) -> int:
+    """Bytes of the files that are not in the folder yet, by their sizes alone."""
+    left = 0
+    for file in files:
+        target = Path(folder) / file.name
+        had = next((path.stat().st_size for path in (target, _partial(target)) if path.is_file()), 0)
+        left += max(0, file.size - had)
+    return left
 
 
 def download_record(
@@ -115,12 +150,13 @@ def download(
     if not 0 < file.size <= max_bytes:
         raise DataError(f"{file.name} has {file.size:,} bytes; the limit is {max_bytes:,}. Pass a larger max_bytes")
     target = Path(folder) / _plain(file.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         if target.stat().st_size != file.size or _md5(target) != file.md5:
             raise DataError(f"{target} is there already and is not the published file; move or delete it first")
         return target
-    partial = target.with_name(f".{target.name}.part")
+    partial = _partial(target)
     if partial.exists() and partial.stat().st_size > file.size:
         partial.unlink()
     while (done := partial.stat().st_size if partial.exists() else 0) < file.size:
@@ -188,6 +224,10 @@ def _remote(row: Any, url: str) -> RemoteFile:
     if kind != "md5" or not _MD5.fullmatch(md5):
         raise ValueError(f"checksum {row['checksum']!r}, expected md5:…")
     return RemoteFile(_plain(row["key"]), f"{url}/files/{quote(row['key'], safe='')}/content", int(row["size"]), md5)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def _plain(name: str) -> str:
@@ -270,7 +310,9 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"cannot write {path} ({error.strerror}); free some space, then run again to go on") from None
+        raise DataError(
+            f"cannot write {path} ({error.strerror}); make room or choose another folder, then run again"
+        ) from None
 
 
 def _md5(path: Path) -> str:

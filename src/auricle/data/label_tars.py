@@ -1,20 +1,40 @@
-"""Labelled sounds in plain tars of ``KEY.{flac,wav,ogg,mp3}`` and ``KEY.json``, read where they lie.
+"""Labelled sounds in plain tars of ``KEY.{flac,wav,ogg,mp3}`` and ``KEY.json``: read where they lie, and written.
 
 These are the audio tars of X-ARES, and what any WebDataset writer makes. Nothing is extracted: a tar is walked once
 over its headers, and a sound is read from its place when it is asked for. Unlike in the shards of
-`auricle.data.shards`, the JSON may be any value (events come as a list), and what is left out is reported by name.
+`auricle.data.shards`, the JSON may be any value (events come as a list), audio keeps its own bytes, and what is left
+out is reported by name.
 """
 
+import io
+import itertools
 import json
 import os
-from collections.abc import Iterator
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from auricle.data import shard_index
-from auricle.data.shard_index import AUDIO_SUFFIXES
-from auricle.errors import DataError
+from auricle.data.shard_index import (
+    AUDIO_SUFFIXES,
+    CLIP_LIMITS,
+    TarMember,
+    member_objection,
+    split_member_name,
+    tar_members,
+)
+from auricle.errors import AudioError, DataError
+
+MAX_LABEL_BYTES = 8 << 20  # the notes of the longest recordings of MAESTRO take more than 1 MiB
+MAX_TAR_BYTES = 1 << 30  # of one written tar, where the pattern allows several
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # with ".flac" it fits the 100 bytes of a ustar name
+_OVERHEAD = 4 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # two headers, two fillings, and what closes a tar
+_BITS = {"PCM_S8": 16, "PCM_U8": 16, "ULAW": 16, "ALAW": 16, "PCM_16": 16, "PCM_24": 24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +63,14 @@ class LabelledSound(NamedTuple):
     label: Any  # the JSON as it is
 
 
+class SoundFile(NamedTuple):
+    """A labelled sound on its way into a tar."""
+
+    key: str  # letters, digits, _ and -; unique in its tars
+    path: Path
+    label: Any  # what JSON can hold
+
+
 class Refused(NamedTuple):
     """A member, or a sound, that was left out."""
 
@@ -68,7 +96,7 @@ def read_label_tar(path: str | Path) -> LabelTar:
     """Find the sounds and labels of a tar by walking its headers; audio is skipped over, labels are read.
 
     Left out, and listed in `LabelTar.refused`: names that are absolute or climb out, links, devices and folders, audio
-    of more than 1 GiB, labels of more than 1 MiB, second members of one name, labels that are no JSON, and audio
+    of more than 1 GiB, labels of more than 8 MiB, second members of one name, labels that are no JSON, and audio
     without a label or the reverse.
 
     Raises:
@@ -77,13 +105,13 @@ def read_label_tar(path: str | Path) -> LabelTar:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no tar at {path}; expected a file of KEY.flac and KEY.json members")
-    audio: dict[str, shard_index._Member] = {}
-    stored: dict[str, shard_index._Member] = {}
+    audio: dict[str, TarMember] = {}
+    stored: dict[str, TarMember] = {}
     refused: list[Refused] = []
-    for member in shard_index._members(path):
-        stem, suffix = shard_index._split_name(member.name)
+    for member in tar_members(path):
+        stem, suffix = split_member_name(member.name)
         table = audio if suffix in AUDIO_SUFFIXES else stored if suffix == "json" else None
-        reason = shard_index._objection(member, suffix, table, stem)
+        reason = member_objection(member, table, max_label_bytes=MAX_LABEL_BYTES)
         if reason is None and table is not None:
             table[stem] = member
         else:
@@ -129,7 +157,138 @@ def find_tars(folder: str | Path, pattern: str) -> list[Path]:
     )
 
 
-def _label(tar: Path, stored: shard_index._Member | None) -> Any:
+def write_label_tars(
+    folder: str | Path,
+    sets: Mapping[str, Iterable[SoundFile]],
+    *,
+    max_bytes: int = MAX_TAR_BYTES,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write sounds and their labels as plain tars: all of them appear in the folder, or none.
+
+    Audio keeps its bytes; only what is no flac, wav, ogg, opus or mp3 (such as .au) becomes FLAC, sample for sample.
+    The same sounds give the same tars.
+
+    Args:
+        folder: made if missing.
+        sets: pattern of file names, see `find_tars` -> sounds in order. Its ``*`` becomes the number of the tar; a
+            pattern without one gives one tar of any size.
+        max_bytes: a tar is closed before it would outgrow this; a larger sound gets one of its own.
+        progress: called with 1 after each sound.
+
+    Returns:
+        The tars, in order.
+
+    Raises:
+        DataError: tars of these patterns are there already; a key that is repeated or has other characters; audio that
+            is missing, empty or larger than is read again; a label that is no JSON or larger than 8 MiB; a full disk.
+        AudioError: audio that would have to become FLAC cannot.
+    """
+    folder = Path(folder)
+    if present := [path for pattern in sets for path in folder.glob(pattern)]:
+        raise DataError(f"{present[0]} exists already; delete the old tars first, or write to another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".writing", dir=folder) as aside:
+            made = [
+                tar
+                for pattern, sounds in sets.items()
+                for tar in _write_set(Path(aside), pattern, sounds, max_bytes, progress)
+            ]
+            for tar in made:
+                tar.replace(folder / tar.name)
+    except OSError as error:
+        raise DataError(f"cannot write tars to {folder} ({error}); nothing was written") from None
+    return [folder / tar.name for tar in made]
+
+
+def _write_set(
+    folder: Path, pattern: str, sounds: Iterable[SoundFile], max_bytes: int, progress: Callable[[int], None] | None
+) -> Iterator[Path]:
+    """Write tars one after the other; each is given when it is closed."""
+    keys: set[str] = set()
+    waiting = iter(sounds)
+    sound = next(waiting, None)
+    for number in itertools.count():
+        if sound is None:
+            return
+        path = folder / _tar_name(pattern, number)
+        with tarfile.open(path, "w:", format=tarfile.USTAR_FORMAT) as tar:
+            while sound is not None:
+                if not _KEY.fullmatch(sound.key) or sound.key in keys:
+                    raise DataError(
+                        f"key {sound.key!r} of {sound.path} is taken, or has other characters than A–Z a–z 0–9 _ -"
+                    )
+                label = _to_json(sound)
+                with _open_audio(sound.path) as (suffix, size, audio):
+                    if tar.offset and "*" in pattern and tar.offset + size + len(label) + _OVERHEAD > max_bytes:
+                        break
+                    _add(tar, f"{sound.key}.{suffix}", size, audio)
+                _add(tar, f"{sound.key}.json", len(label), io.BytesIO(label))
+                keys.add(sound.key)
+                if progress is not None:
+                    progress(1)
+                sound = next(waiting, None)
+        yield path
+
+
+def _tar_name(pattern: str, number: int) -> str:
+    """``fold-1-*.tar`` -> ``fold-1-000000.tar``, ``train*.tar`` -> ``train-000000.tar``."""
+    stem, star, tail = pattern.partition("*")
+    return f"{stem}{'' if stem.endswith(('-', '_')) else '-'}{number:06d}{tail}" if star else pattern
+
+
+def _add(tar: tarfile.TarFile, name: str, size: int, contents: IO[bytes]) -> None:
+    member = tarfile.TarInfo(name)  # without time, user or host
+    member.size = size
+    tar.addfile(member, contents)
+
+
+def _to_json(sound: SoundFile) -> bytes:
+    try:
+        stored = json.dumps(sound.label, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"the label of {sound.path} cannot be stored as JSON ({error})") from None
+    if len(stored) > MAX_LABEL_BYTES:
+        raise DataError(f"the label of {sound.path} takes {len(stored):,} bytes, at most {MAX_LABEL_BYTES:,} are read")
+    return stored
+
+
+@contextmanager
+def _open_audio(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Suffix, size and bytes of a sound as it goes into a tar."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in AUDIO_SUFFIXES:
+        contents = _as_flac(path)
+        yield "flac", len(contents), io.BytesIO(contents)
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}); is the data set complete?") from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if not 0 < size <= CLIP_LIMITS.max_bytes:
+            raise DataError(f"{path} has {size:,} bytes, expected 1 … {CLIP_LIMITS.max_bytes:,}")
+        yield suffix, size, file
+
+
+def _as_flac(path: Path) -> bytes:
+    import soundfile
+
+    out = io.BytesIO()
+    try:
+        with soundfile.SoundFile(path) as sound:
+            bits = _BITS.get(sound.subtype) if sound.format != "RAW" else None  # any bytes named .au are RAW
+            if bits is None:
+                raise AudioError(f"{path} is {sound.format} {sound.subtype}, which FLAC cannot hold; convert it to wav")
+            soundfile.write(out, sound.read(dtype="int32"), sound.samplerate, format="FLAC", subtype=f"PCM_{bits}")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(f"{path} cannot be read as audio ({error}); convert it to wav") from None
+    return out.getvalue()
+
+
+def _label(tar: Path, stored: TarMember | None) -> Any:
     if stored is None:
         raise DataError("audio without a label")
     try:

@@ -160,13 +160,13 @@ def build_index(tar: str | Path) -> ShardIndex:
         DataError: `tar` is no plain tar, is truncated, or lies about the sizes of its members.
     """
     tar = Path(tar)
-    audio: dict[str, _Member] = {}
-    descriptions: dict[str, dict[str, _Member]] = {"json": {}, "txt": {}}
+    audio: dict[str, TarMember] = {}
+    descriptions: dict[str, dict[str, TarMember]] = {"json": {}, "txt": {}}
     ignored: Counter[str] = Counter()
-    for member in _members(tar):
-        stem, suffix = _split_name(member.name)
+    for member in tar_members(tar):
+        stem, suffix = split_member_name(member.name)
         table = audio if suffix in AUDIO_SUFFIXES else descriptions.get(suffix)
-        reason = _objection(member, suffix, table, stem)
+        reason = member_objection(member, table)
         if reason is None and table is not None:
             table[stem] = member
         else:
@@ -200,18 +200,23 @@ def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
     return meta
 
 
-class _Member(NamedTuple):
+class TarMember(NamedTuple):
+    """A member of a tar as its header states it, inside the file as checked."""
+
     name: str
     offset: int  # of the contents, bytes
-    size: int
-    is_file: bool
+    size: int  # bytes
+    is_file: bool  # no link, device, folder or sparse file
 
 
-def _members(tar: Path) -> Iterator[_Member]:
-    """Members of a plain tar, each size checked against the file before it is believed.
+def tar_members(tar: Path) -> Iterator[TarMember]:
+    """Members of a plain tar in order, each size checked against the file before it is believed.
 
     `tarfile` parses the headers; walking from one to the next is done here, because `TarFile` follows negative sizes
     backwards and takes a damaged header for the end of the archive.
+
+    Raises:
+        DataError: compressed, truncated, or a header that lies.
     """
     file_size, position = tar.stat().st_size, 0
     extended: dict[str, Any] = {}
@@ -239,7 +244,7 @@ def _members(tar: Path) -> Iterator[_Member]:
                 extended = {**extended, **_read_extended(file, tar, header.type, size)}
                 continue
             name = extended.get("path", header.name)
-            yield _Member(name, start, size, header.isreg() and not extended.get("sparse"))
+            yield TarMember(name, start, size, header.isreg() and not extended.get("sparse"))
             extended = {}
 
 
@@ -279,26 +284,35 @@ def _read_extended(file: BinaryIO, tar: Path, kind: bytes, size: int) -> dict[st
     return found
 
 
-def _split_name(name: str) -> tuple[str, str]:
-    """``a/b.c.FLAC`` -> (``a/b.c``, ``flac``)."""
+def split_member_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: ``./a/b.c.FLAC`` -> (``a/b.c``, ``flac``)."""
     stem, _, suffix = name.removeprefix("./").rpartition(".")
     return stem, suffix.lower()
 
 
-def _objection(member: _Member, suffix: str, table: Mapping[str, _Member] | None, stem: str) -> str | None:
-    """Why a member is left out, or None."""
+def member_objection(
+    member: TarMember, table: Mapping[str, TarMember] | None, *, max_label_bytes: int = MAX_META_BYTES
+) -> str | None:
+    """Why a member is left out, or None.
+
+    Args:
+        member: as `tar_members` gives it.
+        table: members of its kind that were taken before, by key; None where its suffix is of no use.
+        max_label_bytes: of a member that is no audio; audio has `CLIP_LIMITS`.
+    """
+    stem, suffix = split_member_name(member.name)
     if not member.is_file:
         return "no plain file"
     if _UNSAFE_NAME.search(member.name) or len(member.name) > _MAX_NAME or not member.name.isprintable():
         return "unsafe name"
     if table is None:
         return "no audio, JSON or text"
-    if member.size > (CLIP_LIMITS.max_bytes if suffix in AUDIO_SUFFIXES else MAX_META_BYTES):
+    if member.size > (CLIP_LIMITS.max_bytes if suffix in AUDIO_SUFFIXES else max_label_bytes):
         return "too large"
     return "second member of the same name" if stem in table else None
 
 
-def _read_row(file: BinaryIO, key: str, audio: _Member, described: _Member | None) -> Row:
+def _read_row(file: BinaryIO, key: str, audio: TarMember, described: TarMember | None) -> Row:
     file.seek(audio.offset)
     sound, meta = file.read(audio.size), b""
     if described is not None:

@@ -3,23 +3,31 @@
 A layout is a function of the folder that holds what its docstring names. Its entries carry the label under the name
 the benchmark tasks use, and ``split`` (train, valid, test) or ``fold`` where the authors, or the task, have one. Tables
 and names are read, no audio. Splits that are made here, because the authors give none, keep speakers or neighbouring
-recordings together and depend on names alone.
+recordings together and depend on names alone. All public tasks of X-ARES have a layout here.
 """
 
-import csv
-import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from auricle.data import recipes
 from auricle.data.manifest import Entry, read_manifest
+from auricle.data.midi import read_notes
+from auricle.data.upstream_speech import (
+    asvspoof2015,
+    fluent_speech_commands,
+    vocal_imitations,
+    voxceleb1,
+    voxlingua107,
+)
+from auricle.data.upstream_tables import inside, named_audio, read_json_object, read_lines, read_rows, read_table
 from auricle.errors import ConfigError, DataError
 
 _EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")  # RAVDESS 01 to 08
 _ROLES = {"training": "train", "validation": "valid", "test": "test", "val": "valid", "train": "train"}
+_PIANO_KEYS = range(21, 108)  # MIDI numbers of the 87 classes of X-ARES
 _CREMA_D = re.compile(r"(\d{4})_[A-Z]{3}_(ANG|DIS|FEA|HAP|NEU|SAD)_[A-Z]{2}")
 _RAVDESS = re.compile(r"03-01-(0[1-8])-\d\d-\d\d-\d\d-(\d\d)")  # 03 = audio only, 01 = speech
 _GTZAN = re.compile(r"([a-z]+)\.(\d{5})")
@@ -104,10 +112,10 @@ def speechocean762_scores(root: Path) -> list[Entry]:
 
     Source: openslr.org/101.
     """
-    scores = _json_object(root / "resource" / "scores.json")
+    scores = read_json_object(root / "resource" / "scores.json")
     entries = []
     for split in ("train", "test"):
-        for line in _lines(root / split / "wav.scp"):
+        for line in read_lines(root / split / "wav.scp"):
             name, _, where = line.strip().partition("\t" if "\t" in line else " ")
             known = scores.get(name)
             if not isinstance(known, dict):
@@ -115,7 +123,7 @@ def speechocean762_scores(root: Path) -> list[Entry]:
             facts = {
                 key: known[key] for key in ("accuracy", "completeness", "fluency", "prosodic", "total") if key in known
             }
-            entries.append(Entry(name, _inside(root, where.strip()), {**facts, "split": split}))
+            entries.append(Entry(name, inside(root, where.strip()), {**facts, "split": split}))
     return entries
 
 
@@ -126,7 +134,7 @@ def crema_d(root: Path) -> list[Entry]:
     gives 70 % of the actors to train, 15 % to valid and 15 % to test.
     """
     entries = []
-    for path, name in _named(root / "AudioWAV", "*", _CREMA_D):
+    for path, name in named_audio(root / "AudioWAV", "*", _CREMA_D):
         place = int(name[1]) % 20
         part = "train" if place < 14 else "valid" if place < 17 else "test"
         entries.append(Entry(path.stem, path, {"label": name[2][0], "speaker": name[1], "part": part}))
@@ -144,7 +152,7 @@ def ravdess(root: Path) -> list[Entry]:
             path,
             {"emotion": _EMOTIONS[int(name[1]) - 1], "speaker": name[2], "fold": (int(name[2]) - 1) // 6},
         )
-        for path, name in _named(root, "Actor_*/*", _RAVDESS)
+        for path, name in named_audio(root, "Actor_*/*", _RAVDESS)
     ]
 
 
@@ -155,7 +163,7 @@ def gtzan(root: Path) -> list[Entry]:
     """
     return [
         Entry(path.stem, path, {"genre": name[1], "fold": int(name[2]) // 10})
-        for path, name in _named(root, "*/*", _GTZAN, suffixes=(".wav", ".au", ".flac", ".ogg", ".mp3"))
+        for path, name in named_audio(root, "*/*", _GTZAN, suffixes=(".wav", ".au", ".flac", ".ogg", ".mp3"))
         if path.parent.name == name[1]
     ]
 
@@ -165,17 +173,17 @@ def urbansound8k(root: Path) -> list[Entry]:
     return [
         Entry(
             Path(row["slice_file_name"]).stem,
-            _inside(root / "audio", f"fold{row['fold']}/{row['slice_file_name']}"),
+            inside(root / "audio", f"fold{row['fold']}/{row['slice_file_name']}"),
             {"soundevent": row["class"], "fold": row["fold"]},
         )
-        for row in _table(root / "metadata" / "UrbanSound8K.csv", "slice_file_name", "fold", "class")
+        for row in read_table(root / "metadata" / "UrbanSound8K.csv", "slice_file_name", "fold", "class")
     ]
 
 
 def speech_commands(root: Path) -> list[Entry]:
     """Speech Commands: ``{word}/{speaker}_nohash_{n}.wav``, ``{validation,testing}_list.txt``. Facts: labels."""
-    listed = {line.strip(): "valid" for line in _lines(root / "validation_list.txt")}
-    listed |= {line.strip(): "test" for line in _lines(root / "testing_list.txt")}
+    listed = {line.strip(): "valid" for line in read_lines(root / "validation_list.txt")}
+    listed |= {line.strip(): "test" for line in read_lines(root / "testing_list.txt")}
     entries = []
     for path in sorted(root.glob("[!_]*/*.wav")):
         name = f"{path.parent.name}/{path.name}"
@@ -188,9 +196,9 @@ def vocalsound(root: Path) -> list[Entry]:
     """VocalSound: ``audio_16k/{speaker}_{n}_{label}.wav`` and ``meta/{tr,val,te}_meta.csv``. Facts: label, speaker."""
     split: dict[str, str] = {}
     for listing, role in (("tr", "train"), ("val", "valid"), ("te", "test")):
-        split |= {line.split(",")[0].strip(): role for line in _lines(root / "meta" / f"{listing}_meta.csv")}
+        split |= {line.split(",")[0].strip(): role for line in read_lines(root / "meta" / f"{listing}_meta.csv")}
     entries = []
-    for path, name in _named(root / "audio_16k", "*", _VOCALSOUND):
+    for path, name in named_audio(root / "audio_16k", "*", _VOCALSOUND):
         if name[1] not in split:
             raise DataError(f"{path.name}: speaker {name[1]!r} is in none of the lists of {root / 'meta'}")
         entries.append(Entry(path.stem, path, {"label": name[2], "speaker": name[1], "split": split[name[1]]}))
@@ -205,7 +213,7 @@ def libricount(root: Path) -> list[Entry]:
     folder = root / "test" if (root / "test").is_dir() else root
     seen: dict[str, int] = defaultdict(int)
     entries = []
-    for path, name in _named(folder, "*", _LIBRICOUNT):
+    for path, name in named_audio(folder, "*", _LIBRICOUNT):
         entries.append(Entry(path.stem, path, {"num_speakers": int(name[1]), "fold": seen[name[1]] % 5}))
         seen[name[1]] += 1
     return entries
@@ -213,15 +221,15 @@ def libricount(root: Path) -> list[Entry]:
 
 def librispeech(root: Path) -> list[Entry]:
     """LibriSpeech: ``SPEAKERS.TXT``, ``{split}/{speaker}/{chapter}/*.{flac,trans.txt}``. Facts: trans, gender."""
-    rows = [line.split("|") for line in _lines(root / "SPEAKERS.TXT") if not line.startswith(";")]
+    rows = [line.split("|") for line in read_lines(root / "SPEAKERS.TXT") if not line.startswith(";")]
     gender = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
     entries = []
     for listing in sorted(root.glob("*/*/*/*.trans.txt")):
         split, speaker = listing.parts[-4], listing.parts[-3]
-        for line in _lines(listing):
+        for line in read_lines(listing):
             name, _, text = line.strip().partition(" ")
             facts = {"trans": text, "speaker": speaker, "gender": gender.get(speaker), "split": split}
-            entries.append(Entry(name, _inside(listing.parent, f"{name}.flac"), facts))
+            entries.append(Entry(name, inside(listing.parent, f"{name}.flac"), facts))
     return entries
 
 
@@ -232,15 +240,15 @@ def nsynth(root: Path) -> list[Entry]:
         folder = root / f"nsynth-{split}"
         if split == "train" and not folder.is_dir():
             continue
-        for name, note in sorted(_json_object(folder / "examples.json").items()):
+        for name, note in sorted(read_json_object(folder / "examples.json").items()):
             facts = {key: note[key] for key in ("instrument_family_str", "pitch", "instrument_str") if key in note}
-            entries.append(Entry(name, _inside(folder / "audio", f"{name}.wav"), {**facts, "split": split}))
+            entries.append(Entry(name, inside(folder / "audio", f"{name}.wav"), {**facts, "split": split}))
     return entries
 
 
 def fma_small(root: Path) -> list[Entry]:
     """FMA small: ``fma_metadata/tracks.csv`` and ``fma_small/{000..155}/{track}.mp3``. Facts: genre."""
-    rows = _rows(root / "fma_metadata" / "tracks.csv")
+    rows = read_rows(root / "fma_metadata" / "tracks.csv")
     names = list(zip(next(rows, []), next(rows, []), strict=False))  # two lines of headings, then one with track_id
     try:
         subset, split, genre = (
@@ -252,7 +260,7 @@ def fma_small(root: Path) -> list[Entry]:
     for row in rows:
         if len(row) == len(names) and row[0].isdigit() and row[subset] == "small":
             track = f"{int(row[0]):06d}"
-            where = _inside(root / "fma_small", f"{track[:3]}/{track}.mp3")
+            where = inside(root / "fma_small", f"{track[:3]}/{track}.mp3")
             entries.append(Entry(track, where, {"genre": row[genre], "split": _ROLES.get(row[split], row[split])}))
     return entries
 
@@ -262,8 +270,8 @@ def fsd50k(root: Path) -> list[Entry]:
     entries = []
     for name in ("dev", "eval"):
         columns = ("fname", "labels", *(["split"] if name == "dev" else []))
-        for row in _table(root / "FSD50K.ground_truth" / f"{name}.csv", *columns):
-            where = _inside(root / f"FSD50K.{name}_audio", f"{row['fname']}.wav")
+        for row in read_table(root / "FSD50K.ground_truth" / f"{name}.csv", *columns):
+            where = inside(root / f"FSD50K.{name}_audio", f"{row['fname']}.wav")
             split = _ROLES.get(row.get("split", "test"), "test")
             entries.append(Entry(row["fname"], where, {"soundevent": row["labels"].replace(",", ";"), "split": split}))
     return entries
@@ -274,9 +282,9 @@ def clotho(root: Path) -> list[Entry]:
     entries = []
     for split in ("development", "validation", "evaluation"):
         names = [f"caption_{number}" for number in range(1, 6)]
-        for row in _table(root / f"clotho_captions_{split}.csv", "file_name", *names):
+        for row in read_table(root / f"clotho_captions_{split}.csv", "file_name", *names):
             facts = {"captions": [row[name] for name in names], "split": f"clotho_{split}"}
-            where = _inside(root / split, row["file_name"])
+            where = inside(root / split, row["file_name"])
             entries.append(Entry(f"{split}/{where.stem}", where, facts))
     return entries
 
@@ -287,12 +295,12 @@ def desed(root: Path) -> list[Entry]:
     A weak label lasts from 0 to 10 s, the length of the clips. The published validation set is the test.
     """
     entries = []
-    for row in _table(root / "metadata/train/weak.tsv", "filename", "event_labels", delimiter="\t"):
+    for row in read_table(root / "metadata/train/weak.tsv", "filename", "event_labels", delimiter="\t"):
         events = [{"onset": 0.0, "offset": 10.0, "label": row["event_labels"]}]
-        where = _inside(root / "audio/train/weak", row["filename"])
+        where = inside(root / "audio/train/weak", row["filename"])
         entries.append(Entry(f"weak/{where.stem}", where, {"events": events, "split": "train"}))
     heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    table = _table(
+    table = read_table(
         root / "metadata/validation/validation.tsv", "filename", "onset", "offset", "event_label", delimiter="\t"
     )
     for row in table:
@@ -300,8 +308,48 @@ def desed(root: Path) -> list[Entry]:
         if row["event_label"]:  # a file without events has one line with empty cells
             events.append({"onset": float(row["onset"]), "offset": float(row["offset"]), "label": row["event_label"]})
     for name, events in heard.items():
-        where = _inside(root / "audio/validation", name)
+        where = inside(root / "audio/validation", name)
         entries.append(Entry(f"validation/{where.stem}", where, {"events": events, "split": "test"}))
+    return entries
+
+
+def fsdkaggle2018(root: Path) -> list[Entry]:
+    """FSDKaggle2018: ``FSDKaggle2018.{meta,audio_train,audio_test}/``. Facts: sound.
+
+    The tables are the two ``*_post_competition*.csv``, which have the labels of the test set too.
+
+    Source: zenodo.org/records/2552860.
+    """
+    entries = []
+    for split, table in (("train", "train_post_competition.csv"), ("test", "test_post_competition_scoring_clips.csv")):
+        for row in read_table(root / "FSDKaggle2018.meta" / table, "fname", "label"):
+            where = inside(root / f"FSDKaggle2018.audio_{split}", row["fname"])
+            entries.append(Entry(where.stem, where, {"sound": row["label"], "split": split}))
+    return entries
+
+
+def maestro(root: Path) -> list[Entry]:
+    """MAESTRO: ``maestro-v{version}.csv`` and ``{year}/*.{wav,midi}``. Facts: events, the notes, in s of the recording.
+
+    Notes end where the key is released, whatever the pedal does. The task has keys 21 to 107; ``left_out`` counts
+    presses of others, which is 108, the highest of a piano. Of several versions the last is read.
+
+    Source: C. Hawthorne et al., "Enabling Factorized Piano Music Modeling … with the MAESTRO Dataset", 2019.
+    """
+    tables = sorted(root.glob("maestro-v*.csv"))
+    if not tables:
+        return []
+    entries = []
+    for row in read_table(tables[-1], "split", "midi_filename", "audio_filename"):
+        notes = read_notes(inside(root, row["midi_filename"]))
+        events = [
+            {"start": round(note.onset_s, 4), "end": round(note.offset_s, 4), "note": note.key}
+            for note in notes
+            if note.key in _PIANO_KEYS
+        ]
+        facts = {"events": events, "left_out": len(notes) - len(events)}
+        where = inside(root, row["audio_filename"])
+        entries.append(Entry(where.stem, where, {**facts, "split": _ROLES.get(row["split"], row["split"])}))
     return entries
 
 
@@ -311,16 +359,16 @@ def hear(root: Path) -> list[Entry]:
     Of several rates 16 kHz is read, else the highest.
     """
     rates = sorted(int(path.name) for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else []
-    splits = _json_object(root / "task_metadata.json").get("splits")
+    splits = read_json_object(root / "task_metadata.json").get("splits")
     if not rates or not isinstance(splits, list):
         raise DataError(f"{root}: found rates {rates} and splits {splits}, expected the folder of one HEAR task")
     rate = 16_000 if 16_000 in rates else rates[-1]
     entries = []
     for split in splits:
-        for name, labels in _json_object(root / f"{split}.json").items():
+        for name, labels in read_json_object(root / f"{split}.json").items():
             timed = isinstance(labels, list) and any(isinstance(label, dict) for label in labels)
             facts = {key: labels for key in ("events", "labels") if not labels or timed == (key == "events")}
-            where = _inside(root / str(rate) / str(split), name)
+            where = inside(root / str(rate) / str(split), name)
             entries.append(Entry(f"{split}/{name}", where, {**facts, "split": split}))
     return entries
 
@@ -329,66 +377,7 @@ LAYOUTS: Mapping[str, Callable[[Path], list[Entry]]] = {
     layout.__name__: layout
     for layout in (
         esc50, fsdd, speechocean762, speechocean762_scores, crema_d, ravdess, gtzan, urbansound8k, speech_commands,
-        vocalsound, libricount, librispeech, nsynth, fma_small, fsd50k, clotho, desed, hear,
+        vocalsound, libricount, librispeech, nsynth, fma_small, fsd50k, clotho, desed, hear, fsdkaggle2018, maestro,
+        asvspoof2015, fluent_speech_commands, voxceleb1, voxlingua107, vocal_imitations,
     )
 }  # fmt: skip
-
-
-def _named(
-    folder: Path, pattern: str, name: re.Pattern[str], suffixes: tuple[str, ...] = (".wav", ".flac", ".ogg", ".mp3")
-) -> Iterator[tuple[Path, re.Match[str]]]:
-    """Audio files whose whole name follows the rule, sorted."""
-    for path in sorted(folder.glob(pattern)):
-        if path.suffix.lower() in suffixes and (match := name.fullmatch(path.stem)):
-            yield path, match
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The file of that name below the folder; a table from elsewhere may not point anywhere else."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
-        raise DataError(f"{name!r} is no file below {folder}; the table is damaged or forged")
-    return folder / name
-
-
-def _rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.reader(file, delimiter=delimiter)
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
-    except (csv.Error, UnicodeError) as error:
-        raise DataError(f"{path} is no table in UTF-8 ({error})") from None
-
-
-def _table(path: Path, *columns: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
-    rows = _rows(path, delimiter)
-    names = next(rows, [])
-    if missing := [column for column in columns if column not in names]:
-        raise DataError(f"{path} has columns {names}, expected {missing} among them")
-    for number, row in enumerate(rows, 2):
-        if row and len(row) != len(names):
-            raise DataError(f"{path}, row {number}: {len(row)} cells under {len(names)} column names")
-        if row:
-            yield dict(zip(names, row, strict=True))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
-    except UnicodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error})") from None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds a JSON {type(found).__name__}, expected an object")
-    return found

@@ -1,0 +1,284 @@
+"""The verbs that bring data to the encoder benchmark: bench download, bench prepare."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson
+from auricle.cli.output import print_json, print_line
+from auricle.errors import AuricleError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from auricle.data.download import RemoteRecord
+    from auricle.data.label_tars import SoundFile
+    from auricle.evaluate.examples import Example, Examples
+    from auricle.evaluate.task import Task
+
+FAILED = 1
+_GB = 1e9
+_NAMED = 5  # problems spelled out in an error
+
+
+def download(
+    names: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks; see auricle bench tasks.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder in which each task gets a folder of its name.")] = Path(
+        "data"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show licence and size, and download nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download the official audio tars of tasks from Zenodo, and verify them.
+
+    Licence and size are shown first. What is there and verified is kept; what broke off goes on.
+
+    Example: auricle bench download esc50 --to data
+    """
+    found, failed = [], 0
+    for task in [_published(name) for name in dict.fromkeys(names)]:
+        try:
+            found.append((task, _describe(task, to, as_json=as_json)))
+        except AuricleError as error:
+            failed += 1
+            _tell_failure(task, to, error, as_json=as_json)
+    if not dry_run:
+        _check_space(found, to)
+        for task, record in found:
+            try:
+                _download(task, record, to, as_json=as_json)
+            except AuricleError as error:
+                failed += 1
+                _tell_failure(task, to, error, as_json=as_json)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="Task; see auricle bench tasks.")],
+    source: Annotated[Path, typer.Option("--from", help="Data set as its authors publish it, or a manifest.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder in which the task gets a folder of its name.")] = Path(
+        "data"
+    ),
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out sounds that are missing or without a label; exit code 1.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a published data set as audio tars in the form of the official ones.
+
+    Audio is copied as it is. The tars are read back and compared with the data set.
+
+    Example: auricle bench prepare esc50 --from ESC-50-master --to data
+    """
+    from auricle.data.label_tars import write_label_tars
+
+    task = _with_tars(name)
+    folder = to / task.name
+    examples = _examples(task, source, folder, partial=partial)
+    with _bar(f"{task.name}, sounds", len(examples)) as advance:
+        sets = {task.tars[split]: _sounds(task, each) for split, each in examples.by_split.items()}
+        tars = write_label_tars(folder, sets, progress=advance)
+    _compare(examples, folder)
+    counts = {split: len(each) for split, each in examples.by_split.items()}
+    size = sum(tar.stat().st_size for tar in tars)
+    if as_json:
+        left_out = [{"name": each.name, "reason": each.reason} for each in examples.refused]
+        facts = {"sounds": counts, "bytes": size, "files": [tar.name for tar in tars]}
+        print_json({"task": task.name, "folder": str(folder), **facts, "left_out": left_out, "unused": examples.unused})
+    else:
+        shown = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+        print_line(
+            f"{task.name}: {len(examples):,} sounds ({shown}) in {len(tars)} tars, {size / _GB:.2f} GB: {folder}"
+        )
+        for reason, count in examples.unused.items():
+            print_line(f"not of the task: {count:,} sounds, {reason}")
+    if examples.refused:
+        raise typer.Exit(FAILED)
+
+
+def _with_tars(name: str) -> Task:
+    from auricle.evaluate.task import load_task
+
+    task = load_task(name)
+    if not task.tars:
+        raise ConfigError(
+            f"task {name!r} has no audio tars; bench run reads its data set as it is: -t {name}=FOLDER"
+            + (f", from {task.source.url}" if task.source.url else "")
+        )
+    return task
+
+
+def _published(name: str) -> Task:
+    from auricle.evaluate.task import load_task
+
+    task = load_task(name)
+    if task.suite == "hear":
+        raise ConfigError(
+            f"task {name!r}: Zenodo record {task.source.zenodo} holds an archive for each task of HEAR; fetch one, "
+            f"unpack it, and give the folder of its task to bench run: -t {name}=FOLDER"
+        )
+    if task.source.zenodo is None:
+        remedy = f"fetch its data set from {task.source.url}" if task.source.url else "bring a manifest of your own"
+        raise ConfigError(f"task {name!r} has no official audio tars; {remedy}")
+    return task
+
+
+def _describe(task: Task, to: Path, *, as_json: bool) -> RemoteRecord:
+    from auricle.data import download as remote
+
+    record = remote.zenodo_record(str(task.source.zenodo), base_url=remote.ZENODO)
+    if not record.files:
+        raise DataError(f"{record.page} shows no files; it may be restricted")
+    left = remote.bytes_left(record.files, to / task.name)
+    if as_json:
+        facts = {"title": record.title, "licence": record.licence, "page": record.page, "bytes": record.size}
+        print_json({"task": task.name, "state": "found", **facts, "bytes_left": left, "files": len(record.files)})
+    else:
+        print_line(
+            f"{task.name}: {record.title}, licence {record.licence or 'not stated'}; {len(record.files)} files of "
+            f"{record.size / _GB:.2f} GB, {left / _GB:.2f} GB to come; {record.page}"
+        )
+    return record
+
+
+def _check_space(found: Sequence[tuple[Task, RemoteRecord]], to: Path) -> None:
+    from auricle.data.download import bytes_left
+
+    wanted = sum(bytes_left(record.files, to / task.name) for task, record in found)
+    place = next(path for path in (to.absolute(), *to.absolute().parents) if path.is_dir())
+    if wanted > (free := shutil.disk_usage(place).free):
+        raise DataError(
+            f"{wanted / _GB:.2f} GB are to come, and {free / _GB:.2f} GB are free in {place}; make room, choose fewer "
+            "tasks, or give another folder with --to"
+        )
+
+
+def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> None:
+    from auricle.data.download import download as fetch
+    from auricle.data.label_tars import find_tars
+
+    folder = to / task.name
+    _link_from_siblings(task, record, to)
+    with _bytes_bar() as progress:
+        for file in record.files:
+            fetch(file, folder, progress=progress)
+    for pattern in task.tars.values():
+        find_tars(folder, pattern)
+    if as_json:
+        names = [file.name for file in record.files]
+        print_json({"task": task.name, "state": "verified", "folder": str(folder), "files": names})
+    else:
+        print_line(f"{task.name}: {len(record.files)} files verified: {folder}")
+
+
+def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
+    """Take files over from a task with the same record; the download verifies them as if they had been there."""
+    from auricle.evaluate.task import tasks
+
+    for other in tasks():
+        if other.source.zenodo != task.source.zenodo or other.name == task.name:
+            continue
+        for file in record.files:
+            source, target = to / other.name / file.name, to / task.name / file.name
+            if source.is_file() and not target.exists():
+                with suppress(OSError):  # a disk without links: it is downloaded again
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(source, target)
+
+
+def _tell_failure(task: Task, to: Path, error: AuricleError, *, as_json: bool) -> None:
+    from auricle.data.download import ZENODO
+
+    where = f"{ZENODO}/records/{task.source.zenodo}"
+    print_line(f"auricle: {task.name}: {error}", err=True)
+    print_line(f"auricle: {task.name}: by hand, the files of {where} belong into {to / task.name}", err=True)
+    if as_json:
+        print_json({"task": task.name, "state": "failed", "error": str(error)})
+
+
+def _examples(task: Task, source: Path, folder: Path, *, partial: bool) -> Examples:
+    """The examples of a data set, checked for what would make the tars another task's."""
+    from auricle.evaluate.examples import MANIFESTS, load_examples
+
+    if present := [name for name in MANIFESTS if (folder / name).exists()]:
+        raise ConfigError(f"{folder} has a {present[0]}, which is read before any tars; give another folder with --to")
+    examples = load_examples(task, source)
+    if not all(isinstance(example.audio, Path) for example in examples):
+        raise ConfigError(f"{source} holds the audio tars of {task.name!r} already; give it to bench run as it is")
+    for name, reason in examples.refused if partial else ():
+        print_line(f"auricle: left out: {name}: {reason}", err=True)
+    if examples.refused and not partial:
+        named = [f"{name}: {reason}" for name, reason in examples.refused[:_NAMED]]
+        more = ["…"] if len(examples.refused) > _NAMED else []
+        raise DataError(
+            f"{source}: {len(examples.refused):,} sounds cannot be taken: {'; '.join(named + more)}. "
+            "Complete the data set, or write what there is with --partial"
+        )
+    return examples
+
+
+def _sounds(task: Task, examples: Sequence[Example]) -> Iterator[SoundFile]:
+    """Examples with the labels that X-ARES expects: a bare list of events, captions by number, else facts by name."""
+    from auricle.data.label_tars import SoundFile
+    from auricle.data.shards import safe_key
+
+    for example in examples:
+        name = example.id.removeprefix(f"{example.split}/")
+        key = safe_key(name)
+        label: Any = dict(example.label) if key == name else {"id": name, **example.label}
+        if task.kind == "frame":
+            label = example.label[task.label.field]
+        elif task.kind == "retrieval":
+            label = {f"caption_{n}": text for n, text in enumerate(task.label.values(example.label), 1)}
+        yield SoundFile(key, Path(str(example.audio)), label)
+
+
+def _compare(examples: Examples, folder: Path) -> None:
+    """Read the tars back; they must be the same task."""
+    from auricle.evaluate.examples import load_examples
+
+    def truths(found: Examples) -> list[Any]:
+        rule = found.task.label
+        read = rule.events if found.task.kind == "frame" else rule.values
+        return [(example.split, read(example.label)) for example in found]
+
+    again = load_examples(examples.task, folder)
+    if again.refused or truths(again) != truths(examples):
+        raise DataError(f"the tars in {folder} read back as another task than they were written from; delete them")
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's standard error: a function that takes how many more are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        row = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(row, count)
+
+
+@contextmanager
+def _bytes_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars for files: a function that takes the name of one, bytes so far, and bytes in all."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    rows: dict[str, TaskID] = {}
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def show(name: str, done: int, size: int) -> None:
+            if name not in rows:
+                rows[name] = progress.add_task(name, total=size)
+            progress.update(rows[name], completed=done)
+
+        yield show
