@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.events import (
-    best_min_duration,
     events_from_frames,
     frame_targets,
     onset_scores,
@@ -204,14 +203,3 @@ def test_segments() -> None:
     assert (found.sensitivity, found.specificity) == (0.5, 0.75)
     with pytest.raises(ConfigError, match="above 0"):
         segment_scores([], [], 2, segment_s=0)
-
-
-def test_the_shortest_event_is_chosen_on_validation() -> None:
-    heard = torch.zeros(40, 1)
-    heard[2:6] = 1.0  # 150 ms, is no event
-    heard[20:30] = 1.0  # 450 ms, is one
-    times = torch.arange(40) * 50.0
-    chosen = best_min_duration([heard], [times], [[Event(1.0, 1.45, 0)]], tolerance_s=0.05)
-    assert chosen == (250.0, 1.0)
-    both = [Event(0.1, 0.25, 0), Event(1.0, 1.45, 0)]
-    assert best_min_duration([heard], [times], [both], tolerance_s=0.05, durations_ms=(125.0, 400.0)) == (125.0, 1.0)

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate import hear_predictor
 from auricle.evaluate.hear_predictor import (
+    FoldRows,
     GridPoint,
     Predictor,
     PredictorSettings,
     Rows,
     choose_point,
     draw_points,
+    fit_folds,
     fit_predictor,
     grid,
 )
@@ -134,6 +136,55 @@ def test_the_best_point_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_point(rows(), rows(), num_classes=3, score=accuracy, settings=SMALL, points=some).point == some[1]
 
 
+def test_folds_share_the_point_of_the_first() -> None:
+    seen: list[Any] = []
+    folds = [FoldRows(rows(seed=i), rows(seed=i + 5), accuracy) for i in range(3)]
+    settings = PredictorSettings(kind="multiclass", width=32, batch_size=32, max_epochs=6)
+    tried = grid()[:2]
+    found = fit_folds(iter(folds), num_classes=3, settings=settings, points=tried, on_point=seen.append)
+    assert [each.point for each in seen[:2]] == tried and len(seen) == 4
+    assert found[0] in seen[:2] and {each.point for each in found} == {found[0].point}
+    alone = fit_predictor(
+        folds[2].train, folds[2].valid, found[0].point, num_classes=3, score=accuracy, settings=settings
+    )
+    assert torch.equal(alone.predictor.projection.weight, found[2].predictor.projection.weight)
+    assert fit_folds([], num_classes=3, settings=settings) == []
+
+
+def test_the_loss_may_choose() -> None:
+    def never(probabilities: Tensor, targets: Tensor) -> float:
+        raise AssertionError("the score is not asked")
+
+    found = fit(rows(), rows(seed=1), score=never, select_by="loss", max_epochs=60)
+    with torch.no_grad():
+        logits = found.predictor(rows(seed=1).embeddings)
+    assert found.score == pytest.approx(-float(nn.functional.cross_entropy(logits, rows(seed=1).targets)), abs=1e-6)
+
+
+def test_half_precision_rows_are_read_as_they_are() -> None:
+    def half(seed: int) -> Rows:
+        return Rows(rows(seed=seed).embeddings.half(), rows(seed=seed).targets)
+
+    def full(seed: int) -> Rows:
+        return Rows(half(seed).embeddings.float(), half(seed).targets)
+
+    weights = [fit(make(0), make(1), max_epochs=6).predictor.projection.weight for make in (half, full)]
+    assert torch.equal(*weights)
+
+
+def test_weights_without_an_order_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores refuse outputs that are not finite; training goes on without asking them."""
+    diverged = iter([math.nan, 0.0, math.nan])
+    logits = hear_predictor._logits
+    monkeypatch.setattr(hear_predictor, "_logits", lambda *given: logits(*given) + next(diverged))
+    found = fit(rows(), rows(seed=1), score=mean_average_precision_of_one, max_epochs=9)
+    assert found.epoch == 6 and found.score > 0
+
+
+def mean_average_precision_of_one(probabilities: Tensor, targets: Tensor) -> float:
+    return mean_average_precision(probabilities, nn.functional.one_hot(targets, 3))
+
+
 def test_training_repeats_itself_and_leaves_the_random_state() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -154,6 +205,7 @@ def test_what_is_refused() -> None:
         {"kind": "ranking"},
         {"kind": "multiclass", "dropout": 1.0},
         {"kind": "multiclass", "batch_size": 1},
+        {"kind": "multiclass", "select_by": "luck"},
     ):
         with pytest.raises(ConfigError):
             PredictorSettings(**values)  # type: ignore[arg-type]

@@ -61,7 +61,8 @@ def test_declared_facts(name, facts):
 
 def test_hear_facts():
     facts = load_task("hear_maestro_5h").hear
-    assert (facts.tolerance_ms, facts.median_filter_ms, facts.min_duration_ms) == (50.0, 250.0, (125.0, 250.0))
+    assert (facts.tolerance_ms, facts.median_filter_ms, facts.min_duration_ms) == (50.0, 150.0, (50.0,))
+    assert (facts.check_every, facts.select_by, load_task("hear_esc50").hear.check_every) == (1, "loss", 3)
     assert load_task("hear_fsd50k").is_multilabel
     assert not load_task("hear_esc50").is_multilabel
 

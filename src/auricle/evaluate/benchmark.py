@@ -184,7 +184,12 @@ def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedd
                 frame_targets(own, list(classes), hop_ms=hop_ms, duration_s=task.frames_s) for own in events
             ]
         frames, lengths = _all_frames(embedded)
-        return Table(labels=_multi_hot(numbers, len(classes)), features=frames.float(), lengths=lengths, **shared)
+        return Table(
+            labels=_multi_hot(numbers, len(classes)),
+            features=frames if task.hear else frames.float(),
+            lengths=lengths,
+            **shared,
+        )
     if task.is_multilabel:
         return Table(labels=_multi_hot(numbers, len(classes)), features=features, **shared)
     return Table(labels=torch.tensor([own[0] for own in numbers]), features=features, **shared)

@@ -14,7 +14,6 @@ from auricle.errors import ConfigError, DataError
 from auricle.evaluate.task import Event, Value
 
 MEDIAN_FILTER_MS = 250.0  # HEAR `task_predictions.py`, EVENT_POSTPROCESSING_GRID
-MIN_DURATIONS_MS = (125.0, 250.0)  # the same
 THRESHOLD = 0.5  # of a probability; the same
 SEGMENT_S = 1.0  # HEAR segment_1s_er, X-ARES DESED
 
@@ -262,31 +261,6 @@ def segment_scores(
         sensitivity,
         specificity,
     )
-
-
-def best_min_duration(
-    probabilities: Sequence[Tensor],
-    timestamps_ms: Sequence[Tensor],
-    references: Sequence[Sequence[Event]],
-    *,
-    tolerance_s: float,
-    classes: Classes = 0,
-    durations_ms: Sequence[float] = MIN_DURATIONS_MS,
-) -> tuple[float, float]:
-    """The shortest event to keep, chosen on validation clips: its length (ms) and the onset F it gives.
-
-    Of equal ones the longest. Arguments and errors as in `events_from_frames` and `onset_scores`; ``references`` are
-    labelled as ``classes`` says. Source: HEAR `task_predictions.py`, where test clips take over the choice.
-    """
-    scored = []
-    for duration in durations_ms:
-        found = [
-            events_from_frames(values, times, min_duration_ms=duration, classes=classes)
-            for values, times in zip(probabilities, timestamps_ms, strict=True)
-        ]
-        scored.append((onset_scores(references, found, tolerance_s=tolerance_s).overall.f_measure, duration))
-    score, duration = max(scored)
-    return duration, score
 
 
 def _frames(time_s: float, hop_ms: float) -> int:

@@ -22,10 +22,6 @@ from auricle.evaluate.metrics import SEMITONES, accuracy, auc_roc, d_prime, mean
 from auricle.evaluate.results import JudgeScore
 from auricle.evaluate.task import Task
 
-# Exceptions of single tasks; from hear-eval-kit `task_predictions.py` and hear-preprocess `maestro.py`.
-_CHECK_EVERY = {"hear_dcase2016_task2": 10, "hear_maestro_5h": 1}  # epochs
-_BY_LOSS = ("hear_maestro_5h",)  # points and epochs are chosen by the validation loss
-
 Metric = Callable[[Tensor, Tensor], float]  # of probabilities (n, C) and labels as in a `Table`
 
 
@@ -84,8 +80,8 @@ def predictor_settings(task: Task, seed: int) -> PredictorSettings:
         kind=task.hear.mode,
         batch_size=task.batch_size,
         max_epochs=task.epochs,
-        check_every=_CHECK_EVERY.get(task.name, 3),
-        select_by="loss" if task.name in _BY_LOSS else "score",
+        check_every=task.hear.check_every,
+        select_by=task.hear.select_by,
         seed=seed,
     )
 

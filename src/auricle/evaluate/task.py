@@ -135,6 +135,8 @@ class HearFacts:
     median_filter_ms: float | None = None  # over the frames' probabilities
     min_duration_ms: tuple[float, ...] = ()  # of an event; the best of these on the validation set
     beside: tuple[str, ...] = ()  # metrics reported beside the one that counts
+    check_every: int = 3  # epochs between validations
+    select_by: Literal["score", "loss"] = "score"  # on validation, of grid points and epochs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
