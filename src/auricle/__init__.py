@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from auricle.audio.decode import decode
     from auricle.errors import AuricleError
+    from auricle.infer.aligner import load_aligner
     from auricle.infer.encoder import load_encoder
     from auricle.infer.listener import load
     from auricle.infer.results import Description
 
 __version__ = "0.1.0"
 
-__all__ = ["AuricleError", "Description", "__version__", "decode", "load", "load_encoder"]
+__all__ = ["AuricleError", "Description", "__version__", "decode", "load", "load_aligner", "load_encoder"]
 
 # Made on demand: torch alone takes longer to import than `auricle --help` may take.
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "Description": "auricle.infer.results",
     "decode": "auricle.audio.decode",
     "load": "auricle.infer.listener",
+    "load_aligner": "auricle.infer.aligner",
     "load_encoder": "auricle.infer.encoder",
 }
 

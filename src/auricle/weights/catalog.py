@@ -16,7 +16,7 @@ from typing import Literal
 from auricle.errors import UnknownModel, UnsafeWeights, WeightsError
 
 # Everything a model folder needs. No *.py, and no pickles.
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"]
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
 MAX_HASHED_BYTES = 4_000_000_000  # hashing more would take longer than loading it
@@ -27,10 +27,11 @@ class Entry:
     """A model known by name."""
 
     name: str
-    kind: Literal["encoder", "language model"]
+    kind: Literal["encoder", "language model", "audio and text"]
     summary: str
     parameters: int | None
     license: str = "apache-2.0"
+    caution: str = ""  # what its licence does not tell
     repo: str | None = None  # Hugging Face Hub id; None = inside this package
     revision: str | None = None  # commit to use when the caller names none; None = the hub's newest
     sha256: str | None = None  # of the weights; None = not known here, the hub's own hash is relied on
@@ -64,6 +65,12 @@ ENTRIES = (
         within="auricle-tiny",
     ),
     Entry(
+        name="auricle-tiny-glap",
+        kind="audio and text",
+        summary="sounds and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
+        parameters=None,
+    ),
+    Entry(
         name="dasheng-base",
         kind="encoder",
         summary="Dasheng, 768 wide, 12 blocks",
@@ -90,6 +97,15 @@ ENTRIES = (
         summary="Dasheng 0.6B with a Qwen2.5-7B decoder",
         parameters=8_281_739_904,
         repo="mispeech/midashenglm-7b",
+    ),
+    Entry(
+        name="glap",
+        kind="audio and text",
+        summary="Dasheng base with SONAR's text encoder: sounds and texts of 202 languages in one space",
+        parameters=855_475_328,
+        caution="its text tower comes from SONAR, whose weights are in part under CC-BY-NC-4.0: ask its owners before "
+        "selling or passing on",
+        repo="mispeech/GLAP",
     ),
     Entry(
         name="whisper-base",

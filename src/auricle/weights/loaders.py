@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Parts of tensors' names that stay float32: rounded, they would cost more than they weigh.
+FLOAT32 = (".init_bn.", ".front_end.", ".logit_")
 # The authors' prompt format: audio and text parts in the order given, each turn between <|im_start|> and <|im_end|>.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -79,7 +81,7 @@ def load_dasheng(
     config, state = read_dasheng(source.path)
     with unset():
         model = Dasheng(config)
-    _fill(model, state, kind, place, source.name)
+    fill(model, state, kind, place, source.name)
     return model.to(place).eval()
 
 
@@ -111,7 +113,7 @@ def load_midashenglm(
         state = merge_adapter(state, adapter)
     with unset():
         model = MiDashengLM(config)
-    _fill(model, state, kind, place, source.name)
+    fill(model, state, kind, place, source.name)
     folder = source.path
     tokenizer = read_tokenizer(folder)
     eos, pad = end_tokens(folder, tokenizer)
@@ -201,8 +203,12 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
     return ids, int(next(p for p in fills if p is not None))
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, source: str) -> None:
-    """Give a network built inside `unset` its tensors, each on its device at once."""
+def fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, source: str) -> None:
+    """Give a network built inside `unset` its tensors, each on its device at once and of ``dtype``, save `FLOAT32`.
+
+    Raises:
+        LayoutMismatch: a tensor of ``source`` has another shape than the network's.
+    """
     for key, slot in model.state_dict().items():
         if state[key].shape != slot.shape:
             raise LayoutMismatch(f"{source}: {key} is {tuple(state[key].shape)}, expected {tuple(slot.shape)}")
@@ -212,12 +218,17 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, dev
         if not tensor.is_floating_point():
             return tensor.to(device)
         if id(tensor) not in cast:
-            cast[id(tensor)] = tensor.to(device, torch.float32 if ".init_bn." in f".{key}" else dtype)
+            cast[id(tensor)] = tensor.to(device, torch.float32 if is_float32(key) else dtype)
         return cast[id(tensor)]
 
     model.load_state_dict({key: ready(key, tensor) for key, tensor in state.items()}, strict=True, assign=True)
     if isinstance(model, MiDashengLM):
         model.decoder.tie_weights()
+
+
+def is_float32(key: str) -> bool:
+    """Whether a tensor stays float32 whatever the network is: `FLOAT32`."""
+    return any(part in f".{key}" for part in FLOAT32)
 
 
 def _dtype(name: str) -> torch.dtype:

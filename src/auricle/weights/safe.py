@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ INDEX = "model.safetensors.index.json"
 SUMS = "SHA256SUMS"
 ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+# Classes of paths, as the pickles of several Pythons name them -> what is built in their place.
+_PATHS: list[Any] = [
+    (PurePosixPath, f"{module}.{name}")
+    for module in ("pathlib", "pathlib._local")
+    for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
+]
 MAX_JSON_BYTES = 64 * 2**20  # an index of 100,000 tensors is under 10 MiB
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors format itself
 MAX_SHARD_BYTES = 4_000_000_000  # transformers' customary shard size
@@ -93,16 +99,19 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def read_pickled(path: str | Path) -> dict[str, Any]:
     """The mapping in a torch checkpoint, read by the restricted unpickler (tensors, numbers, strings, containers).
 
+    Paths of settings beside the weights become `PurePosixPath`, which can do nothing to a file.
+
     Raises:
         UnsafeWeights: the file names other code, or is damaged.
     """
     path = Path(path)
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:
-        raise UnsafeWeights(_pickle_complaint(path, error)) from error
+    with torch.serialization.safe_globals(_PATHS):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        except Exception as error:
+            raise UnsafeWeights(_pickle_complaint(path, error)) from error
     if not isinstance(content, dict):
         raise LayoutMismatch(
             f"{path}: holds a {type(content).__name__}, expected a dict of tensors or {{'model': dict}}"

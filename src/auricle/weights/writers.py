@@ -6,19 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
 from auricle.models.dasheng import Dasheng
+from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
+from auricle.models.text import StockTextConfig
 from auricle.weights import safe
 from auricle.weights.cards import Card, render_card
 from auricle.weights.catalog import resolve
+from auricle.weights.glap import read_text_tower
+from auricle.weights.glap_layouts import glap_settings, glap_to_hub, state_sha256
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
-from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
+from auricle.weights.loaders import DTYPES, AudioTokens, is_float32, load_dasheng, load_midashenglm
+from auricle.weights.text_tokenizers import TextTokenizer
 
+_SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which say nothing about the audio tower
 INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same
 
 
@@ -115,6 +121,58 @@ def save_midashenglm(
     return folder
 
 
+def save_glap(
+    folder: str | Path,
+    model: Glap,
+    tokenizer: TextTokenizer | None = None,
+    *,
+    audio_encoder: str | None = None,
+    text_encoder: str | None = None,
+    dtype: str = "float32",
+    card: Card | None = None,
+) -> Path:
+    """Write an audio–text model: the layout of ``mispeech/GLAP``, or ours where a tower is shared or a stock one.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        model: on any device.
+        tokenizer: of the text tower; not stored where that is shared.
+        audio_encoder: name of an encoder that *is* the model's audio tower; it is named instead of stored.
+        text_encoder: ``minilm``, or a hub id that *is* the model's text tower; it is named instead of stored.
+        dtype: of the stored floating-point tensors, or `INT8`; front end, input norm and calibration stay float32.
+        card: facts for README.md.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: a shared tower differs from the model's, or the text tower's tokenizer is not given.
+    """
+    folder = Path(folder)
+    settings = glap_settings(model.config)
+    if audio_encoder is not None:
+        digest = _check_shared(model.audio_encoder, load_dasheng(audio_encoder).state_dict(), audio_encoder)
+        ours = {"pooling": model.config.pooling}
+        settings = {key: value for key, value in settings.items() if key.startswith("text_") or key in _SHARED_KEYS}
+        settings |= {"audio_encoder": audio_encoder, "audio_encoder_sha256": digest, "auricle": ours}
+    if text_encoder is not None:
+        _check_shared(model.text_encoder, read_text_tower(text_encoder)[0].state, text_encoder)
+        settings = {key: value for key, value in settings.items() if not key.startswith("text_")}
+        settings["text_encoder"] = text_encoder
+    elif tokenizer is None and isinstance(model.config.text, StockTextConfig):
+        raise ConfigError("the text tower is stored, but its tokenizer is not given; give it, or name text_encoder")
+    elif tokenizer is not None:
+        settings["auricle"] |= {"languages": list(tokenizer.languages)} if "text_encoder" in settings else {}
+    tensors = glap_to_hub(model, audio=audio_encoder is None, text=text_encoder is None)
+    _folder(folder)
+    safe.write_folder(folder, _stored(tensors, dtype))
+    safe.write_json(folder / "config.json", {**settings, "torch_dtype": _declared(dtype)})
+    if text_encoder is None and tokenizer is not None:
+        tokenizer.save(folder)
+    _write_card(folder, card or Card(name=folder.name))
+    return folder
+
+
 def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter: str | Path | None = None) -> Path:
     """Any readable model → a folder in the official Hugging Face layout.
 
@@ -171,16 +229,26 @@ def _declared(dtype: str) -> str:
     return "float16" if dtype == INT8 else dtype
 
 
+def _check_shared(tower: nn.Module, shared: Mapping[str, Tensor], name: str) -> str:
+    """SHA-256 of a tower's tensors, if they are those of the shared one."""
+    digest = state_sha256({key: value.float() if value.is_floating_point() else value for key, value in shared.items()})
+    own = {key: value.float() if value.is_floating_point() else value for key, value in tower.state_dict().items()}
+    if state_sha256(own) != digest:
+        raise ConfigError(f"the model's tower is not {name}: it was trained, or cast to another type; store it instead")
+    return digest
+
+
 def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     if dtype == INT8:
-        return _stored(safe.rows_to_int8(tensors), "float16")
+        rounded = {key: tensor for key, tensor in tensors.items() if not is_float32(key)}
+        return _stored({**tensors, **safe.rows_to_int8(rounded)}, "float16")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join([*DTYPES, INT8])}")
 
     def cast(key: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        kind = torch.float32 if "init_bn." in key else DTYPES[dtype]
+        kind = torch.float32 if is_float32(key) else DTYPES[dtype]
         small = tensor.to(kind)
         if kind == torch.float16 and bool(small.isinf().any() & tensor.isfinite().all()):
             raise ConfigError(f"{key} holds values beyond float16's 65504; store float32 or bfloat16")

@@ -1,0 +1,225 @@
+"""Texts → token ids, as the text towers of GLAP and of sentence-transformers read them.
+
+=========  =========================================================================================================
+NLLB       sentencepiece, shifted by one; ``[language] pieces [end]``; read by the package sentencepiece (extra align)
+stock      ``tokenizer.json`` of a `transformers` encoder, with that encoder's own special tokens
+=========  =========================================================================================================
+"""
+
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, WeightsError
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer
+
+SPM_FILE = "sentencepiece.source.256000.model"  # its name in NLLB's and GLAP's releases
+END = 3  # NLLB: 0 padding, 1 unknown, 2 begin, 3 end
+_SHIFT = 1  # sentencepiece has no padding and counts from there
+_FIRST_LANGUAGE = 256_001  # behind the pieces of the released model, and no place of its own in a smaller one
+_SIGNS = 206  # ids that are no piece: 202 languages, padding, 3 markers of data sources
+
+
+class TextTokenizer(Protocol):
+    """What a text tower's tokenizer must offer."""
+
+    languages: tuple[str, ...]  # that can be named; none: the text's language makes no difference
+    max_tokens: int  # of a text, special ones included
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file that decides which ids a text gets."""
+        ...
+
+    def encode(self, texts: Sequence[str], *, language: str = "eng_Latn") -> list[list[int]]:
+        """Ids of each text, special ones included; a text that is too long loses its end, with a warning."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the file beside a model's weights."""
+        ...
+
+
+class NllbTokenizer:
+    """NLLB's sentencepiece pieces behind a language tag."""
+
+    def __init__(
+        self, file: str | Path, *, max_tokens: int = 514, vocab_size: int | None = None, keep_end: bool = True
+    ) -> None:
+        """Name a sentencepiece model; it is opened when the first text comes.
+
+        Args:
+            file: ``*.model``.
+            max_tokens: longest text, tag and end included.
+            vocab_size: of the text tower, to be compared with the pieces; None: not compared.
+            keep_end: a text that is cut keeps its end token; False: it loses it, as in the released code.
+        """
+        self.file, self.max_tokens = Path(file), max_tokens
+        self._vocab_size, self._keep_end = vocab_size, keep_end
+        self.languages = nllb_languages()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `TextTokenizer`."""
+        return hashlib.sha256(self._content).hexdigest()
+
+    def encode(self, texts: Sequence[str], *, language: str = "eng_Latn") -> list[list[int]]:
+        """Ids of each text: language tag, pieces, end.
+
+        Args:
+            texts: each in one language.
+            language: NLLB's code, ``eng_Latn``; all texts of GLAP's training had this one, whatever their language.
+
+        Raises:
+            ConfigError: an unknown language; near ones are listed.
+            MissingExtra: the package sentencepiece is not installed.
+            WeightsError: the model is absent, damaged or does not belong to the text tower.
+        """
+        check_language(language, self.languages)
+        tag = _FIRST_LANGUAGE + self.languages.index(language)
+        pieces = self._processor.encode(list(texts))
+        return _cut([[tag, *(p + _SHIFT for p in ids), END] for ids in pieces], self.max_tokens, keep=self._keep_end)
+
+    def save(self, folder: Path) -> None:
+        """See `TextTokenizer`."""
+        (folder / SPM_FILE).write_bytes(self._content)
+
+    @cached_property
+    def _content(self) -> bytes:
+        try:
+            return self.file.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"{self.file}: cannot be read ({error.strerror}); download it again") from error
+
+    @cached_property
+    def _processor(self) -> "SentencePieceProcessor":
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError:
+            raise MissingExtra("reading texts for this model (sentencepiece)", "align") from None
+        processor = SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(self._content)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{self.file}: is no sentencepiece model, or a damaged one; download it again"
+            ) from error
+        pieces = processor.get_piece_size()
+        # A smaller vocabulary has no room for the language tags: its tower refuses the ids itself.
+        if self._vocab_size and self._vocab_size > _FIRST_LANGUAGE and pieces + _SIGNS != self._vocab_size:
+            raise LayoutMismatch(
+                f"{self.file}: holds {pieces} pieces, expected {self._vocab_size - _SIGNS} for a vocabulary of "
+                f"{self._vocab_size}; take the tokenizer from the model's own folder"
+            )
+        return processor
+
+
+class StockTokenizer:
+    """A ``tokenizer.json``."""
+
+    def __init__(self, file: str | Path, *, max_tokens: int, languages: Sequence[str] = ()) -> None:
+        """Name the file; it is opened when the first text comes. Padding and truncation that it asks for are left out.
+
+        Args:
+            file: ``tokenizer.json``.
+            max_tokens: longest text, special tokens included.
+            languages: that the text tower understands; none: it does not matter.
+        """
+        self.file, self.max_tokens, self.languages = Path(file), max_tokens, tuple(languages)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `TextTokenizer`."""
+        return hashlib.sha256(self._content.encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str], *, language: str = "eng_Latn") -> list[list[int]]:
+        """Ids of each text with the encoder's special tokens.
+
+        Raises:
+            ConfigError: a language that the encoder does not understand.
+            WeightsError: the tokenizer is absent or damaged.
+        """
+        if self.languages:
+            check_language(language, self.languages)
+        found = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        longest = [ids for ids in found if len(ids) > self.max_tokens]
+        if longest:
+            _warn(len(longest), len(found), self.max_tokens)
+            self._tokenizer.enable_truncation(self.max_tokens)
+            found = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+            self._tokenizer.no_truncation()
+        return found
+
+    def save(self, folder: Path) -> None:
+        """See `TextTokenizer`."""
+        (folder / "tokenizer.json").write_text(self._content, encoding="utf-8")
+
+    @cached_property
+    def _content(self) -> str:
+        try:
+            return self.file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{self.file}: cannot be read ({error}); download it again") from error
+
+    @cached_property
+    def _tokenizer(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        content = self._content
+        try:
+            tokenizer = Tokenizer.from_str(content)
+        except Exception as error:  # the tokenizers package raises bare Exception
+            raise WeightsError(f"{self.file}: is no tokenizer ({error}); download it again") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+
+@cache
+def nllb_languages() -> tuple[str, ...]:
+    """The 202 codes, ``ace_Arab`` … ``zul_Latn``, in the order of their tokens (that of the reference, not sorted)."""
+    file = resources.files("auricle.weights") / "nllb_languages.json"
+    return tuple(json.loads(file.read_text(encoding="utf-8")))
+
+
+def check_language(language: str, languages: Sequence[str]) -> None:
+    """Refuse a language that is not there.
+
+    Raises:
+        ConfigError: listing near matches.
+    """
+    if language in languages:
+        return
+    stem = language.lower()[:2]
+    near = difflib.get_close_matches(language, languages, n=3, cutoff=0.6)
+    near += [code for code in languages if code.startswith(stem) and code not in near][: 6 - len(near)]
+    raise ConfigError(
+        f"language is {language!r}; did you mean {', '.join(near or languages[:6])}? {len(languages)} of them are "
+        "known, by ISO 639-3 code and script"
+    )
+
+
+def _cut(texts: list[list[int]], max_tokens: int, *, keep: bool) -> list[list[int]]:
+    """Cut texts behind ``max_tokens``; where ``keep``, the last token stays the last one."""
+    too_long = sum(len(ids) > max_tokens for ids in texts)
+    if not too_long:
+        return texts
+    _warn(too_long, len(texts), max_tokens)
+    if keep:
+        return [ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in texts]
+    return [ids[:max_tokens] for ids in texts]
+
+
+def _warn(count: int, total: int, max_tokens: int) -> None:
+    warnings.warn(
+        f"{count} of {total} texts are longer than {max_tokens} tokens; what lies behind is not read", stacklevel=4
+    )
