@@ -36,6 +36,7 @@ class GlapConfig:
     # 0.0.13): the last chunk is filled with zeros, and the zeros count. zeropad (up to 0.0.11 with git dasheng): it is
     # filled, and they do not count, save where it holds under four mel frames. Up to 10.07 s all are the same.
     pooling: Pooling = "framemean"
+    project_text: bool = True  # False: the space is that of the text tower, which knows more words than pairs can teach
     stored_front_end: bool = False  # window and mel filters are weights of the checkpoint, and no formula
 
     def __post_init__(self) -> None:
@@ -83,7 +84,12 @@ class Glap(nn.Module):
             self.audio_encoder.front_end = StoredLogMel()
         self.text_encoder = build_text_tower(config.text)
         self.audio_proj = _projection(config.audio.embed_dim, config)
-        self.text_proj = _projection(self.text_encoder.width, config)
+        self.text_proj = _projection(self.text_encoder.width, config) if config.project_text else None
+        if self.text_proj is None and self.text_encoder.width != config.embed_dim:
+            raise ConfigError(
+                f"the text tower is {self.text_encoder.width} wide and the space {config.embed_dim}; without a "
+                "projection of texts they must be the same"
+            )
         self.register_buffer("logit_scale", None)
         self.register_buffer("logit_bias", None)
 
@@ -247,5 +253,7 @@ def _projection(width: int, config: GlapConfig) -> nn.Sequential:
     return nn.Sequential(Linear(width, hidden), nn.ReLU(), Linear(hidden, config.embed_dim))
 
 
-def _projected(projection: nn.Sequential, pooled: Tensor) -> Tensor:
+def _projected(projection: nn.Sequential | None, pooled: Tensor) -> Tensor:
+    if projection is None:
+        return F.normalize(pooled.float(), dim=-1)
     return F.normalize(projection(pooled.to(next(projection.parameters()).dtype)).float(), dim=-1)

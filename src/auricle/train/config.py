@@ -46,10 +46,39 @@ class CaptionSettings:
 
 
 @dataclass
+class AlignSettings:
+    """Audio-text alignment (GLAP). Sources: GLAP's training configuration, SigLIP (arXiv 2303.15343)."""
+
+    init: str | None = None  # GLAP model to start from, instead of `audio` and `text`
+    audio: str | None = None  # model whose encoder is the audio tower
+    text: str | None = None  # model that is the text tower
+    embed_size: int = 256  # of the common space
+    hidden_size: int = 0  # between the two layers of a projection; 0 = embed_size
+    project_text: bool = True  # False: the space is the text tower's own, as wide as that
+    train: list[str] = field(default_factory=lambda: ["audio_projection", "text_projection"])  # also: audio, text
+    share_towers: bool = False  # export names a tower that did not learn, instead of storing it: a name, no folder
+    tower_lr_scale: float = 1.0  # learning rate of audio and text over that of the rest
+    pairs: str = "captions"  # captions: of the packed clips, each folder of `data` equally often | scenes: as `caption`
+    scenes: int = 0  # scenes: how many different ones; 0 = endless. A tower that does not learn hears each once
+    name_share: float = 0.0  # scenes: of those of one part that are called by a label or a zero-shot prompt
+    crop_s: float = 10.0  # captions: longest random crop
+    min_s: float = 0.2  # captions: shorter clips are left out
+    over_long: str = "cut"  # captions of more tokens than the text tower takes: cut | skip
+    translations: float = 0.1  # share of captions said in another language, evenly over those a clip has
+    rule: str = "strict"  # strict | compat: GLAP's own losses, its limit of 180 characters, no clip that peaks at 0.99
+    loss: str = "sigmoid"  # sigmoid | softmax | bce (compat only)
+    temperature: float = 0.07  # at the start
+    bias: float = -10.0  # at the start, of the sigmoid loss
+    gather: bool = True  # strict: negatives of all processes; compat has those of its own alone
+    chunk: int = 0  # clips whose logits are held at once; 0 = all
+    cache: int = 0  # clips or captions embedded at once, with gradient caching (arXiv 2101.06983); 0 = all
+
+
+@dataclass
 class RunConfig:
     """One training run. Times in minutes, sizes in clips."""
 
-    objective: str = "mae"  # mae | caption
+    objective: str = "mae"  # mae | caption | align
     out: str = "runs/unnamed"  # folder of checkpoints, log and exported model
     data: list[str] = field(default_factory=list)  # folders of packed shards
     seed: int = 0
@@ -73,6 +102,7 @@ class RunConfig:
     stop_after: int = 0  # leave after this many steps of this call, as if interrupted; 0 = run to the end
     mae: MaeSettings = field(default_factory=MaeSettings)
     caption: CaptionSettings = field(default_factory=CaptionSettings)
+    align: AlignSettings = field(default_factory=AlignSettings)
     scenes: dict[str, Any] = field(default_factory=dict)  # fields of data.scenes.SceneConfig to change
 
 
@@ -100,8 +130,8 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
 
 
 def _check(config: RunConfig) -> None:
-    if config.objective not in ("mae", "caption"):
-        raise ConfigError(f"objective must be 'mae' or 'caption', got {config.objective!r}")
+    if config.objective not in ("align", "mae", "caption"):
+        raise ConfigError(f"objective must be 'align', 'mae' or 'caption', got {config.objective!r}")
     if config.precision not in ("bf16", "fp32"):
         raise ConfigError(f"precision must be 'bf16' or 'fp32', got {config.precision!r}")
     for name in ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers"):
@@ -109,6 +139,35 @@ def _check(config: RunConfig) -> None:
             raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}")
+    _check_align(config.align)
+
+
+def _check_align(settings: AlignSettings) -> None:
+    choices = {
+        "pairs": ("captions", "scenes"),
+        "over_long": ("cut", "skip"),
+        "rule": ("strict", "compat"),
+        "loss": ("sigmoid", "softmax", "bce") if settings.rule == "compat" else ("sigmoid", "softmax"),
+    }
+    for name, known in choices.items():
+        if getattr(settings, name) not in known:
+            raise ConfigError(f"align.{name} must be one of {', '.join(known)}, got {getattr(settings, name)!r}")
+    parts = {"audio", "text", "audio_projection", "text_projection"}
+    if not settings.train or set(settings.train) - parts:
+        raise ConfigError(f"align.train must name some of {', '.join(sorted(parts))}, got {settings.train}")
+    if settings.temperature <= 0 or not 0 < settings.min_s <= settings.crop_s:
+        raise ConfigError(
+            f"align needs temperature > 0 and 0 < min_s <= crop_s, got {settings.temperature}, {settings.min_s} and "
+            f"{settings.crop_s}"
+        )
+    for name in ("translations", "name_share"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ConfigError(f"align.{name} must lie in 0 … 1, got {getattr(settings, name)}")
+    for name in ("chunk", "cache", "scenes", "hidden_size"):
+        if getattr(settings, name) < 0:
+            raise ConfigError(f"align.{name} must not be negative, got {getattr(settings, name)}")
+    if not settings.project_text and "text_projection" in settings.train:
+        raise ConfigError("align.train names text_projection, but align.project_text is off; leave one of them away")
 
 
 def dump_config(config: RunConfig) -> str:

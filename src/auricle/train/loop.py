@@ -114,6 +114,10 @@ def _build(config: RunConfig) -> Objective:
         from auricle.train.mae import MaeObjective
 
         return MaeObjective(config)
+    if config.objective == "align":
+        from auricle.train.align import AlignObjective
+
+        return AlignObjective(config)
     from auricle.train.caption import CaptionObjective
 
     return CaptionObjective(config)

@@ -98,6 +98,7 @@ def glap_from(
         audio=audio_config,
         text=text_config,
         pooling=ours.get("pooling", "framemean"),
+        project_text=bool(ours.get("project_text", True)),
         stored_front_end="audio_encoder.front_end.window" in state,
         **_projection_dims(state, source),
     )
@@ -142,7 +143,12 @@ def glap_settings(config: GlapConfig) -> dict[str, Any]:
         "sample_rate": DASHENG_MEL.sample_rate,
         "embed_size": config.embed_dim,
     }
-    ours: dict[str, Any] = {"pooling": config.pooling, "attend": audio.attend, "audio": dasheng_settings(audio)}
+    ours: dict[str, Any] = {
+        "pooling": config.pooling,
+        "project_text": config.project_text,
+        "attend": audio.attend,
+        "audio": dasheng_settings(audio),
+    }
     text = config.text
     if isinstance(text, SonarConfig):
         settings |= {
