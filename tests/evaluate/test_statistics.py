@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.evaluate.statistics import bootstrap, proportion
+from auricle.evaluate.statistics import bootstrap, bootstrap_means, proportion
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,17 @@ def test_items_of_one_group_are_not_independent() -> None:
     alone, grouped = bootstrap(values, mean), bootstrap(values, mean, groups=speakers)
     assert grouped.value == alone.value and grouped.n == 400
     assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 5), st.integers(1, 20))
+def test_the_product_draws_as_the_loop_does(seed: int, n: int, folds: int, groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    values, labels = rng.random(n), rng.integers(groups, size=n)
+    places = np.unique(rng.integers(folds, size=n), return_inverse=True)[1]
+
+    def mean(rows: np.ndarray) -> float:
+        return float(np.mean([rows[rows[:, 1] == fold, 0].mean() for fold in np.unique(rows[:, 1])]))
+
+    looped = bootstrap(np.stack([values, places], 1), mean, groups=labels, rounds=20, seed=3)
+    found = bootstrap_means(values, places, groups=labels, rounds=20, seed=3)
+    assert found == pytest.approx(looped, abs=1e-12)

@@ -21,7 +21,7 @@ from auricle.evaluate.heads import Examples, Fold, HeadSettings, train_heads
 from auricle.evaluate.metrics import accuracy, mean_average_precision, mean_squared_error
 from auricle.evaluate.probes import knn_scores
 from auricle.evaluate.results import JudgeScore
-from auricle.evaluate.statistics import Score, bootstrap
+from auricle.evaluate.statistics import Score, bootstrap, bootstrap_means
 from auricle.evaluate.task import Event, Task
 
 KNN_NEIGHBOURS, KNN_TEMPERATURE = 10, 0.07  # X-ARES `knn.py`
@@ -239,12 +239,22 @@ def _metric(table: Table) -> Callable[[Tensor, Tensor], float]:
     return mean_average_precision if table.labels.ndim == 2 else accuracy
 
 
+# Metrics that are means over items: what each item contributes.
+_OF_ITEMS: dict[Callable[[Tensor, Tensor], float], Callable[[Tensor, Tensor], Tensor]] = {
+    accuracy: lambda outputs, labels: outputs.argmax(1) == labels,
+    mean_squared_error: lambda outputs, labels: (outputs.double() - labels.double()).square().sum(1),
+}
+
+
 def over_folds(tested: Sequence[Tested], metric: Callable[[Tensor, Tensor], float]) -> Score:
     """Plain mean over folds of a metric of outputs and labels, and its 95 % interval over resampled sounds."""
     numbers = np.concatenate(
         [np.stack([np.full(len(f.sounds), i), np.arange(len(f.sounds))], 1) for i, f in enumerate(tested)]
     )
     sounds = torch.cat([fold.sounds for fold in tested]).numpy()
+    if metric in _OF_ITEMS:
+        each = torch.cat([_OF_ITEMS[metric](fold.outputs, fold.labels) for fold in tested]).double().numpy()
+        return bootstrap_means(each, numbers[:, 0], groups=sounds, rounds=BOOTSTRAP_ROUNDS)
 
     def mean(rows: Any) -> float:
         values = []
