@@ -1,0 +1,290 @@
+"""Tars split by verdict without changing a byte of any member, and put together again exactly.
+
+Every tar is cut into pieces, headers and padding included: what belongs to a clip goes where the clip goes, the rest
+(the end of the archive, members that belong to no clip) into a file of its own. The list of pieces, in order, is the
+way back. It is written last, so that a tar without it is split anew.
+"""
+
+import hashlib
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from auricle.curate.decision import NAMES
+from auricle.curate.pairs import write_whole
+from auricle.data import shard_index
+from auricle.data.shard_index import ShardIndex, split_member_name, tar_members
+from auricle.errors import DataError
+
+UNDO = "undo"  # folder of the lists of pieces
+_REST = "rest"
+_BLOCK = 1 << 20
+
+
+class _Piece(NamedTuple):
+    """A member of a tar with its headers and padding, or the end of the archive."""
+
+    where: str  # one of `NAMES`, or the rest
+    start: int  # bytes
+    contents: int  # where the contents begin
+    stop: int
+
+
+class Split(NamedTuple):
+    """One tar of the input, and what it is called in the output."""
+
+    shard: ShardIndex
+    name: str  # file name, unique in the output
+    verdicts: Sequence[int]  # of its clips, places in `NAMES`
+
+
+def output_names(tars: Sequence[Path]) -> list[str]:
+    """A file name for each tar: its own, with its number before it where several share one."""
+    counts = Counter(tar.name for tar in tars)
+    return [tar.name if counts[tar.name] == 1 else f"{number:04d}-{tar.name}" for number, tar in enumerate(tars)]
+
+
+def split_tars(splits: Sequence[Split], out: Path, run: str) -> Iterator[Path]:
+    """Split every tar that this run has not split yet; gives each tar of the input when it is done.
+
+    Args:
+        splits: all tars of the input.
+        out: folder of the output.
+        run: names the verdicts; what another run left is replaced.
+
+    Raises:
+        DataError: a tar changed while it was read.
+    """
+    for folder in (*NAMES, UNDO):
+        (out / folder).mkdir(exist_ok=True)
+    sets = {
+        name: Counter(_set_name(split.name) for split in splits if place in split.verdicts)
+        for place, name in enumerate(NAMES)
+    }
+    for split in splits:
+        if not _is_done(split.name, out, run):
+            set_sizes = {name: counts[_set_name(split.name)] for name, counts in sets.items()}
+            _split(split, out, run, set_sizes)
+        yield split.shard.tar
+
+
+def restore_tars(out: Path, folder: Path | None = None) -> Iterator[tuple[Path, bool]]:
+    """Put the tars of the input together again.
+
+    Args:
+        out: folder of the output, which stays as it is.
+        folder: for the tars; None: each where it was.
+
+    Yields:
+        Path of each tar, and whether it was there already, byte for byte.
+
+    Raises:
+        DataError: the output is incomplete or was changed, or another file is where a tar has to go.
+    """
+    for path in sorted((out / UNDO).glob("*.json")):
+        told = _read_list(path)
+        tar = Path(told["tar"]) if folder is None else folder / told["name"]
+        is_there = tar.exists()
+        if is_there and _sha256(tar) != told["sha256"]:
+            raise DataError(f"{tar} exists and is not what the filter read; name another folder with -o")
+        if not is_there:
+            tar.parent.mkdir(parents=True, exist_ok=True)
+            _restore(out, told, tar)
+        yield tar, is_there
+
+
+def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> None:
+    tar, pieces = split.shard.tar, list(_pieces(split))
+    paths = _paths(split.name, out)
+    wheres = sorted({piece.where for piece in pieces})
+    size = dict.fromkeys(wheres, 0)
+    hashes = {where: hashlib.sha256() for where in (*wheres, "tar")}
+    moved: dict[int, int] = {}  # begin of a member's contents, before → after
+    with ExitStack() as stack:
+        source = stack.enter_context(tar.open("rb"))
+        files = {where: stack.enter_context(_aside(paths[where]).open("wb")) for where in wheres}
+        for piece in pieces:
+            moved[piece.contents] = size[piece.where] + piece.contents - piece.start
+            for block in _read(source, piece.stop - piece.start, tar):
+                files[piece.where].write(block)
+                hashes[piece.where].update(block)
+                hashes["tar"].update(block)
+            size[piece.where] += piece.stop - piece.start
+        for where, file in files.items():
+            end = _end_of_archive(size[where]) if where in NAMES else b""
+            file.write(end)
+            hashes[where].update(end)
+            size[where] += len(end)
+            file.flush()
+            os.fsync(file.fileno())
+        stat = os.fstat(source.fileno())
+    if stat.st_size != (pieces[-1].stop if pieces else 0):
+        raise DataError(f"{tar} changed while it was read; start again when nobody writes to it")
+    for where in (*NAMES, _REST):
+        if where in NAMES:
+            shard_index.index_path(paths[where]).unlink(missing_ok=True)
+        if where in size:
+            _aside(paths[where]).replace(paths[where])
+        else:
+            paths[where].unlink(missing_ok=True)
+    _write_indexes(split, paths, moved, set_sizes)
+    told = {
+        "tar": str(tar.absolute()),
+        "name": split.name,
+        "run": run,
+        "size": stat.st_size,
+        "sha256": hashes["tar"].hexdigest(),
+        "mtime_ns": stat.st_mtime_ns,
+        "files": {where: {"size": size[where], "sha256": hashes[where].hexdigest()} for where in wheres},
+        "pieces": _runs(pieces),
+    }
+    write_whole(_list_path(split.name, out), json.dumps(told).encode())
+
+
+def _pieces(split: Split) -> Iterator[_Piece]:
+    """The whole tar in order. A member goes with the clip it is named after, whatever it holds."""
+    tar = split.shard.tar
+    of_clip = dict(zip(split.shard.keys(), split.verdicts, strict=True))
+    start = 0
+    for member in tar_members(tar):
+        stop = member.offset + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        verdict = of_clip.get(split_member_name(member.name)[0]) if member.is_file else None
+        yield _Piece(_REST if verdict is None else NAMES[verdict], start, member.offset, stop)
+        start = stop
+    size = tar.stat().st_size
+    if size > start:
+        yield _Piece(_REST, start, start, size)
+
+
+def _write_indexes(
+    split: Split, paths: Mapping[str, Path], moved: Mapping[int, int], set_sizes: Mapping[str, int]
+) -> None:
+    """Beside each new tar, so that nothing has to be read again."""
+    for place, where in enumerate(NAMES):
+        rows = [split.shard.row(clip) for clip, verdict in enumerate(split.verdicts) if verdict == place]
+        rows = [
+            row._replace(
+                audio_offset=moved[row.audio_offset],
+                meta_offset=moved[row.meta_offset] if row.meta_size else 0,
+            )
+            for row in rows
+        ]
+        if rows:
+            shard_index.save(shard_index.from_rows(paths[where], rows, {}, set_sizes[where]))
+
+
+def _read_list(path: Path) -> dict[str, Any]:
+    """The way back of one tar; what it names must lie where the filter puts it."""
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        is_ours = told["name"] == path.stem and Path(told["tar"]).suffix == ".tar"
+        is_ours &= {where for where, _ in told["pieces"]} == set(told["files"]) <= {*NAMES, _REST}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        raise DataError(f"{path} is no list of pieces that the filter wrote; fetch what it was")
+    return told
+
+
+def _restore(out: Path, told: Mapping[str, Any], tar: Path) -> None:
+    paths, digest = _paths(told["name"], out), hashlib.sha256()
+    aside = _aside(tar)
+    try:
+        with ExitStack() as stack:
+            files = {where: stack.enter_context(_opened(paths[where])) for where in told["files"]}
+            target = stack.enter_context(aside.open("wb"))
+            for where, size in told["pieces"]:
+                for block in _read(files[where], size, paths[where]):
+                    target.write(block)
+                    digest.update(block)
+            target.flush()
+            os.fsync(target.fileno())
+        if digest.hexdigest() != told["sha256"]:
+            damaged = [str(paths[where]) for where, facts in told["files"].items() if _differs(paths[where], facts)]
+            raise DataError(
+                f"{tar} cannot be put together again: {', '.join(damaged) or _list_path(told['name'], out)} changed "
+                "since the filter wrote it; fetch what it was"
+            )
+        os.utime(aside, ns=(told["mtime_ns"], told["mtime_ns"]))
+        aside.replace(tar)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _runs(pieces: Sequence[_Piece]) -> list[tuple[str, int]]:
+    """Pieces as (target, bytes), neighbours of the same target joined."""
+    runs: list[tuple[str, int]] = []
+    for piece in pieces:
+        size = piece.stop - piece.start
+        if runs and runs[-1][0] == piece.where:
+            runs[-1] = (piece.where, runs[-1][1] + size)
+        else:
+            runs.append((piece.where, size))
+    return runs
+
+
+def _is_done(name: str, out: Path, run: str) -> bool:
+    path = _list_path(name, out)
+    if not path.exists():
+        return False
+    told, paths = json.loads(path.read_text(encoding="utf-8")), _paths(name, out)
+    return told["run"] == run and all(
+        paths[where].exists() and paths[where].stat().st_size == facts["size"] for where, facts in told["files"].items()
+    )
+
+
+def _paths(name: str, out: Path) -> dict[str, Path]:
+    return {**{where: out / where / name for where in NAMES}, _REST: out / UNDO / f"{name}.rest"}
+
+
+def _list_path(name: str, out: Path) -> Path:
+    return out / UNDO / f"{name}.json"
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); the input is not whole without it") from None
+
+
+def _read(file: BinaryIO, size: int, path: Path) -> Iterator[bytes]:
+    left = size
+    while left:
+        block = file.read(min(left, _BLOCK))
+        if not block:
+            raise DataError(f"{path} ends {left} bytes too early; it was cut since it was first read")
+        yield block
+        left -= len(block)
+
+
+def _end_of_archive(size: int) -> bytes:
+    """Two empty blocks, and as many more as fill the last record."""
+    end = size + 2 * tarfile.BLOCKSIZE
+    return bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE)
+
+
+def _differs(path: Path, facts: Mapping[str, Any]) -> bool:
+    return path.stat().st_size != facts["size"] or _sha256(path) != facts["sha256"]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _set_name(name: str) -> str:
+    """The set that a shard belongs to: ``clips`` for ``clips-000007.tar``."""
+    return Path(name).stem.rpartition("-")[0]
