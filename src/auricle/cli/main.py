@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from auricle import __version__
-from auricle.cli import bench, build, doctor, embed, judge, listen, train
+from auricle.cli import bench, build, curate, doctor, embed, judge, listen, search, train
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
 FAILED, USAGE = 1, 2  # exit codes; see the epilog
@@ -51,10 +51,13 @@ for verb in (
     listen.ask,
     listen.transcribe,
     embed.embed,
+    search.index,
+    search.search,
     build.models,
     build.convert,
     train.train,
     judge.heldout,
+    curate.filter,
     doctor.doctor,
 ):
     app.command()(verb)

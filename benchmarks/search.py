@@ -1,0 +1,210 @@
+"""Time exact search in a large index, against numpy doing the same and against reading the bytes at all.
+
+python benchmarks/search.py [--rows 1000000] [--width 256] [--rounds 50] [--threads 2] [--json] [-o FILE]
+
+Two indexes of half-precision vectors, five segments a file: vectors all over the sphere, and clusters whose members lie
+side by side in the file, as sounds in folders do. The ways alternate query by query in one process, after all pages
+were read once. Wall time is what a user waits; on a machine that others use, the processor time and the row "reading"
+(the same bytes added up as integers by the same threads) tell what is to blame. Before timing, hits are compared with
+an exhaustive float64 search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from auricle.infer.search import Index
+from auricle.infer.search_index import Entry, Settings, write_index
+
+SEGMENTS = 5  # a file
+BLOCK = 16_384  # rows that numpy turns into float32 at once; of 2^10 … 2^17 the fastest here
+TARGET_MS = 60.0
+
+
+class Made:
+    """Vectors in memory, where the writer finds them."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        """``vectors`` (n, D) float16."""
+        self._vectors = vectors
+
+    def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times (count, 2) and vectors (count, D)."""
+        begin = 5.0 * np.arange(count)
+        return np.stack([begin, begin + 10], 1), self._vectors[start : start + count]
+
+
+def vectors_of(kind: str, rows: int, width: int) -> np.ndarray:
+    """(rows, width) float16 of length 1."""
+    rng = np.random.default_rng(10)
+    made = np.empty((rows, width), np.float16)
+    centre = rng.standard_normal(width, np.float32)
+    for at in range(0, rows, 500):  # a cluster
+        block = rng.standard_normal((min(500, rows - at), width), np.float32)
+        if kind == "clusters":
+            if at % 5000 == 0:
+                centre = rng.standard_normal(width, np.float32)
+            block = centre + 0.7 * block
+        made[at : at + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return made
+
+
+def write(path: Path, kind: str, rows: int, width: int) -> None:
+    """Write an index of ``rows`` segments."""
+    origin = Made(vectors_of(kind, rows, width))
+    entries = [
+        Entry(f"sounds/{at:08}.wav", 1, 1, at.to_bytes(32, "little"), origin, at, min(SEGMENTS, rows - at))
+        for at in range(0, rows, SEGMENTS)
+    ]
+    settings = Settings(fingerprint="0" * 64, embedding_dim=width, window_s=10.0, hop_s=5.0)
+    write_index(path, settings, entries)
+
+
+def queries_of(index: Index, count: int) -> list[np.ndarray]:
+    """Vectors somewhere near a row, as far as a text is from its sounds."""
+    rng, width = np.random.default_rng(4), index.settings.embedding_dim
+    near = index.file.vectors[rng.integers(0, len(index), count)].astype(np.float64)
+    noise = rng.standard_normal((count, width))
+    return list(near + noise / np.linalg.norm(noise, axis=1, keepdims=True))
+
+
+def by_numpy(index: Index, query: np.ndarray, k: int) -> np.ndarray:
+    """Rows of the best ``k`` segments, as one would write it: blocks in float32, then the largest."""
+    unit = (query / np.linalg.norm(query)).astype(np.float32)
+    scores = np.empty(len(index), np.float32)
+    for at in range(0, len(index), BLOCK):
+        block = index.file.vectors[at : at + BLOCK]
+        np.matmul(block.astype(np.float32), unit, out=scores[at : at + len(block)])
+    best = np.argpartition(scores, -k)[-k:]
+    return best[np.argsort(-scores[best])]
+
+
+def reading(index: Index) -> int:
+    """Add up the bytes of all vectors, eight at a time."""
+    return int(index._vectors.view(torch.int64).sum())
+
+
+def check(index: Index, query: np.ndarray, k: int) -> None:
+    """Raise unless hits are those of an exhaustive search in float64."""
+    unit = query / np.linalg.norm(query)
+    scores = np.concatenate(
+        [(index.file.vectors[at : at + BLOCK].astype(np.float64) * unit).sum(1) for at in range(0, len(index), BLOCK)]
+    )
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    hits = index.search(query, k, all_segments=True)
+    found = [(hit.path, hit.start_s) for hit in hits]
+    assert found == [(index.file.name(row // SEGMENTS), 5.0 * (row % SEGMENTS)) for row in order[:k]], "segments differ"
+    assert np.allclose([hit.score for hit in hits], 100 * scores[order[:k]], rtol=0, atol=1e-9), "scores differ"
+    files = list(dict.fromkeys((order // SEGMENTS).tolist()))[:k]
+    hits = index.search(query, k)
+    assert [hit.path for hit in hits] == [index.file.name(file) for file in files], "files differ"
+
+
+def timed(ways: dict[str, Callable[[np.ndarray], Any]], queries: list[np.ndarray]) -> dict[str, dict[str, float]]:
+    """Milliseconds of each way: median, 95th percentile and least of wall time, median of processor time."""
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    for turn, query in enumerate(queries):
+        names = list(ways)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            begun, busy = time.perf_counter(), time.process_time()
+            ways[name](query)
+            wall[name].append(1e3 * (time.perf_counter() - begun))
+            cpu[name].append(1e3 * (time.process_time() - busy))
+    return {
+        name: {
+            "p50_ms": round(float(np.percentile(wall[name], 50)), 1),
+            "p95_ms": round(float(np.percentile(wall[name], 95)), 1),
+            "min_ms": round(min(wall[name]), 1),
+            "cpu_p50_ms": round(float(np.percentile(cpu[name], 50)), 1),
+        }
+        for name in ways
+    }
+
+
+def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one index."""
+    begun = time.perf_counter()
+    index = Index.open(path)
+    open_ms = 1e3 * (time.perf_counter() - begun)
+    queries = queries_of(index, args.rounds + 4)
+    for query in queries[-4:]:  # which also reads all pages
+        check(index, query, args.k)
+    unwanted = queries[-1]
+    ways: dict[str, Callable[[np.ndarray], Any]] = {
+        "best of each file": lambda query: index.search(query, args.k),
+        "all segments": lambda query: index.search(query, args.k, all_segments=True),
+        "with one --without": lambda query: index.search(query, args.k, without=unwanted),
+        "numpy, blocks in float32": lambda query: by_numpy(index, query, args.k),
+        "reading": lambda query: reading(index),
+    }
+    rows = timed(ways, queries[: args.rounds])
+    gigabytes = index.file.vectors.nbytes / 1e9
+    return {
+        "bytes": path.stat().st_size,
+        "open_ms": round(open_ms, 1),
+        "ways": rows,
+        "best_of_each_file_gb_per_s": round(gigabytes / rows["best of each file"]["p50_ms"] * 1e3, 1),
+        "reading_gb_per_s": round(gigabytes / rows["reading"]["p50_ms"] * 1e3, 1),
+    }
+
+
+def processor() -> str:
+    """The CPU by name, and how many."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({os.cpu_count()} CPUs)"
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="segments")
+    parser.add_argument("--width", type=int, default=256, help="of the vectors")
+    parser.add_argument("--rounds", type=int, default=50, help="queries")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("-k", type=int, default=10, help="hits")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-o", "--output", type=Path, help="store it")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    results: dict[str, Any] = {name: getattr(args, name) for name in ("rows", "width", "rounds", "k", "threads")}
+    results |= {"target_ms": TARGET_MS, "load_before": round(os.getloadavg()[0], 2)}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("sphere", "clusters"):
+            path = Path(folder) / f"{kind}.auricle"
+            write(path, kind, args.rows, args.width)
+            results[kind] = measure(path, args)
+            path.unlink()
+    results |= {
+        "cpu": processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    text = json.dumps(results, indent=1)
+    if args.output:
+        args.output.write_text(text + "\n", encoding="utf-8")
+    if args.json:
+        print(text)
+        return
+    for kind in ("sphere", "clusters"):
+        for name, row in results[kind]["ways"].items():
+            print(f"{kind:9} {name:26}" + "".join(f"{key} {value:7.1f}  " for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
