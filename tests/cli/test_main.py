@@ -13,7 +13,7 @@ from auricle.cli.output import with_progress
 
 from .conftest import MODEL, auricle, write_noise
 
-VERBS = "describe ask transcribe embed index search models convert train heldout filter doctor".split()
+VERBS = "describe ask transcribe embed score classify index search models convert train heldout filter doctor".split()
 COMMAND = [sys.executable, "-m", "auricle.cli.main"]
 
 

@@ -274,6 +274,6 @@ def test_events_of_hear_are_found_by_their_onsets(tmp_path: Path) -> None:
         events = [{"label": "tone", "start": 1000 * start, "end": 1000 * (start + 0.5)}]
         rows.append((f"s{i}", {"events": events, "split": ("train", "valid", "test")[i // 3 % 3]}, quiet))
     task = load_task("hear_dcase2016_task2")
-    heard = replace(task, classes=("tone",), epochs=30, hear=replace(task.hear, duration_s=2.0))
+    heard = replace(task, classes=("tone",), epochs=12, hear=replace(task.hear, duration_s=2.0))
     result = run_task(Levels(), heard, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store")
     assert result.scores["hear"].value > 0.8 and result.task.metric == "onset_f"

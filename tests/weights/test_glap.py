@@ -287,6 +287,20 @@ def test_projections_alone(tmp_path: Path, shared: tuple[Glap, str, str]) -> Non
         assert (ours - theirs).abs().max() <= 1e-5
 
 
+def test_texts_without_a_projection(tmp_path: Path, shared: tuple[Glap, str, str]) -> None:
+    model, encoder, text = shared
+    space = {"embed_dim": 16, "hidden_dim": 12, "project_text": False}
+    bare = Glap(GlapConfig(audio=model.config.audio, text=model.config.text, **space)).eval()
+    bare.audio_encoder.load_state_dict(model.audio_encoder.state_dict())
+    bare.text_encoder.load_state_dict(model.text_encoder.state_dict())
+    for name, towers in (("shared", {"audio_encoder": encoder}), ("whole", {})):
+        folder = save_glap(tmp_path / name, bare, text_encoder=text, **towers)
+        assert not any(key.startswith("text_proj") for key in load_file(folder / "model.safetensors"))
+        assert same(load_glap(folder).model, bare)
+    with pytest.raises(ConfigError, match="16 wide and the space 8"):
+        Glap(GlapConfig(audio=model.config.audio, text=model.config.text, embed_dim=8, project_text=False))
+
+
 def test_stored_stock_tower(tmp_path: Path, shared: tuple[Glap, str, str]) -> None:
     model, _, text = shared
     model.text_encoder.network.embeddings.word_embeddings.weight.data += 1  # trained, so that it must be stored

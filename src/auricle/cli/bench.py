@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli import bench_data
+from auricle.cli import bench_align, bench_data
 from auricle.cli.listen import AsJson, Device
 from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
@@ -26,7 +26,7 @@ bench = typer.Typer(
     help="Measure encoders as X-ARES and HEAR do.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (bench_data.download, bench_data.prepare):
+for verb in (bench_align.align, bench_data.download, bench_data.prepare):
     bench.command()(verb)
 Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Result files, or folders of them.")]
 

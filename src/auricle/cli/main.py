@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from auricle import __version__
-from auricle.cli import bench, build, curate, doctor, embed, judge, listen, search, train
+from auricle.cli import align, bench, build, curate, doctor, embed, judge, listen, search, train
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
 FAILED, USAGE = 1, 2  # exit codes; see the epilog
@@ -51,6 +51,8 @@ for verb in (
     listen.ask,
     listen.transcribe,
     embed.embed,
+    align.score,
+    align.classify,
     search.index,
     search.search,
     build.models,

@@ -152,7 +152,7 @@ def save_glap(
     settings = glap_settings(model.config)
     if audio_encoder is not None:
         digest = _check_shared(model.audio_encoder, load_dasheng(audio_encoder).state_dict(), audio_encoder)
-        ours = {"pooling": model.config.pooling}
+        ours = {"pooling": model.config.pooling, "project_text": model.config.project_text}
         settings = {key: value for key, value in settings.items() if key.startswith("text_") or key in _SHARED_KEYS}
         settings |= {"audio_encoder": audio_encoder, "audio_encoder_sha256": digest, "auricle": ours}
     if text_encoder is not None:

@@ -1,0 +1,197 @@
+"""Verbs that hold sounds against words: score, classify."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.inputs import STDIN, SUFFIXES, find_sources, open_source
+from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
+from auricle.cli.output import print_json, print_line, with_progress
+from auricle.errors import AuricleError, ConfigError
+
+if TYPE_CHECKING:
+    from auricle.infer.zero_shot import Classification
+
+AlignModel = Annotated[
+    str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
+]
+Domain = Annotated[
+    str, typer.Option("--domain", help="Sentence the labels are put into: sound, speech, music or none.")
+]
+Template = Annotated[
+    list[str] | None,
+    typer.Option("--template", help="Sentence of one's own with {label} in it; repeat for their mean."),
+]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases asked instead. Or JSON."),
+]
+Language = Annotated[str, typer.Option("--language", help="Of the words, as the model's tokenizer calls it.")]
+
+_SHOWN = 3  # labels of a sound that people see; JSON has all
+_WIDTH = 28  # of a text at the top of its column
+_MAX_NAME = 60  # of a file's name in the table
+
+
+def score(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="AUDIO... [TEXT]...", help="Files, folders, globs, or -; then texts.")
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "-t", help="A text; repeatable. With it all arguments are audio."),
+    ] = None,
+    model: AlignModel = "auricle-tiny-glap",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    language: Language = "eng_Latn",
+    as_json: AsJson = False,
+) -> None:
+    """Score how well each sound and each text fit: 100 × cosine, -100 to 100.
+
+    Without --text an argument is audio if there is such a file, folder or glob, if it ends like an audio file, or if it
+    is -; any other is a text.
+
+    Example: auricle score a.wav b.wav -t "a dog barks" -t rain
+    """
+    audio, texts = _told_apart(arguments, text)
+    names = find_sources(audio)
+    sources = [open_source(name) for name in names]
+
+    import auricle
+    from auricle.infer.zero_shot import score_many
+
+    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    results = score_many(aligner, sources, texts, language=language)
+    tally, width = Tally(), max(len(name[-_MAX_NAME:]) for name in names)
+    if not as_json:
+        print_line(_row("", width, [_cut(text) for text in texts], texts))
+    for name, result in zip(names, with_progress(results, len(names), "scoring", prints=True), strict=True):
+        record: dict[str, Any] = {"file": name, "scores": None, "probabilities": None, "receipt": None}
+        record |= {"model": model, "error": None}
+        if isinstance(result, AuricleError):
+            record["error"] = str(result)
+        else:
+            record |= result.as_dict()
+            tally.note_receipt(name, result.receipt, quiet=as_json)
+            if not as_json:
+                print_line(_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts))
+        if as_json:
+            print_json(record)
+        tally.note_error(name, record["error"], quiet=as_json)
+    tally.leave()
+
+
+def classify(
+    files: Files,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help='To choose from, between commas: dog,rain,"sea waves".')
+    ] = None,
+    labels_file: LabelsFile = None,
+    domain: Domain = "sound",
+    template: Template = None,
+    multi: Annotated[
+        bool, typer.Option("--multi", help="Judge each label on its own; several may hold, or none.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="With --multi: least score of a label that holds. [default: the model's]"),
+    ] = None,
+    model: AlignModel = "auricle-tiny-glap",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    language: Language = "eng_Latn",
+    as_json: AsJson = False,
+) -> None:
+    """Tell which of some labels a sound deserves; any words will do, the model need not have learnt them.
+
+    Shows the best labels with their share of the softmax over all, with --multi those that hold with their score.
+
+    Example: auricle classify recordings/ --labels dog,rain,"sea waves"
+    """
+    if (labels is None) == (labels_file is None):
+        raise typer.BadParameter("give the labels, or a file of them", param_hint="--labels")
+    if threshold is not None and not multi:
+        raise typer.BadParameter("is a rule of --multi", param_hint="--threshold")
+    names = find_sources(files)
+    sources = [open_source(name) for name in names]
+
+    import auricle
+    from auricle.infer.zero_shot import Prompts, classify_many, parse_labels, read_labels
+
+    words: dict[str, tuple[str, ...]] = (
+        read_labels(labels_file) if labels_file else dict.fromkeys(parse_labels(labels or ""), ())
+    )
+    templates = tuple(template or domain_templates(domain))
+    prompts = Prompts(templates=templates, phrases=words, language=language)
+    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    results = classify_many(aligner, sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
+    tally = Tally()
+    for name, result in zip(names, with_progress(results, len(names), "classifying", prints=True), strict=True):
+        record: dict[str, Any] = {"file": name, "labels": None, "scores": None, "probabilities": None, "scale": None}
+        record |= {"threshold": None, "receipt": None, "model": model, "error": None}
+        if isinstance(result, AuricleError):
+            record["error"] = str(result)
+        else:
+            record |= result.as_dict()
+            tally.note_receipt(name, result.receipt, quiet=as_json)
+            if not as_json:
+                print_line(f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result))
+        if as_json:
+            print_json(record)
+        tally.note_error(name, record["error"], quiet=as_json)
+    tally.leave()
+
+
+def domain_templates(domain: str) -> tuple[str, ...]:
+    """The templates of a domain.
+
+    Raises:
+        ConfigError: there is no such domain.
+    """
+    from auricle.infer.zero_shot import TEMPLATES
+
+    if domain not in TEMPLATES:
+        raise ConfigError(f"domain is {domain!r}, expected one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[domain]
+
+
+def _told_apart(arguments: list[str], texts: list[str] | None) -> tuple[list[str], list[str]]:
+    """Audio and texts, each text once."""
+    if texts:
+        return arguments, list(dict.fromkeys(texts))
+    audio = [argument for argument in arguments if _is_audio(argument)]
+    words = list(dict.fromkeys(argument for argument in arguments if not _is_audio(argument)))
+    if not audio:
+        raise typer.BadParameter("none of them is a file or folder; give the sounds first", param_hint="AUDIO")
+    if not words:
+        raise typer.BadParameter('give a text, such as -t "a dog barks"', param_hint="TEXT")
+    return audio, words
+
+
+def _is_audio(argument: str) -> bool:
+    if argument == STDIN or os.path.lexists(argument) or Path(argument).suffix.lower() in SUFFIXES:
+        return True
+    return glob.has_magic(argument) and bool(glob.glob(argument, recursive=True))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
+
+
+def _row(name: str, width: int, cells: list[str], texts: list[str]) -> str:
+    columns = [f"{cell:>{max(6, len(_cut(text)))}}" for cell, text in zip(cells, texts, strict=True)]
+    return f"{name[-_MAX_NAME:]:{width}}  {'  '.join(columns)}"
+
+
+def _shown(result: Classification) -> str:
+    if result.threshold is not None:
+        return ", ".join(f"{label} {result.scores[label]:.1f}" for label in result.labels) or "none of the labels"
+    return ", ".join(
+        f"{label} {100 * share:.0f} %" for label, share in list((result.probabilities or {}).items())[:_SHOWN]
+    )
