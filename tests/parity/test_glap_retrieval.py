@@ -61,7 +61,7 @@ class Replay:
         return self.case.text[[int(text) for text in strings]]
 
     def probability(self, scores: Tensor) -> Tensor:
-        raise NotImplementedError
+        return scores
 
     def identity(self) -> Identity:
         return Identity({}, {}, 0)

@@ -18,9 +18,11 @@ from auricle.errors import ConfigError, DataError
 from auricle.evaluate.hear_events import event_folds, score_events
 from auricle.evaluate.hear_predictor import Fitted, FoldRows, GridPoint, PredictorSettings, Rows, fit_folds
 from auricle.evaluate.judges import Judged, Plan, Table, Tested, by_class, by_item, over_folds
-from auricle.evaluate.metrics import SEMITONES, accuracy, auc_roc, d_prime, mean_average_precision
+from auricle.evaluate.metrics import accuracy, auc_roc, d_prime, mean_average_precision
 from auricle.evaluate.results import JudgeScore
 from auricle.evaluate.task import Task
+
+SEMITONES = 12  # of an octave
 
 Metric = Callable[[Tensor, Tensor], float]  # of probabilities (n, C) and labels as in a `Table`
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from auricle.errors import DataError
 
-SEMITONES = 12  # of an octave
 CAPTIONS = 5  # of a clip in Clotho, hence in X-ARES
 _TOP = 10  # ranks that count for mAP10
 
@@ -70,15 +69,6 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     """
     _check_classes(logits, labels)
     return float((logits.argmax(1) == labels).double().mean())
-
-
-def chroma_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """`accuracy` of pitches, where an error of whole octaves counts as right; classes are successive semitones.
-
-    Source: HEAR `score.py`, chroma_acc.
-    """
-    _check_classes(logits, labels)
-    return float((logits.argmax(1) % SEMITONES == labels % SEMITONES).double().mean())
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:

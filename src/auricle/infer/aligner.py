@@ -20,8 +20,8 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import open_source
 from auricle.data.batches import prefetch
-from auricle.errors import AudioError, AuricleError, PromptError, WeightsError
-from auricle.infer.encoder import Embedding
+from auricle.errors import AuricleError, PromptError, WeightsError
+from auricle.infer.encoder import Embedding, read_or_error
 from auricle.infer.long_sounds import check_windows, floored, loudest, mel_chunks, stream_windows
 from auricle.infer.receipt import Receipt, write_receipt
 from auricle.models.dasheng import MIN_SAMPLES
@@ -261,12 +261,7 @@ class Aligner:
         return F.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
 
     def _load(self, source: Any) -> Clip | _LongSound | AuricleError:
-        try:
-            return _read(source, self.limits)
-        except AuricleError as error:
-            return error
-        except Exception as error:  # one hostile file must not end the work on all others
-            return AudioError(f"{source!s:.80}: cannot be read ({type(error).__name__}: {error}); give other audio")
+        return read_or_error(lambda: _read(source, self.limits), source)
 
 
 def load_aligner(

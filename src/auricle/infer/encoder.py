@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,8 @@ from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
 from auricle.infer.receipt import Receipt, Span, write_receipt
 from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+
+T = TypeVar("T")
 
 _BATCH_SECONDS = 120.0  # of audio in one packed batch; more brings no speed and costs memory
 _DECODERS = 2  # threads that decode ahead
@@ -166,12 +168,17 @@ class Encoder:
         return replace(receipt, read=(Span(start_s=start, stop_s=stop),), dropped=dropped, audio_tokens=num_frames)
 
     def _load(self, source: Any) -> Clip | AuricleError:
-        try:
-            return as_clip(source, limits=self.limits)
-        except AuricleError as error:
-            return error
-        except Exception as error:  # one hostile file must not end the work on all others
-            return AudioError(f"{source!s:.80}: cannot be read ({type(error).__name__}: {error}); give other audio")
+        return read_or_error(lambda: as_clip(source, limits=self.limits), source)
+
+
+def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
+    """What ``read`` gives, or why it gives nothing: one hostile source must not end the work on all others."""
+    try:
+        return read()
+    except AuricleError as error:
+        return error
+    except Exception as error:
+        return AudioError(f"{source!s:.80}: cannot be read ({type(error).__name__}: {error}); give other audio")
 
 
 def load_encoder(

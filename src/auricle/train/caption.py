@@ -3,7 +3,7 @@
 Every example is a scene mixed on the fly from packed clips, a prompt about it and the answer its facts give.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from auricle.data.cache import CachedClips
-from auricle.data.scenes import Pools, SceneConfig, make_scene
+from auricle.data.scenes import Pools, make_scene
 from auricle.data.shards import ShardSet
 from auricle.data.wording import example
 from auricle.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, a
 from auricle.train import facts
 from auricle.train.config import CaptionSettings, RunConfig
 from auricle.train.objective import Batch, Objective, run_card
+from auricle.train.pairs import scene_config
 from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
 
 # Qwen's turns; the audio stands where the message puts it.
@@ -53,7 +54,7 @@ class CaptionObjective(Objective):
         self.clips = CachedClips(ShardSet(config.data))
         if not len(self.clips):
             raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
-        self.scenes = _scenes(config.scenes)
+        self.scenes = scene_config(config.scenes)
         self.pools = Pools(self.clips, self.scenes.set_weights)
         if not Path(config.caption.tokenizer).is_file():
             raise ConfigError(f"caption.tokenizer {config.caption.tokenizer!r} is no file; expected a tokenizer.json")
@@ -204,14 +205,6 @@ class CaptionObjective(Objective):
                 MAX_AUDIO_KEY: self.scenes.max_s,
             },
         )
-
-
-def _scenes(changes: dict[str, Any]) -> SceneConfig:
-    unknown = changes.keys() - {field.name for field in fields(SceneConfig)}
-    if unknown:
-        known = ", ".join(field.name for field in fields(SceneConfig))
-        raise ConfigError(f"scenes has no setting {', '.join(sorted(unknown))}; known: {known}")
-    return SceneConfig(**changes)
 
 
 def _build(settings: CaptionSettings, vocabulary: int, audio_token: int) -> MiDashengLM:
