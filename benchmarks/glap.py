@@ -1,0 +1,151 @@
+"""Time our GLAP against PyPI's `glap_model` 0.0.13, audio tower of the published size, same random weights.
+
+python benchmarks/glap.py [--rounds 3] [--threads 2] [--json] [-o FILE] [--quick]
+
+Needs an environment that holds both; benchmarks/README.md says how to make one. Before anything is timed, our batch
+must equal what the reference gives for each clip alone, by its own pooling. The reference pads a batch to its longest
+clip and ignores the lengths, so what its batches give is of no use; how far off they are is a row of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import warnings
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from dasheng.pretrained.pretrained import Dasheng
+from glap_model.models import GLAP
+from glap_model.models.audioencoders import dasheng_audioencoder
+from glap_model.models.textencoders import sonar_text_encoder
+from pairs import alternate, processor, spread
+from torch import Tensor
+
+from auricle.models.glap import Glap
+from auricle.weights import load_glap
+
+RATE = 16_000  # Hz
+SHORTEST_S, LONGEST_S, CLIPS = 1.0, 30.0, 32
+
+
+def make_clips(count: int, longest_s: float, seed: int = 0) -> list[Tensor]:
+    """Swelling noises of evenly spread lengths in random order, (N_i,) each."""
+    draw = torch.Generator().manual_seed(seed)
+    clips = []
+    for duration_s in torch.linspace(SHORTEST_S, longest_s, count)[torch.randperm(count, generator=draw)].tolist():
+        time_s = torch.arange(round(duration_s * RATE)) / RATE
+        swell_hz, tone = torch.rand(2, generator=draw)
+        noise = torch.randn(len(time_s), generator=draw)
+        clips.append(0.1 * torch.sin(6.2832 * swell_hz * time_s) * noise + 0.1 * torch.sin(12_000 * tone * time_s))
+    return clips
+
+
+def make_reference(depth: int) -> GLAP:
+    """PyPI's model with random weights; its input norm knows the test sounds, as a trained one knows its data.
+
+    It would download a Dasheng and a tokenizer, which are not used. The text tower, which is not timed, has one layer
+    and a small vocabulary.
+    """
+    torch.manual_seed(0)
+    tower = sonar_text_encoder.SonarTextEncoder
+    sonar_text_encoder.SonarTextEncoder = lambda **sizes: tower(**{**sizes, "vocab_size": 1000, "num_layers": 1})
+    sonar_text_encoder.load_tokenizer = lambda **_: None
+    dasheng_audioencoder.dasheng_base = lambda **_: Dasheng(embed_dim=768, depth=depth, num_heads=12)
+    model = GLAP().eval()
+    encoder = model.audio_encoder.model
+    mel = encoder.front_end(torch.cat(make_clips(8, 8.0)))
+    encoder.init_bn[1].running_mean.copy_(mel.mean(-1))
+    encoder.init_bn[1].running_var.copy_(mel.var(-1))
+    return model
+
+
+def take_over(reference: GLAP) -> Glap:
+    """Our network with the reference's weights, the way a user would load them: from a checkpoint file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "reference.pt"
+        torch.save({"model": reference.state_dict(), "config": {}}, file)
+        return load_glap(file).model
+
+
+@torch.inference_mode()
+def measure(rounds: int, quick: bool) -> dict[str, Any]:
+    """Both ways the reference can be used, against ours."""
+    depth, clips = (1, make_clips(4, 12.0)) if quick else (12, make_clips(CLIPS, LONGEST_S))
+    reference = make_reference(depth)
+    ours = take_over(reference)
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    lengths = torch.tensor([len(clip) for clip in clips])
+    alone = torch.cat([reference.encode_audio(clip[None]) for clip in clips])
+    found = (ours.embed_audio(clips, pooling="v013") - alone).abs().max().item()
+    assert found < 2e-5, f"the embeddings differ by {found}"
+    cosines = F.cosine_similarity(reference.encode_audio(padded, lengths), alone)
+    ways = {
+        "its padded batch": lambda: reference.encode_audio(padded, lengths),
+        "one clip at a time, as it evaluates": lambda: [reference.encode_audio(clip[None]) for clip in clips],
+    }
+    rows = []
+    for name, theirs in ways.items():
+        pairs = alternate(lambda: ours.embed_audio(clips), theirs, rounds)
+        rows.append(
+            {
+                "name": name,
+                "speedup": spread([other / own for own, other in pairs]),
+                "ours_s": round(median(own for own, _ in pairs), 3),
+                "reference_s": round(median(other for _, other in pairs), 3),
+                "rounds": rounds,
+                "target": 2.0 if "batch" in name else None,
+            }
+        )
+    return {
+        "rows": rows,
+        "clips": len(clips),
+        "seconds_of_audio": round(lengths.sum().item() / RATE, 1),
+        "max_abs_difference_to_its_single_clips": found,
+        "cosine_of_its_padded_batch_to_its_single_clips": spread(cosines.tolist(), 4),
+    }
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs a row")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one block, few clips, one round: does it run at all?")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
+    args = parser.parse_args()
+    load = os.getloadavg()[0]
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", module="torchaudio")
+    results = measure(1 if args.quick else args.rounds, args.quick) | {
+        "quick": args.quick,
+        "threads": torch.get_num_threads(),
+        "cpu": processor(),
+        "load_before": round(load, 2),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if args.json:
+        print(json.dumps(results, ensure_ascii=False))
+        return
+    for row in results.pop("rows"):
+        ratio = row["speedup"]
+        print(
+            f"against {row['name']}: {ratio['median']:.2f} x ({ratio['min']:.2f}-{ratio['max']:.2f}), "
+            f"{row['ours_s']} s against {row['reference_s']} s"
+        )
+    for key, value in results.items():
+        print(f"{key:16} {value}")
+
+
+if __name__ == "__main__":
+    main()
