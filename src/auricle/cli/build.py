@@ -30,7 +30,7 @@ def models(as_json: AsJson = False) -> None:
             print_json({**asdict(entry), "ready": ready})
             continue
         size = f"{entry.parameters / 1e6:,.1f} M" if entry.parameters else "?"
-        source = entry.repo or "embedded"
+        source = entry.repo or entry.where or entry.unavailable or "embedded"
         state = "ready" if ready else "not downloaded" if entry.repo else "absent"
         print_line(
             f"{entry.name:22} {entry.kind:15} {size:>11}  {entry.license:11} {source:28} {state:15} {entry.summary}"

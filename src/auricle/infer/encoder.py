@@ -165,7 +165,12 @@ class Encoder:
         end = round(start + len(clip.waveform) / SAMPLE_RATE, 4)
         stop = min(end, round(start + num_frames * self.hop_size_in_ms / 1000, 4))
         dropped = (Span(start_s=stop, stop_s=end, reason="shorter than one frame"),) if stop < end else ()
-        return replace(receipt, read=(Span(start_s=start, stop_s=stop),), dropped=dropped, audio_tokens=num_frames)
+        window_s = getattr(self._source, "window_s", None)
+        notes = receipt.notes
+        if window_s is not None and len(clip.waveform) > window_s * SAMPLE_RATE:
+            notes = (*notes, f"heard in stretches of {window_s:g} s that do not see each other")
+        read = (Span(start_s=start, stop_s=stop),)
+        return replace(receipt, read=read, dropped=dropped, audio_tokens=num_frames, notes=notes)
 
     def _load(self, source: Any) -> Clip | AuricleError:
         return read_or_error(lambda: as_clip(source, limits=self.limits), source)

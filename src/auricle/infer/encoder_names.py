@@ -8,6 +8,8 @@
 ``my_encoder.py``               code of the user's own, run only where it is trusted: `auricle.infer.user_code`
 ``dasheng-base@3``              frames after block 3, 0 the first, as they are
 ``dasheng-base@3,6,9``          their mean over blocks 3, 6 and 9
+``beats.pt@concat``             frequency patches of one time side by side instead of their mean; ``@none``: one by one
+``beats.pt@3,6@concat``         both
 ``dasheng-base@9+whisper-base`` side by side, see `auricle.models.fusion`
 ==============================  ===============================================================================
 
@@ -19,14 +21,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
     from auricle.models.frame_model import FrameModel
+    from auricle.models.pieces import Pool
 
-_LAYERS = re.compile(r"(.+)@(\d+(?:,\d+)*)")
+# Name, layers, pooling of frequency patches.
+_PART = re.compile(r"(.+?)(?:@(\d+(?:,\d+)*))?(?:@(mean|concat|none))?")
 _RANDOM = "random:"
 
 
@@ -35,6 +39,7 @@ class Part(NamedTuple):
 
     name: str
     layers: tuple[int, ...] = ()  # none: its own last output
+    pool: str = ""  # of frequency patches: mean, concat or none; "": as the family does
 
 
 def parse_name(text: str) -> list[Part]:
@@ -63,9 +68,12 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
 
     Raises:
         WeightsError: unknown, unsafe or unfitting weights, or code that is not trusted.
-        ConfigError: layers of an encoder without blocks; unknown device or data type.
+        ConfigError: layers of an encoder without blocks, pooling of one without frequency patches; unknown device or
+            data type.
     """
     name = part.name
+    if part.pool and (name in _BASELINES or name.endswith(".py") or name.startswith(_RANDOM)):
+        raise ConfigError(f"{name!r} has no frequency patches to pool; leave @{part.pool} away")
     if name in _BASELINES or name.endswith(".py"):
         if part.layers:
             raise ConfigError(f"{name!r} has no blocks known here; leave @{','.join(map(str, part.layers))} away")
@@ -76,14 +84,15 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
         return load_user_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
     if name.startswith(_RANDOM):
         return _random(part, device, dtype)
-    from auricle.weights.hub_encoders import load_frame_model
+    from auricle.weights.encoder_layouts import load_encoder_model
 
-    return load_frame_model(name, device=device, dtype=dtype, revision=revision, layers=part.layers)
+    pool = cast("Pool", part.pool) if part.pool else None
+    return load_encoder_model(name, device=device, dtype=dtype, revision=revision, layers=part.layers, pool=pool)
 
 
 def _parse_part(text: str) -> Part:
-    if (found := _LAYERS.fullmatch(text)) and not Path(text).expanduser().exists():
-        return Part(found[1], tuple(int(layer) for layer in found[2].split(",")))
+    if (found := _PART.fullmatch(text)) and not Path(text).expanduser().exists():
+        return Part(found[1], tuple(int(layer) for layer in (found[2] or "").split(",") if layer), found[3] or "")
     return Part(text)
 
 

@@ -1,99 +1,310 @@
-"""Prompts → generated tokens: batches without waste, greedy or sampled.
+"""Prompts → generated tokens, for any number of requests at once, each answered as if it were alone.
 
-A batch is padded on the left and masked, a finished row leaves it, and each row draws from its own random numbers, so
-what a prompt gets does not depend on its neighbours.
+`Engine` is what long-lived users keep: it hears every clip once, reads common beginnings of prompts once, and lets
+requests join and leave at any time. `generate` answers one list of prompts with nothing kept.
 
-Shape legend: B rows still running, L prompt tokens, V vocabulary, H decoder width.
+On a GPU all of it is valid but unmeasured; attention is `scaled_dot_product_attention` there too.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError, PromptError
+from auricle.infer.answer_text import AnswerText
+from auricle.infer.audio_cache import AudioCache, read_prompt
+from auricle.infer.batcher import Batcher, Counts, Ticket
+from auricle.infer.decoding import Constraint, Decoding, EngineBusy, Generation, PromptLike, Token
+from auricle.infer.driving import Turns
+from auricle.infer.kv_cache import name_blocks
+from auricle.infer.sampling import Chooser
+from auricle.infer.scoring import group_continuations, score_group
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
-
     from auricle.models.midashenglm import MiDashengLM
+    from auricle.weights import LoadedLM
+
+__all__ = ["Constraint", "Decoding", "Engine", "EngineBusy", "Generation", "PromptLike", "Ticket", "Token"]
+__all__ += ["check_room", "generate"]
+
+_MB = 1_000_000
 
 
-class PromptLike(Protocol):
-    """Token ids with expanded placeholders, and the clips (N_i,) that fill them."""
+class Engine:
+    """Answers requests of any number of threads on one model.
+
+    There is no thread of its own: whoever waits for a result drives the engine, for all requests at once. A server may
+    instead call `step` in a thread of its own; nothing else changes.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedLM,
+        *,
+        max_batch: int = 16,
+        max_waiting: int = 1024,
+        audio_cache_mb: float = 256,
+        prefix_cache_mb: float = 256,
+        memory_mb: float | None = None,
+        prefill_tokens: int = 2048,
+    ) -> None:
+        """Start with nothing to do.
+
+        Args:
+            loaded: model and tokenizer; the model must stay as it is while the engine is in use, see `forget`.
+            max_batch: requests in work at once.
+            max_waiting: requests that may wait for their turn.
+            audio_cache_mb: megabytes of audio tokens kept, 30 s of a 7B model are 2.2 in float32; 0: none.
+            prefix_cache_mb: megabytes of keys and values of beginnings of prompts kept; 0: none, and nothing is shared.
+            memory_mb: megabytes of keys and values of running requests, above which others wait; None: no limit.
+            prefill_tokens: prompt tokens read in one step at most; running answers wait for no more.
+
+        Raises:
+            ConfigError: a setting out of range.
+        """
+        for name, value, least in (
+            ("max_batch", max_batch, 1),
+            ("max_waiting", max_waiting, 1),
+            ("audio_cache_mb", audio_cache_mb, 0),
+            ("prefix_cache_mb", prefix_cache_mb, 0),
+            ("memory_mb", 0 if memory_mb is None else memory_mb, 0),
+            ("prefill_tokens", prefill_tokens, 1),
+        ):
+            if not value >= least:
+                raise ConfigError(f"{name} is {value}; expected at least {least}")
+        self.loaded = loaded
+        self._lm, self._ends = loaded.model, frozenset(loaded.eos_token_ids)
+        self._max_waiting, self._prefill_tokens = max_waiting, prefill_tokens
+        self._sizes = int(audio_cache_mb * _MB), int(prefix_cache_mb * _MB)
+        self._turns = Turns()
+        self._audio = AudioCache(self._lm, self._sizes[0])
+        self._batcher = Batcher(
+            self._lm.decoder,
+            self._audio.embed,
+            max_batch=max_batch,
+            prefill_tokens=prefill_tokens,
+            prefix_bytes=self._sizes[1],
+            memory_bytes=None if memory_mb is None else int(memory_mb * _MB),
+        )
 
     @property
-    def input_ids(self) -> Sequence[int]:
-        """L token ids."""
+    def counts(self) -> Counts:
+        """Steps and tokens so far."""
+        return self._batcher.counts
 
     @property
-    def clips(self) -> Sequence[Tensor]:
-        """Waveforms (N_i,) float32 mono 16 kHz, in order."""
+    def encoded_clips(self) -> int:
+        """Clips that went through the encoder so far; those heard before and still known did not."""
+        return self._audio.encoded
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return len(self._batcher.waiting)
+
+    def submit(
+        self,
+        prompt: PromptLike,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        *,
+        constraint: Constraint | None = None,
+        wait: bool = True,
+    ) -> Ticket:
+        """Hand in a request; `result` gives its answer.
+
+        Args:
+            prompt: token ids and clips; must not be changed afterwards.
+            decoding: how its tokens are chosen.
+            constraint: which answers are allowed; an object of its own for each request.
+            wait: work off other requests while too many wait; else fail.
+
+        Raises:
+            PromptError: it is empty, does not fit its clips, or leaves no room for the answer in the context.
+            EngineBusy: ``max_waiting`` requests wait already.
+        """
+        return self._submit(self._ticket(prompt, decoding, constraint, is_streamed=False), wait)
+
+    def stream(
+        self,
+        prompt: PromptLike,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        *,
+        constraint: Constraint | None = None,
+        wait: bool = True,
+    ) -> Iterator[Token]:
+        """The tokens of an answer as they come; arguments and errors as `submit`.
+
+        The texts put together are the answer's text. Leaving the iteration early cancels the request.
+        """
+        ticket = self._submit(self._ticket(prompt, decoding, constraint, is_streamed=True), wait)
+        return self._follow(ticket)
+
+    def result(self, ticket: Ticket) -> Generation:
+        """The answer to a request; works until it is there.
+
+        Raises: what went wrong with this request, such as an error of its constraint.
+        """
+        self._drive(lambda: ticket.is_done)
+        if ticket.error is not None:
+            raise ticket.error
+        found = ticket.generation
+        assert found is not None
+        return found if found.text is not None else replace(found, text=self.loaded.tokenizer.decode(found.ids))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Stop working on a request; its result is what is there by the next step."""
+        ticket.is_cancelled = True
+
+    def generate(
+        self,
+        prompts: Sequence[PromptLike],
+        decodings: Decoding | Sequence[Decoding] = Decoding(),  # noqa: B008 - frozen
+        *,
+        constraints: Sequence[Constraint | None] | None = None,
+    ) -> list[Generation]:
+        """Answer prompts; any number, of which ``max_batch`` are in work at once.
+
+        Args:
+            prompts: see `submit`.
+            decodings: of each prompt, or one for all.
+            constraints: of each prompt.
+
+        Returns:
+            Answers in the order of the prompts.
+
+        Raises:
+            ConfigError: not as many decodings or constraints as prompts.
+            PromptError: a prompt cannot be answered, see `submit`; then none is.
+        """
+        each = [decodings] * len(prompts) if isinstance(decodings, Decoding) else list(decodings)
+        bounds = [None] * len(prompts) if constraints is None else list(constraints)
+        if not len(each) == len(bounds) == len(prompts):
+            raise ConfigError(
+                f"{len(prompts)} prompts came with {len(each)} decodings and {len(bounds)} constraints; "
+                "expected one of each a prompt"
+            )
+        tickets = [
+            self._ticket(prompt, decoding, constraint, is_streamed=False)
+            for prompt, decoding, constraint in zip(prompts, each, bounds, strict=True)
+        ]
+        try:
+            for ticket in tickets:
+                self._submit(ticket, wait=True)
+            return [self.result(ticket) for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                self.cancel(ticket)
+
+    def score(self, prompt: PromptLike, continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of each token of each continuation of a prompt, which is heard and read once.
+
+        Args:
+            prompt: see `submit`.
+            continuations: token ids, with an end token where the probability of ending there counts.
+
+        Returns:
+            Nats, one per token.
+
+        Raises:
+            PromptError: see `submit`.
+        """
+        longest = max((len(ids) for ids in continuations), default=0)
+        check_room(self._lm, prompt, longest)
+        read, names = self._read(prompt)
+        length = len(read.ids)
+        groups = list(group_continuations(continuations, self._prefill_tokens))
+        most = max((sum(len(continuations[i]) for i in group) for group in groups), default=0)
+        with self._turns.turn():
+            memory, last = self._batcher.read_alone(read, length, names, length + most)
+        scores: list[list[float]] = []
+        for group in groups:
+            # Between groups others may go on; the memory is this call's own.
+            with self._turns.turn():
+                scores += score_group(
+                    self._lm.decoder,
+                    self._batcher.run,
+                    self._batcher.logits,
+                    (memory, length, last),
+                    [continuations[index] for index in group],
+                )
+        return scores
+
+    def step(self) -> bool:
+        """Do one step of the work that is there, for a server's own thread; False where there is none."""
+        with self._turns.turn():
+            if self._batcher.has_work:
+                self._batcher.step()
+            return self._batcher.has_work
+
+    def wait_for_work(self, timeout_s: float | None = None) -> bool:
+        """Sleep until there is something to do, or for ``timeout_s``; whether there is."""
+        return self._turns.wait_for(lambda: self._batcher.has_work, timeout_s)
+
+    def forget(self) -> None:
+        """Drop all that is known of clips and prompts, as must be done when the model's weights have changed."""
+        with self._turns.turn():
+            self._audio.clear()
+            self._batcher.prefixes.clear()
+
+    def _read(self, prompt: PromptLike) -> tuple[Any, list[bytes]]:
+        read = read_prompt(self._lm, prompt)
+        # The last token is always computed: what it is followed by comes from its hidden state.
+        shared = read.tokens()[:-1] if self._sizes[1] else read.tokens()[:0]
+        return read, name_blocks(shared)
+
+    def _ticket(
+        self, prompt: PromptLike, decoding: Decoding, constraint: Constraint | None, *, is_streamed: bool
+    ) -> Ticket:
+        check_room(self._lm, prompt, decoding.max_new_tokens)
+        read, names = self._read(prompt)
+        text = AnswerText(self.loaded.tokenizer, decoding.stop) if is_streamed or decoding.stop else None
+        return Ticket(read, len(read.ids), names, Chooser(decoding, self._ends, constraint), text)
+
+    def _submit(self, ticket: Ticket, wait: bool) -> Ticket:
+        if len(self._batcher.waiting) >= self._max_waiting:
+            if not wait:
+                raise EngineBusy(
+                    f"{len(self._batcher.waiting)} requests wait already, max_waiting is {self._max_waiting}; "
+                    "try again later"
+                )
+            self._drive(lambda: len(self._batcher.waiting) < self._max_waiting)
+        self._batcher.waiting.append(ticket)
+        self._turns.wake()
+        return ticket
+
+    def _follow(self, ticket: Ticket) -> Iterator[Token]:
+        try:
+            while True:
+                self._drive(lambda: bool(ticket.tokens) or ticket.is_done)
+                while ticket.tokens:
+                    yield ticket.tokens.popleft()
+                if ticket.is_done and not ticket.tokens:
+                    break
+            if ticket.error is not None:
+                raise ticket.error
+        finally:
+            self.cancel(ticket)
+
+    def _drive(self, is_ready: Callable[[], bool]) -> None:
+        def work() -> None:
+            if not self._batcher.has_work:
+                raise ConfigError("this request is not the engine's; ask the engine that it was handed in to")
+            self._batcher.step()
+
+        self._turns.work_until(is_ready, work)
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What followed one prompt."""
-
-    ids: list[int]  # new tokens, without the end token
-    stopped: Literal["eos", "length"]
-    mean_logprob: float  # nats per chosen token (the end token included) under the unchanged model distribution
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoding:
-    """How the next token is chosen; the default is greedy."""
-
-    max_new_tokens: int = 128
-    min_new_tokens: int = 0  # end tokens are forbidden before
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0  # smallest set of tokens with at least this probability
-    top_k: int = 0  # 0: all
-    repetition_penalty: float = 1.0  # on tokens generated so far, not on the prompt (arXiv 1909.05858 §4.1)
-    seed: int | None = None  # of each row's random numbers; None: fresh ones
-
-    def __post_init__(self) -> None:
-        """Reject settings out of range."""
-        checks = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "min_new_tokens": (0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
-            "temperature": (0 < self.temperature < float("inf"), "above 0; for greedy choice leave do_sample off"),
-            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
-            "top_k": (self.top_k >= 0, "0 (all) or more"),
-            "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "above 0"),
-        }
-        for name, (is_valid, wanted) in checks.items():
-            if not is_valid:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected {wanted}")
-
-
-@dataclass(slots=True)
-class _Row:
-    """A prompt that is being answered."""
-
-    index: int
-    generator: torch.Generator | None
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    steps: int = 0
-
-    def finish(self, stopped: Literal["eos", "length"]) -> Generation:
-        return Generation(self.ids, stopped, self.logprob / max(self.steps, 1))
-
-
-@torch.inference_mode()
 def generate(
     lm: MiDashengLM,
     prompts: Sequence[PromptLike],
     *,
     eos_token_ids: Collection[int],
-    pad_token_id: int,
+    pad_token_id: int = 0,
     max_new_tokens: int = 128,
     min_new_tokens: int = 0,
     do_sample: bool = False,
@@ -106,10 +317,10 @@ def generate(
     """Answer prompts as one batch; the clips of all of them are encoded once, packed.
 
     Args:
-        lm: the model, in evaluation mode.
+        lm: the model, in evaluation mode; only its ``decoder`` and ``embed`` are used.
         prompts: at least one token each.
         eos_token_ids: tokens that end an answer; empty: only the length does.
-        pad_token_id: fills rows on the left; never attended to.
+        pad_token_id: not used: no row is padded.
         max_new_tokens: tokens per answer at most.
         min_new_tokens: see `Decoding`, as for all that follows.
         do_sample: draw instead of taking the likeliest token.
@@ -117,7 +328,7 @@ def generate(
         top_p: nucleus.
         top_k: candidates.
         repetition_penalty: above 1 discourages tokens generated before.
-        seed: of the random numbers.
+        seed: of the random numbers of every prompt.
 
     Returns:
         One `Generation` per prompt, in order.
@@ -136,7 +347,27 @@ def generate(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    return _Run(lm, decoding, frozenset(eos_token_ids), pad_token_id).answer(prompts)
+    for prompt in prompts:
+        check_room(lm, prompt, max_new_tokens)
+    total = max(1, sum(len(prompt.input_ids) for prompt in prompts))
+    batcher = Batcher(
+        lm.decoder,
+        lambda asked: _embed(lm, [prompt for prompt, _ in asked]),
+        max_batch=max(1, len(prompts)),
+        prefill_tokens=total,
+    )
+    ends = frozenset(eos_token_ids)
+    tickets = [Ticket(prompt, len(prompt.input_ids), [], Chooser(decoding, ends)) for prompt in prompts]
+    batcher.waiting.extend(tickets)
+    while batcher.has_work:
+        batcher.step()
+    answers = []
+    for ticket in tickets:
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.generation is not None
+        answers.append(ticket.generation)
+    return answers
 
 
 def check_room(lm: MiDashengLM, prompt: PromptLike, max_new_tokens: int) -> None:
@@ -151,132 +382,9 @@ def check_room(lm: MiDashengLM, prompt: PromptLike, max_new_tokens: int) -> None
         )
 
 
-class _Run:
-    """One call of `generate`."""
-
-    def __init__(self, lm: MiDashengLM, decoding: Decoding, ends: frozenset[int], pad_token_id: int) -> None:
-        self.lm, self.decoding, self.ends, self.pad_token_id = lm, decoding, ends, pad_token_id
-        self.device: torch.device = lm.decoder.device
-        self.end_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
-        # transformers 5.24 renamed it.
-        takes = inspect.signature(lm.decoder.model.forward).parameters
-        self.cache_keyword = "cache" if "cache" in takes else "past_key_values"
-
-    def answer(self, prompts: Sequence[PromptLike]) -> list[Generation]:
-        if not prompts:
-            return []
-        for prompt in prompts:
-            check_room(self.lm, prompt, self.decoding.max_new_tokens)
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        ids, mask = self._pad(prompts)
-        clips = [clip.to(self.device) for prompt in prompts for clip in prompt.clips]
-        logits = self._step(self.lm.embed(ids, clips), mask, cache)
-        rows = [_Row(index, self._generator()) for index in range(len(prompts))]
-        done: dict[int, Generation] = {}
-        while True:
-            chosen = self._choose(rows, logits)
-            keep = self._note(rows, chosen, done)
-            if not keep:
-                return [done[index] for index in range(len(prompts))]
-            if len(keep) < len(rows):
-                kept = torch.tensor(keep, device=self.device)
-                cache.batch_select_indices(kept)
-                mask, chosen = mask[kept], chosen[kept]
-                rows = [rows[i] for i in keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._step(self.lm.decoder.get_input_embeddings()(chosen[:, None]), mask, cache)
-
-    def _pad(self, prompts: Sequence[PromptLike]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask, (B, L) int64, padded on the left."""
-        longest = max(len(prompt.input_ids) for prompt in prompts)
-        ids = torch.full((len(prompts), longest), self.pad_token_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            start = longest - len(prompt.input_ids)
-            ids[row, start:] = torch.tensor(prompt.input_ids)
-            mask[row, start:] = 1
-        return ids.to(self.device), mask.to(self.device)
-
-    def _step(self, embeddings: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Run (B, new, H) and return the float32 logits (B, V) of the last position; the cache grows."""
-        new = embeddings.shape[1]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new:]
-        hidden = self.lm.decoder.model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            **{self.cache_keyword: cache},
-        ).last_hidden_state
-        return self.lm.decoder.lm_head(hidden[:, -1]).float()
-
-    def _generator(self) -> torch.Generator | None:
-        if not self.decoding.do_sample:
-            return None
-        generator = torch.Generator()
-        if self.decoding.seed is None:
-            generator.seed()
-        else:
-            # Every row starts alike: what a prompt gets must not depend on its place in the batch.
-            generator.manual_seed(self.decoding.seed)
-        return generator
-
-    def _choose(self, rows: list[_Row], logits: Tensor) -> Tensor:
-        """Next token of each row, (B,); its log-probability is added to the row."""
-        logprobs = logits.log_softmax(-1)
-        if self.decoding.repetition_penalty != 1.0:
-            logits = self._penalise(rows, logits)
-        if self.ends and rows[0].steps < self.decoding.min_new_tokens:
-            logits = logits.index_fill(1, self.end_ids, -torch.inf)
-        if self.decoding.do_sample:
-            probabilities = self._candidates(logits).softmax(-1).cpu()
-            drawn = [
-                torch.multinomial(each, 1, generator=row.generator)
-                for each, row in zip(probabilities, rows, strict=True)
-            ]
-            chosen = torch.cat(drawn).to(self.device)
-        else:
-            chosen = logits.argmax(-1)
-        for row, logprob in zip(rows, logprobs.gather(1, chosen[:, None])[:, 0].tolist(), strict=True):
-            row.logprob += logprob
-            row.steps += 1
-        return chosen
-
-    def _penalise(self, rows: list[_Row], logits: Tensor) -> Tensor:
-        logits = logits.clone()
-        for values, row in zip(logits, rows, strict=True):
-            seen = torch.tensor(sorted(set(row.ids)), dtype=torch.long, device=self.device)
-            before = values[seen]
-            penalty = self.decoding.repetition_penalty
-            values[seen] = torch.where(before > 0, before / penalty, before * penalty)
-        return logits
-
-    def _candidates(self, logits: Tensor) -> Tensor:
-        """Temper (B, V) and put all but the allowed tokens to -inf; the likeliest always stays."""
-        logits = logits / self.decoding.temperature
-        if 0 < self.decoding.top_k < logits.shape[-1]:
-            least = logits.topk(self.decoding.top_k).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
-        if self.decoding.top_p < 1:
-            ordered, order = logits.sort(dim=-1, descending=True)
-            shares = ordered.softmax(-1)
-            before = shares.cumsum(-1) - shares
-            cut = (before >= self.decoding.top_p).scatter(1, order, before >= self.decoding.top_p)
-            logits = logits.masked_fill(cut, -torch.inf)
-        return logits
-
-    def _note(self, rows: list[_Row], chosen: Tensor, done: dict[int, Generation]) -> list[int]:
-        """File the chosen tokens; finished rows go to ``done``, the places of the others are returned."""
-        keep = []
-        for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
-            if token in self.ends:
-                done[row.index] = row.finish("eos")
-                continue
-            row.ids.append(token)
-            if len(row.ids) == self.decoding.max_new_tokens:
-                done[row.index] = row.finish("length")
-            else:
-                keep.append(place)
-        return keep
+def _embed(lm: MiDashengLM, prompts: Sequence[PromptLike]) -> list[Tensor]:
+    """Decoder inputs (L_i, H) of prompts laid end to end, so that nothing is padded."""
+    device = lm.decoder.device
+    ids = torch.tensor([[token for prompt in prompts for token in prompt.input_ids]], device=device)
+    clips = [clip.to(device) for prompt in prompts for clip in prompt.clips]
+    return list(lm.embed(ids, clips)[0].split([len(prompt.input_ids) for prompt in prompts]))

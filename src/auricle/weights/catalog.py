@@ -11,31 +11,15 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from auricle.errors import UnknownModel, UnsafeWeights, WeightsError
+from auricle.weights.known_models import ENTRIES, Entry
 
 # Everything a model folder needs. No *.py, and no pickles.
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
 MAX_HASHED_BYTES = 4_000_000_000  # hashing more would take longer than loading it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A model known by name."""
-
-    name: str
-    kind: Literal["encoder", "language model", "audio and text"]
-    summary: str
-    parameters: int | None
-    license: str = "apache-2.0"
-    caution: str = ""  # what its licence does not tell
-    repo: str | None = None  # Hugging Face Hub id; None = inside this package
-    revision: str | None = None  # commit to use when the caller names none; None = the hub's newest
-    sha256: str | None = None  # of the weights; None = not known here, the hub's own hash is relied on
-    within: str | None = None  # embedded model whose part this one is, and whose folder holds it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,126 +32,6 @@ class Source:
     sha256: str | None = None  # of the weights, where already known
 
 
-# Parameter counts: computed from the released shapes, of the encoder alone for encoders. No published hash is pinned:
-# none could be confirmed.
-ENTRIES = (
-    Entry(
-        name="auricle-tiny",
-        kind="language model",
-        summary="describes, transcribes and answers; made by recipes/tiny",
-        parameters=7_889_280,
-    ),
-    Entry(
-        name="auricle-tiny-encoder",
-        kind="encoder",
-        summary="the encoder of auricle-tiny: frames at 25 Hz",
-        parameters=4_869_760,
-        within="auricle-tiny",
-    ),
-    Entry(
-        name="auricle-tiny-glap",
-        kind="audio and text",
-        summary="sounds and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
-        parameters=None,
-    ),
-    Entry(
-        name="dasheng-base",
-        kind="encoder",
-        summary="Dasheng, 768 wide, 12 blocks",
-        parameters=85_447_808,
-        repo="mispeech/dasheng-base",
-    ),
-    Entry(
-        name="dasheng-0.6b",
-        kind="encoder",
-        summary="Dasheng, 1280 wide, 32 blocks",
-        parameters=630_333_568,
-        repo="mispeech/dasheng-0.6B",
-    ),
-    Entry(
-        name="dasheng-1.2b",
-        kind="encoder",
-        summary="Dasheng, 1536 wide, 40 blocks",
-        parameters=1_134_047_360,
-        repo="mispeech/dasheng-1.2B",
-    ),
-    Entry(
-        name="midashenglm-7b",
-        kind="language model",
-        summary="Dasheng 0.6B with a Qwen2.5-7B decoder",
-        parameters=8_281_739_904,
-        repo="mispeech/midashenglm-7b",
-    ),
-    Entry(
-        name="glap",
-        kind="audio and text",
-        summary="Dasheng base with SONAR's text encoder: sounds and texts of 202 languages in one space",
-        parameters=855_475_328,
-        caution="its text tower comes from SONAR, whose weights are in part under CC-BY-NC-4.0: ask its owners before "
-        "selling or passing on",
-        repo="mispeech/GLAP",
-    ),
-    Entry(
-        name="whisper-base",
-        kind="encoder",
-        summary="Whisper's encoder, 512 wide, 6 blocks, 50 Hz",
-        parameters=20_590_592,
-        repo="openai/whisper-base",
-    ),
-    Entry(
-        name="whisper-small",
-        kind="encoder",
-        summary="Whisper's encoder, 768 wide, 12 blocks, 50 Hz",
-        parameters=88_154_112,
-        repo="openai/whisper-small",
-    ),
-    Entry(
-        name="whisper-large-v3",
-        kind="encoder",
-        summary="Whisper's encoder, 1280 wide, 32 blocks, 50 Hz",
-        parameters=636_968_960,
-        repo="openai/whisper-large-v3",
-    ),
-    Entry(
-        name="wav2vec2-base",
-        kind="encoder",
-        summary="wav2vec 2.0, 768 wide, 12 blocks, 50 Hz",
-        parameters=94_370_944,
-        repo="facebook/wav2vec2-base",
-    ),
-    Entry(
-        name="hubert-base",
-        kind="encoder",
-        summary="HuBERT, 768 wide, 12 blocks, 50 Hz",
-        parameters=94_370_944,
-        repo="facebook/hubert-base-ls960",
-    ),
-    Entry(
-        name="wavlm-base-plus",
-        kind="encoder",
-        summary="WavLM, 768 wide, 12 blocks, 50 Hz",
-        parameters=94_381_168,
-        license="cc-by-sa-3.0",
-        repo="microsoft/wavlm-base-plus",
-    ),
-    Entry(
-        name="data2vec-audio-base",
-        kind="encoder",
-        summary="data2vec-audio, 768 wide, 12 blocks, 50 Hz",
-        parameters=93_163_520,
-        repo="facebook/data2vec-audio-base",
-    ),
-    Entry(
-        name="ast-audioset",
-        kind="encoder",
-        summary="Audio Spectrogram Transformer, 768 wide, 12 blocks, 10 Hz",
-        parameters=86_187_264,
-        license="bsd-3-clause",
-        repo="MIT/ast-finetuned-audioset-10-10-0.4593",
-    ),
-)
-
-
 def entries() -> tuple[Entry, ...]:
     """All models known by name."""
     return ENTRIES
@@ -175,6 +39,8 @@ def entries() -> tuple[Entry, ...]:
 
 def is_ready(entry: Entry) -> bool:
     """Whether the model's settings are on this machine (embedded, or in the hub's cache)."""
+    if entry.where or entry.unavailable:
+        return False
     if entry.repo is None:
         return (_embedded(entry) / "config.json").is_file()
     from huggingface_hub import try_to_load_from_cache
@@ -201,11 +67,13 @@ def resolve(
     """
     text = str(name)
     entry = next((e for e in ENTRIES if text.lower() in (e.name, (e.repo or e.name).lower())), None)
-    if entry is not None and entry.repo is None:
+    if entry is not None and entry.repo is None and not entry.where and not entry.unavailable:
         return _resolve_embedded(entry)
     path = Path(text).expanduser()
     if path.exists():
         return Source(name=text, path=path)
+    if entry is not None and entry.repo is None:
+        raise UnknownModel(_elsewhere(entry))
     if entry is not None:
         assert entry.repo is not None
         source = _resolve_hub(text, entry.repo, revision or entry.revision, offline, cache_dir)
@@ -299,6 +167,17 @@ def _resolve_hub(
         raise WeightsError(f"{where}: download failed ({error}); try again or name a local folder") from error
     _check_complete(path, where)
     return Source(name=name, path=path, revision=path.name)
+
+
+def _elsewhere(entry: Entry) -> str:
+    """Why a model cannot be fetched, and what its licence asks before it is fetched by hand."""
+    if entry.unavailable:
+        return f"{entry.name} is not available: {entry.unavailable}"
+    caution = f" First know that {entry.caution}." if entry.caution else ""
+    return (
+        f"{entry.name} is not fetched from here.{caution} Its weights ({entry.license}) are offered by {entry.where}; "
+        "download them and give the file's or folder's path instead of the name"
+    )
 
 
 def _check_complete(path: Path, where: str) -> None:

@@ -1,0 +1,92 @@
+"""What the engine is asked and what it answers: prompts, settings, constraints, tokens, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from auricle.errors import AuricleError, ConfigError
+
+Stopped = Literal["eos", "length", "stop", "cancelled"]
+
+
+class EngineBusy(AuricleError):
+    """Too many requests wait for the engine."""
+
+
+class PromptLike(Protocol):
+    """Token ids with expanded placeholders, and the clips (N_i,) that fill them."""
+
+    @property
+    def input_ids(self) -> Sequence[int]:
+        """L token ids."""
+
+    @property
+    def clips(self) -> Sequence[Tensor]:
+        """Waveforms (N_i,) float32 mono 16 kHz, in order."""
+
+
+class Constraint(Protocol):
+    """Which answers are allowed; one object serves one request."""
+
+    def allowed(self, ids: Sequence[int]) -> Sequence[int] | Tensor | None:
+        """Token ids that may follow the answer ``ids`` so far, end tokens included where it may end.
+
+        A sequence, or a tensor of ids (int64) or of one bool per token (V,); None: all. Called once per token.
+        """
+
+
+class Token(NamedTuple):
+    """One token of an answer, as soon as its text is certain."""
+
+    id: int
+    logprob: float  # nats, under the unchanged model distribution
+    text: str  # "" where a character is spread over tokens and ends in a later one
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What followed one prompt."""
+
+    ids: list[int]  # new tokens without the end token; with "stop" those that spell the text before the stop string
+    stopped: Stopped
+    mean_logprob: float  # mean of logprobs, nats; 0 where there are none
+    logprobs: tuple[float, ...] = ()  # of each token of ids, then of the end token where there was one, see `Token`
+    text: str | None = None  # ids in words, cut before the stop string; None where the engine has no tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoding:
+    """How the next token is chosen; the default is greedy."""
+
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0  # end tokens are forbidden before, unless a constraint leaves nothing else
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0  # smallest set of tokens with at least this probability
+    top_k: int = 0  # 0: all
+    repetition_penalty: float = 1.0  # on tokens generated so far, not on the prompt (arXiv 1909.05858 §4.1)
+    seed: int | None = None  # of each request's random numbers; None: fresh ones
+    stop: tuple[str, ...] = ()  # the answer ends before the first of them
+
+    def __post_init__(self) -> None:
+        """Reject settings out of range."""
+        # A lone string would be taken for its letters, and a list comes from JSON.
+        given: Any = self.stop
+        stop = (given,) if isinstance(given, str) else tuple(given)
+        object.__setattr__(self, "stop", stop)
+        checks = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "min_new_tokens": (0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
+            "temperature": (0 < self.temperature < float("inf"), "above 0; for greedy choice leave do_sample off"),
+            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
+            "top_k": (self.top_k >= 0, "0 (all) or more"),
+            "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "above 0"),
+            "stop": (all(isinstance(each, str) and each for each in stop), "strings that are not empty"),
+        }
+        for name, (is_valid, wanted) in checks.items():
+            if not is_valid:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected {wanted}")

@@ -1,0 +1,212 @@
+"""Checkpoints of the encoders of `auricle.models.pieces`, told apart by their tensors, never by a file's name.
+
+Each family's own file says which layouts it knows and reads them from plain tensors and settings; here files are opened
+without running what they say. The families are those that entries of the catalogue name.
+
+Pickles of fairseq, Lightning and of AudioMAE's trainer hold settings as objects of foreign classes. These are not
+imported: an inert object takes the place of each, and only numbers, words and containers are taken out of it.
+"""
+
+import dataclasses
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auricle.errors import ConfigError, LayoutMismatch
+from auricle.models.frame_model import FrameModel
+from auricle.models.pieces import Family, Parts, PieceFrames, Pool
+from auricle.models.speech_encoders import FAMILIES
+from auricle.weights import safe
+from auricle.weights.catalog import entries, resolve
+from auricle.weights.hub_encoders import load_frame_model
+from auricle.weights.layouts import check_keys, unset
+from auricle.weights.loaders import fill, place_of
+
+_OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
+_SPEECHBRAIN = "model.ckpt"  # in a folder of several .ckpt files
+_ELSEWHERE = {*FAMILIES, "dasheng", "midashenglm"}  # model_type of folders that other readers know
+_MADE_OF = "made of"  # no attribute of any class is called so
+
+
+class _Inert:
+    """Stands for an object of a class that is not imported; does nothing."""
+
+    def __init__(self, *values: Any) -> None:
+        vars(self)[_MADE_OF] = values
+
+
+# Classes of settings, by the names that pickles give them. omegaconf's name the types of their values.
+_SETTINGS: list[Any] = [dict, list, tuple, int, float, str, bool, defaultdict]
+_SETTINGS += [
+    (_Inert, name)
+    for name in (
+        "argparse.Namespace",
+        "typing.Any",
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+        "omegaconf.nodes.AnyNode",
+        "omegaconf.nodes.BooleanNode",
+        "omegaconf.nodes.EnumNode",
+        "omegaconf.nodes.FloatNode",
+        "omegaconf.nodes.IntegerNode",
+        "omegaconf.nodes.StringNode",
+        "examples.data2vec.data.modality.Modality",
+        "data2vec.data.modality.Modality",
+    )
+]
+
+
+def load_encoder_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    layers: Sequence[int] = (),
+    pool: Pool | None = None,
+) -> FrameModel:
+    """An encoder of any family in evaluation mode.
+
+    Args:
+        name_or_path: any name that `catalog.resolve` knows.
+        device: ``cpu``, ``cuda``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front ends stay float32.
+        revision: branch, tag or commit on the hub.
+        layers: blocks, 0 the first, whose outputs are averaged; none: the encoder's own last output.
+        pool: see `auricle.models.pieces.PieceFrames`; only for encoders of patches.
+
+    Raises:
+        WeightsError: it cannot be found, trusted or fitted.
+        ConfigError: unknown dtype, device or layer; pooling of an encoder that has no patches.
+
+    Warns:
+        UserWarning: all published weights of the family are under a licence that forbids commercial use.
+    """
+    kind, place = place_of(dtype, device)
+    source = resolve(name_or_path, revision=revision)
+    found = read_encoder(source.path, source.name)
+    if found is None:
+        if pool is not None:
+            raise ConfigError(f"{source.name} has no frequency patches to pool; leave @{pool} away")
+        same = source.revision or revision
+        return load_frame_model(name_or_path, device=device, dtype=dtype, revision=same, layers=layers)
+    family, parts = found
+    _warn(family)
+    with unset():
+        network = family.network(parts.config)
+    check_keys(parts.state, network.state_dict(), source.name)
+    fill(network, parts.state, kind, place, source.name)
+    return PieceFrames(network.to(place).eval(), layers, pool)
+
+
+def save_encoder(folder: str | Path, model: PieceFrames) -> Path:
+    """Write an encoder as tensors and configuration that `load_encoder_model` reads, without its head's training state.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        model: layers and pooling are not written, they belong to the name that asks for them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    network = model.network
+    safe.write_folder(folder, network.state_dict())
+    ours = {"family": network.family, "config": dataclasses.asdict(network.config)}
+    safe.write_json(folder / "config.json", {"model_type": _OURS, _OURS: ours})
+    return folder
+
+
+def read_encoder(path: str | Path, source: str = "") -> tuple[Family, Parts] | None:
+    """Family, configuration and tensors of a file or folder; None where it is of no family of this module.
+
+    Raises:
+        LayoutMismatch: tensors are missing.
+        ConfigError: what the tensors do not tell, such as the number of heads, is told nowhere.
+        UnsafeWeights: the file holds code or is damaged.
+    """
+    path, source = Path(path), source or str(path)
+    beside = (path if path.is_dir() else path.parent) / "config.json"
+    stated = safe.read_json(beside) if beside.is_file() else {}
+    if path.is_dir() and str(stated.get("model_type")) in _ELSEWHERE:
+        return None
+    tensors, settings = _read(path)
+    settings |= stated
+    families = encoder_families()
+    ours = settings.get(_OURS)
+    if isinstance(ours, Mapping):
+        return _read_ours(families, ours, tensors, source)
+    family = next((family for family in families.values() if family.recognises(tensors)), None)
+    if family is None:
+        return None
+    try:
+        return family, family.read(tensors, settings, source)
+    except KeyError as error:
+        raise LayoutMismatch(
+            f"{source}: {error.args[0]} is missing from these weights of {family.name}; download them again"
+        ) from error
+
+
+def encoder_families() -> dict[str, Family]:
+    """The families that the catalogue's entries name, by name."""
+    names = dict.fromkeys(entry.family for entry in entries() if entry.family)
+    return {name: import_module(f"auricle.models.{name}").FAMILY for name in names}
+
+
+def plain_settings(value: Any) -> Any:
+    """Words, numbers and containers of settings; what stood for an object of a foreign class is taken apart."""
+    if isinstance(value, _Inert):
+        content = vars(value)
+        for key in ("_content", "_val"):  # of omegaconf's containers and leaves
+            if key in content:
+                return plain_settings(content[key])
+        if _MADE_OF in content:  # an enumeration's member
+            return plain_settings(next(iter(content[_MADE_OF]), None))
+        return {str(key): plain_settings(item) for key, item in content.items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain_settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_settings(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(type(value).__name__)
+
+
+def _warn(family: Family) -> None:
+    """Say what the licence of a family asks, where it asks it of every model of it."""
+    cautions = [entry.caution for entry in entries() if entry.family == family.name]
+    if all(cautions):
+        warnings.warn(f"{family.name}: {cautions[0]}", stacklevel=3)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a file or folder, and the settings inside it ({} without any)."""
+    if path.is_dir() and (path / _SPEECHBRAIN).is_file():
+        path /= _SPEECHBRAIN
+    file = next(iter(safe.weight_files(path)))
+    if file.suffix not in safe.PICKLED:
+        return safe.read_tensors(path), {}
+    with torch.serialization.safe_globals(_SETTINGS):
+        content = safe.read_pickled(file)
+    inside = next((content[key] for key in ("cfg", "hyper_parameters", "config", "args") if content.get(key)), {})
+    settings = plain_settings(inside)
+    return safe.tensors_of(content, file), settings if isinstance(settings, dict) else {}
+
+
+def _read_ours(
+    families: Mapping[str, Family], ours: Mapping[str, Any], tensors: dict[str, Tensor], source: str
+) -> tuple[Family, Parts]:
+    family = families.get(str(ours.get("family")))
+    if family is None or not isinstance(ours.get("config"), Mapping):
+        raise LayoutMismatch(
+            f"{source}: config.json names the family {ours.get('family')!r}, expected one of {', '.join(families)} and "
+            "its configuration; write it with a release that knows it"
+        )
+    try:
+        return family, Parts(family.config(**ours["config"]), tensors)
+    except TypeError as error:
+        raise ConfigError(f"{source}: config.json is not that of {family.name} ({error})") from error
