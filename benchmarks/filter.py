@@ -10,7 +10,6 @@ and whether undoing gives the shards back byte for byte.
 from __future__ import annotations
 
 import argparse
-import filecmp
 import json
 import os
 import signal
@@ -123,11 +122,25 @@ def measure(shards: Path, model: str) -> dict[str, Any]:
             "verdicts": dict(Counter(record["verdict"] for record in records)),
             "auc_against_random": summary["auc"],
             "seconds": round(seconds, 1),
-            "killed_runs_equal": filecmp.cmp(whole / "scores.jsonl", killed / "scores.jsonl", shallow=False)
-            and again == Counter(mismatched),
+            "after_kills": {
+                "each_pair_once": again == Counter(mismatched.keys()),
+                "verdicts_equal": verdicts(killed) == verdicts(whole),
+                "largest_difference_of_a_score": largest_difference(killed, whole),
+            },
             "undone_byte_for_byte": bool(tars)
             and all(digest(tar) == digest(next(restored.rglob(tar.name))) for tar in tars),
         }
+
+
+def verdicts(out: Path) -> dict[str, str]:
+    """What became of each pair."""
+    return {record["key"]: record["verdict"] for record in read_scores(out)}
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Of the scores of two runs over the same pairs in the same order."""
+    pairs = zip(read_scores(one), read_scores(other), strict=True)
+    return max(abs(a["score"] - b["score"]) for a, b in pairs)
 
 
 def digest(file: Path) -> str:

@@ -12,6 +12,7 @@ test part's speakers are heard once, by ``judge``.
 import argparse
 import json
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from auricle.weights import load_midashenglm, safe
 
 KINDS = ("boy", "girl", "man", "woman")
 LETTERS = "ABCD"
-PROMPT = "Pick the letter that fits the voice. A: boy, B: girl, C: man, D: woman."
+PROMPT = "Which voice is it? A: boy, B: girl, C: man, D: woman."
+PER_SPEAKER = 8  # utterances of a held-out or test speaker that are judged
 ADULT_AGE = 18  # years; speakers between a child and this are left out, as the names would be arguable
 
 
@@ -40,19 +42,23 @@ def make(data: Path, folder: Path) -> None:
     """Write ``train.jsonl``, ``heldout.jsonl`` and ``test.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": [], "test": []}
+    heard: Counter[str] = Counter()
     for part in ("train", "test"):
         for line in (data / f"{part}.jsonl").read_text(encoding="utf-8").splitlines():
             facts = json.loads(line)
-            if (kind := kind_of(facts)) is None:
+            speaker = facts["speaker"]
+            aside = part == "train" and zlib.crc32(speaker.encode()) % 6 == 0
+            name = "heldout" if aside else part
+            heard[speaker] += 1
+            if (kind := kind_of(facts)) is None or (name != "train" and heard[speaker] > PER_SPEAKER):
                 continue
-            aside = part == "train" and zlib.crc32(facts["speaker"].encode()) % 6 == 0
-            rows["heldout" if aside else part].append(
+            rows[name].append(
                 {
                     "audio": str((data / facts["audio"]).absolute()),
                     "prompt": PROMPT,
                     "answer": LETTERS[kind],
                     "options": list(LETTERS),
-                    "speaker": facts["speaker"],
+                    "speaker": speaker,
                 }
             )
     for name, listed in rows.items():

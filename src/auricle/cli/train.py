@@ -40,6 +40,8 @@ def train(
     A run that was stopped goes on from its newest checkpoint. Runs under torchrun, too.
 
     Example: auricle train recipes/tiny/encoder.yaml steps=1000
+
+    Fine-tuning: auricle train recipes/sft/lora.yaml --out mine sft.train=[questions.jsonl]
     """
     from auricle.train import loop
     from auricle.train.config import load_config
@@ -69,8 +71,14 @@ def _is_main() -> bool:
 
 
 def _probe(settings: RunConfig) -> Callable[[Any], Record] | None:
-    """Reconstruction loss says little of an encoder; its neighbours and rank say more."""
-    if settings.objective != "mae" or not settings.probe_every or not _is_main():
+    """Reconstruction loss says little of an encoder; its neighbours and rank say more. Answers are asked for."""
+    if not settings.probe_every or not _is_main():
+        return None
+    if settings.objective == "sft" and settings.sft.heldout:
+        from auricle.train.sft_eval import heldout_probe
+
+        return heldout_probe(settings)
+    if settings.objective != "mae":
         return None
     from auricle.data.shards import ShardSet
     from auricle.evaluate.heldout import training_probe

@@ -46,8 +46,8 @@ def read_manifest(path: str | Path) -> Iterator[Entry]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(_READERS)}")
+    if suffix not in READERS:
+        raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(READERS)}")
     if not path.is_file():
         raise DataError(f"no manifest at {path}")
     return _entries(path, suffix)
@@ -66,8 +66,8 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> int:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(_READERS)}")
+    if suffix not in READERS:
+        raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(READERS)}")
     rows = [_row(entry, path.parent.resolve()) for entry in entries]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -86,7 +86,7 @@ def _entries(path: Path, suffix: str) -> Iterator[Entry]:
     seen: set[str] = set()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, row in _READERS[suffix](file):
+            for number, row in READERS[suffix](file):
                 yield _entry(number, row, path.parent, seen)
     except _LineError as error:
         raise DataError(f"{path}, line {error.line}: {error}") from None
@@ -151,14 +151,14 @@ def _row_of(cells: Mapping[Any, Any], columns: int, line: int) -> dict[str, Any]
     return row
 
 
-_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
 
 
 def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entry:
     column = next((name for name in AUDIO_COLUMNS if name in row), None)
     if column is None:
         raise _LineError(line, f"found columns {sorted(row)}, expected the audio file in one of {list(AUDIO_COLUMNS)}")
-    audio = _resolve(line, row[column], folder)
+    audio = resolve_audio(line, row[column], folder)
     given = row.get("id", os.path.splitext(row[column])[0])
     if not isinstance(given, str | int) or not str(given):
         raise _LineError(line, f"id is {given!r}, expected text")
@@ -168,7 +168,7 @@ def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entr
     return Entry(str(given), audio, {name: value for name, value in row.items() if name not in (column, "id")})
 
 
-def _resolve(line: int, name: object, folder: Path) -> Path:
+def resolve_audio(line: int, name: object, folder: Path) -> Path:
     if not isinstance(name, str) or not name or not name.isprintable() or _ADDRESS.match(name):
         raise _LineError(line, f"audio is {name!r}, expected the path of a local file")
     if os.path.isabs(name):

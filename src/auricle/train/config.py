@@ -75,10 +75,41 @@ class AlignSettings:
 
 
 @dataclass
+class SftSettings:
+    """Fine-tuning on prompts and answers. Source of the defaults: MiDashengLM, stage 3 (arXiv 2508.03983)."""
+
+    init: str = "auricle-tiny"  # model to start from
+    train: list[str] = field(default_factory=list)  # manifests, see train.sft_data
+    shares: dict[str, float] = field(default_factory=dict)  # of draws, by a manifest's file name; empty = by rows
+    prompt: str = ""  # of rows without one
+    system: str = ""  # of rows without one; empty = none
+    max_audio_s: float = 30.0  # longer recordings are left out
+    encoder: str = "full"  # full | lora | frozen
+    projector: str = "full"
+    decoder: str = "lora"
+    rank: int = 8  # of updates
+    alpha: float = 32.0  # updates are scaled by alpha / rank
+    dropout: float = 0.1  # of the updates' inputs
+    targets: list[str] = field(default_factory=lambda: ["all-linear"])  # of the decoder, e.g. [q_proj, v_proj]
+    encoder_lr_scale: float = 1.0  # learning rate over that of the decoder
+    projector_lr_scale: float = 1.0
+    dtype: str = "float32"  # of frozen weights: float32 | bfloat16
+    quantize: int = 0  # bits of the weights beneath the decoder's updates: 4 | 8, on CUDA only; 0 = as they are
+    checkpoint_blocks: bool = False  # recompute the decoder's layers for their gradients: less memory, a third slower
+    remember_mb: int = 0  # memory for frames of a frozen encoder, which then hears each recording once
+    packing: bool = True  # examples end to end; False: rows padded to the longest
+    bucket: int = 16  # batches that are sorted by length together; 1 = none
+    loss_chunk: int = 1024  # positions whose logits are held at once
+    heldout: list[str] = field(default_factory=list)  # manifests whose rows judge the model every probe_every steps
+    heldout_rows: int = 200  # evenly spread over them; 0 = all
+    max_new_tokens: int = 32  # of a held-out answer
+
+
+@dataclass
 class RunConfig:
     """One training run. Times in minutes, sizes in clips."""
 
-    objective: str = "mae"  # mae | caption | align
+    objective: str = "mae"  # mae | caption | align | sft
     out: str = "runs/unnamed"  # folder of checkpoints, log and exported model
     data: list[str] = field(default_factory=list)  # folders of packed shards
     seed: int = 0
@@ -99,10 +130,12 @@ class RunConfig:
     keep: int = 2  # checkpoints kept
     log_every: int = 20  # steps
     probe_every: int = 0  # steps between probes; 0 = none
+    best: str = ""  # a probe's figure whose highest value picks the weights that are exported; empty = the last ones
     stop_after: int = 0  # leave after this many steps of this call, as if interrupted; 0 = run to the end
     mae: MaeSettings = field(default_factory=MaeSettings)
     caption: CaptionSettings = field(default_factory=CaptionSettings)
     align: AlignSettings = field(default_factory=AlignSettings)
+    sft: SftSettings = field(default_factory=SftSettings)
     scenes: dict[str, Any] = field(default_factory=dict)  # fields of data.scenes.SceneConfig to change
 
 
@@ -130,8 +163,8 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
 
 
 def _check(config: RunConfig) -> None:
-    if config.objective not in ("align", "mae", "caption"):
-        raise ConfigError(f"objective must be 'align', 'mae' or 'caption', got {config.objective!r}")
+    if config.objective not in ("align", "sft", "mae", "caption"):
+        raise ConfigError(f"objective must be 'align', 'sft', 'mae' or 'caption', got {config.objective!r}")
     if config.precision not in ("bf16", "fp32"):
         raise ConfigError(f"precision must be 'bf16' or 'fp32', got {config.precision!r}")
     for name in ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers"):
@@ -139,7 +172,36 @@ def _check(config: RunConfig) -> None:
             raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}")
+    if config.best and not config.probe_every:
+        raise ConfigError(f"best={config.best} needs probes to choose by; set probe_every")
     _check_align(config.align)
+    _check_sft(config.sft)
+
+
+def _check_sft(settings: SftSettings) -> None:
+    for name in ("encoder", "projector", "decoder"):
+        if getattr(settings, name) not in ("full", "lora", "frozen"):
+            raise ConfigError(f"sft.{name} must be 'full', 'lora' or 'frozen', got {getattr(settings, name)!r}")
+    parts = {settings.encoder, settings.projector, settings.decoder}
+    if parts == {"frozen"}:
+        raise ConfigError("sft freezes encoder, projector and decoder: nothing would learn")
+    if settings.decoder == "full" and "lora" in parts:
+        raise ConfigError("sft.decoder=full goes with encoder and projector full or frozen, not with lora")
+    if settings.dtype not in ("float32", "bfloat16") or settings.quantize not in (0, 4, 8):
+        raise ConfigError(
+            f"sft.dtype must be float32 or bfloat16 and sft.quantize 0, 4 or 8, got {settings.dtype!r} and "
+            f"{settings.quantize}"
+        )
+    if settings.quantize and settings.decoder != "lora":
+        raise ConfigError(f"sft.quantize={settings.quantize} needs sft.decoder=lora, got {settings.decoder!r}")
+    for name in ("rank", "bucket", "loss_chunk", "max_new_tokens"):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"sft.{name} must be at least 1, got {getattr(settings, name)}")
+    if settings.alpha <= 0 or not 0 <= settings.dropout < 1 or not 0.2 <= settings.max_audio_s:
+        raise ConfigError(
+            f"sft needs alpha > 0, 0 <= dropout < 1 and max_audio_s >= 0.2, got {settings.alpha}, {settings.dropout} "
+            f"and {settings.max_audio_s}"
+        )
 
 
 def _check_align(settings: AlignSettings) -> None:

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import math
 import os
 import sys
 import time
@@ -84,6 +85,8 @@ def _train(
     found = checkpoint.latest(out / "checkpoints")
     first = checkpoint.restore(found, objective, optimizer) if found else 0
     journal = _Journal(out, config, first, on_log) if world.is_main else None
+    if journal:
+        objective.begin(out)
     wrapped = DistributedDataParallel(objective) if world.size > 1 else objective
     last = min(config.steps, first + config.stop_after) if config.stop_after else config.steps
     saved_at = time.monotonic()
@@ -91,8 +94,11 @@ def _train(
         record = _step(config, world, step, wrapped, optimizer, micro_batches)
         due = config.probe_every and (step + 1) % config.probe_every == 0
         if journal:
+            record |= objective.notes()
             if due and probe:
                 record |= _probe(objective, probe)
+                if config.best and journal.is_best(record):
+                    checkpoint.save(out / "best", step + 1, objective, optimizer, keep=1)
             journal.add(step, record, force=bool(due) or step + 1 == last)
             # Only where a log record ends, so that a resumed run averages over the same steps.
             late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
@@ -100,6 +106,8 @@ def _train(
                 checkpoint.save(out / "checkpoints", step + 1, objective, optimizer, keep=config.keep)
                 saved_at = time.monotonic()
     if world.is_main and last == config.steps:
+        if best := checkpoint.latest(out / "best") if config.best else None:
+            checkpoint.restore(best, objective, optimizer)
         objective.export(out / "model")
     return out / "model"
 
@@ -114,6 +122,10 @@ def _build(config: RunConfig) -> Objective:
         from auricle.train.mae import MaeObjective
 
         return MaeObjective(config)
+    if config.objective == "sft":
+        from auricle.train.sft import SftObjective
+
+        return SftObjective(config)
     if config.objective == "align":
         from auricle.train.align import AlignObjective
 
@@ -228,6 +240,8 @@ class _Journal:
         fresh.write_text("".join(line + "\n" for line in kept))
         fresh.replace(self.path)
         self.config, self.on_log = config, on_log
+        told = [json.loads(line).get(config.best) for line in kept]
+        self.best = max((value for value in told if value is not None), default=-math.inf)
         self.sums: Log = {}
         self.count = 0
         self.last = time.monotonic()
@@ -237,6 +251,14 @@ class _Journal:
             return []
         lines = self.path.read_text().splitlines()
         return [line for line in lines if line.endswith("}")]  # a kill may leave half a line
+
+    def is_best(self, record: Log) -> bool:
+        """Whether a probe found the highest ``config.best`` so far."""
+        if self.config.best not in record:
+            raise TrainingError(f"best={self.config.best}, but the probe tells {', '.join(record)}; name one of these")
+        is_higher = bool(record[self.config.best] > self.best)
+        self.best = max(self.best, record[self.config.best])
+        return is_higher
 
     def add(self, step: int, record: Log, *, force: bool) -> None:
         for key, value in record.items():

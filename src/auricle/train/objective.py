@@ -35,6 +35,13 @@ class Objective(nn.Module):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups for AdamW, each with ``params`` and ``lr_scale``."""
 
+    def begin(self, out: Path) -> None:
+        """Called once, by the main process, when the run's folder is there."""
+
+    def notes(self) -> dict[str, float]:
+        """Figures of its own for the log."""
+        return {}
+
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the trained model in its official layout."""
@@ -42,11 +49,14 @@ class Objective(nn.Module):
 
 def run_card(config: RunConfig, manifest_hash: str) -> Card:
     """A model card with what a run knows of itself; data, measurements and limits are for the owner to add."""
+
     # A card travels; folders of the machine it was made on say nothing elsewhere.
-    objective = {
-        name: "/".join(Path(value).parts[-2:]) if isinstance(value, str) else value
-        for name, value in asdict(getattr(config, config.objective)).items()
-    }
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(item) for item in value]
+        return "/".join(Path(value).parts[-2:]) if isinstance(value, str) else value
+
+    objective = {name: short(value) for name, value in asdict(getattr(config, config.objective)).items()}
     settings = {
         name: value
         for name, value in asdict(config).items()

@@ -1,4 +1,4 @@
-"""PEFT adapters (low-rank updates) merged into a state dict by a reader of our own.
+"""PEFT adapters (low-rank updates) merged into a state dict by a reader of our own, and written as PEFT reads them.
 
 Source: the ``adapter_config.json`` / ``adapter_model.safetensors`` layout of Hugging Face PEFT. The update of a linear
 layer is ``B @ A · alpha / r`` (``alpha / √r`` with rank-stabilised LoRA), computed in float32.
@@ -6,7 +6,7 @@ layer is ``B @ A · alpha / r`` (``alpha / √r`` with rank-stabilised LoRA), co
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,64 @@ def merge_adapter(state: Mapping[str, Tensor], folder: str | Path) -> dict[str, 
     return merged
 
 
+def write_adapter(
+    folder: str | Path,
+    updates: Mapping[str, tuple[Tensor, Tensor]],
+    whole: Mapping[str, Tensor] | None = None,
+    *,
+    alpha: float,
+    dropout: float = 0.0,
+    base: str = "",
+    modules_to_save: Sequence[str] = (),
+) -> Path:
+    """Write low-rank updates as a PEFT adapter, which `merge_adapter` reads, too.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        updates: A (r, in) and B (out, r) by layer, all of one rank.
+        whole: tensors inside ``modules_to_save``, by their official names; stored as float32, or integers as they are.
+        alpha: updates are scaled by alpha / r.
+        dropout: of training; for the record.
+        base: name of the model they belong to.
+        modules_to_save: modules that are replaced as a whole.
+
+    Returns:
+        The folder.
+
+    Raises:
+        LayoutMismatch: no updates, or updates of different ranks.
+    """
+    folder = Path(folder)
+    ranks = {low.shape[0] for low, _ in updates.values()}
+    if len(ranks) != 1:
+        raise LayoutMismatch(f"{folder}: updates of ranks {sorted(ranks)}; an adapter has updates of one rank")
+    tensors = {f"{_PREFIX}{name}": tensor for name, tensor in (whole or {}).items()}
+    for name, (low, high) in updates.items():
+        tensors |= {f"{_PREFIX}{name}.lora_A.weight": low, f"{_PREFIX}{name}.lora_B.weight": high}
+    # One pattern for all layers of a stack, as the reference names its targets.
+    patterns = sorted({re.sub(r"\\.\d+\\.(?=\w)", r"\\.\\d+\\.", re.escape(name)) for name in updates})
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "r": ranks.pop(),
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "inference_mode": True,
+        "base_model_name_or_path": base,
+        "target_modules": "|".join(patterns),
+        "modules_to_save": list(modules_to_save) or None,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    safe.write_tensors(folder / "adapter_model.safetensors", stored)
+    safe.write_json(folder / "adapter_config.json", config)
+    return folder
+
+
 def _check_features(config: Mapping[str, Any], folder: Path) -> None:
     if str(config.get("peft_type", "")).upper() != "LORA":
         raise LayoutMismatch(f"{folder}: a {config.get('peft_type')!r} adapter, expected 'LORA'")
@@ -111,7 +169,7 @@ def _sort(
             low[module] = tensor
         elif part in ("B.weight", "B.default.weight"):
             high[module] = tensor
-        elif any(replaced.rpartition(".")[0].endswith(target) for target in saved):
+        elif any(f".{target}." in f".{replaced}" for target in saved):
             whole[replaced] = tensor
         else:
             raise LayoutMismatch(

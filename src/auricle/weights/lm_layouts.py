@@ -15,7 +15,9 @@ from torch import Tensor
 from auricle.errors import LayoutMismatch
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
 from auricle.weights import safe
+from auricle.weights.compressed import decompress
 from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_midashenglm, unset
+from auricle.weights.quantize import check_unrounded
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config
@@ -54,10 +56,10 @@ class LMParts(NamedTuple):
 
 
 def read_midashenglm(folder: str | Path) -> LMParts:
-    """The language model in an official folder.
+    """The language model in an official folder; quantised weights are restored, see `auricle.weights.compressed`.
 
     Raises:
-        LayoutMismatch: another kind of model, or keys that do not fit it.
+        LayoutMismatch: another kind of model, keys that do not fit it, or an unknown way to quantise.
         UnsafeWeights: a file holds code or is damaged.
     """
     folder = Path(folder)
@@ -69,7 +71,8 @@ def read_midashenglm(folder: str | Path) -> LMParts:
     if config.get("model_type") != "midashenglm":
         raise LayoutMismatch(f"{folder}: model_type is {config.get('model_type')!r}, expected 'midashenglm'")
     text = text_settings(config.get("text_config"), str(folder))
-    return _midashenglm_from(safe.read_tensors(folder), config, text, str(folder))
+    tensors = decompress(safe.read_tensors(folder), config, str(folder))
+    return _midashenglm_from(tensors, config, text, str(folder))
 
 
 def text_settings(config: object, source: str) -> dict[str, Any]:
@@ -98,7 +101,12 @@ def text_settings(config: object, source: str) -> dict[str, Any]:
 
 
 def midashenglm_to_hub(model: MiDashengLM) -> dict[str, Tensor]:
-    """Our state dict → official keys; a tied output head is left out, as transformers does."""
+    """Our state dict → official keys; a tied output head is left out, as transformers does.
+
+    Raises:
+        ConfigError: the model was loaded with ``quantize``.
+    """
+    check_unrounded(model)
     state = model.state_dict()
     encoder = {k.removeprefix("audio_encoder."): v for k, v in state.items() if k.startswith("audio_encoder.")}
     rest = {k: v for k, v in state.items() if not k.startswith("audio_encoder.")}

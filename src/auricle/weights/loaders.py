@@ -19,6 +19,7 @@ from auricle.weights.adapters import merge_adapter
 from auricle.weights.catalog import Source, fingerprint, resolve
 from auricle.weights.layouts import read_dasheng, unset
 from auricle.weights.lm_layouts import read_midashenglm
+from auricle.weights.quantize import check_scheme, round_layers, round_on_gpu
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -92,6 +93,7 @@ def load_midashenglm(
     dtype: str = "float32",
     revision: str | None = None,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
 ) -> LoadedLM:
     """A language model with tokenizer, template and identity, from any name `resolve` knows.
 
@@ -101,19 +103,30 @@ def load_midashenglm(
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32.
         revision: branch, tag or commit on the hub.
         adapter: folder of a PEFT adapter to merge.
+        quantize: ``int8``, ``int8-dynamic``, ``int4`` or ``fp8``, see `auricle.weights.quantize`; the model can then
+            neither be trained nor saved.
 
     Raises:
         WeightsError: it cannot be found, trusted or fitted.
-        ConfigError: unknown dtype or device.
+        ConfigError: unknown dtype, device or ``quantize``, or one that this hardware cannot run.
+        MissingExtra: ``quantize`` on a GPU needs torchao.
     """
     kind, place = _dtype(dtype), _device(device)
+    if quantize is not None:
+        check_scheme(quantize, place, kind)
     source = resolve(name_or_path, revision=revision)
     config, state = read_midashenglm(source.path)
     if adapter is not None:
         state = merge_adapter(state, adapter)
     with unset():
         model = MiDashengLM(config)
+    if quantize is not None and place.type == "cpu":
+        round_layers(model, state, quantize)
     fill(model, state, kind, place, source.name)
+    if quantize is not None:
+        if place.type != "cpu":
+            round_on_gpu(model, quantize)
+        model.requires_grad_(False)
     folder = source.path
     tokenizer = read_tokenizer(folder)
     eos, pad = end_tokens(folder, tokenizer)
@@ -124,7 +137,7 @@ def load_midashenglm(
         eos_token_ids=eos,
         pad_token_id=pad,
         audio_tokens=_audio_tokens(folder, tokenizer, config.audio_token_id),
-        identity=identity_of(source, adapter),
+        identity={**identity_of(source, adapter), **({} if quantize is None else {"quantize": quantize})},
     )
 
 
@@ -222,7 +235,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, devi
         return cast[id(tensor)]
 
     model.load_state_dict({key: ready(key, tensor) for key, tensor in state.items()}, strict=True, assign=True)
-    if isinstance(model, MiDashengLM):
+    # A rounded output head is a copy of the embeddings, no longer tied to them.
+    if isinstance(model, MiDashengLM) and isinstance(model.decoder.lm_head, nn.Linear):
         model.decoder.tie_weights()
 
 

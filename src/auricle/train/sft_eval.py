@@ -1,0 +1,140 @@
+"""How well a model answers held-out rows, while it is fine-tuned and afterwards.
+
+Two judges: *exact*, the answer generated greedily equals the wanted one but for case, spacing and a final period; and
+*choice*, for rows with options: the wanted one is the likeliest of them under the model. Exact answers also ask for the
+form, choices for the content alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auricle.audio.decode import as_clip
+from auricle.audio.facts import Clip
+from auricle.errors import AuricleError, DataError
+from auricle.infer.engine import generate
+from auricle.models.midashenglm import MiDashengLM
+from auricle.train.config import RunConfig
+from auricle.train.sft_data import Row, read_rows
+from auricle.train.sft_examples import Conversation, lay
+from auricle.weights import LoadedLM, load_midashenglm
+
+_BATCH = 16  # rows judged at once
+
+
+class Judged(NamedTuple):
+    """What a model said to one row."""
+
+    row: Row
+    said: str
+    exact: bool
+    choice: str | None  # likeliest option; None without options
+
+
+def judge(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) -> list[Judged]:
+    """Ask a model every row, and compare.
+
+    Args:
+        loaded: the model, in evaluation mode.
+        rows: of recordings that can be read.
+        max_new_tokens: of an answer.
+
+    Returns:
+        One result a row, in order.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    speech = Conversation(loaded)
+    found = []
+    for start in range(0, len(rows), _BATCH):
+        part = rows[start : start + _BATCH]
+        clips = [as_clip(row.audio) for row in part]
+        prompts = [speech.prompt(row, clip) for row, clip in zip(part, clips, strict=True)]
+        answers = generate(
+            loaded.model,
+            prompts,
+            eos_token_ids=loaded.eos_token_ids,
+            pad_token_id=loaded.pad_token_id,
+            max_new_tokens=max_new_tokens,
+        )
+        choices = _choose(loaded.model, speech, part, clips)
+        for row, answer, choice in zip(part, answers, choices, strict=True):
+            said = loaded.tokenizer.decode(answer.ids).strip()
+            found.append(Judged(row, said, _plain(said) == _plain(row.answer), choice))
+    return found
+
+
+@torch.inference_mode()
+def _choose(model: MiDashengLM, speech: Conversation, rows: Sequence[Row], clips: Sequence[Clip]) -> list[str | None]:
+    """The likeliest option of each row, its end of turn counted in."""
+    asked = [i for i, row in enumerate(rows) if row.options]
+    if not asked:
+        return [None] * len(rows)
+    device = model.decoder.device
+    heard = model.audio_tokens([torch.from_numpy(clips[i].waveform).to(device) for i in asked])
+    examples, tokens, owners = [], [], []
+    for i, own in zip(asked, heard, strict=True):
+        for option in rows[i].options:
+            asking = replace(rows[i], turns=(*rows[i].turns[:-1], ("assistant", option)))
+            example = speech.example(asking, clips[i])
+            ends = len(speech.reply(option))
+            examples.append(example._replace(places=example.places[-ends:], targets=example.targets[-ends:]))
+            tokens.append(own)
+            owners += [len(examples) - 1] * ends
+    inputs = lay(examples, packed=False)
+    ids, mask = inputs["input_ids"].to(device), inputs["attention_mask"].to(device)
+    hidden = model.decode(model.place(ids, tokens), mask).flatten(0, 1)[inputs["places"].to(device)]
+    each = model.decoder.lm_head(hidden).float().log_softmax(-1).gather(1, inputs["targets"].to(device)[:, None])[:, 0]
+    sums = torch.zeros(len(examples), device=device).index_add(0, torch.tensor(owners, device=device), each)
+    return _best(sums, rows)
+
+
+def _best(sums: Tensor, rows: Sequence[Row]) -> list[str | None]:
+    parts = iter(sums.split([len(row.options) for row in rows if row.options]))
+    return [row.options[int(next(parts).argmax())] if row.options else None for row in rows]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
+def heldout_probe(config: RunConfig) -> Callable[[nn.Module], dict[str, Any]]:
+    """A probe of the loop: ``exact``, and ``choice`` where every row has options, over the rows of ``sft.heldout``.
+
+    Raises:
+        DataError: a row cannot be understood, or no recording can be read.
+    """
+    settings = config.sft
+    rows = [row for name in settings.heldout for row in read_rows(name, prompt=settings.prompt, system=settings.system)]
+    rows = [row for row in rows if _is_readable(row)]
+    if not rows:
+        raise DataError(f"sft.heldout {', '.join(settings.heldout)}: no recording can be read")
+    if settings.heldout_rows and len(rows) > settings.heldout_rows:
+        rows = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, settings.heldout_rows)]
+    around: list[LoadedLM] = []  # tokenizer and template, read when they are first needed
+
+    def probe(network: nn.Module) -> dict[str, Any]:
+        if not around:
+            around.append(load_midashenglm(settings.init))
+        assert isinstance(network, MiDashengLM)
+        around[0] = replace(around[0], model=network)
+        found = judge(around[0], rows, max_new_tokens=settings.max_new_tokens)
+        figures = {"exact": sum(result.exact for result in found) / len(found)}
+        if all(row.options for row in rows):
+            figures["choice"] = sum(result.choice == result.row.answer for result in found) / len(found)
+        return {**figures, "heldout_n": len(found)}
+
+    return probe
+
+
+def _is_readable(row: Row) -> bool:
+    try:
+        as_clip(row.audio)
+    except AuricleError:
+        return False
+    return True

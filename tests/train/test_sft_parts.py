@@ -1,0 +1,162 @@
+"""Packing, the loss in chunks and low-rank updates, each alone."""
+
+import importlib
+import math
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from auricle.errors import ConfigError, MissingExtra
+from auricle.train import lora
+from auricle.train.packing import chunked_loss, decode_packed, enable, plan
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    ).eval()
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_a_layout_finds_every_token_again(lengths: list[int]) -> None:
+    layout = plan(lengths)
+    flat = torch.cat([places.flatten() for places in layout.groups])
+    assert torch.equal(flat[layout.back], torch.arange(sum(lengths)))
+    assert layout.positions[0].tolist() == [at for length in lengths for at in range(length)]
+    assert sum(len(places) for places in layout.groups) == len(lengths)
+    # What pads is a token of the same example, behind all of it.
+    assert sum(places.numel() for places in layout.groups) <= sum(lengths) / 0.75 + len(lengths)
+
+
+def test_packed_examples_do_not_see_each_other(decoder: Qwen2ForCausalLM) -> None:
+    lengths = [3, 17, 1, 16, 9, 5]
+    embeddings = torch.randn(1, sum(lengths), 32, requires_grad=True)
+    enable(decoder)
+    packed = decode_packed(decoder, embeddings, plan(lengths))
+    parts = embeddings.split(lengths, dim=1)
+    alone = [decoder.model(inputs_embeds=part, use_cache=False).last_hidden_state for part in parts]
+    torch.testing.assert_close(packed, torch.cat(alone, dim=1), atol=2e-6, rtol=0)
+    weights = torch.randn_like(packed)
+    mine, theirs = (
+        torch.autograd.grad((found * weights).sum(), embeddings, retain_graph=True)[0]
+        for found in (packed, torch.cat(alone, dim=1))
+    )
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_decoder_that_can_pack_does_the_rest_as_before(decoder: Qwen2ForCausalLM) -> None:
+    ids = torch.randint(50, (2, 7))
+    mask = torch.tensor([[1] * 7, [0] * 3 + [1] * 4])
+    enable(decoder)
+    with torch.no_grad():
+        able = decoder(ids, attention_mask=mask).logits
+        decoder.set_attn_implementation("sdpa")
+        torch.testing.assert_close(able[mask == 1], decoder(ids, attention_mask=mask).logits[mask == 1])
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_the_loss_in_chunks_is_the_loss(chunk: int) -> None:
+    torch.manual_seed(1)
+    head = nn.Linear(8, 30)
+    hidden, targets = torch.randn(11, 8, requires_grad=True), torch.randint(30, (11,))
+    seen: list[int] = []
+
+    def counted(states: torch.Tensor) -> torch.Tensor:
+        seen.append(len(states))
+        return head(states)
+
+    loss = chunked_loss(counted, hidden, targets, chunk)
+    whole = F.cross_entropy(head(hidden), targets)
+    torch.testing.assert_close(loss, whole)
+    wanted = torch.autograd.grad(whole, [hidden, *head.parameters()])
+    for mine, theirs in zip(torch.autograd.grad(loss, [hidden, *head.parameters()]), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert max(seen) == min(chunk, 11) and sum(seen) == 22  # every chunk is made again for its gradients
+
+
+def test_an_update_starts_at_nothing_and_adds_its_product() -> None:
+    torch.manual_seed(0)
+    base = nn.Linear(6, 4)
+    layer = lora.LoraLinear(base, 2, 8.0).eval()
+    x = torch.randn(5, 6)
+    assert torch.equal(layer(x), base(x)) and not base.weight.requires_grad
+    assert layer.lora_A.abs().max() <= 1 / math.sqrt(6) and layer.lora_A.std() > 0
+    nn.init.normal_(layer.lora_B)
+    merged = base.weight + 4.0 * layer.lora_B @ layer.lora_A
+    torch.testing.assert_close(layer(x), F.linear(x, merged, base.bias))
+
+
+def test_dropout_is_of_the_update_alone() -> None:
+    layer = lora.LoraLinear(nn.Linear(64, 4), 2, 8.0, dropout=0.5)
+    x = torch.randn(3, 64)
+    assert torch.equal(layer(x), layer.base(x))
+    nn.init.normal_(layer.lora_B)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+def test_targets_are_chosen_by_name(decoder: Qwen2ForCausalLM) -> None:
+    import copy
+
+    chosen = lora.adapt(copy.deepcopy(decoder), ["q_proj", "v_proj"], rank=2, alpha=4)
+    assert chosen == [f"model.layers.{i}.self_attn.{name}_proj" for i in (0, 1) for name in "qv"]
+    every = copy.deepcopy(decoder)
+    assert len(lora.adapt(every, [lora.ALL_LINEAR], rank=2, alpha=4)) == 14
+    assert type(every.lm_head) is nn.Linear and len(dict(lora.updates(every))) == 14
+    with pytest.raises(ConfigError, match=r"no linear layer is called c_attn; the layers are down_proj, .*all-linear"):
+        lora.adapt(copy.deepcopy(decoder), ["c_attn"], rank=2, alpha=4)
+
+
+class Rounded(nn.Module):
+    """Stands in for a layer of bitsandbytes, which needs a GPU."""
+
+    def __init__(self, width: int, out: int, **how: Any) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.how = width, out, how
+
+
+def test_quantized_weights_need_a_gpu_and_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2, bias=False))
+    lora.adapt(module, [lora.ALL_LINEAR], rank=1, alpha=1)
+    with pytest.raises(ConfigError, match=r"sft.quantize=4 needs a CUDA device, this run is on 'cpu'"):
+        lora.quantize(module, 4, "cpu")
+    with pytest.raises(ConfigError, match="expected 4 or 8 bits"):
+        lora.quantize(module, 3, "cuda")
+    real = importlib.import_module
+
+    def absent(name: str, *rest: Any) -> ModuleType:
+        if name == "bitsandbytes":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(MissingExtra, match=r"bitsandbytes.*auricle\[qlora\]"):
+        lora.quantize(module, 8, "cuda")
+
+    def kept(value: torch.Tensor, **how: Any) -> nn.Parameter:
+        return nn.Parameter(value, requires_grad=False)
+
+    layers = SimpleNamespace(Linear4bit=Rounded, Linear8bitLt=Rounded, Params4bit=kept, Int8Params=kept)
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(nn=layers))
+    lora.quantize(module, 4, "cuda:0")
+    first, second = (layer.base for _, layer in lora.updates(module))
+    assert isinstance(first, Rounded) and first.how["quant_type"] == "nf4" and first.bias.shape == (4,)
+    assert isinstance(second, Rounded) and second.weight.shape == (2, 4) and not hasattr(second, "bias")
+    lora.quantize(module, 8, "cuda")
