@@ -27,7 +27,7 @@ LIMITS = (
     "What is said is known by spoken digits; sentences are told apart by voice rather than by words.",
     "Words that were never in a caption work as far as MiniLM places them near those that were.",
     "Mixtures are found by their louder part first.",
-    "General words such as music or speech rank sounds well, but score lower than sentences: compare sounds by one text.",
+    "General words such as music or speech rank sounds well, but score below sentences: compare sounds by one text.",
     "Scores are comparable within a model and a domain only; `auricle filter` calibrates them on the pairs at hand.",
 )
 

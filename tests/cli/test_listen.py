@@ -5,6 +5,7 @@ import pytest
 
 import auricle as package
 from auricle.cli.output import print_json, print_line
+from auricle.cli.telling import clock
 
 from .conftest import MODEL, auricle, hear, write_noise
 
@@ -30,6 +31,67 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
             "ask": lambda file: ear.ask(file, "What is it?", max_new_tokens=4),
         }[verb](record["file"])
         assert record[KEYS[verb]] == expected
+
+
+def test_choices_have_their_odds(folder: Path) -> None:
+    done = hear("ask", folder / "a.wav", "-p", "What is it?", "--choices", "dog, rain,the sea", "--json")
+    (record,) = done.records
+    expected = package.load(MODEL).choose(folder / "a.wav", "What is it?", ["dog", "rain", "the sea"])
+    assert record["answer"] == expected.answer and list(record)[:3] == ["file", "answer", "odds"]
+    assert {o["text"]: o["probability"] for o in record["odds"]} == {o.text: o.probability for o in expected.odds}
+    shown = hear("ask", folder / "a.wav", "-p", "What is it?", "--choices", '["dog, big", "rain"]', "--letters")
+    assert shown.code == 0 and shown.out.count("%") == 2 and "dog, big" in shown.out
+
+
+def test_answers_by_a_schema(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["dog", "rain"]}')
+    done = auricle("ask", folder / "a.wav", "-p", "?", "--schema", schema, "--model", MODEL, "--json")
+    (record,) = done.records
+    assert record["value"] in ("dog", "rain") and json.loads(record["answer"]) == record["value"]
+    schema.write_text("[]")
+    assert hear("ask", folder / "a.wav", "-p", "?", "--schema", schema).code == 2
+
+
+def test_several_questions_have_a_record_each(folder: Path) -> None:
+    done = hear("ask", folder, "-p", "What is it?", "-p", "Who speaks?", "--json")
+    assert done.code == 0 and len(done.records) == 6
+    ear = package.load(MODEL)
+    for record in done.records:
+        assert record["answer"] == ear.ask(record["file"], record["prompt"], max_new_tokens=4)
+
+
+def test_a_stream_of_words(folder: Path) -> None:
+    plain = hear("ask", folder / "a.wav", "-p", "What is it?")
+    assert hear("ask", folder / "a.wav", "-p", "What is it?", "--stream").out.strip() == plain.out.strip()
+    records = hear("ask", folder / "a.wav", "-p", "What is it?", "--stream", "--json").records
+    assert "".join(record["piece"] for record in records[:-1]).strip() == records[-1]["answer"]
+    assert records[-1]["receipt"]["complete"]
+    failed = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream", "--json")
+    assert failed.code == 1 and failed.records[0]["error"] and failed.records[-1]["error"] is None
+    told = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream")
+    assert told.code == 1 and "notes.txt" in told.err and "a.wav: " in told.out
+
+
+def test_long_sounds_have_lines_with_times(tmp_path: Path) -> None:
+    long = write_noise(tmp_path / "long.wav", 5.0)
+    dense = hear("describe", long, "--dense", "--window", 2)
+    assert dense.code == 0 and all(line.startswith("[0:0") for line in dense.out.splitlines())
+    timed = hear("transcribe", long, "--segments", "--window", 2, "--overlap", 0).out.splitlines()
+    assert len(timed) == 3 and timed[0].startswith("[0:00.0-0:0") and "-0:05.0]" in timed[-1]
+    (record,) = hear("transcribe", long, "--window", 2, "--overlap", 0.4, "--json").records
+    assert len(record["segments"]) > 2 and record["receipt"]["overlaps"] and record["receipt"]["complete"]
+
+
+def test_times_of_day_length() -> None:
+    assert [clock(s) for s in (0, 59.96, 61.25, 3600, 37_000.04)] == [
+        "0:00.0",
+        "1:00.0",
+        "1:01.2",
+        "1:00:00.0",
+        "10:16:40.0",
+    ]
 
 
 def test_text_for_people(folder: Path) -> None:
@@ -96,6 +158,15 @@ def test_silence_needs_no_model_to_be_named(tmp_path: Path) -> None:
         (["describe", "a.wav", "--model", MODEL, "--dtype", "int8"], "int8"),
         (["describe", "a.wav", "--model", MODEL, "--device", "toaster"], "toaster"),
         (["sing"], "sing"),
+        (["ask", "a.wav", "-p", "?", "--letters", "--model", MODEL], "--choices"),
+        (["ask", "a.wav", "-p", "?", "--stream", "--choices", "a,b", "--model", MODEL], "--stream"),
+        (["ask", "a.wav", "-p", "?", "-p", "!", "--stream", "--model", MODEL], "several --prompt"),
+        (["ask", "a.wav", "-p", "?", "--choices", "a", "--model", MODEL], "at least two"),
+        (["ask", "a.wav", "-p", "?", "--choices", "[1", "--model", MODEL], "JSON list"),
+        (["ask", "a.wav", "-p", "?", "--reduce", "mean", "--model", MODEL], "majority"),
+        (["ask", "a.wav", "-p", "?", "--schema", "no.json", "--model", MODEL], "no.json"),
+        (["describe", "a.wav", "--window", "60", "--model", MODEL], "30 s"),
+        (["transcribe", "a.wav", "--overlap", "20", "--model", MODEL], "a third"),
     ],
 )
 def test_wrong_usage_is_two_and_has_no_traceback(arguments: list[str], words: str) -> None:

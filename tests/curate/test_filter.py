@@ -185,8 +185,8 @@ print(count, found.encoded[0])
 """
 
 
-def run(data: Path, out: Path, die: int, log: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(data), str(out), str(die), str(log)]
+def run(python: str, data: Path, out: Path, die: int, log: Path) -> subprocess.CompletedProcess[str]:
+    command = [python, "-c", CHILD, str(Path(__file__).parent), str(data), str(out), str(die), str(log)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -199,20 +199,20 @@ def stage_of(out: Path, tars: int) -> str:
 
 
 @pytest.mark.slow
-def test_killed_anywhere_the_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_anywhere_the_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, warm_python: str) -> None:
     tars = len(write_pairs(tmp_path / "in", 120, max_bytes=100_000).shards)
-    whole = run(tmp_path / "in", tmp_path / "whole", 0, tmp_path / "log")
+    whole = run(sys.executable, tmp_path / "in", tmp_path / "whole", 0, tmp_path / "log")
     assert whole.returncode == 0, whole.stderr
     assert whole.stdout.split()[1] == "120"
 
     log, out, stages = tmp_path / "log-killed", tmp_path / "killed", []
     for die in (1, 30, 55, 47, 90, 40, 25, 35, 26, 3, 8, 13):
-        killed = run(tmp_path / "in", out, die, log)
+        killed = run(warm_python, tmp_path / "in", out, die, log)
         assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
         stages.append(stage_of(out, tars))
         assert not (out / "summary.json").exists()
     assert set(stages) == {"embedding", "splitting", "telling"}
-    last = run(tmp_path / "in", out, 0, log)
+    last = run(warm_python, tmp_path / "in", out, 0, log)
     assert last.returncode == 0, last.stderr
     assert tree(out) == tree(tmp_path / "whole")
     assert {name: len(ShardSet(out / name)) for name in NAMES} == {

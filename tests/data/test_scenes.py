@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,19 @@ from auricle.data.scenes import CATEGORIES, DIGITS, Part, Pools, Scene, SceneCon
 from auricle.errors import ConfigError, DataError
 
 
-class Clips:
-    """A packed data set in memory: noise of 0.5 s for digits, of 4 s for all else."""
+@cache
+def noise(count: int, seed: int) -> np.ndarray:
+    waveform = mixing.noise(count, np.random.default_rng(seed)) * np.float32(0.05)
+    waveform.flags.writeable = False  # who makes scenes changes no clip
+    return waveform
 
-    def __init__(self, metas: list[dict[str, Any]]) -> None:
+
+class Clips:
+    """A packed data set in memory: noise of 0.5 s for digits, of ``seconds`` for all else."""
+
+    def __init__(self, metas: list[dict[str, Any]], seconds: float = 4.0) -> None:
         self.metas = metas
+        self.seconds = seconds
 
     def __len__(self) -> int:
         return len(self.metas)
@@ -23,9 +32,8 @@ class Clips:
         return self.metas[i]
 
     def read(self, i: int) -> SimpleNamespace:
-        seconds = 0.5 if self.metas[i].get("text") in DIGITS else self.metas[i].get("seconds", 4.0)
-        waveform = mixing.noise(int(seconds * 16_000), np.random.default_rng(i)) * np.float32(0.05)
-        return SimpleNamespace(waveform=waveform, meta=self.metas[i])
+        seconds = 0.5 if self.metas[i].get("text") in DIGITS else self.metas[i].get("seconds", self.seconds)
+        return SimpleNamespace(waveform=noise(int(seconds * 16_000), i), meta=self.metas[i])
 
 
 def speech(text: str | None, speaker: str, origin: str, **facts: Any) -> dict[str, Any]:
@@ -53,13 +61,13 @@ METAS = [
 ]
 
 
-def scenes(count: int, seed: int = 0, **config: Any) -> list[Scene]:
-    pools, rng, chosen = Pools(Clips(METAS)), np.random.default_rng(seed), SceneConfig(**config)
+def scenes(count: int, seed: int = 0, seconds: float = 4.0, **config: Any) -> list[Scene]:
+    pools, rng, chosen = Pools(Clips(METAS, seconds)), np.random.default_rng(seed), SceneConfig(**config)
     return [make_scene(pools, rng, chosen) for _ in range(count)]
 
 
 def test_every_category_is_drawn_with_about_its_share() -> None:
-    drawn = Counter(scene.category for scene in scenes(1500))
+    drawn = Counter(scene.category for scene in scenes(1500, seconds=0.8))
     assert set(drawn) == set(CATEGORIES)
     pure = sum(drawn[f"pure_{kind}"] for kind in ("speech", "sound", "music"))
     assert pure / 1500 > 0.5
@@ -90,7 +98,7 @@ def test_the_same_generator_gives_the_same_scene() -> None:
 
 
 def test_events_are_balanced_whatever_the_number_of_clips() -> None:
-    drawn = Counter(scene.parts[0].event for scene in scenes(1200, shares={"pure_sound": 1.0}))
+    drawn = Counter(scene.parts[0].event for scene in scenes(1200, seconds=0.8, shares={"pure_sound": 1.0}))
     assert drawn["dog"] == pytest.approx(drawn["rain"], rel=0.25)
     assert drawn["beep"] < 0.5 * drawn["rain"]
 

@@ -268,12 +268,12 @@ def test_scenes_of_hear_are_judged_by_its_predictor(tmp_path: Path) -> None:
 def test_events_of_hear_are_found_by_their_onsets(tmp_path: Path) -> None:
     rows = []
     for i in range(36):
-        quiet = 0.05 * waveform("noise", i, seconds=2.0)
-        start = 0.2 + 0.1 * (i % 9)
-        quiet[int(start * 16_000) :][:8000] += 9 * waveform("tone", i, seconds=0.5)
-        events = [{"label": "tone", "start": 1000 * start, "end": 1000 * (start + 0.5)}]
+        quiet = 0.05 * waveform("noise", i, seconds=1.0)
+        start = 0.1 + 0.05 * (i % 9)
+        quiet[int(start * 16_000) :][:4800] += 9 * waveform("tone", i, seconds=0.3)
+        events = [{"label": "tone", "start": 1000 * start, "end": 1000 * (start + 0.3)}]
         rows.append((f"s{i}", {"events": events, "split": ("train", "valid", "test")[i // 3 % 3]}, quiet))
     task = load_task("hear_dcase2016_task2")
-    heard = replace(task, classes=("tone",), epochs=20, hear=replace(task.hear, duration_s=2.0))
+    heard = replace(task, classes=("tone",), epochs=20, hear=replace(task.hear, duration_s=1.0))
     result = run_task(Levels(), heard, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store")
     assert result.scores["hear"].value > 0.8 and result.task.metric == "onset_f"

@@ -40,12 +40,12 @@ print(json.dumps({"cost": content.pop("cost"), "scores": content}))
 """
 
 
-def run(data: Path, store: Path, where: str = "", die: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", CHILD, str(data), str(store), where, str(die)]
+def run(python: str, data: Path, store: Path, where: str = "", die: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [python, "-c", CHILD, str(data), str(store), where, str(die)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_killed_in_the_encoder_and_in_the_heads_the_scores_are_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_in_the_encoder_and_in_the_heads_the_scores_are_the_same_bytes(tmp_path: Path, warm_python: str) -> None:
     rows = []
     for i in range(SOUNDS):
         label = ("tone", "noise")[i % 2]
@@ -54,16 +54,16 @@ def test_killed_in_the_encoder_and_in_the_heads_the_scores_are_the_same_bytes(tm
         rows.append((f"s{i}", {"label": label, "fold": "ab"[i // 2 % 2]}, samples.astype(np.float32)))
     data = write(tmp_path / "data", rows)
 
-    whole = run(data, tmp_path / "whole")
+    whole = run(sys.executable, data, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     expected = json.loads(whole.stdout)
     assert expected["cost"]["encoded"] == SOUNDS
 
     store = tmp_path / "store"
-    assert run(data, store, "encode", 20).returncode == -signal.SIGKILL
-    assert run(data, store, "encode", 40).returncode == -signal.SIGKILL
-    assert run(data, store, "heads", 3).returncode == -signal.SIGKILL
-    last = run(data, store)
+    assert run(warm_python, data, store, "encode", 20).returncode == -signal.SIGKILL
+    assert run(warm_python, data, store, "encode", 40).returncode == -signal.SIGKILL
+    assert run(warm_python, data, store, "heads", 3).returncode == -signal.SIGKILL
+    last = run(warm_python, data, store)
     assert last.returncode == 0, last.stderr
     found = json.loads(last.stdout)
     assert found["cost"]["encoded"] == 0 and found["cost"]["reused"] == SOUNDS

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from auricle.audio.limits import Limits
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.errors import AudioError, ConfigError, LimitExceeded, PromptError, UnsupportedFormat
-from auricle.infer import listener as room
-from auricle.infer.engine import Decoding
+from auricle.infer.decoding import Decoding, Generation
+from auricle.infer.engine import Engine
 from auricle.infer.listener import Listener, load
 from auricle.infer.results import Description
 
@@ -109,20 +109,27 @@ def test_long_sounds_are_heard_whole_in_windows(ear: Listener) -> None:
     assert found.caption == " ".join(dict.fromkeys(s.text for s in found.segments if s.text))
 
 
+def says(monkeypatch: pytest.MonkeyPatch, ear: Listener, text: str) -> None:
+    """Let the engine say one thing to every prompt."""
+    ids = ear.loaded.tokenizer.encode(text, add_special_tokens=False).ids
+    same = Generation(ids, "eos", -1.0, (-1.0,) * (len(ids) + 1))
+    monkeypatch.setattr(Engine, "generate", lambda self, prompts, *_, **__: [same] * len(prompts))
+
+
 def test_equal_answers_are_given_once_and_words_as_often_as_said(
     ear: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Listener, "_generate", lambda self, prompts, decoding: [("no", -1.0)] * len(prompts))
     short = Listener(ear.loaded, max_audio_s=1.0)
+    says(monkeypatch, ear, "no")
     assert short.ask(noise(3), "Is it loud?") == "no"
-    assert short.transcribe(noise(3)).text == "no no no"
-    monkeypatch.setattr(Listener, "_generate", lambda self, prompts, decoding: [("No speech.", -1.0)] * len(prompts))
+    assert short.transcribe(noise(3), overlap_s=0.0).text == "no no no"
+    says(monkeypatch, ear, "No speech.")
     assert short.transcribe(noise(3)).text == ""
     assert ear.ask(noise(1), "Who speaks?") == "No speech."
 
 
 def test_digital_silence_is_answered_by_rule(ear: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "generate", lambda *_, **__: pytest.fail("the model was asked about silence"))
+    monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("the model was asked about silence"))
     silence = np.zeros(16_000, np.float32)
     described = ear.describe(silence)
     assert described.caption == "Silence." and described.segments[0].mean_logprob is None

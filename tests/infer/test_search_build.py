@@ -2,7 +2,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -275,20 +274,20 @@ build_index(Mortal(), sorted(Path(sys.argv[2]).iterdir()), sys.argv[3])
 """
 
 
-def run_and_die(folder: Path, index: Path, after: int, where: str = "") -> None:
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(folder), str(index), str(after), where]
+def run_and_die(python: str, folder: Path, index: Path, after: int, where: str = "") -> None:
+    command = [python, "-c", CHILD, str(Path(__file__).parent), str(folder), str(index), str(after), where]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def test_killed_again_and_again_nothing_is_encoded_twice(tmp_path: Path) -> None:
+def test_killed_again_and_again_nothing_is_encoded_twice(tmp_path: Path, warm_python: str) -> None:
     folder, path = tmp_path / "sounds", tmp_path / "x.auricle"
     for seed in range(8):
         write_tone(folder / f"{seed}.wav", "low", 1.0, seed)
-    run_and_die(folder, path, 3)
+    run_and_die(warm_python, folder, path, 3)
     journal = tmp_path / "x.auricle.partial"
     torn = journal.read_bytes()
-    run_and_die(folder, path, 2)
+    run_and_die(warm_python, folder, path, 2)
     assert journal.read_bytes().startswith(torn) and len(journal.read_bytes()) > len(torn) and not path.exists()
     journal.write_bytes(journal.read_bytes() + torn[-40:])  # what a power cut may leave
     aligner = ToyAligner()
@@ -300,21 +299,21 @@ def test_killed_again_and_again_nothing_is_encoded_twice(tmp_path: Path) -> None
     assert path.read_bytes() == (tmp_path / "whole.auricle").read_bytes()
 
 
-def test_killed_while_it_writes_the_old_index_is_whole(sounds: Path, tmp_path: Path) -> None:
+def test_killed_while_it_writes_the_old_index_is_whole(sounds: Path, tmp_path: Path, warm_python: str) -> None:
     path, late = tmp_path / "x.auricle", tmp_path / "late.wav"
     (sounds / "low.wav").rename(late)
     build(ToyAligner(), sounds, path)
     before = path.read_bytes()
     late.rename(sounds / "low.wav")
-    run_and_die(sounds, path, 9, "write")
+    run_and_die(warm_python, sounds, path, 9, "write")
     assert path.read_bytes() == before
     aligner = ToyAligner()
     assert build(aligner, sounds, path).files == 4 and not aligner.heard
 
 
-def test_the_journal_of_other_settings_is_forgotten(sounds: Path, tmp_path: Path) -> None:
+def test_the_journal_of_other_settings_is_forgotten(sounds: Path, tmp_path: Path, warm_python: str) -> None:
     path = tmp_path / "x.auricle"
-    run_and_die(sounds, path, 2)
+    run_and_die(warm_python, sounds, path, 2)
     aligner = ToyAligner()
     assert build(aligner, sounds, path, window_s=5.0).files == 4 and len(aligner.heard) == 4
 

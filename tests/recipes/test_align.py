@@ -63,7 +63,7 @@ def test_every_mismatched_pair_means_something_else(recipe: ModuleType, meanings
     assert all(meanings[i] != meanings[j] for i, j in found.items())
 
 
-def test_held_out_pairs_tell_which_are_mismatched(tmp_path: Path) -> None:
+def test_held_out_pairs_tell_which_are_mismatched(tmp_path: Path, warm_python: str) -> None:
     facts = [{"kind": "sound", "event": event} for event in ("dog", "rain", "siren")]
     facts += [{"kind": "speech", "text": text, "language": "en", "gender": "f"} for text in ("one", "two")]
     facts += [{"kind": "music", "instruments": [name]} for name in ("piano", "flute")]
@@ -71,7 +71,7 @@ def test_held_out_pairs_tell_which_are_mismatched(tmp_path: Path) -> None:
         for number, meta in enumerate(facts):
             noise = np.random.default_rng(number).standard_normal(16_000)
             writer.write(f"clip{number}", 0.1 * noise.astype(np.float32), {"set": "toy", **meta})
-    command = [sys.executable, str(RECIPE / "pairs.py"), str(tmp_path / "shards"), str(tmp_path / "pairs")]
+    command = [warm_python, str(RECIPE / "pairs.py"), str(tmp_path / "shards"), str(tmp_path / "pairs")]
     subprocess.run([*command, "--count", "40", "--mismatched", "0.25"], check=True, timeout=300)
     rows = [json.loads(line) for line in (tmp_path / "pairs" / "manifest.jsonl").read_text().splitlines()]
     assert len(rows) == 40 and sum(row["mismatched"] for row in rows) == 10

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,7 +284,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_two_processes_train_as_one(align: Configure, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(align: Configure, tmp_path: Path, warm_python: str) -> None:
     """All captions of a batch are negatives, wherever they lie, and gradients go back to their owners."""
     changes: dict[str, dict[str, Any]] = {
         "sigmoid": {"chunk": 3, "cache": 2},
@@ -295,8 +294,8 @@ def test_two_processes_train_as_one(align: Configure, tmp_path: Path) -> None:
     pair = {name: align(f"{name}-pair", steps=4, align=change) for name, change in changes.items()}
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    launch = [warm_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
+    environment = {**os.environ, "PYTHON_EXEC": warm_python, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     arguments = [*launch, *(str(tmp_path / f"{name}-pair.yaml") for name in changes)]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

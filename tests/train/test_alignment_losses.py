@@ -1,6 +1,4 @@
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +198,7 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
+def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path, warm_python: str) -> None:
     """Of uneven parts, with pairs of both processes that share keys."""
     keys = torch.tensor(KEYS)
     audio, text = pairs()
@@ -208,11 +206,8 @@ def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path) -> Non
     given = {"audio": audio, "text": text, "log_temperature": log_temperature, "bias": bias, "keys": keys}
     save_file({key: value.detach().clone() for key, value in given.items()}, tmp_path / "given.safetensors")
     (tmp_path / "worker.py").write_text(WORKER)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tmp_path / "worker.py"), str(tmp_path)]
-    workers = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True) for rank in (0, 1)
-    ]
+    command = [warm_python, str(tmp_path / "worker.py"), str(tmp_path)]
+    workers = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
     for worker in workers:
         _, errors = worker.communicate(timeout=120)
         assert worker.returncode == 0, errors[-2000:]

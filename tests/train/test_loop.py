@@ -109,14 +109,14 @@ for path in sys.argv[1:]:
 """
 
 
-def test_two_processes_under_torchrun(configure: Configure, tmp_path: Path) -> None:
+def test_two_processes_under_torchrun(configure: Configure, tmp_path: Path, warm_python: str) -> None:
     """Caption: equal to one process. The batch statistics of mae belong to each process, so there only that it runs."""
     alone = losses_of(configure("caption", "alone", steps=4))
     pair, mae = configure("caption", "pair", steps=4), configure("mae", "mae", steps=2)
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    launch = [warm_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
+    environment = {**os.environ, "PYTHON_EXEC": warm_python, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     arguments = [*launch, str(tmp_path / "pair.yaml"), str(tmp_path / "mae.yaml")]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

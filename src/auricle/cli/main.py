@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from auricle import __version__
-from auricle.cli import align, bench, build, curate, doctor, embed, judge, listen, search, train
+from auricle.cli import align, bench, build, curate, doctor, embed, evaluate, export, judge, listen, search, train
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
 FAILED, USAGE = 1, 2  # exit codes; see the epilog
@@ -57,6 +57,7 @@ for verb in (
     search.search,
     build.models,
     build.convert,
+    export.export,
     train.train,
     judge.heldout,
     curate.filter,
@@ -65,6 +66,7 @@ for verb in (
     app.command()(verb)
 app.add_typer(build.data, name="data")
 app.add_typer(bench.bench, name="bench")
+app.add_typer(evaluate.evaluate, name="evaluate")
 
 
 def _print_version(wanted: bool) -> None:

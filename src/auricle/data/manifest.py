@@ -169,6 +169,7 @@ def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entr
 
 
 def resolve_audio(line: int, name: object, folder: Path) -> Path:
+    """The file that a row's audio names; a ValueError with the line where it is no local path within reach."""
     if not isinstance(name, str) or not name or not name.isprintable() or _ADDRESS.match(name):
         raise _LineError(line, f"audio is {name!r}, expected the path of a local file")
     if os.path.isabs(name):

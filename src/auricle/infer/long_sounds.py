@@ -37,7 +37,7 @@ def mel_chunks(blocks: Iterable[Samples], front_end: LogMel, length: int) -> Ite
     mel_of, spec = _floorless(front_end), front_end.spec
     # Whole hops around a chunk, so that none of its frames sees an edge that is not the sound's own.
     context = math.ceil((spec.n_fft // 2) / spec.hop_length) * spec.hop_length
-    step, start, held = length * spec.hop_length, 0, _Held()
+    step, start, held = length * spec.hop_length, 0, Held()
     for block in blocks:
         held.append(block)
         while held.stop >= start + step + context:
@@ -84,7 +84,7 @@ def stream_windows(
     length, hop, rest = (round(seconds * SAMPLE_RATE) for seconds in (length_s, hop_s, min_s))
     # Behind a window so much more has come that the one after it cannot be merged into it.
     certain = min(rest, hop + 1)
-    start, stop, held = 0, 0, _Held()
+    start, stop, held = 0, 0, Held()
     for block in blocks:
         held.append(block)
         while held.stop >= start + length + certain:
@@ -106,19 +106,22 @@ def check_windows(length_s: float, hop_s: float, min_s: float = 0.0) -> None:
     segments(0, length_s=length_s, hop_s=hop_s, min_s=min_s)
 
 
-class _Held:
+class Held:
     """The samples of a stream that are still needed."""
 
     def __init__(self) -> None:
+        """Nothing yet."""
         self._begin = 0
         self._parts: list[Samples] = []
         self.stop = 0  # samples that have come
 
     def append(self, block: Samples) -> None:
+        """Put a block (n,) behind those that have come."""
         self._parts.append(block)
         self.stop += len(block)
 
     def between(self, begin: int, end: int) -> Samples:
+        """Samples ``begin … end`` of the stream, as far as they have come."""
         if len(self._parts) != 1:
             self._parts = [np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)]
         return self._parts[0][begin - self._begin : end - self._begin]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
-from auricle.audio.facts import Clip
+from auricle.audio.facts import Clip, Facts
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
@@ -29,7 +30,8 @@ class Receipt:
     duration_s: float | None  # of the source, as its header tells or as decoded; None: unknown
     sample_rate: int  # Hz, of the source
     channels: int  # of the source; they were averaged
-    read: tuple[Span, ...]  # the windows given to the model, in order
+    read: tuple[Span, ...]  # the windows given to the model, in order, without what they share
+    overlaps: tuple[Span, ...] = ()  # shared by two neighbouring windows: heard twice
     dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
     skipped: tuple[Span, ...] = ()  # not read, with reasons
     padded_s: float = 0.0  # zeros appended to reach one audio token
@@ -46,7 +48,7 @@ class Receipt:
     def as_dict(self) -> dict[str, Any]:
         """Give the receipt as a JSON-able dict, with ``complete``; empty reasons are left out."""
         fields = asdict(self)
-        for name in ("read", "dropped", "skipped"):
+        for name in ("read", "overlaps", "dropped", "skipped"):
             fields[name] = [{key: value for key, value in span.items() if value != ""} for span in fields[name]]
         return {**fields, "notes": list(self.notes), "complete": self.complete}
 
@@ -69,38 +71,72 @@ def write_receipt(
         min_samples: shorter windows were padded with zeros to this length.
         whole_tokens: whether windows were padded with zeros to whole audio tokens.
     """
-    facts, origin = clip.facts, clip.facts.start_s
+    return state_receipt(
+        clip.facts,
+        len(clip.waveform),
+        windows,
+        subsample_factor=subsample_factor,
+        min_samples=min_samples,
+        whole_tokens=whole_tokens,
+    )
+
+
+def state_receipt(
+    facts: Facts,
+    num_samples: int,
+    windows: Sequence[tuple[int, int]],
+    *,
+    heard: Sequence[tuple[int, int]] | None = None,
+    subsample_factor: int = 5,
+    min_samples: int = MIN_CLIP_SAMPLES,
+    whole_tokens: bool = False,
+) -> Receipt:
+    """State what became of a sound whose waveform is no longer held; as `write_receipt`.
+
+    Args:
+        facts: of the source, after it was read.
+        num_samples: of its 16 kHz waveform.
+        windows: as for `write_receipt`.
+        heard: (start, stop) in samples of what was given to the model for each window, which may reach into its
+            neighbours; None: the windows.
+        subsample_factor: as for `write_receipt`.
+        min_samples: as for `write_receipt`.
+        whole_tokens: as for `write_receipt`.
+    """
+    origin = facts.start_s
+    heard = windows if heard is None else heard
     read, dropped, tokens, padding = [], [], 0, 0
-    for start, stop in windows:
-        length = max(stop - start, min_samples)
+    for (start, stop), (begin, end) in zip(windows, heard, strict=True):
+        length = max(end - begin, min_samples)
         if whole_tokens:
             length = padded_length(length, subsample_factor, whole_tokens=True)
         count = num_tokens(length) // subsample_factor
-        covered = min(stop, start + count * subsample_factor * SAMPLES_PER_TOKEN)
+        covered = min(stop, begin + count * subsample_factor * SAMPLES_PER_TOKEN)
         read.append(_span(origin, start, covered))
         if covered < stop:
             dropped.append(_span(origin, covered, stop, "shorter than one token"))
         tokens += count
-        padding += length - (stop - start)
+        padding += length - (end - begin)
+    shared = [(after[0], before[1]) for before, after in pairwise(heard) if after[0] < before[1]]
     return Receipt(
         file=facts.name,
         duration_s=_seconds(facts.duration_s),
         sample_rate=facts.sample_rate,
         channels=facts.channels,
         read=tuple(read),
+        overlaps=tuple(_span(origin, begin, end) for begin, end in shared),
         dropped=tuple(dropped),
-        skipped=tuple(_skipped(clip, windows)),
+        skipped=tuple(_skipped(facts, num_samples, windows)),
         padded_s=round(padding / SAMPLE_RATE, 4),
         truncated=facts.truncated,
         damaged=facts.damaged,
         audio_tokens=tokens,
-        notes=tuple(_notes(clip)),
+        notes=tuple(_notes(facts)),
     )
 
 
-def _skipped(clip: Clip, windows: Sequence[tuple[int, int]]) -> list[Span]:
-    facts, samples = clip.facts, len(clip.waveform)
-    edges = [0, *(edge for window in windows for edge in window), samples]
+def _skipped(facts: Facts, num_samples: int, windows: Sequence[tuple[int, int]]) -> list[Span]:
+    edges = [0, *(edge for window in windows for edge in window), num_samples]
     gaps = [
         _span(facts.start_s, stop, start, "not given to the model")
         for stop, start in zip(edges[::2], edges[1::2], strict=True)
@@ -113,8 +149,7 @@ def _skipped(clip: Clip, windows: Sequence[tuple[int, int]]) -> list[Span]:
     return gaps
 
 
-def _notes(clip: Clip) -> list[str]:
-    facts = clip.facts
+def _notes(facts: Facts) -> list[str]:
     notes = []
     if facts.non_finite:
         notes.append(f"{facts.non_finite} samples that were not finite were replaced by 0")

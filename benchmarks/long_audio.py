@@ -1,0 +1,102 @@
+"""Listen to 1, 10 and 40 minutes: peak memory, time, and whether the receipt covers the file.
+
+python benchmarks/long_audio.py DATA [--model auricle-tiny] [--minutes 1 10 40] [-o FILE]
+
+The files are recordings under DATA one after another, with pauses. Each length is heard by a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+RATE = 16_000
+PAUSE_S = 0.5
+
+
+def write_sound(data: Path, path: Path, seconds: float) -> None:
+    """Recordings in random order until the file is long enough, written one by one."""
+    from auricle.audio.decode import as_clip
+
+    files = [*sorted(data.glob("esc10/audio/*")), *sorted(data.glob("fsdd/recordings/*"))]
+    draw = random.Random(0)
+    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+        left = int(seconds * RATE)
+        while left:
+            clip = np.concatenate([as_clip(draw.choice(files)).waveform, np.zeros(int(PAUSE_S * RATE), np.float32)])
+            file.write(clip[:left])
+            left -= min(left, len(clip))
+
+
+def hear(path: str, verb: str, model: str) -> dict[str, Any]:
+    """One verb on one file in this process."""
+    import auricle
+
+    ear = auricle.load(model)
+    # A full batch of the longest windows first: what one batch costs is no growth.
+    list(ear.describe_many([np.full(int(ear.max_audio_s * RATE), 0.01 * n, np.float32) for n in range(1, 9)]))
+    loaded_mb, started = _peak_mb(), time.monotonic()
+    result = ear.describe(path) if verb == "describe" else ear.transcribe(path)
+    seconds = soundfile.info(path).duration
+    spans = sorted([*result.receipt.read, *result.receipt.dropped], key=lambda span: span.start_s)
+    covers = spans[0].start_s == 0 and abs(spans[-1].stop_s - seconds) < 1e-3
+    covers = covers and all(left.stop_s == right.start_s for left, right in pairwise(spans))
+    took_s = time.monotonic() - started
+    return {
+        "verb": verb,
+        "audio_s": round(seconds, 1),
+        "took_s": round(took_s, 1),
+        "times_real_time": round(seconds / took_s, 1),
+        "windows": len(result.receipt.read),
+        "overlaps": len(result.receipt.overlaps),
+        "receipt_covers_all": covers and result.receipt.complete,
+        "peak_mb": round(_peak_mb()),
+        "peak_mb_after_loading": round(loaded_mb),
+    }
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Write the sounds, hear each in a process, print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="auricle-tiny")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 40])
+    parser.add_argument("--verbs", nargs="+", default=["describe", "transcribe"])
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--hear", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.hear:
+        print(json.dumps(hear(arguments.hear, arguments.verbs[0], arguments.model)))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in arguments.minutes:
+            path = Path(folder) / f"{minutes:g}.flac"
+            write_sound(arguments.data, path, minutes * 60)
+            for verb in arguments.verbs:
+                command = [sys.executable, __file__, str(arguments.data), "--model", arguments.model, "--verbs", verb]
+                done = subprocess.run([*command, "--hear", str(path)], check=True, capture_output=True, text=True)
+                rows.append(json.loads(done.stdout.splitlines()[-1]))
+                print(rows[-1], flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps({"model": arguments.model, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

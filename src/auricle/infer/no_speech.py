@@ -1,0 +1,72 @@
+"""When a transcript is withheld, because the model itself holds it likely that nobody speaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from auricle.data.wording import NO_SPEECH
+from auricle.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class NoSpeechRule:
+    """The answer "no speech" overrules a transcript from this log-probability on.
+
+    A greedy transcript hides how close the model was to denying it: where its mass is spread over many words, none of
+    which is likely, the denial is never the first choice. Its probability is compared with a bound from `calibrate`.
+    """
+
+    min_logprob: float | None = None  # nats of the whole answer "no speech"; None: only the model's own words count
+
+    def __post_init__(self) -> None:
+        """Reject what is no log-probability."""
+        if self.min_logprob is not None and not self.min_logprob <= 0:
+            raise ConfigError(f"the log-probability of no speech is {self.min_logprob}; expected nats, 0 or less")
+
+    def can_deny(self, transcript_logprob: float) -> bool:
+        """Whether the denial can be likely enough beside a transcript of this log-probability (nats, whole answer).
+
+        The two exclude each other, so a likely transcript settles it without asking.
+        """
+        if self.min_logprob is None:
+            return False
+        return transcript_logprob < 0 and math.log1p(-math.exp(transcript_logprob)) >= self.min_logprob
+
+    def denies(self, no_speech_logprob: float) -> bool:
+        """Whether a denial of this log-probability (nats, whole answer) overrules the transcript."""
+        return self.min_logprob is not None and no_speech_logprob >= self.min_logprob
+
+
+def is_no_speech(text: str) -> bool:
+    """Whether an answer is the one that models are taught for sounds without speech."""
+    return text.rstrip(".").lower() == NO_SPEECH
+
+
+def calibrate(speech: Sequence[float], other: Sequence[float]) -> float:
+    """Choose the bound between two sets of clips.
+
+    Args:
+        speech: log-probability of "no speech" for clips in which somebody speaks, nats.
+        other: the same for clips in which nobody does.
+
+    Returns:
+        The bound with the fewest errors of both kinds, each kind weighted by its share; of equal ones the middle.
+
+    Raises:
+        ConfigError: one of the sets is empty.
+    """
+    if not speech or not other:
+        raise ConfigError(f"{len(speech)} clips with and {len(other)} without speech; expected some of both")
+    values = sorted({*speech, *other})
+    bounds = [values[0], *(low + (high - low) / 2 for low, high in pairwise(values)), 0.0]
+
+    def errors(bound: float) -> float:
+        missed = sum(value >= bound for value in speech) / len(speech)
+        return missed + sum(value < bound for value in other) / len(other)
+
+    fewest = min(map(errors, bounds))
+    best = [bound for bound in bounds if errors(bound) <= fewest + 1e-12]
+    return best[len(best) // 2]
