@@ -1,4 +1,4 @@
-"""Write auricle-tiny with another number of 25 Hz frames in an audio token, projector and decoder random.
+"""Write auricle-tiny with another number of 25 Hz frames in an audio token, and a projector that knows nothing.
 
 python recipes/dial/start.py OUT FACTOR [--model auricle-tiny] [--seed 0]
 
@@ -27,6 +27,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model = MiDashengLM(replace(loaded.model.config, subsample_factor=options.factor))
     model.audio_encoder.load_state_dict(loaded.model.audio_encoder.state_dict())
+    model.decoder.load_state_dict(loaded.model.decoder.state_dict())
     save_midashenglm(
         options.out,
         model,

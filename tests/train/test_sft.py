@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -219,7 +218,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(configure: Configure, changes: d
         assert (exported.parent / name).read_bytes() == (Path(whole.out) / name).read_bytes()
 
 
-def test_two_processes_equal_one(configure: Configure, tmp_path: Path) -> None:
+def test_two_processes_equal_one(configure: Configure, tmp_path: Path, warm_python: str) -> None:
     alone = configure("alone", steps=3, sft={"dropout": 0.0})
     run(alone)
     pair = configure("pair", steps=3, sft={"dropout": 0.0})
@@ -228,8 +227,9 @@ def test_two_processes_equal_one(configure: Configure, tmp_path: Path) -> None:
         "import sys\nfrom auricle.train.config import load_config\nfrom auricle.train.loop import run\n"
         "run(load_config(sys.argv[1]))\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
+    launch = [warm_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment["PYTHON_EXEC"] = warm_python
     done = subprocess.run([*launch, str(tmp_path / "pair.yaml")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     losses = [[record["loss"] for record in log_of(config)] for config in (alone, pair)]
