@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +28,7 @@ from dasheng.train.models import (
     AudioTransformerMAE_Decoder,
     AudioTransformerMAE_Encoder,
 )
-from pairs import alternate, processor, seconds, spread
+from pairs import Row, compare, processor, seconds
 from torch import Tensor
 
 from auricle.models.dasheng import Dasheng
@@ -37,7 +36,6 @@ from auricle.models.mae import MAEConfig, MaskedAutoencoder
 from auricle.weights import load_dasheng
 
 RATE = 16_000  # Hz
-Row = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -98,19 +96,6 @@ def cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 def difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Largest absolute difference of two corresponding values."""
     return max((a - b).abs().max().item() for a, b in zip(first, second, strict=True))
-
-
-def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, **facts: Any) -> Row:
-    """Time a pair; ``facts`` go into the row."""
-    pairs = alternate(ours, theirs, rounds)
-    return {
-        "name": name,
-        "speedup": spread([other / own for own, other in pairs]),
-        "ours_s": round(median(own for own, _ in pairs), 4),
-        "reference_s": round(median(other for _, other in pairs), 4),
-        "rounds": rounds,
-        **facts,
-    }
 
 
 @torch.inference_mode()

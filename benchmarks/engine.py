@@ -16,15 +16,14 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pairs import alternate, processor, seconds, spread
+from pairs import Row, compare, processor, seconds, spread
 from torch import Tensor
 
 from auricle.data.wording import CAPTION_PROMPT
@@ -37,7 +36,6 @@ from auricle.weights.loaders import AudioTokens
 
 RATE = 16_000  # Hz
 AUDIO = 3  # placeholder of the random model
-Row = dict[str, Any]
 
 
 ENCODER = DashengConfig(embed_dim=768, depth=4, num_heads=12, attend="whole")
@@ -212,19 +210,6 @@ def agreement(loaded: LoadedLM, exact: LoadedLM, prompts: Sequence[Prompt], leng
     ours = engine_answers(loaded, prompts, lengths)
     theirs = in_batches(exact, prompts, lengths, 1)
     return sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(prompts)
-
-
-def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, **facts: Any) -> Row:
-    """Time a pair; ``facts`` go into the row."""
-    pairs = alternate(ours, theirs, rounds)
-    return {
-        "name": name,
-        "speedup": spread([other / own for own, other in pairs]),
-        "ours_s": round(median(own for own, _ in pairs), 4),
-        "reference_s": round(median(other for _, other in pairs), 4),
-        "rounds": rounds,
-        **facts,
-    }
 
 
 @torch.inference_mode()

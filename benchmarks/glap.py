@@ -16,7 +16,6 @@ import platform
 import tempfile
 import warnings
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from dasheng.pretrained.pretrained import Dasheng
 from glap_model.models import GLAP
 from glap_model.models.audioencoders import dasheng_audioencoder
 from glap_model.models.textencoders import sonar_text_encoder
-from pairs import alternate, processor, spread
+from pairs import compare, processor, spread
 from torch import Tensor
 
 from auricle.models.glap import Glap
@@ -92,17 +91,8 @@ def measure(rounds: int, quick: bool) -> dict[str, Any]:
     }
     rows = []
     for name, theirs in ways.items():
-        pairs = alternate(lambda: ours.embed_audio(clips), theirs, rounds)
-        rows.append(
-            {
-                "name": name,
-                "speedup": spread([other / own for own, other in pairs]),
-                "ours_s": round(median(own for own, _ in pairs), 3),
-                "reference_s": round(median(other for _, other in pairs), 3),
-                "rounds": rounds,
-                "target": 2.0 if "batch" in name else None,
-            }
-        )
+        target = 2.0 if "batch" in name else None
+        rows.append(compare(name, lambda: ours.embed_audio(clips), theirs, rounds, target=target))
     return {
         "rows": rows,
         "clips": len(clips),

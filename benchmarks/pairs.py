@@ -6,6 +6,9 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
+
+Row = dict[str, Any]
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -30,6 +33,19 @@ def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
     """Median and extremes."""
     return {name: round(of(values), digits) for name, of in (("median", median), ("min", min), ("max", max))}
+
+
+def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, **facts: Any) -> Row:
+    """Time a pair; ``facts`` go into the row."""
+    pairs = alternate(ours, theirs, rounds)
+    return {
+        "name": name,
+        "speedup": spread([other / own for own, other in pairs]),
+        "ours_s": round(median(own for own, _ in pairs), 4),
+        "reference_s": round(median(other for _, other in pairs), 4),
+        "rounds": rounds,
+        **facts,
+    }
 
 
 def processor() -> str:

@@ -11,6 +11,7 @@ class tokens in front), M tokens of all pieces, D width.
 """
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -69,13 +70,13 @@ class PieceNetwork(nn.Module):
     config: Any
     blocks: nn.ModuleList
 
+    @abstractmethod
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
         """Ragged clips (N_i,) float32, N_i at least `min_samples` → the pieces of each, one or more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed(self, piece: Piece) -> Tensor:
         """A piece → its tokens with positions (P, D)."""
-        raise NotImplementedError
 
     def states(self, tokens: Tensor, spans: Sequence[Spans]) -> Iterator[Tensor]:
         """Packed tokens (M, D) → the output of each block as it is, then the encoder's own last output; all (M, D)."""
