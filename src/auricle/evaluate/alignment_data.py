@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from auricle.data.manifest import read_manifest
 from auricle.errors import DataError
@@ -102,7 +101,3 @@ def read_captioned(task: Task, manifest: str | Path, splits: Sequence[str]) -> E
     examples = Examples(task, by_split, tuple(refused), {})
     examples.check()
     return examples
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(text, str) and text.strip() for text in value)
