@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
@@ -37,11 +37,17 @@ class Reply:
     because: str = ""  # the rule that gave the text without the model
 
 
+class Asked(NamedTuple):
+    """A sound and what is asked about it."""
+
+    source: Any
+    questions: Sequence[str]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """Questions to every sound, and how they are answered."""
+    """How questions about sounds are answered."""
 
-    questions: tuple[str, ...]
     answer: Callable[[Sequence[Prompt]], Sequence[Reply]]  # of one batch
     max_new_tokens: int  # that the context must have room for
     max_samples: int  # longest window
@@ -53,9 +59,9 @@ class Task:
 class Heard:
     """One sound on its way: what was heard of it, and the replies that are there already."""
 
-    def __init__(self, sound: Sound) -> None:
+    def __init__(self, sound: Sound, questions: Sequence[str]) -> None:
         """Start with nothing heard."""
-        self.sound, self.coverage = sound, Coverage()
+        self.sound, self.questions, self.coverage = sound, questions, Coverage()
         self.spans: list[tuple[int, int]] = []  # samples that a reply is about; several windows in one prompt make one
         self.replies: dict[tuple[int, int], Reply] = {}  # by place of the span and of the question
         self.awaited = 0
@@ -119,29 +125,24 @@ class Hearing:
         """
         self._model, self._writer, self.limits = model, writer, limits
 
-    def hear(self, sources: Iterable[Any], task: Task, batch_size: int) -> Iterator[Heard | AuricleError]:
-        """Yield sounds with all their replies, or the error in their place, in the order of the sources.
+    def hear(self, asked: Iterable[Asked], task: Task, batch_size: int) -> Iterator[Heard | AuricleError]:
+        """Yield sounds with all their replies, or the error in their place, in the order they are asked about.
 
         Raises:
-            ConfigError: a batch size below 1, before the first source is taken.
+            ConfigError: a batch size below 1, before the first sound is taken.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
-        return self._hear(sources, task, batch_size)
+        return self._hear(asked, task, batch_size)
 
-    def _hear(self, sources: Iterable[Any], task: Task, batch_size: int) -> Iterator[Heard | AuricleError]:
+    def _hear(self, asked: Iterable[Asked], task: Task, batch_size: int) -> Iterator[Heard | AuricleError]:
         waiting: deque[Heard | AuricleError] = deque()
         batch: list[tuple[Heard, tuple[int, int], Prompt]] = []
-        opening = partial(
-            try_open, max_samples=task.max_samples, overlap_samples=task.overlap_samples, limits=self.limits
-        )
+        opening = partial(self._open, task)
         try:
-            for opened in prefetch(opening, sources, depth=2 * _DECODERS, workers=_DECODERS):
-                if isinstance(opened, AuricleError):
-                    waiting.append(opened)
-                else:
-                    heard = Heard(opened)
-                    waiting.append(heard)
+            for heard in prefetch(opening, asked, depth=2 * _DECODERS, workers=_DECODERS):
+                waiting.append(heard)
+                if isinstance(heard, Heard):
                     for key, prompt in self._prompts(heard, task):
                         batch.append((heard, key, prompt))
                         if len(batch) >= batch_size:
@@ -155,13 +156,19 @@ class Hearing:
                 if isinstance(left, Heard):
                     left.sound.close()
 
+    def _open(self, task: Task, asked: Asked) -> Heard | AuricleError:
+        opened = try_open(
+            asked.source, max_samples=task.max_samples, overlap_samples=task.overlap_samples, limits=self.limits
+        )
+        return opened if isinstance(opened, AuricleError) else Heard(opened, asked.questions)
+
     def _prompts(self, heard: Heard, task: Task) -> Iterator[tuple[tuple[int, int], Prompt]]:
         """Write the prompts of one sound while it is read; its error ends it, and is kept with it."""
         try:
             for place, windows in enumerate(heard.take(task.together_samples)):
                 ruled = task.rule(windows[0]) if task.rule is not None and len(windows) == 1 else None
-                heard.awaited += len(task.questions)
-                for number, question in enumerate(task.questions):
+                heard.awaited += len(heard.questions)
+                for number, question in enumerate(heard.questions):
                     if ruled is not None:
                         heard.replies[place, number] = ruled
                     else:

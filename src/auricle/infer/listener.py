@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +12,14 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.errors import AuricleError, ConfigError
 from auricle.infer.answering import Answering
 from auricle.infer.decoding import Decoding
-from auricle.infer.hearing import Hearing
+from auricle.infer.hearing import Asked, Hearing
 from auricle.infer.model_settings import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, stated_settings
 from auricle.infer.no_speech import NoSpeechRule
 from auricle.infer.prompt import Message, PromptWriter
 from auricle.infer.reduction import Reduction
 from auricle.infer.results import Answer, Choice, Description, Transcript
 from auricle.infer.streaming import AnswerStream, stream_answer
-from auricle.infer.tasks import Mind, Work, answers, captions, choosing, transcripts
+from auricle.infer.tasks import Mind, Work, answers, captions, check_questions, choosing, transcripts
 
 if TYPE_CHECKING:
     from auricle.infer.engine import Engine
@@ -78,6 +80,24 @@ class Listener:
     def model(self) -> str:
         """Name of the model."""
         return str(self.loaded.identity["name"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides its answers: weights, data type, tokenizer, template, longest windows."""
+        loaded, identity = self.loaded, dict(self.loaded.identity)
+        if identity["sha256"] is not None:  # the same weights elsewhere, or by another name, answer alike
+            for name in ("name", "path", "revision"):
+                identity.pop(name, None)
+        decided = {
+            "identity": identity,
+            "dtype": str(loaded.model.decoder.dtype),
+            "tokenizer": loaded.tokenizer.to_str(),
+            "chat_template": loaded.chat_template,
+            "eos_token_ids": sorted(loaded.eos_token_ids),
+            "max_audio_s": self.max_audio_s,
+            "max_prompt_s": self._mind.max_prompt_s,
+        }
+        return sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     @property
     def engine(self) -> Engine:
@@ -342,6 +362,27 @@ class Listener:
         work = answers(self._mind, prompts, decoding=decoding or Decoding(), reduce=reduce, window_s=window_s)
         return self._each(sources, work, batch_size)
 
+    def ask_each(
+        self,
+        requests: Iterable[tuple[Any, Sequence[str]]],
+        *,
+        batch_size: int = 8,
+        decoding: Decoding | None = None,
+        reduce: Reduction = "auto",
+        window_s: float | None = None,
+    ) -> Iterator[list[Answer] | AuricleError]:
+        """Ask every sound questions of its own, each sound read and encoded once; as `describe_many` and `ask_all`.
+
+        Args:
+            requests: sounds, each with its questions; taken as they are needed.
+            batch_size: questions in one batch, of any sounds.
+            decoding: how tokens are chosen; None: greedily.
+            reduce: see `ask`.
+            window_s: see `describe`.
+        """
+        work = answers(self._mind, None, decoding=decoding or Decoding(), reduce=reduce, window_s=window_s)
+        return self._hear(map(_asked, requests), work, batch_size)
+
     def choose_many(
         self,
         sources: Iterable[Any],
@@ -358,7 +399,10 @@ class Listener:
         return self._each(sources, work, batch_size)
 
     def _each(self, sources: Iterable[Any], work: Work, batch_size: int) -> Iterator[Any]:
-        return (work.result(heard) for heard in self._mind.hearing.hear(sources, work.task, batch_size))
+        return self._hear((Asked(source, work.questions) for source in sources), work, batch_size)
+
+    def _hear(self, asked: Iterable[Asked], work: Work, batch_size: int) -> Iterator[Any]:
+        return (work.result(heard) for heard in self._mind.hearing.hear(asked, work.task, batch_size))
 
 
 def load(
@@ -393,6 +437,12 @@ def load(
         max_prompt_s=stated.get(MAX_PROMPT_KEY),
         no_speech=NoSpeechRule(stated.get(NO_SPEECH_KEY)),
     )
+
+
+def _asked(request: tuple[Any, Sequence[str]]) -> Asked:
+    source, questions = request
+    check_questions(questions)
+    return Asked(source, questions)
 
 
 def _only(results: Iterator[Any]) -> Any:

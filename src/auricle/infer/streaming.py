@@ -73,7 +73,7 @@ def stream_answer(
     check_reduction(reduce)
     sound = open_sound(source, max_samples=mind.samples(window_s), limits=mind.hearing.limits)
     try:
-        heard = Heard(sound)
+        heard = Heard(sound, [question])
         most = int(mind.max_prompt_s * SAMPLE_RATE)
         for place, windows in enumerate(heard.take(most)):
             if place:

@@ -55,8 +55,9 @@ class Mind:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is asked of every sound, and what becomes of the replies."""
+    """What is asked of every sound unless it has questions of its own, and what becomes of the replies."""
 
+    questions: tuple[str, ...]
     task: Task
     conclude: Callable[[Heard], Any]
 
@@ -73,7 +74,6 @@ class Work:
 def captions(mind: Mind, *, dense: bool, window_s: float | None, max_new_tokens: int) -> Work:
     """Ask for a caption; digital silence is captioned by rule."""
     task = Task(
-        questions=(CAPTION_PROMPT,),
         answer=mind.answering.generating(Decoding(max_new_tokens=max_new_tokens)),
         max_new_tokens=max_new_tokens,
         max_samples=mind.samples(window_s),
@@ -83,7 +83,7 @@ def captions(mind: Mind, *, dense: bool, window_s: float | None, max_new_tokens:
     def conclude(heard: Heard) -> Description:
         return describe_heard(heard, mind.hearing, dense=dense)
 
-    return Work(task, conclude)
+    return Work((CAPTION_PROMPT,), task, conclude)
 
 
 def transcripts(mind: Mind, *, window_s: float | None, overlap_s: float | None, vad: bool, max_new_tokens: int) -> Work:
@@ -93,7 +93,6 @@ def transcripts(mind: Mind, *, window_s: float | None, overlap_s: float | None, 
     max_samples, overlap_samples = mind.samples(window_s), int(overlap_s * SAMPLE_RATE)
     check_overlap(max_samples, overlap_samples)
     task = Task(
-        questions=(TRANSCRIBE_PROMPT,),
         answer=mind.answering.transcribing(Decoding(max_new_tokens=max_new_tokens), mind.no_speech),
         max_new_tokens=max_new_tokens,
         max_samples=max_samples,
@@ -104,12 +103,12 @@ def transcripts(mind: Mind, *, window_s: float | None, overlap_s: float | None, 
     def conclude(heard: Heard) -> Transcript:
         return transcribe_heard(heard, mind.hearing)
 
-    return Work(task, conclude)
+    return Work((TRANSCRIBE_PROMPT,), task, conclude)
 
 
 def answers(
     mind: Mind,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | None,
     *,
     decoding: Decoding,
     choices: Sequence[str] | None = None,
@@ -117,20 +116,19 @@ def answers(
     reduce: Reduction = "auto",
     window_s: float | None = None,
 ) -> Work:
-    """Ask questions, whose answers may be bound to choices or to a schema.
+    """Ask questions, whose answers may be bound to choices or to a schema; None: every sound has its own.
 
     Raises:
         ConfigError: no question, both choices and schema, or unusable ones.
         MissingExtra: a schema without llguidance.
     """
     check_reduction(reduce)
-    if isinstance(prompts, str) or not prompts:
-        raise ConfigError(f"the questions are {prompts!r}; expected a list of at least one")
+    if prompts is not None:
+        check_questions(prompts)
     constraint = _constraint(mind, choices, schema)
     if constraint is not None and reduce == "auto":
         reduce = "majority"  # joined answers would be none of those allowed
     task = Task(
-        questions=tuple(prompts),
         answer=mind.answering.generating(decoding, constraint),
         max_new_tokens=decoding.max_new_tokens,
         max_samples=mind.samples(window_s),
@@ -140,13 +138,23 @@ def answers(
     def conclude(heard: Heard) -> list[Answer]:
         found = [
             answer_heard(heard, mind.hearing, number, prompt, reduce, mind.answering.asking_text(mind.hearing))
-            for number, prompt in enumerate(prompts)
+            for number, prompt in enumerate(heard.questions)
         ]
         if schema is None:
             return found
         return [replace(answer, value=read_answer(answer.text, schema, decoding.max_new_tokens)) for answer in found]
 
-    return Work(task, conclude)
+    return Work(tuple(prompts or ()), task, conclude)
+
+
+def check_questions(questions: Sequence[str]) -> None:
+    """Refuse what is no list of questions.
+
+    Raises:
+        ConfigError: a text, or an empty list.
+    """
+    if isinstance(questions, str) or not questions:
+        raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
 
 
 def choosing(
@@ -159,7 +167,6 @@ def choosing(
     """
     offered = write_options(mind.loaded.tokenizer, question, options, end_id=mind.answering.end_id, letters=letters)
     task = Task(
-        questions=(offered.prompt,),
         answer=mind.answering.choosing(offered, per_token=per_token),
         max_new_tokens=max(len(form) for forms in offered.forms for form in forms),
         max_samples=mind.samples(window_s),
@@ -169,7 +176,7 @@ def choosing(
     def conclude(heard: Heard) -> Choice:
         return choose_heard(heard, mind.hearing, question, per_token=per_token)
 
-    return Work(task, conclude)
+    return Work((offered.prompt,), task, conclude)
 
 
 def _speechless(vad: bool) -> Callable[[Window], Reply | None]:
