@@ -5,8 +5,8 @@ python benchmarks/encoder_table.py [NAME ...] [--clips 4] [--seconds 10] [--roun
 Each encoder runs in a process of its own. Speed is audio seconds a second over clips that go in together, the median of
 the rounds. Memory is the process's peak at one of these clips alone, and what it was before the network was built. The
 last columns say how much the frames of a clip of 2 s change beside one of 5 s, in units of their deviation: as the
-library runs the encoder, and with ``compat`` as its authors do where that depends on company. Where the CPU does not
-multiply bfloat16 itself, that column is of one clip, once, and the table says that it is emulated.
+library runs the encoder, and as its authors do where that depends on company (``compat``; zeros behind waveforms). Where the CPU does not
+multiply bfloat16 itself, that column is of one clip of 2 s, once, and the table says that it is emulated.
 
 docs/encoders.json: python benchmarks/encoder_table.py -o docs/encoders.json
 """
@@ -39,15 +39,34 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "atst-frame-small": {"embed_dim": 384, "num_heads": 6},
     "data2vec2-large": LARGE,
 }
+# Stock encoders: what differs from the defaults of their configuration in transformers, and their front end's.
+_WAVE: dict[str, Any] = {"do_normalize": True}
+STOCK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "whisper-base": (
+        {"model_type": "whisper", "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8}
+        | {"encoder_ffn_dim": 2048},
+        {},
+    ),
+    "whisper-small": (
+        {"model_type": "whisper", "d_model": 768, "encoder_layers": 12, "encoder_attention_heads": 12}
+        | {"encoder_ffn_dim": 3072},
+        {},
+    ),
+    "wav2vec2-base": ({"model_type": "wav2vec2"}, _WAVE),
+    "hubert-base": ({"model_type": "hubert"}, _WAVE),
+    "wavlm-base-plus": ({"model_type": "wavlm"}, {"do_normalize": False}),
+    "data2vec-audio-base": ({"model_type": "data2vec-audio"}, _WAVE),
+    "ast-audioset": ({"model_type": "audio-spectrogram-transformer"}, {}),
+}
 BASELINE = "dasheng-base"
 SAME = ("-as2m",)  # fine-tuned twins
 
 
 def names() -> list[str]:
-    """Everything the catalogue runs, and Dasheng beside it."""
+    """Everything the catalogue runs, and Dasheng beside it; of Whisper the sizes that a small machine can hear with."""
     from auricle.weights.catalog import entries
 
-    return [BASELINE, *(entry.name for entry in entries() if entry.family and not entry.name.endswith(SAME))]
+    return [BASELINE, *STOCK, *(entry.name for entry in entries() if entry.family and not entry.name.endswith(SAME))]
 
 
 def build(name: str, *, compat: bool = False) -> Any:
@@ -56,11 +75,18 @@ def build(name: str, *, compat: bool = False) -> Any:
 
     from auricle.models.pieces import PieceFrames
     from auricle.models.random_encoders import random_encoder
+    from auricle.models.speech_encoders import WaveEncoder, build_encoder
     from auricle.weights.catalog import entries
     from auricle.weights.encoder_layouts import encoder_families
 
     if name == BASELINE:
         return None if compat else random_encoder(BASELINE)
+    if name in STOCK:
+        torch.manual_seed(0)
+        model = build_encoder(*STOCK[name], None, source=name)
+        if not compat:
+            return model
+        return PaddedWaves(model.network) if isinstance(model, WaveEncoder) else None
     family = encoder_families()[next(entry.family for entry in entries() if entry.name == name)]
     config = family.config(**GEOMETRIES.get(name, {}))
     if compat and (not hasattr(config, "compat") or getattr(config, "repeat_short", False)):
@@ -97,10 +123,26 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "company_compat": None,
     }
     move(model, torch.bfloat16)
-    row["bf16"] = speed(model, *((clips, options.rounds) if CPU_HAS_BFLOAT16 else (clips[:1], 1)))
+    row["bf16"] = speed(model, *((clips, options.rounds) if CPU_HAS_BFLOAT16 else ([sound(2.0, 11)], 1)))
     if (theirs := build(name, compat=True)) is not None:
         row["company_compat"] = company(theirs)
     return row
+
+
+class PaddedWaves:
+    """Waveforms as the base models' own front end batches them: zeros behind the shorter ones, and no mask."""
+
+    def __init__(self, network: Any) -> None:
+        """Take over a stock encoder of waveforms."""
+        self.network = network
+
+    def frames(self, clips: list[Any]) -> list[Any]:
+        """As `auricle.models.frame_model.FrameModel`."""
+        import torch
+
+        scaled = [(clip - clip.mean()) / (clip.var(correction=0) + 1e-7).sqrt() for clip in clips]
+        rows = self.network(torch.nn.utils.rnn.pad_sequence(scaled, batch_first=True)).last_hidden_state
+        return [row[: 1 + (len(clip) - 400) // 320] for row, clip in zip(rows, clips, strict=True)]
 
 
 def sound(seconds: float, seed: int) -> Any:
