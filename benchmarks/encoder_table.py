@@ -5,8 +5,9 @@ python benchmarks/encoder_table.py [NAME ...] [--clips 4] [--seconds 10] [--roun
 Each encoder runs in a process of its own. Speed is audio seconds a second over clips that go in together, the median of
 the rounds. Memory is the process's peak at one of these clips alone, and what it was before the network was built. The
 last columns say how much the frames of a clip of 2 s change beside one of 5 s, in units of their deviation: as the
-library runs the encoder, and as its authors do where that depends on company (``compat``; zeros behind waveforms). Where the CPU does not
-multiply bfloat16 itself, that column is of one clip of 2 s, once, and the table says that it is emulated.
+library runs the encoder, and as its authors do where that depends on company (``compat``; zeros behind waveforms).
+Where the CPU does not multiply bfloat16 itself, that column is of one clip of 2 s, once, and the table says that it is
+emulated.
 
 docs/encoders.json: python benchmarks/encoder_table.py -o docs/encoders.json
 """
