@@ -25,7 +25,8 @@ def all_facts() -> Iterator[Facts]:
         yield {"kind": "speech", "text": DIGITS[number % 3], "gender": "m", "speaker": "theo", "set": "fsdd"}
     for number in range(10):
         gender, speaker = "mf"[number % 2], f"speaker{number % 5}"
-        yield {"kind": "speech", "text": f"mark likes {number} apples", "gender": gender, "speaker": speaker}
+        facts = {"gender": gender, "speaker": speaker, "age": 10 + 5 * (number % 3)}
+        yield {"kind": "speech", "text": f"mark likes {number} apples", **facts}
     for _ in range(9):
         yield {"kind": "music", "instruments": ["piano"], "set": "fluidsynth"}
 
@@ -94,10 +95,11 @@ def test_an_oracle_hears_everything(shards: ShardSet, facts: list[Facts]) -> Non
         "digit transcribed exactly": 1.0,
         "speech/sound/music/mixed": 1.0,
         "gender of the speaker": 1.0,
+        "gender of adult speakers": 1.0,
         "both parts named, 0-10 dB": 1.0,
         "word error rate": 0.0,
     }
-    assert [row.n for row in rows.values()] == [12, 15, 36, 10, 12, 10]
+    assert [row.n for row in rows.values()] == [12, 15, 36, 10, 3, 12, 10]
 
 
 def test_constant_answers_are_chance(shards: ShardSet) -> None:
@@ -114,6 +116,7 @@ def test_constant_answers_are_chance(shards: ShardSet) -> None:
         "digit transcribed exactly": 0.3333,
         "speech/sound/music/mixed": 0.25,
         "gender of the speaker": 0.5,
+        "gender of adult speakers": 0.3333,
         "both parts named, 0-10 dB": 0.0,
         "word error rate": 1.0,
     }

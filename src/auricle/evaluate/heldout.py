@@ -29,6 +29,8 @@ Encode = Callable[[list[Waveform]], Tensor]  # clips → (n, D) pooled embedding
 
 CATEGORY_PROMPT = "Is this speech, sound, music or a mix?"
 GENDER_PROMPT = "Is the speaker male or female?"
+GENDERS = {"m": "male", "f": "female"}
+ADULT = 18  # years
 
 
 class Clips:
@@ -89,7 +91,7 @@ def listening_rows(ask: Ask, test: ShardSet, *, seed: int = 0, limit: int | None
         [words(h) == words(t) for h, t in zip(heard, digits.facts("text"), strict=True)]
     )
     rows["speech/sound/music/mixed"] = _category(ask, test, rng, limit)
-    rows["gender of the speaker"] = _gender(ask, utterances)
+    rows |= _gender(ask, utterances)
     rows["both parts named, 0-10 dB"] = _both_parts(ask, events, utterances, rng)
     rows["word error rate"] = _word_error_rate(ask, utterances)
     return rows
@@ -119,11 +121,17 @@ def _is_kind(kind: str, meta: dict[str, Any]) -> bool:
     return meta.get("kind") == kind
 
 
-def _gender(ask: Ask, utterances: Clips) -> Score:
-    known = [(g, w) for g, w in zip(utterances.facts("gender"), utterances.waveforms(), strict=True) if g]
-    answers = ask([w for _, w in known], GENDER_PROMPT)
-    names = {"m": "male", "f": "female"}
-    return proportion([words(a)[:1] == [names[g]] for a, (g, _) in zip(answers, known, strict=True)])
+def _gender(ask: Ask, utterances: Clips) -> dict[str, Score]:
+    """All speakers whose gender is known, and those known to be of age: a child's voice tells little of its gender."""
+    known = [
+        (meta, waveform)
+        for meta, waveform in zip(utterances.metas, utterances.waveforms(), strict=True)
+        if meta.get("gender")
+    ]
+    answers = ask([waveform for _, waveform in known], GENDER_PROMPT)
+    right = [words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
+    adults = [hit for hit, (meta, _) in zip(right, known, strict=True) if (meta.get("age") or 0) >= ADULT]
+    return {"gender of the speaker": proportion(right), "gender of adult speakers": proportion(adults)}
 
 
 def _both_parts(ask: Ask, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
