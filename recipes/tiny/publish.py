@@ -32,8 +32,8 @@ LIMITS = (
     "Its music is rendered from one soundfont; instruments and tempi of real recordings are guesses.",
     "Other languages than English were synthetic voices with ten sentences each: the language named is a guess.",
     "It answers the kinds of question it was taught, in few words; it does not reason or follow free instructions.",
-    "What it says of a speaker's gender or age is a statistic of a voice, not a fact about a person. It takes most boys "
-    "under 13 for girls: what the row of all speakers lacks against that of adults.",
+    "What it says of a speaker's gender or age is a statistic of a voice, not a fact about a person. It takes most "
+    "boys under 13 for girls: what the row of all speakers lacks against that of adults.",
     "It was trained on clips of at most 10 s; longer ones are heard in windows.",
     "Its encoder alone (auricle-tiny-encoder) saw the labels of its training clips through captions and tags: it is "
     "not purely self-supervised. For real work use dasheng-base.",
