@@ -266,3 +266,22 @@ def test_a_forged_index_is_refused(tmp_path, damage):
         save_file(columns, path, {"format": "auricle-shard-index-1", "ignored": "{}"})
     with pytest.raises(DataError, match="no usable shard index"):
         ShardSet(tmp_path)
+
+
+def test_audio_files_lie_as_they_were_stored(tmp_path):
+    shards = fill(tmp_path, 3)
+    stored = [shards.read_audio(i) for i in range(3)]
+    for i, sound in enumerate(stored):
+        assert np.array_equal(soundfile.read(io.BytesIO(sound), dtype="float32")[0], tone(500 + 37 * i, i))
+    with tarfile.open(tmp_path / "set-000000.tar") as tar:
+        assert tar.extractfile("clip-1.flac").read() == stored[1]
+    with pytest.raises(IndexError):
+        shards.read_audio(3)
+    tar = tmp_path / "set-000000.tar"
+    content = tar.read_bytes()
+    place = content.index(stored[1]) + len(stored[1]) - 4
+    status = tar.stat()
+    tar.write_bytes(content[:place] + b"\0\1\2\3" + content[place + 4 :])
+    os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match=r"clip 'clip-1' is not what the index says"):
+        shards.read_audio(1)

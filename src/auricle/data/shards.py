@@ -225,6 +225,21 @@ class ShardSet:
             IndexError: no such number.
             DataError: the shard changed or is damaged; the message names tar and clip.
         """
+        index, row, audio, stored = self._stored(i)
+        with _named(index, row):
+            return Record(row.key, _decode(audio, row), shard_index.read_meta(stored, is_json=bool(row.meta_is_json)))
+
+    def read_audio(self, i: int) -> bytes:
+        """The audio file of clip `i` as it lies in the shard, not decoded.
+
+        Raises:
+            IndexError: no such number.
+            DataError: the shard changed or is damaged; the message names tar and clip.
+        """
+        return self._stored(i)[2]
+
+    def _stored(self, i: int) -> tuple[ShardIndex, Row, bytes, bytes]:
+        """Where clip `i` lies, its audio and its facts, as the index knows them."""
         index, row = self._locate(i)
         audio, stored = _pread(index.tar, (row.audio_offset, row.audio_size), (row.meta_offset, row.meta_size))
         if shard_index.digest_of(audio, stored) != row.digest:
@@ -232,8 +247,7 @@ class ShardSet:
                 f"{index.tar}: clip {row.key!r} is not what the index says; the tar changed or is damaged: "
                 "fetch it again, or delete its index to accept it as it is"
             )
-        with _named(index, row):
-            return Record(row.key, _decode(audio, row), shard_index.read_meta(stored, is_json=bool(row.meta_is_json)))
+        return index, row, audio, stored
 
     def _locate(self, i: int) -> tuple[ShardIndex, Row]:
         if not 0 <= i < len(self):

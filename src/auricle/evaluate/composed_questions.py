@@ -1,0 +1,117 @@
+"""References made of what is known about a sound: captions, labels, and closed questions with their choices.
+
+Facts are those of packed shards (see `auricle.data.recipes`). Everything is put into the words that `auricle.data`
+teaches a model, and depends on the facts and names of the sounds alone, not on their order.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from auricle.data import prompts
+from auricle.data.recipes import DIGITS
+from auricle.data.scenes import KINDS, Part, Scene
+from auricle.data.wording import caption, event_name
+from auricle.errors import DataError
+from auricle.evaluate.closed_qa import LETTERS
+from auricle.evaluate.tags import plain
+
+MIN_REFERENCES = 3  # captions of a sound
+_MAX_REFERENCES = 5
+_DRAWS = 64  # of wordings; what is not drawn among these is rare
+_MAX_CHOICES = 4
+_KIND = "What kind of audio is it?"  # of `prompts.CATEGORY`; most others name the kinds themselves
+_TOPICS = ("event", "digit", "gender", "kind")  # in the order in which they are asked
+_GENDERS = {"m": "male", "f": "female"}
+
+
+class ClosedQuestion(NamedTuple):
+    """A question with choices; of one of them the letter is right."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+
+
+class _Topic(NamedTuple):
+    question: str
+    right: str
+    others: Sequence[str]  # what else it could have been
+
+
+def event_label(facts: Mapping[str, Any]) -> str | None:
+    """The event of a sound as it is called in answers; None where none is known."""
+    event = facts.get("event")
+    return event_name(event) if isinstance(event, str) and plain(event) else None
+
+
+def caption_references(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Three to five captions that are true of a sound, always the same and in the same order.
+
+    Raises:
+        DataError: the facts are of no kind of sound, or leave no choice of words, as a single spoken word does, which
+            is quoted.
+    """
+    kind = facts.get("kind", "sound" if "event" in facts else None)
+    part = Part.from_meta({**facts, "kind": kind})
+    scene = Scene(np.zeros(0, np.float32), (part,), f"pure_{part.kind}")
+    drawn = (caption(scene, np.random.default_rng(seed)) for seed in range(_DRAWS))
+    found = tuple(dict.fromkeys(drawn))[:_MAX_REFERENCES]
+    if len(found) < MIN_REFERENCES:
+        raise DataError(
+            f"facts {dict(facts)} can be said in {len(found)} ways, expected {MIN_REFERENCES}; leave out short "
+            "utterances whose words are quoted"
+        )
+    return found
+
+
+def closed_questions(clips: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[ClosedQuestion, ...]]:
+    """Closed questions on each sound: its event, the digit said, the speaker's gender, its kind, as far as known.
+
+    Wrong choices are events of the other sounds, digits, or the other genders and kinds. Of each of these topics every
+    letter is right equally often, give or take one, so who always says the same is right by chance only.
+
+    Args:
+        clips: facts by the name of the sound.
+
+    Returns:
+        Questions by name, in the order of ``clips``; none where nothing can be asked.
+    """
+    events = sorted({name for name in map(event_label, clips.values()) if name})
+    asked: dict[str, dict[str, _Topic]] = {topic: {} for topic in _TOPICS}
+    for key, facts in clips.items():
+        for topic, each in _topics(facts, events):
+            asked[topic][key] = each
+    found: dict[str, list[ClosedQuestion]] = {key: [] for key in clips}
+    for topic, own in asked.items():
+        # By rank of a hash: exactly balanced, and no neighbour of a sound tells its letter.
+        ranked = sorted((_hash(topic, key), key) for key in own)
+        for rank, (_, key) in enumerate(ranked):
+            found[key].append(_closed(own[key], rank, (topic, key)))
+    return {key: tuple(each) for key, each in found.items()}
+
+
+def _topics(facts: Mapping[str, Any], events: Sequence[str]) -> Iterator[tuple[str, _Topic]]:
+    event, kind, text, gender = event_label(facts), facts.get("kind"), facts.get("text"), facts.get("gender")
+    if event and len(events) > 1:
+        yield "event", _Topic(prompts.EVENT[0], event, events)
+    if text in DIGITS:
+        yield "digit", _Topic(prompts.DIGIT[0], str(text), DIGITS)
+    if gender in _GENDERS:
+        yield "gender", _Topic(prompts.GENDER[0], _GENDERS[str(gender)], tuple(_GENDERS.values()))
+    if kind in KINDS:
+        yield "kind", _Topic(_KIND, str(kind), KINDS)
+
+
+def _closed(topic: _Topic, rank: int, names: tuple[str, str]) -> ClosedQuestion:
+    wrong = sorted({each for each in topic.others if each != topic.right}, key=lambda each: _hash(*names, each))
+    choices = wrong[: _MAX_CHOICES - 1]
+    place = rank % (len(choices) + 1)
+    choices.insert(place, topic.right)
+    return ClosedQuestion(topic.question, tuple(choices), LETTERS[place])
+
+
+def _hash(*parts: str) -> bytes:
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
