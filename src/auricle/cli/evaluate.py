@@ -1,4 +1,4 @@
-"""The verbs that judge a language model: evaluate score."""
+"""The verbs that judge a language model: evaluate score, and what its neighbours share with it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 TASKS = ("asr", "tagging", "gender", "multitag", "qa", "caption", "mecat")
 PROTOCOLS: dict[str, tuple[Any, ...]] = {"strict": ("strict",), "compat": ("compat",), "both": ("compat", "strict")}
 
+Protocol = Annotated[
+    str, typer.Option("--protocol", help="strict, compat (the published rules with their faults) or both.")
+]
+Encoder = Annotated[
+    str, typer.Option("--encoder", help="Of sentences: minilm, or a folder or hub id; published is TinyBERT.")
+]
+Detector = Annotated[
+    Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")
+]
+MissingAnswers = Annotated[
+    str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")]
+
 evaluate = typer.Typer(
     no_args_is_help=True,
     help="Judge an audio language model.",
@@ -39,18 +53,12 @@ def score(
         ),
     ],
     task: Annotated[str, typer.Option("--task", "-t", help=f"{', '.join(TASKS[:-1])} or {TASKS[-1]}.")],
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="strict, compat (the published rules with their faults) or both.")
-    ] = "strict",
+    protocol: Protocol = "strict",
     references: Annotated[
         Path | None, typer.Option("--references", help="Folder of MECAT's references of a split.")
     ] = None,
-    encoder: Annotated[
-        str, typer.Option("--encoder", help="Of sentences: minilm, or a folder or hub id; published is TinyBERT.")
-    ] = "minilm",
-    error_detector: Annotated[
-        Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")
-    ] = None,
+    encoder: Encoder = "minilm",
+    error_detector: Detector = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Of mecat: date, fense or bleu; repeat; all by default.")
     ] = None,
@@ -60,13 +68,11 @@ def score(
     unit: Annotated[
         str | None, typer.Option("--unit", help="Of strict error rates: word, character or mixed; else by language.")
     ] = None,
-    missing: Annotated[
-        str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
-    ] = "error",
+    missing: MissingAnswers = "error",
     group_by: Annotated[
         str, typer.Option("--group-by", help="Field of the rows; rows that agree in it are resampled together.")
     ] = "audio",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")] = 0,
+    seed: Seed = 0,
     device: Device = "cpu",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for results with the score of every item, as JSON.")
@@ -79,14 +85,14 @@ def score(
 
     Example: auricle evaluate score answers.jsonl --task asr --protocol both --json
     """
-    _check("--task", task, TASKS)
-    _check("--protocol", protocol, tuple(PROTOCOLS))
-    _check("--missing", missing, ("error", "worst"))
+    check_choice("--task", task, TASKS)
+    check_choice("--protocol", protocol, tuple(PROTOCOLS))
+    check_choice("--missing", missing, ("error", "worst"))
     if unit is not None:
-        _check("--unit", unit, ("word", "character", "mixed"))
+        check_choice("--unit", unit, ("word", "character", "mixed"))
     if (task == "mecat") != (references is not None):
         raise ConfigError("--references names the folder of MECAT's references; mecat needs it, and no other task")
-    tools = _Tools(encoder, error_detector, device)
+    tools = Tools(encoder, error_detector, device)
     for rule in PROTOCOLS[protocol]:
         if references is not None:
             from auricle.evaluate.mecat_scores import METRICS, score_mecat
@@ -108,18 +114,26 @@ def score(
         if as_json:
             print_json(scored.content(items=False))
         else:
-            _show(scored)
+            show_scored(scored)
 
 
-class _Tools:
+class Tools:
     """The networks behind caption scores, each loaded when first asked for."""
 
     def __init__(self, encoder: str, detector: Path | None, device: str) -> None:
+        """Name what may be loaded.
+
+        Args:
+            encoder: of sentences, see `auricle.evaluate.sentence_similarity.load_sentence_encoder`.
+            detector: folder of FENSE's; None: there is none.
+            device: of both.
+        """
         self._names, self._device = (encoder, detector), device
         self._encoder: Any = None
         self._detector: Any = None
 
     def encoder(self) -> SentenceEncoder:
+        """The one of sentences."""
         if self._encoder is None:
             from auricle.evaluate.sentence_similarity import load_sentence_encoder
 
@@ -128,6 +142,7 @@ class _Tools:
         return found
 
     def detector(self) -> ErrorDetector | None:
+        """The one of errors in captions; None where none was named."""
         if self._detector is None and self._names[1] is not None:
             from auricle.evaluate.fense import load_error_detector
 
@@ -136,7 +151,12 @@ class _Tools:
         return found
 
 
-def _check(flag: str, value: str, known: Sequence[str]) -> None:
+def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a value of an option that is none of those known.
+
+    Raises:
+        typer.BadParameter: it is not.
+    """
     if value not in known:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, got {value!r}", param_hint=flag)
 
@@ -149,7 +169,7 @@ def _settings(missing: str, unit: str | None, synonyms: Path | None, group_by: s
     return ScoringSettings(synonyms=names, group_by=group_by, seed=seed, **chosen)
 
 
-def _score_lines(files: Sequence[str], task: Any, rule: Any, tools: _Tools, settings: ScoringSettings) -> Scored:
+def _score_lines(files: Sequence[str], task: Any, rule: Any, tools: Tools, settings: ScoringSettings) -> Scored:
     from auricle.evaluate.scoring import score_predictions
 
     if len(files) != 1:
@@ -176,7 +196,8 @@ def _by_field(files: Sequence[str]) -> dict[str, str]:
     )
 
 
-def _show(scored: Scored) -> None:
+def show_scored(scored: Scored) -> None:
+    """Print a score as a table for people."""
     print_line(f"{scored.task}, {scored.protocol}: {scored.rule.id} version {scored.rule.version}")
     for name, found in scored.scores.items():
         print_line(_line(name, found))

@@ -10,7 +10,23 @@ import typer
 from typer.core import TyperGroup
 
 from auricle import __version__
-from auricle.cli import align, bench, build, curate, doctor, embed, evaluate, export, judge, listen, search, train
+from auricle.cli import (
+    align,
+    bench,
+    build,
+    curate,
+    doctor,
+    embed,
+    evaluate,
+    evaluate_report,
+    evaluate_robustness,
+    evaluate_run,
+    export,
+    judge,
+    listen,
+    search,
+    train,
+)
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
 FAILED, USAGE = 1, 2  # exit codes; see the epilog
@@ -64,6 +80,15 @@ for verb in (
     doctor.doctor,
 ):
     app.command()(verb)
+for verb in (
+    evaluate_run.run,
+    evaluate_run.tasks,
+    evaluate_report.compare,
+    evaluate_report.report,
+    evaluate_robustness.robustness,
+    evaluate_robustness.prompts,
+):
+    evaluate.evaluate.command()(verb)
 app.add_typer(build.data, name="data")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")

@@ -32,7 +32,7 @@ from auricle.evaluate.fense import ErrorDetector, penalties
 from auricle.evaluate.ngrams import sentence_bleu
 from auricle.evaluate.resampling import ROUNDS, bootstrap_mean, share
 from auricle.evaluate.results import Protocol
-from auricle.evaluate.scored import RULES, Scored
+from auricle.evaluate.scored import RULES, Scored, group_numbers, references_digest
 from auricle.evaluate.sentence_similarity import SentenceEncoder, mean_cosines
 from auricle.evaluate.statistics import Score
 
@@ -160,6 +160,7 @@ def score_mecat(
         parts=parts,
         counts=counts,
         items=items,
+        groups=group_numbers(list(truth.entries), [_clip(name, truth.kind) for name in truth.entries]),
         settings={
             "encoder": encoder.identity,
             "error_detector": None if detector is None else detector.identity,
@@ -168,7 +169,7 @@ def score_mecat(
             "difficulties": _by_difficulty(truth, items),
             **draw,
         },
-        data={"answers_sha256": {name or "all": _hash(path) for name, path in sorted(files.items())}},
+        data=_data(files, truth),
     )
 
 
@@ -274,6 +275,14 @@ def _by_difficulty(truth: mecat.References, items: Mapping[str, Mapping[str, flo
 def _clip(name: str, kind: mecat.Kind) -> str:
     """The clip of a question, whose name ends in eight digits of a hash."""
     return name.rpartition("_")[0] if kind == "qa" else name
+
+
+def _data(files: Mapping[str, str | Path], truth: mecat.References) -> dict[str, Any]:
+    references = {name: [entry.domain, dict(entry.texts)] for name, entry in truth.entries.items()}
+    return {
+        "answers_sha256": {name or "all": _hash(path) for name, path in sorted(files.items())},
+        "references_sha256": references_digest(references),
+    }
 
 
 def _hash(path: str | Path) -> str:

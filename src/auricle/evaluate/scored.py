@@ -2,15 +2,25 @@
 
 import json
 import math
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 from auricle import __version__
+from auricle.errors import DataError
 from auricle.evaluate.results import Protocol
 from auricle.evaluate.statistics import Score
 
 FORMAT = "auricle-score/1"
+MAX_BYTES = 1 << 30  # of one file; those of 100,000 questions of MECAT take about 200 MB
+MAX_DEPTH = 8  # of lists and objects within settings and data
+MAX_TEXT = 10_000  # characters of a name or text; an item may be called after its question
+_FIELDS = ("task", "protocol", "rule", "scores", "parts", "counts", "settings", "data", "version")
+_WITH_ITEMS = ("items", "groups")
+_FIX = "score the answers again, or leave the file out"
 
 
 class Rule(NamedTuple):
@@ -51,6 +61,7 @@ class Scored:
     parts: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)  # as languages, groups; by name, then metric
     counts: Mapping[str, float] = field(default_factory=dict)  # rows, unparseable answers, …
     items: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by metric, then item: for paired tests
+    groups: Mapping[str, int] = field(default_factory=dict)  # items of one number are resampled together
     settings: Mapping[str, Any] = field(default_factory=dict)  # encoder, normalisers, seed, …
     data: Mapping[str, Any] = field(default_factory=dict)  # data sets, models, hashes of files
     version: str = __version__
@@ -76,11 +87,189 @@ class Scored:
             "data": dict(self.data),
             "version": self.version,
         }
-        return {**found, "items": {name: dict(own) for name, own in self.items.items()}} if items else found
+        if items:
+            found["items"] = {name: dict(own) for name, own in self.items.items()}
+        if items and self.groups:
+            found["groups"] = dict(self.groups)
+        return found
 
     def to_json(self) -> str:
         """Text of a file."""
         return json.dumps(self.content(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def references_digest(references: Mapping[str, Any]) -> str:
+    """SHA-256 over items and what should have been answered, by name; the same for every order and every model."""
+    pairs = [[name, references[name]] for name in sorted(references)]
+    return sha256(json.dumps(pairs, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def group_numbers(items: Sequence[str], groups: Sequence[str]) -> dict[str, int]:
+    """Groups of items as `Scored` holds them; nothing where each item is a group of its own."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    if len(numbers) == len(set(items)):
+        return {}
+    return {item: numbers[name] for item, name in zip(items, groups, strict=True)}
+
+
+def read_scored(path: str | Path) -> Scored:
+    """The scores in a file, as `Scored.to_json` wrote them.
+
+    Raises:
+        DataError: unreadable, larger than `MAX_BYTES`, or no scores; the field is named.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise DataError(f"{path}: more than {MAX_BYTES} bytes, expected scores of at most that; {_FIX}")
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable ({error}), expected scores in UTF-8; {_FIX}") from None
+    return parse_scored(text, str(path))
+
+
+def parse_scored(text: str, origin: str = "scores") -> Scored:
+    """Scores from the text of their file.
+
+    Raises:
+        DataError: no JSON, another format, or a field that is absent, unknown or impossible; `origin` is named.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{origin}: no readable JSON ({error}); expected scores of {FORMAT}: {_FIX}") from None
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{origin}: found format {_short(found)}, expected {FORMAT!r}; {_FIX}")
+    absent, unknown = sorted(set(_FIELDS) - set(content)), sorted(set(content) - {*_FIELDS, *_WITH_ITEMS})
+    if absent or unknown:
+        raise DataError(f"{origin}: fields {absent} are missing and {_short(unknown)} are unknown; {_FIX}")
+    at = {name: f"{origin}: {name}" for name in content}
+    _check_texts(content, at)
+    return Scored(
+        task=content["task"],
+        protocol=content["protocol"],
+        rule=_rule(content["rule"], at["rule"]),
+        scores=_scores(content["scores"], at["scores"]),
+        parts={name: _scores(own, f"{at['parts']}.{_short(name)}") for name, own in _object(content, "parts", at)},
+        counts={name: _number(own, f"{at['counts']}.{_short(name)}") for name, own in _object(content, "counts", at)},
+        items={
+            name: {item: float(_number(value, f"{where}.{_short(item)}")) for item, value in _named(own, where)}
+            for name, own in _object(content, "items", at)
+            for where in [f"{at['items']}.{_short(name)}"]
+        },
+        groups={name: _count(own, f"{at['groups']}.{_short(name)}") for name, own in _object(content, "groups", at)},
+        settings=dict(_object(content, "settings", at)),
+        data=dict(_object(content, "data", at)),
+        version=content["version"],
+    )
+
+
+def _check_texts(content: Mapping[str, Any], at: Mapping[str, str]) -> None:
+    known = list(dict.fromkeys(task for task, _ in RULES))
+    if content["task"] not in known:
+        _refuse(at["task"], content["task"], f"one of {', '.join(known)}")
+    if content["protocol"] not in ("compat", "strict"):
+        _refuse(at["protocol"], content["protocol"], "compat or strict")
+    if not _is_text(content["version"]):
+        _refuse(at["version"], content["version"], "text")
+    for name in ("settings", "data"):
+        _check_json(content[name], at[name])
+
+
+def _rule(value: Any, where: str) -> Rule:
+    if not isinstance(value, dict) or set(value) != set(Rule._fields):
+        _refuse(where, value, f"an object with {', '.join(Rule._fields)}")
+    for name in ("id", "metric"):
+        if not _is_text(value[name]):
+            _refuse(f"{where}.{name}", value[name], "text")
+    return Rule(value["id"], _count(value["version"], f"{where}.version"), value["metric"])
+
+
+def _scores(value: Any, where: str) -> dict[str, Score]:
+    return {name: _score(own, f"{where}.{_short(name)}") for name, own in _named(value, where)}
+
+
+def _score(value: Any, where: str) -> Score:
+    if not isinstance(value, dict) or set(value) != set(Score._fields):
+        _refuse(where, value, f"an object with {', '.join(Score._fields)}")
+    found, low, high = (_known(value[name], f"{where}.{name}") for name in ("value", "low", "high"))
+    if math.isnan(low) != math.isnan(high) or low > high:
+        _refuse(where, [value["low"], value["high"]], "low before high, or neither")
+    return Score(found, low, high, _count(value["n"], f"{where}.n"))
+
+
+def _known(value: Any, where: str) -> float:
+    return math.nan if value is None else float(_number(value, where))
+
+
+def _object(content: Mapping[str, Any], name: str, at: Mapping[str, str]) -> Sequence[tuple[str, Any]]:
+    return _named(content.get(name, {}), at.get(name, name))
+
+
+def _named(value: Any, where: str) -> Sequence[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        _refuse(where, value, "an object")
+    if wrong := [name for name in value if not _is_text(name)]:
+        _refuse(where, wrong[0], f"names of at most {MAX_TEXT} characters")
+    return list(value.items())
+
+
+def _number(value: Any, where: str) -> float:
+    # A bool is an int to Python; an int may be beyond any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e15:
+        _refuse(where, value, "a number of at most 1e15")
+    return value
+
+
+def _count(value: Any, where: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        _refuse(where, value, "a whole number of at least 0")
+    return value
+
+
+def _check_json(value: Any, where: str, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        _refuse(where, value, f"at most {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for name, own in _named(value, where):
+            _check_json(own, f"{where}.{_short(name)}", depth + 1)
+    elif isinstance(value, list):
+        for number, own in enumerate(value):
+            _check_json(own, f"{where}[{number}]", depth + 1)
+    elif isinstance(value, str):
+        if not _is_text(value):
+            _refuse(where, value, f"at most {MAX_TEXT} characters")
+    elif value is not None and not isinstance(value, bool):
+        _number(value, where)
+
+
+def _is_text(value: Any) -> bool:
+    # It may be empty, as a label can be, and hold halves of a surrogate pair, as odd names of files do.
+    return isinstance(value, str) and len(value) <= MAX_TEXT
+
+
+def _refuse(where: str, value: Any, expected: str) -> NoReturn:
+    raise DataError(f"{where} is {_short(value)}, expected {expected}; {_FIX}")
+
+
+def _short(value: Any) -> str:
+    """For a message: whatever a stranger wrote, on one line and of bounded length."""
+    text = ascii(value[:60]) if isinstance(value, str) else ascii(reprlib.repr(value))[1:-1]
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _plain(score: Score) -> dict[str, float | int | None]:

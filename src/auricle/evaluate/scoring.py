@@ -16,10 +16,12 @@ from auricle.evaluate.normalisers import Unit
 from auricle.evaluate.predictions import LINES_TASKS, LinesTask, Missing, Predictions, Row, read_predictions
 from auricle.evaluate.resampling import ROUNDS, bootstrap_mean, share
 from auricle.evaluate.results import Protocol
-from auricle.evaluate.scored import RULES, Scored
+from auricle.evaluate.scored import RULES, Scored, group_numbers, references_digest
 from auricle.evaluate.sentence_similarity import SentenceEncoder, mean_cosines
 from auricle.evaluate.statistics import Score
 from auricle.evaluate.word_errors import Transcript, error_rates
+
+_REFERENCES = ("text", "lang", "label", "question", "choices", "answer")  # fields that say what would be right
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,10 @@ def score_predictions(
         _label_sets(found, predictions.rows, protocol, chosen, draw)
     else:
         _right_or_wrong(found, predictions.rows, task, protocol, chosen, draw)
+    if chosen.synonyms and protocol == "strict" and task in ("tagging", "multitag"):
+        found.settings["synonyms_sha256"] = references_digest(
+            {name: sorted(own) for name, own in chosen.synonyms.items()}
+        )
     return Scored(
         task=task,
         protocol=protocol,
@@ -103,6 +109,7 @@ def score_predictions(
         parts=found.parts,
         counts={"rows": len(predictions.rows), "unanswered": predictions.unanswered, **found.counts},
         items=found.items,
+        groups=group_numbers([row.item for row in predictions.rows], groups),
         settings={**found.settings, "group_by": chosen.group_by, "rounds": chosen.rounds, "seed": chosen.seed},
         data=_data(predictions),
     )
@@ -126,7 +133,16 @@ def read_synonyms(path: str | Path) -> dict[str, list[str]]:
 
 
 def _data(predictions: Predictions) -> dict[str, Any]:
-    return {"datasets": predictions.datasets, "models": predictions.models, "predictions_sha256": predictions.sha256}
+    references = {
+        row.item: [row.dataset, {name: row.fields[name] for name in _REFERENCES if row.fields.get(name) is not None}]
+        for row in predictions.rows
+    }
+    return {
+        "datasets": predictions.datasets,
+        "models": predictions.models,
+        "predictions_sha256": predictions.sha256,
+        "references_sha256": references_digest(references),
+    }
 
 
 def _groups(rows: Sequence[Row], name: str, path: str | Path) -> list[str]:

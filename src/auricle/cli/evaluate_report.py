@@ -1,0 +1,112 @@
+"""The verbs that look at results of language models: evaluate compare, evaluate report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson
+from auricle.cli.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from auricle.evaluate.lm_compare import AnswerComparison, PairedAnswers
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Results of a model: OUT/MODEL, or a file of scores.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Results of another, in the same form.")],
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Resamples behind each interval.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell which of two models answers better, and whether chance would do the same.
+
+    Tasks are compared where both answered the same items and were judged alike; what is left out is named. A model is
+    called better where the corrected p is below 0.05 and the interval of the difference leaves out zero.
+
+    Example: auricle evaluate compare OUT/model-a OUT/model-b
+    """
+    from auricle.evaluate.lm_compare import compare_runs
+
+    found = compare_runs(first, second, rounds=rounds, seed=seed)
+    if as_json:
+        print_json(_content(found))
+    else:
+        _show(found)
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of runs, all models or one, or files of scores.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and its figures.")],
+    worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Worst items shown of each task.")] = 6,
+    audio: Annotated[
+        list[Path] | None, typer.Option("--audio", help="Folder of sounds, before the source of the run; repeat.")
+    ] = None,
+    sounds: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Whether sounds can be heard.")] = True,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Figures need matplotlib.")] = True,
+    published: Annotated[bool, typer.Option("--published/--no-published", help="Published figures beside.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Write results as one page: tables, figures, the worst answers with their sounds, and what decided the figures.
+
+    Example: auricle evaluate report OUT -o report
+    """
+    from auricle.evaluate.lm_report import report_content, write_lm_report
+    from auricle.evaluate.lm_results import find_results
+
+    found = find_results(results)
+    paths = write_lm_report(
+        found, output, published=published, worst=worst, sounds=sounds, audio=audio or (), figures=figures
+    )
+    if as_json:
+        print_json({"files": [str(path) for path in paths], **report_content(found, published=published)})
+    else:
+        for path in paths:
+            print_line(str(path))
+
+
+def _content(found: AnswerComparison) -> dict[str, Any]:
+    from auricle.evaluate.lm_tables import plain
+
+    tests = []
+    for test in found.tests:
+        scores = {name: plain(getattr(test, name)) for name in ("first", "second", "difference")}
+        tests.append({**asdict(test), **scores, "better": test.better})
+    left_out = [each._asdict() for each in found.left_out]
+    return {"first": found.first, "second": found.second, "tests": tests, "left_out": left_out}
+
+
+def _show(found: AnswerComparison) -> None:
+    print_line(f"A: {found.first}")
+    print_line(f"B: {found.second}")
+    if found.tests:
+        print_line("percent; differences with 95 % intervals, above zero where A is better; p after Holm's correction")
+    for test in found.tests:
+        print_line(_line(test))
+    for note in dict.fromkeys(f"{test.metric}: {test.note}" for test in found.tests if test.note):
+        print_line(f"note: {note}")
+    for test in found.tests:
+        if test.unpaired:
+            print_line(f"note: {test.task} {test.protocol}: {test.unpaired} items are not in both and were not paired")
+    for left in found.left_out:
+        print_line(f"not compared: {left.task} {left.protocol}: {left.reason}")
+
+
+def _line(test: PairedAnswers) -> str:
+    gap = test.difference
+    metric = test.metric if test.metric == test.paired_metric else f"{test.metric}, {test.paired_metric} paired"
+    words = {"first": "A better", "second": "B better", "none": "no difference shown"}[test.better]
+    return (
+        f"{test.task:20} {test.protocol:6} {metric:12} A {_percent(test.first.value)} B {_percent(test.second.value)}  "
+        f"{100 * gap.value:+6.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]  {test.wins} : {test.losses}, "
+        f"p {test.p_holm:.2g}  {words}"
+    )
+
+
+def _percent(value: float) -> str:
+    return "    –" if value != value else f"{100 * value:5.1f}"

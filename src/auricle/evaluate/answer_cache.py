@@ -1,0 +1,209 @@
+"""Answers kept on disk, so that nothing is asked twice and a run that was killed goes on where it stood.
+
+A folder of JSON Lines that any number of processes may share, on any number of machines. Each reads all files once, as
+it starts, and writes to a file of its own alone, whose name begins with the time of its first answer: where two
+processes answered the same question, the older file holds, in later runs too.
+
+An answer is handed to the operating system before the next one is taken: a process that is killed loses only what was
+not answered yet. The disk itself is waited for every `SYNC_S` seconds and at the end, so that a machine that loses
+power loses the answers of these seconds; they are asked again. A line that breaks off at the end of a file is what such
+a death leaves and is passed over; a line that is damaged elsewhere is passed over and told.
+"""
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from auricle.errors import DataError
+from auricle.evaluate.predictions import read_line
+from auricle.infer.decoding import Decoding
+from auricle.infer.reduction import Reduction
+
+FORMAT = "auricle-answer/1"  # part of every key: grows whenever a key would no longer tell answers apart
+SYNC_S = 5.0  # longest time that answers wait for the disk while others come
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class KeptAnswer(NamedTuple):
+    """What a model said about a sound."""
+
+    text: str
+    complete: bool  # the whole sound was heard
+
+
+def answer_key(
+    fingerprint: str,
+    prompt: str,
+    sound: str,
+    *,
+    decoding: Decoding,
+    reduce: Reduction = "auto",
+    window_s: float | None = None,
+) -> str:
+    """SHA-256 over all that decides an answer.
+
+    Args:
+        fingerprint: of the model.
+        prompt: whole.
+        sound: SHA-256 of the file.
+        decoding: how tokens were chosen.
+        reduce: how answers to the windows of a long sound became one.
+        window_s: longest window, s; None: the model's.
+    """
+    decided: Mapping[str, Any] = {
+        "format": FORMAT,
+        "model": fingerprint,
+        "prompt": prompt,
+        "sound": sound,
+        "decoding": asdict(decoding),
+        "reduce": reduce,
+        "window_s": window_s,
+    }
+    return sha256(json.dumps(decided, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class AnswerCache:
+    """The answers of a folder, those of this process included."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Read what is there; the folder is made with the first answer.
+
+        Raises:
+            DataError: the folder cannot be listed.
+        """
+        self.folder = Path(folder)
+        self.damaged: list[str] = []  # lines that were passed over, and why
+        self.added = 0  # answers by this process
+        self._kept: dict[str, KeptAnswer] = {}
+        self._file: FileIO | None = None
+        self._is_torn = False
+        self._synced = time.monotonic()
+        try:
+            paths = sorted(self.folder.iterdir()) if self.folder.exists() else []
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot be listed ({error.strerror or error}); name another folder of answers"
+            ) from None
+        for path in paths:
+            if path.suffix == ".jsonl" and path.is_file():
+                self._read(path)
+
+    def __len__(self) -> int:
+        """Answers."""
+        return len(self._kept)
+
+    def __enter__(self) -> "AnswerCache":
+        """Nothing more than the cache itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def get(self, key: str) -> KeptAnswer | None:
+        """The answer to a question, see `answer_key`; None where there is none yet."""
+        return self._kept.get(key)
+
+    def add(self, key: str, answer: KeptAnswer) -> KeptAnswer:
+        """Keep an answer; where there is one already, that stays.
+
+        Returns:
+            The one that is kept.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        if key in self._kept:
+            return self._kept[key]
+        line = json.dumps({"key": key, "text": answer.text, "complete": answer.complete}).encode() + b"\n"
+        try:
+            file = self._file or self._create()
+            # After a write that failed half-way, this answer must not end up in the line of that one.
+            _write(file, b"\n" + line if self._is_torn else line)
+            self._is_torn = False
+            self._kept[key] = answer
+            self.added += 1
+            if time.monotonic() - self._synced >= SYNC_S:
+                self.sync()
+        except OSError as error:
+            self._is_torn = True
+            raise DataError(
+                f"{self.folder}: an answer cannot be kept ({error.strerror or error}); make room or name another one"
+            ) from None
+        return answer
+
+    def sync(self) -> None:
+        """Wait until the disk has all answers."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Wait for the disk and let go of the file; a further answer begins another one."""
+        if self._file is None:
+            return
+        try:
+            with self._file:
+                self.sync()
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: the last answers may be lost ({error.strerror or error}); run again"
+            ) from None
+        finally:
+            self._file = None
+
+    def _create(self) -> FileIO:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.jsonl"
+        # Without a buffer of its own: what was written half must not be written again later.
+        self._file = path.open("xb", buffering=0)
+        return self._file
+
+    def _read(self, path: Path) -> None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self.damaged.append(f"{path}: not readable ({error.strerror or error})")
+            return
+        *whole, last = content.split(b"\n")
+        for number, line in enumerate([*whole, last], 1):
+            if not line.strip():
+                continue
+            try:
+                key, answer = _answer(line, f"{path}, line {number}")
+            except DataError as error:
+                if number <= len(whole):
+                    self.damaged.append(str(error))
+                continue
+            self._kept.setdefault(key, answer)
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _answer(line: bytes, where: str) -> tuple[str, KeptAnswer]:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: no UTF-8 ({error})") from None
+    found = read_line(text, where)
+    key, said, complete = (found.get(name) for name in ("key", "text", "complete"))
+    if not isinstance(key, str) or not _KEY.fullmatch(key) or not isinstance(said, str):
+        raise DataError(f"{where}: expected an answer with a key of 64 hex digits and a text")
+    if not isinstance(complete, bool):
+        raise DataError(f"{where}: complete is {ascii(complete)[:40]}, expected true or false")
+    return key, KeptAnswer(said, complete)

@@ -1,0 +1,239 @@
+"""Robustness cards for the eye: small multiples of the retention, and a page that needs nothing else.
+
+Cards may come from a stranger: every text is escaped, the page forbids scripts and network to the browser.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auricle.errors import DataError
+from auricle.evaluate.degrade import CONDITIONS, Condition
+from auricle.evaluate.item_pairs import LOWER_IS_BETTER
+from auricle.evaluate.page import cell, document, shown, table
+from auricle.evaluate.plots import GRID_COLOUR, drawable, look_of, new_figure, svg
+from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
+from auricle.evaluate.statistics import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLUMNS = 4
+_TITLE = "Robustness to degraded sound"
+
+
+def plot_cards(cards: Sequence[Card]) -> "Figure":
+    """One panel for each condition, one line with its 95 % band for each model; all cards are of one task.
+
+    Raises:
+        DataError: no cards, or cards of several tasks or protocols.
+        MissingExtra: matplotlib is not installed.
+    """
+    tasks = {(card.task, str(card.identity["protocol"])) for card in cards}
+    if len(tasks) != 1:
+        found = ", ".join(f"{task} ({protocol})" for task, protocol in sorted(tasks)) or "no cards"
+        raise DataError(f"found {found}; expected cards of one task under one protocol, plot them one by one")
+    names = _conditions(cards)
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(3.1 * columns + 0.4, 2.5 * rows + 0.9 + 0.2 * len(cards))
+    first = cards[0]
+    what = f"1 - {first.metric}" if first.metric in LOWER_IS_BETTER else first.metric
+    words = f"{drawable(str(first.identity['title']), 60)}: share of the clean {drawable(what)} that is left"
+    figure.suptitle(words + "\n", fontsize=11)
+    plots = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for plot, name in zip(plots, names, strict=False):
+        _panel(plot, CONDITIONS[name], cards)
+    for plot in plots[len(names) :]:
+        plot.set_axis_off()
+    for plot in plots[::columns]:
+        plot.set_ylabel("retention")
+    # From all panels, as a model may lack the condition of the first.
+    known = {label: line for plot in plots for line, label in zip(*plot.get_legend_handles_labels(), strict=True)}
+    labels = [label for label in (_label(card, cards) for card in cards) if label in known]
+    figure.legend(
+        [known[label] for label in labels], labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9
+    )
+    return figure
+
+
+def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = True) -> list[Path]:
+    """Write ``robustness.html``, and of each task ``robustness.TASK.PROTOCOL.svg`` and ``.png``; return their paths.
+
+    Args:
+        cards: of any models and tasks.
+        folder: made if need be; older files of these names are replaced.
+        figures: False where matplotlib is not at hand; the page then has tables alone.
+
+    Raises:
+        DataError: no cards.
+        MissingExtra: matplotlib is not installed.
+    """
+    if not cards:
+        raise DataError("found no cards, expected one or more; run the measurement first")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    by_task: dict[tuple[str, str], list[Card]] = {}
+    for card in cards:
+        by_task.setdefault((card.task, str(card.identity["protocol"])), []).append(card)
+    paths, parts = [folder / "robustness.html"], []
+    for number, ((task, protocol), own) in enumerate(by_task.items()):
+        drawn = ""
+        if figures:
+            figure = plot_cards(own)
+            drawn = svg(figure, f"figure{number}")
+            stem = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{task}-{protocol}")
+            for kind in ("svg", "png"):
+                paths.append(folder / f"robustness.{stem}.{kind}")
+            paths[-2].write_text(drawn, encoding="utf-8")
+            figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
+        parts.append(_section(own, drawn))
+    paths[0].write_text(_page(parts), encoding="utf-8")
+    return paths
+
+
+def _conditions(cards: Sequence[Card]) -> list[str]:
+    """In the order of their declaration."""
+    measured = {curve.condition for card in cards for curve in card.curves}
+    return [name for name in CONDITIONS if name in measured]
+
+
+def _label(card: Card, cards: Sequence[Card]) -> str:
+    """The model with its clean score; models of one name are told apart by their fingerprint."""
+    alike = sum(other.name == card.name for other in cards) > 1
+    mark = f" {str(card.identity['fingerprint'])[:8]}" if alike else ""
+    return f"{drawable(card.name + mark, 44)} (clean {card.metric} {number(card.clean.value)})"
+
+
+def _panel(plot: "Axes", condition: Condition, cards: Sequence[Card]) -> None:
+    highest = 1.0
+    for number, card in enumerate(cards):
+        curve = next((each for each in card.curves if each.condition == condition.name), None)
+        if curve is None:
+            continue
+        points = {each.level: each.retention for each in curve.levels}
+        if condition.neutral is not None:
+            points[condition.neutral] = Score(1.0, 1.0, 1.0, card.clean.n)
+        places = sorted(points)
+        look = {**look_of("", number), "label": _label(card, cards)}
+        plot.plot(places, [points[at].value for at in places], markersize=4, linewidth=1.6, **look)
+        low, high = ([getattr(points[at], end) for at in places] for end in ("low", "high"))
+        plot.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        highest = max(highest, *(each.value for each in points.values() if not math.isnan(each.value)))
+    _dress(plot, condition, highest)
+
+
+def _dress(plot: "Axes", condition: Condition, highest: float) -> None:
+    for share in FALLS:
+        plot.axhline(share, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    if condition.in_octaves:
+        from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+        plot.set_xscale("log", base=2)
+        plot.xaxis.set_major_locator(FixedLocator([8, 16, 32, 64, 128, 256]))
+        plot.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        plot.xaxis.set_minor_locator(NullLocator())
+    if condition.is_counted:
+        from matplotlib.ticker import MaxNLocator
+
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if condition.severe < 0:
+        plot.invert_xaxis()
+    if not condition.severe and condition.neutral is not None:
+        plot.axvline(condition.neutral, color="#999999", linewidth=0.8, zorder=0)
+    low, high = plot.get_ylim()
+    plot.set_ylim(min(0.0, low) if low < 0 else 0.0, max(high, 1.08 * highest))
+    plot.set_title(drawable(condition.title, 44), fontsize=9.5)
+    plot.set_xlabel(condition.unit, fontsize=8.5)
+    plot.tick_params(labelsize=8)
+    plot.grid(color=GRID_COLOUR, linewidth=0.6)
+    plot.spines[["top", "right"]].set_visible(False)
+
+
+# --- the page
+
+
+def _page(parts: Sequence[str]) -> str:
+    told = (
+        f"<h1>{_TITLE}</h1>\n<p>Retention is the score on degraded sounds over the score on clean ones; of a rate of "
+        "errors what the rate leaves to 1 is compared, at least 0. Brackets and bands are 95 % intervals over the "
+        "items both runs share, resampled together. Areas are means of the retention over the range of levels, in "
+        "octaves of bit rates.</p>"
+    )
+    return document(_TITLE, [told, *parts])
+
+
+def _section(cards: Sequence[Card], drawn: str) -> str:
+    first = cards[0]
+    heading = f"{first.identity['title']} ({first.task}, {first.identity['protocol']})"
+    figure = f"<figure>{drawn}<figcaption>Dashed: {' and '.join(f'{s:g}' for s in FALLS)}.</figcaption></figure>"
+    parts = [f"<h2>{shown(heading)}</h2>", figure if drawn else "", _overview(cards)]
+    parts += [_details(card) for card in cards]
+    return "\n".join(parts)
+
+
+def _overview(cards: Sequence[Card]) -> str:
+    rows = []
+    for name in _conditions(cards):
+        condition = CONDITIONS[name]
+        curves = [next((each for each in card.curves if each.condition == name), None) for card in cards]
+        areas = [curve.area for curve in curves if curve is not None and not math.isnan(curve.area)]
+        for card, curve in zip(cards, curves, strict=True):
+            if curve is None:
+                continue
+            best = len(areas) > 1 and curve.area == max(areas)
+            cells = [cell(condition.title), cell(card.name), cell(number(curve.area), "n best" if best else "n")]
+            rows.append([*cells, *(cell(fall_words(curve, condition, share)) for share in FALLS)])
+    head = ["Condition", "Model", "Area", *(f"Below {share:g} at" for share in FALLS)]
+    return table(head, rows)
+
+
+def _details(card: Card) -> str:
+    rows = []
+    for curve in card.curves:
+        condition = CONDITIONS[curve.condition]
+        for each in curve.levels:
+            notes = [f"{each.failed} without answer"] * bool(each.failed)
+            notes += [f"{each.partial} heard in part"] * bool(each.partial)
+            notes += [f"{each.lost} items not paired"] * bool(each.lost)
+            numbers = [interval(own) for own in (each.score, each.retention, each.difference)]
+            level = f"{each.level:g} {condition.unit}"
+            cells = [cell(condition.title), cell(level, "n"), *(cell(own, "n") for own in numbers)]
+            rows.append([*cells, cell(", ".join(notes))])
+    paired = card.metric if card.metric == card.paired_metric else card.paired_metric
+    head = ["Condition", "Level", shown(card.metric), "Retention", f"Difference of {shown(paired)}", ""]
+    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.sounds} sounds"
+    if card.clean_failed or card.clean_partial:
+        clean += f", {card.clean_failed} without answer, {card.clean_partial} heard in part"
+    decided = ", ".join(f"{name} {value}" for name, value in {**card.rule, **card.settings}.items())
+    return (
+        f"<details><summary>{shown(card.name)}: {shown(clean)}</summary>{table(head, rows)}"
+        f"<p><small>Model <code>{shown(card.identity['fingerprint'])}</code>; {shown(decided)}; auricle "
+        f"{shown(card.version)}</small></p></details>"
+    )
+
+
+def fall_words(curve: Curve, condition: Condition, share: float) -> str:
+    """Where a retention falls below a share, as people say it."""
+    return "; ".join(_crossing_words(each, condition) for each in curve.falls.get(share, ())) or "not known"
+
+
+def _crossing_words(found: Crossing, condition: Condition) -> str:
+    way = {"up": "", "down": ""} if condition.severe else {"up": "upwards ", "down": "downwards "}
+    if found.level is None:
+        return f"{way[found.direction]}never"
+    sign = "the mildest, " if found.at_mildest else ""
+    return f"{way[found.direction]}{sign}{found.level:.3g} {condition.unit}"
+
+
+def number(value: float) -> str:
+    """With three digits after the point; a dash for what does not exist."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def interval(found: Score) -> str:
+    """A score with its interval, where it has one."""
+    ends = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+    return number(found.value) + ends

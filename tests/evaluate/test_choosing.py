@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+import auricle
+from auricle.errors import AudioError, DataError
+from auricle.evaluate.asked import Question, SoundFile
+from auricle.evaluate.asking import ask_questions
+from auricle.evaluate.choosing import ChoosingListener
+from auricle.infer.listener import Listener
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CHOICES = ["music", "speech", "sound"]
+
+
+@pytest.fixture(scope="module")
+def ear() -> Listener:
+    return auricle.load("auricle-tiny")
+
+
+def question(name: str, *, choices: list[str] = CHOICES, answer: str = "A", content: bytes | None = None) -> Question:
+    sound = SoundFile(name, (EXAMPLES / name).read_bytes if content is None else lambda: content)
+    asked = "What kind of audio is it?"
+    row = {"audio": name, "question": asked, "choices": choices, "answer": answer}
+    return Question(sound=sound, prompt=f"{asked} {choices}", field="", row=row)
+
+
+@pytest.mark.parametrize("offer", ["texts", "letters"])
+def test_the_likeliest_choice_is_the_answer(ear: Listener, offer: str) -> None:
+    questions = [question("voice.ogg"), question("piano.ogg", choices=["sound", "music"])]
+    replies = ask_questions(ChoosingListener(ear, questions, offer), questions)
+    assert all(reply.complete for reply in replies)
+    for each, reply in zip(questions, replies, strict=True):
+        own = each.row["choices"]
+        chosen = ear.choose(EXAMPLES / each.sound.name, each.row["question"], own, letters=offer == "letters")
+        assert reply.text == "ABC"[own.index(chosen.answer)]
+    if offer == "texts":
+        assert [reply.text for reply in replies] == ["B", "B"]
+
+
+def test_references_that_are_texts_are_answered_with_texts(ear: Listener) -> None:
+    asked = [question("voice.ogg", answer="speech")]
+    assert [reply.text for reply in ask_questions(ChoosingListener(ear, asked, "texts"), asked)] == ["speech"]
+
+
+def test_a_sound_that_fails_leaves_the_others(ear: Listener) -> None:
+    questions = [question("broken.ogg", content=b"no sound"), question("voice.ogg")]
+    broken, good = ChoosingListener(ear, questions, "texts").ask_each(
+        [(each.sound.read(), [each.prompt]) for each in questions]
+    )
+    assert isinstance(broken, AudioError)
+    assert isinstance(good, list)
+
+
+def test_every_way_of_answering_has_a_fingerprint_of_its_own(ear: Listener) -> None:
+    ways = [ChoosingListener(ear, [], "texts").fingerprint, ChoosingListener(ear, [], "letters").fingerprint]
+    assert len({ear.fingerprint, *ways}) == 3
+
+
+def test_open_questions_are_refused(ear: Listener) -> None:
+    with pytest.raises(DataError, match=r"no choices.*own words"):
+        ChoosingListener(ear, [question("voice.ogg", choices=[])], "texts")
