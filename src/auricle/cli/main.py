@@ -80,7 +80,7 @@ for verb in (
     doctor.doctor,
 ):
     app.command()(verb)
-for verb in (
+for judging in (
     evaluate_run.run,
     evaluate_run.tasks,
     evaluate_report.compare,
@@ -88,7 +88,7 @@ for verb in (
     evaluate_robustness.robustness,
     evaluate_robustness.prompts,
 ):
-    evaluate.evaluate.command()(verb)
+    evaluate.evaluate.command()(judging)
 app.add_typer(build.data, name="data")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")

@@ -122,7 +122,7 @@ def _is_kind(kind: str, meta: dict[str, Any]) -> bool:
 
 
 def _gender(ask: Ask, utterances: Clips) -> dict[str, Score]:
-    """All speakers whose gender is known, and those known to be of age: a child's voice tells little of its gender."""
+    """All speakers whose gender is known, and those known to be of age, if any: a child's voice tells little of its gender."""
     known = [
         (meta, waveform)
         for meta, waveform in zip(utterances.metas, utterances.waveforms(), strict=True)
@@ -131,7 +131,8 @@ def _gender(ask: Ask, utterances: Clips) -> dict[str, Score]:
     answers = ask([waveform for _, waveform in known], GENDER_PROMPT)
     right = [words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
     adults = [hit for hit, (meta, _) in zip(right, known, strict=True) if (meta.get("age") or 0) >= ADULT]
-    return {"gender of the speaker": proportion(right), "gender of adult speakers": proportion(adults)}
+    rows = {"gender of the speaker": proportion(right)}
+    return rows | ({"gender of adult speakers": proportion(adults)} if adults else {})
 
 
 def _both_parts(ask: Ask, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
