@@ -122,7 +122,7 @@ def _is_kind(kind: str, meta: dict[str, Any]) -> bool:
 
 
 def _gender(ask: Ask, utterances: Clips) -> dict[str, Score]:
-    """All speakers whose gender is known, and those known to be of age, if any: a child's voice tells little of its gender."""
+    """All speakers whose gender is known, and those known to be of age: a child's voice tells little of its gender."""
     known = [
         (meta, waveform)
         for meta, waveform in zip(utterances.metas, utterances.waveforms(), strict=True)
