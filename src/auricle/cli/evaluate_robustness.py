@@ -163,7 +163,7 @@ def prompts(
 
     Example: auricle evaluate prompts -t events=shards -k 5 -o prompts
 
-    Example: auricle evaluate prompts -t facts_qa=shards --choices -o prompts
+    Example: auricle evaluate prompts -t facts_letters=shards --choices -o prompts
     """
     from auricle.evaluate.prompt_spread import prompt_spread
 

@@ -46,7 +46,7 @@ class Engine:
         self,
         loaded: LoadedLM,
         *,
-        max_batch: int = 16,
+        max_batch: int = 32,
         max_waiting: int = 1024,
         audio_cache_mb: float = 256,
         prefix_cache_mb: float = 256,
