@@ -15,7 +15,7 @@ from auricle.evaluate.lm_run import Share, TaskRun, read_share, run_folder, run_
 from auricle.evaluate.lm_task import load_language_task
 from auricle.evaluate.mecat_scores import score_mecat
 from auricle.evaluate.questions import read_questions
-from auricle.evaluate.scoring import ScoringSettings, score_predictions
+from auricle.evaluate.scoring import ScoringSettings, read_synonyms, score_predictions
 from auricle.evaluate.sentence_similarity import SentenceEncoder, load_sentence_encoder
 
 from .fake_listener import TASK, FakeListener, question, questions
@@ -254,3 +254,13 @@ def test_mecat_is_scored_against_the_references_that_were_asked(
     fewer = run_task(model, task, few, tmp_path, protocols=["compat"], encoder=lambda: encoder)
     assert fewer.scored["compat"].counts["references"] == 3 and not (folder / "strict.json").exists()
     assert [path.name for path in (folder / "references").iterdir()] == ["SMA.jsonl"]
+
+
+def test_synonyms_lie_beside_the_answers_they_judge(tmp_path: Path) -> None:
+    task = dataclasses.replace(TASK, synonyms={"dog": ("hound",)})
+    done = run_task(FakeListener(), task, questions(12), tmp_path)
+    assert done.folder is not None
+    settings = ScoringSettings(synonyms=read_synonyms(done.folder / "synonyms.json"))
+    alone = score_predictions(done.folder / "answers.jsonl", "tagging", settings=settings)
+    assert alone.to_json() == done.scored["strict"].to_json()
+    assert alone.settings["synonyms_sha256"]

@@ -4,7 +4,7 @@
 
 =================  ===================================================================================================
 run.json           what was asked of whom, which clips failed or were heard in part
-answers.jsonl      see `auricle.evaluate.answer_files`
+answers.jsonl      see `auricle.evaluate.answer_files`; ``synonyms.json`` beside it where the task has some
 strict.json        its scores, `auricle.evaluate.scored.Scored`; ``compat.json`` by the published rules
 =================  ===================================================================================================
 
@@ -211,6 +211,9 @@ def _write_answers(
     if not stays:
         for stale in (folder / REFERENCES).glob("*.jsonl"):
             stale.unlink()
+    if task.synonyms:  # for whoever scores the answers again
+        names = json.dumps({label: list(own) for label, own in task.synonyms.items()}, ensure_ascii=False, indent=1)
+        files = {**files, "synonyms.json": utf8(names + "\n")}
     for name, content in {**files, "run.json": utf8(told)}.items():
         write_whole(folder / name, content)
 
