@@ -52,6 +52,7 @@ class Task:
     max_new_tokens: int  # that the context must have room for
     max_samples: int  # longest window
     overlap_samples: int = 0  # see `auricle.infer.windows.stream_quiet_windows`
+    silence_apart: bool = False  # long digital silence gets windows of its own
     together_samples: int = 0  # sounds of up to this length are heard in one prompt, window beside window
     rule: Callable[[Window], Reply | None] | None = None  # answers without the model where it can
 
@@ -158,7 +159,11 @@ class Hearing:
 
     def _open(self, task: Task, asked: Asked) -> Heard | AuricleError:
         opened = try_open(
-            asked.source, max_samples=task.max_samples, overlap_samples=task.overlap_samples, limits=self.limits
+            asked.source,
+            max_samples=task.max_samples,
+            overlap_samples=task.overlap_samples,
+            silence_apart=task.silence_apart,
+            limits=self.limits,
         )
         return opened if isinstance(opened, AuricleError) else Heard(opened, asked.questions)
 

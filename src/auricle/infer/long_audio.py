@@ -11,6 +11,7 @@ from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
 from auricle.errors import AudioError, AuricleError
 from auricle.infer.receipt import Receipt, state_receipt
+from auricle.infer.silence import stream_sounding_windows
 from auricle.infer.windows import Window, stream_quiet_windows
 from auricle.models.midashenglm import MiDashengLMConfig
 
@@ -18,11 +19,14 @@ from auricle.models.midashenglm import MiDashengLMConfig
 class Sound:
     """An opened sound: its windows, and facts that are final after the last of them."""
 
-    def __init__(self, opened: Clip | Stream, max_samples: int, overlap_samples: int) -> None:
+    def __init__(
+        self, opened: Clip | Stream, max_samples: int, overlap_samples: int, *, silence_apart: bool = False
+    ) -> None:
         """Take over an open stream, or a waveform, and read its first window."""
         self._opened = opened
         blocks = iter([opened.waveform]) if isinstance(opened, Clip) else opened
-        windows = stream_quiet_windows(blocks, max_samples, overlap_samples)
+        cut = stream_sounding_windows if silence_apart else stream_quiet_windows
+        windows = cut(blocks, max_samples, overlap_samples)
         try:
             # Read here, so that it happens in the thread that opens; a short sound is then done.
             self._windows = chain([next(windows)], windows)
@@ -45,13 +49,16 @@ class Sound:
             self._opened.close()
 
 
-def open_sound(source: Any, *, max_samples: int, overlap_samples: int = 0, limits: Limits) -> Sound:
+def open_sound(
+    source: Any, *, max_samples: int, overlap_samples: int = 0, silence_apart: bool = False, limits: Limits
+) -> Sound:
     """Open what `auricle.audio.decode.as_clip` takes; files are read as a stream, waveforms are held already.
 
     Args:
         source: one sound.
         max_samples: longest window.
         overlap_samples: see `stream_quiet_windows`.
+        silence_apart: whether long digital silence gets windows of its own.
         limits: budgets.
 
     Raises:
@@ -60,13 +67,13 @@ def open_sound(source: Any, *, max_samples: int, overlap_samples: int = 0, limit
     """
     is_held = isinstance(source, Clip | tuple) or hasattr(source, "__array__")
     opened = as_clip(source, limits=limits) if is_held else stream(source, limits=limits)
-    return Sound(opened, max_samples, overlap_samples)
+    return Sound(opened, max_samples, overlap_samples, silence_apart=silence_apart)
 
 
-def try_open(source: Any, *, max_samples: int, overlap_samples: int, limits: Limits) -> Sound | AuricleError:
+def try_open(source: Any, **settings: Any) -> Sound | AuricleError:
     """Open a sound as `open_sound`, or give the error: one hostile file must not end the work on all others."""
     try:
-        return open_sound(source, max_samples=max_samples, overlap_samples=overlap_samples, limits=limits)
+        return open_sound(source, **settings)
     except AuricleError as error:
         return error
     except Exception as error:

@@ -97,6 +97,7 @@ def transcripts(mind: Mind, *, window_s: float | None, overlap_s: float | None, 
         max_new_tokens=max_new_tokens,
         max_samples=max_samples,
         overlap_samples=overlap_samples,
+        silence_apart=True,
         rule=_speechless(vad),
     )
 
