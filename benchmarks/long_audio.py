@@ -106,8 +106,6 @@ def main() -> None:
     if arguments.hear:
         print(json.dumps(hear(arguments.hear, arguments.verbs[0], arguments.model)))
         return
-    digits = [stitched(arguments.data, arguments.model, pause_s) for pause_s in (0.5, 1.0)]
-    print(*digits, sep="\n")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for minutes in arguments.minutes:
@@ -118,10 +116,12 @@ def main() -> None:
                 done = subprocess.run([*command, "--hear", str(path)], check=True, capture_output=True, text=True)
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
                 print(rows[-1], flush=True)
+    # Last: a process begins with the peak memory of the one that starts it.
+    digits = [stitched(arguments.data, arguments.model, pause_s) for pause_s in (0.5, 1.0)]
+    print(*digits, sep="\n")
     if arguments.output:
-        arguments.output.write_text(
-            json.dumps({"model": arguments.model, "stitched": digits, "rows": rows}, indent=1) + "\n"
-        )
+        content = {"model": arguments.model, "rows": rows, "stitched": digits}
+        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
