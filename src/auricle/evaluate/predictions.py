@@ -14,7 +14,6 @@ Source: the files in ``evaluate/jsonl`` of github.com/xiaomi-research/dasheng-lm
 has no answer is an error that names it: nothing is ever left out in silence.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from auricle.errors import DataError
+from auricle.evaluate.strict_json import parse_json, shorten
 
 LinesTask: TypeAlias = Literal["asr", "tagging", "gender", "multitag", "qa", "caption"]
 Missing: TypeAlias = Literal["error", "worst"]
@@ -96,7 +96,7 @@ def read_predictions(path: str | Path, task: LinesTask, *, missing: Missing = "e
             said, unanswered = "", unanswered + 1
         if not isinstance(said, str):
             raise DataError(
-                f"{where}: model_output is {_short(said)}, expected text; answer the row, or count it as wrong with "
+                f"{where}: model_output is {shorten(said)}, expected text; answer the row, or count it as wrong with "
                 "missing answers taken as worst"
             )
         _check_fields(fields, task, where)
@@ -142,18 +142,11 @@ def read_line(line: str, where: str) -> dict[str, Any]:
         DataError: it is none, or a name stands in it twice.
     """
     try:
-        found = json.loads(line, object_pairs_hook=_unique)
+        found = parse_json(line, allow_nan=True)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: no readable JSON ({error}); correct the line") from None
     if not isinstance(found, dict):
-        raise DataError(f"{where}: holds {_short(found)}, expected a JSON object")
-    return found
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise DataError(f"{where}: holds {shorten(found)}, expected a JSON object")
     return found
 
 
@@ -180,7 +173,7 @@ def _check_field(value: Any, name: str, task: LinesTask, where: str) -> None:
     is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
     if not (takes_text and isinstance(value, str)) and not (takes_list and is_list):
         kinds = [kind for kind, takes in (("text", takes_text), ("a list of texts", takes_list)) if takes]
-        raise DataError(f"{where}: {name} is {_short(value)}, expected {' or '.join(kinds)}")
+        raise DataError(f"{where}: {name} is {shorten(value)}, expected {' or '.join(kinds)}")
     if is_list and not value and name != "choices":
         raise DataError(
             f"{where}: {name} is an empty list, expected at least one text; leave the row out or correct it"
@@ -190,7 +183,7 @@ def _check_field(value: Any, name: str, task: LinesTask, where: str) -> None:
 def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise DataError(f"{where}: {name} is {_short(value)}, expected text that is not empty")
+        raise DataError(f"{where}: {name} is {shorten(value)}, expected text that is not empty")
     return value
 
 
@@ -202,11 +195,6 @@ def _named(found: Sequence[tuple[tuple[str, str, str], Row]]) -> Iterator[Row]:
     for (dataset, audio, asked), row in found:
         item = audio if times[audio] == 1 else f"{dataset} · {audio} · {asked}"
         yield Row(item=item, audio=audio, dataset=dataset, model=row.model, said=row.said, fields=row.fields)
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 LINES_TASKS: tuple[str, ...] = get_args(LinesTask)

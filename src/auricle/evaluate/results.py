@@ -9,8 +9,7 @@ import json
 import math
 import os
 import re
-import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from auricle.errors import DataError
+from auricle.evaluate.strict_json import parse_json, shorten
 from auricle.evaluate.task import Domain, Kind
 
 Protocol = Literal["compat", "strict"]
@@ -135,12 +135,12 @@ def parse_result(text: str, origin: str = "result") -> Result:
         DataError: no JSON, another format, a missing, unknown or impossible field; `origin` is named.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        content = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{origin}: no readable JSON ({error}); expected a result of {FORMAT}: {_FIX}") from None
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
-        raise DataError(f"{origin}: found format {_short(found)}, expected {FORMAT!r}; {_FIX}")
+        raise DataError(f"{origin}: found format {shorten(found)}, expected {FORMAT!r}; {_FIX}")
     result: Result = _read(Result, content, origin)
     return result
 
@@ -246,17 +246,6 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def _read(kind: Any, value: Any, where: str) -> Any:
     """`value` as the annotated type `kind`; `where` leads to it from the file's top."""
     if is_dataclass(kind):
@@ -277,7 +266,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if origin is not None:
         if not isinstance(value, dict):
             _refuse(where, value, "an object")
-        return {_read(str, key, where): _read(parts[1], own, f"{where}.{_short(key)}") for key, own in value.items()}
+        return {_read(str, key, where): _read(parts[1], own, f"{where}.{shorten(key)}") for key, own in value.items()}
     return _read_scalar(kind, value, where)
 
 
@@ -287,7 +276,7 @@ def _read_object(kind: Any, value: Any, where: str) -> Any:
         _refuse(where, value, f"an object with {', '.join(known)}")
     if set(value) != set(known):
         missing, unknown = sorted(set(known) - set(value)), sorted(set(value) - set(known))
-        raise DataError(f"{where}: fields {missing} are missing and {_short(unknown)} are unknown; {_FIX}")
+        raise DataError(f"{where}: fields {missing} are missing and {shorten(unknown)} are unknown; {_FIX}")
     hints = get_type_hints(kind)
     read = kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in known})
     if fault := _fault(read):
@@ -335,9 +324,9 @@ def _fault(read: Any) -> str | None:
             return f"{part.name} is {value}, expected at least 0"
     if isinstance(read, DataFacts):
         if not re.fullmatch(r"[0-9a-f]{64}", read.manifest):
-            return f"manifest is {_short(read.manifest)}, expected a SHA-256 in 64 hexadecimal digits"
+            return f"manifest is {shorten(read.manifest)}, expected a SHA-256 in 64 hexadecimal digits"
         if wrong := [name for name, count in read.splits.items() if count < 0]:
-            return f"splits {_short(wrong)} have fewer than 0 sounds"
+            return f"splits {shorten(wrong)} have fewer than 0 sounds"
     if isinstance(read, JudgeScore):
         if (read.low is None) != (read.high is None):
             return "found one end of the interval, expected both or none"
@@ -347,17 +336,12 @@ def _fault(read: Any) -> str | None:
         if not read.scores:
             return "found no scores, expected those of one judge or more"
         if unknown := sorted(set(read.items) - set(read.scores)):
-            return f"items of {_short(unknown)}, which gave no score"
+            return f"items of {shorten(unknown)}, which gave no score"
     return None
 
 
 def _refuse(where: str, value: Any, expected: str) -> NoReturn:
-    raise DataError(f"{where} is {_short(value)}, expected {expected}; {_FIX}")
-
-
-def _short(value: Any) -> str:
-    """For a message: whatever a stranger wrote, on one line and of bounded length."""
-    return ascii(value[:60]) if isinstance(value, str) else ascii(reprlib.repr(value))[1:-1][:80]
+    raise DataError(f"{where} is {shorten(value)}, expected {expected}; {_FIX}")
 
 
 def _is_finite(value: float) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,6 +12,7 @@ from auricle import __version__
 from auricle.errors import DataError
 from auricle.evaluate.results import Protocol
 from auricle.evaluate.statistics import Score
+from auricle.evaluate.strict_json import parse_json, shorten
 
 FORMAT = "auricle-score/1"
 MAX_BYTES = 1 << 30  # of one file; those of 100,000 questions of MECAT take about 200 MB
@@ -137,15 +137,15 @@ def parse_scored(text: str, origin: str = "scores") -> Scored:
         DataError: no JSON, another format, or a field that is absent, unknown or impossible; `origin` is named.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        content = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{origin}: no readable JSON ({error}); expected scores of {FORMAT}: {_FIX}") from None
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
-        raise DataError(f"{origin}: found format {_short(found)}, expected {FORMAT!r}; {_FIX}")
+        raise DataError(f"{origin}: found format {shorten(found)}, expected {FORMAT!r}; {_FIX}")
     absent, unknown = sorted(set(_FIELDS) - set(content)), sorted(set(content) - {*_FIELDS, *_WITH_ITEMS})
     if absent or unknown:
-        raise DataError(f"{origin}: fields {absent} are missing and {_short(unknown)} are unknown; {_FIX}")
+        raise DataError(f"{origin}: fields {absent} are missing and {shorten(unknown)} are unknown; {_FIX}")
     at = {name: f"{origin}: {name}" for name in content}
     _check_texts(content, at)
     return Scored(
@@ -153,14 +153,14 @@ def parse_scored(text: str, origin: str = "scores") -> Scored:
         protocol=content["protocol"],
         rule=_rule(content["rule"], at["rule"]),
         scores=_scores(content["scores"], at["scores"]),
-        parts={name: _scores(own, f"{at['parts']}.{_short(name)}") for name, own in _object(content, "parts", at)},
-        counts={name: _number(own, f"{at['counts']}.{_short(name)}") for name, own in _object(content, "counts", at)},
+        parts={name: _scores(own, f"{at['parts']}.{shorten(name)}") for name, own in _object(content, "parts", at)},
+        counts={name: _number(own, f"{at['counts']}.{shorten(name)}") for name, own in _object(content, "counts", at)},
         items={
-            name: {item: float(_number(value, f"{where}.{_short(item)}")) for item, value in _named(own, where)}
+            name: {item: float(_number(value, f"{where}.{shorten(item)}")) for item, value in _named(own, where)}
             for name, own in _object(content, "items", at)
-            for where in [f"{at['items']}.{_short(name)}"]
+            for where in [f"{at['items']}.{shorten(name)}"]
         },
-        groups={name: _count(own, f"{at['groups']}.{_short(name)}") for name, own in _object(content, "groups", at)},
+        groups={name: _count(own, f"{at['groups']}.{shorten(name)}") for name, own in _object(content, "groups", at)},
         settings=dict(_object(content, "settings", at)),
         data=dict(_object(content, "data", at)),
         version=content["version"],
@@ -189,7 +189,7 @@ def _rule(value: Any, where: str) -> Rule:
 
 
 def _scores(value: Any, where: str) -> dict[str, Score]:
-    return {name: _score(own, f"{where}.{_short(name)}") for name, own in _named(value, where)}
+    return {name: _score(own, f"{where}.{shorten(name)}") for name, own in _named(value, where)}
 
 
 def _score(value: Any, where: str) -> Score:
@@ -235,7 +235,7 @@ def _check_json(value: Any, where: str, depth: int = 0) -> None:
         _refuse(where, value, f"at most {MAX_DEPTH} levels")
     if isinstance(value, dict):
         for name, own in _named(value, where):
-            _check_json(own, f"{where}.{_short(name)}", depth + 1)
+            _check_json(own, f"{where}.{shorten(name)}", depth + 1)
     elif isinstance(value, list):
         for number, own in enumerate(value):
             _check_json(own, f"{where}[{number}]", depth + 1)
@@ -252,24 +252,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _refuse(where: str, value: Any, expected: str) -> NoReturn:
-    raise DataError(f"{where} is {_short(value)}, expected {expected}; {_FIX}")
-
-
-def _short(value: Any) -> str:
-    """For a message: whatever a stranger wrote, on one line and of bounded length."""
-    text = ascii(value[:60]) if isinstance(value, str) else ascii(reprlib.repr(value))[1:-1]
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise DataError(f"{where} is {shorten(value)}, expected {expected}; {_FIX}")
 
 
 def _plain(score: Score) -> dict[str, float | int | None]:
