@@ -21,6 +21,9 @@
 Each message says what was found, what was expected and how to fix it.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class AuricleError(Exception):
     """Base of all errors meant for a user's eyes."""
@@ -84,3 +87,11 @@ class MissingExtra(AuricleError):
     def __init__(self, what: str, extra: str) -> None:
         """``what`` is missing; ``extra`` of the package installs it."""
         super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")
+
+
+def hint_names(name: str, known: Iterable[str]) -> str:
+    """What to say behind "no such name": near matches, and all that are known."""
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"{meant} Known: {', '.join(names)}"

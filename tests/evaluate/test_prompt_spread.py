@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
+from auricle.evaluate.closed_qa import list_choices
 from auricle.evaluate.examiner import Examiner
 from auricle.evaluate.lm_task import load_language_task
 from auricle.evaluate.prompt_spread import prompt_spread
 from auricle.evaluate.prompt_variants import (
     WORDINGS,
     known_prompts,
-    listed,
     moved_choices,
     read_prompts,
     reworded,
@@ -53,7 +53,7 @@ def examiner(model: Any, **settings: Any) -> Examiner:
 def closed_questions(count: int = 9, choices: tuple[str, ...] = tuple(TONES), **fields: Any) -> list[Question]:
     found = []
     for each in tone_questions(count):
-        asked = f"What is it?\n{listed(choices)}\nAnswer with a single Letter: "
+        asked = f"What is it?\n{list_choices(choices)}\nAnswer with a single Letter: "
         row = {**each.row, "prompt": asked, "question": "What is it?", "choices": list(choices), **fields}
         row["answer"] = row.get("answer") or "ABC"[choices.index(each.row["label"][0])]
         found.append(Question(sound=each.sound, prompt=asked, field="", row=row))
@@ -141,7 +141,7 @@ def test_moving_choices_keeps_the_right_one(count: int, right: int, data: st.Dat
     choices = tuple(data.draw(st.lists(words, min_size=count, max_size=count, unique=True)))
     right %= count
     answer = data.draw(st.sampled_from(["ABCDEF"[right], "abcdef"[right]]))
-    prompt = f"What?\n{listed(choices)}\nLetter: "
+    prompt = f"What?\n{list_choices(choices)}\nLetter: "
     row = {"dataset_name": "S", "audio": "a", "prompt": prompt, "choices": list(choices), "answer": answer}
     question = Question(sound=SoundFile("a", bytes), prompt=prompt, field="", row=row)
     variants = moved_choices([question])
@@ -152,7 +152,7 @@ def test_moving_choices_keeps_the_right_one(count: int, right: int, data: st.Dat
         (place,) = right_places([moved])
         places.append(place)
         assert moved.row["choices"][place] == choices[right] and moved.row["prompt"] == moved.prompt
-        assert moved.prompt == f"What?\n{listed(choices[by:] + choices[:by])}\nLetter: "
+        assert moved.prompt == f"What?\n{list_choices(choices[by:] + choices[:by])}\nLetter: "
     assert sorted(places) == list(range(count))
 
 
@@ -164,8 +164,8 @@ def test_answers_that_are_texts_stay() -> None:
 def test_places_of_a_prompt_are_filled() -> None:
     questions = closed_questions(2, lang="en")
     first, second = reworded(questions, ["{question} in <|{lang}|>\n{choices}\nLetter?", "Choose.\n{choices}"])
-    assert first.questions[0].prompt == f"What is it? in <|en|>\n{listed(tuple(TONES))}\nLetter?"
-    assert second.questions[1].row["prompt"] == second.questions[1].prompt == f"Choose.\n{listed(tuple(TONES))}"
+    assert first.questions[0].prompt == f"What is it? in <|en|>\n{list_choices(tuple(TONES))}\nLetter?"
+    assert second.questions[1].row["prompt"] == second.questions[1].prompt == f"Choose.\n{list_choices(tuple(TONES))}"
     assert second.questions[1].row["choices"] == list(TONES)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +10,11 @@ import typer
 
 from auricle.cli.listen import AsJson, Device
 from auricle.cli.output import print_json, print_line
-from auricle.errors import AuricleError, ConfigError
+from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
     from auricle.evaluate.fense import ErrorDetector
+    from auricle.evaluate.lm_task import LanguageTask
     from auricle.evaluate.scored import Scored
     from auricle.evaluate.scoring import ScoringSettings
     from auricle.evaluate.sentence_similarity import SentenceEncoder
@@ -34,6 +34,17 @@ Detector = Annotated[
 ]
 MissingAnswers = Annotated[
     str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option("--task", "-t", metavar="NAME=SOURCE", help="Task and its sounds; repeat. See `evaluate tasks`."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Sounds at most, spread over all.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of answers, kept for later runs [default: OUTPUT/cache].")
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens [default: the task's].")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")]
 
@@ -213,15 +224,23 @@ def _line(name: str, found: Score) -> str:
 
 
 def _write(folder: Path, scored: Scored) -> Path:
-    """Write ``TASK.PROTOCOL.json``; an older one is replaced only when the new one is whole."""
+    """Write ``TASK.PROTOCOL.json``."""
+    from auricle.evaluate.answer_files import utf8, write_whole
+
     path = folder / f"{scored.task}.{scored.protocol}.json"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(scored.to_json(), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise AuricleError(f"{path}: cannot be written ({error.strerror or error}); name another folder") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, utf8(scored.to_json()))
     return path
+
+
+def split_task(text: str) -> tuple[LanguageTask, str]:
+    """Task and source of ``NAME=SOURCE``.
+
+    Raises:
+        ConfigError: no such form, or no such task.
+    """
+    from auricle.evaluate.lm_task import load_language_task
+
+    name, sign, source = text.partition("=")
+    if not sign or not source:
+        raise ConfigError(f"--task is {text!r}, expected NAME=SOURCE, as digits=shards")
+    return load_language_task(name), source

@@ -12,13 +12,18 @@ import typer
 
 from auricle.cli.evaluate import (
     PROTOCOLS,
+    Cache,
     Detector,
     Encoder,
+    Limit,
+    MaxNewTokens,
     MissingAnswers,
     Protocol,
     Seed,
+    Tasks,
     Tools,
     check_choice,
+    split_task,
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Quantize
 from auricle.cli.output import print_json, print_line
@@ -33,19 +38,8 @@ if TYPE_CHECKING:
     from auricle.evaluate.questions import Question
     from auricle.evaluate.robustness import Card
 
-Tasks = Annotated[
-    list[str],
-    typer.Option("--task", "-t", metavar="NAME=SOURCE", help="Task and its sounds; repeat. See `evaluate tasks`."),
-]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Name, hub id or folder; repeat [auricle-tiny].")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of what is found, OUTPUT/MODEL/TASK.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Sounds at most, spread over all.")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of answers, kept for later runs [default: OUTPUT/cache].")
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens [default: the task's].")
-]
 
 
 class _Order(NamedTuple):
@@ -199,15 +193,10 @@ def prompts(
 
 
 def _questions(named: Sequence[str], limit: int | None) -> list[tuple[LanguageTask, list[Question]]]:
-    from auricle.evaluate.lm_task import load_language_task
     from auricle.evaluate.questions import read_questions
 
     found = []
-    for text in named:
-        name, sign, source = text.partition("=")
-        if not sign or not source:
-            raise ConfigError(f"--task {text}: expected NAME=SOURCE, as events=shards/test")
-        declared = load_language_task(name)
+    for declared, source in map(split_task, named):
         questions = read_questions(
             declared, source, limit=limit, on_note=lambda note: print_line(f"auricle: {note}", err=True)
         )

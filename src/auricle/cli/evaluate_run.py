@@ -15,14 +15,19 @@ import typer
 
 from auricle.cli.evaluate import (
     PROTOCOLS,
+    Cache,
     Detector,
     Encoder,
+    Limit,
+    MaxNewTokens,
     MissingAnswers,
     Protocol,
     Seed,
+    Tasks,
     Tools,
     check_choice,
     show_scored,
+    split_task,
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Model, Quantize
 from auricle.cli.output import print_json, print_line
@@ -61,10 +66,7 @@ class _Job(NamedTuple):
 
 
 def run(
-    task: Annotated[
-        list[str],
-        typer.Option("--task", "-t", metavar="NAME=SOURCE", help="Task and its sounds; repeat. See `evaluate tasks`."),
-    ],
+    task: Tasks,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results, OUTPUT/MODEL/TASK.")],
     model: Model = "auricle-tiny",
     protocol: Protocol = "strict",
@@ -75,18 +77,14 @@ def run(
             "--choose", help="Closed questions: take the likeliest choice, of texts or of letters, not what is said."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Sounds at most, spread over all.")] = None,
+    limit: Limit = None,
     share: Annotated[
         str, typer.Option("--share", metavar="K/N", help="Only ask this part of the sounds, 0/4 to 3/4; then run all.")
     ] = "0/1",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that ask, each with the model.")] = 1,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Folder of answers, kept for later runs [default: OUTPUT/cache].")
-    ] = None,
+    cache: Cache = None,
     missing: MissingAnswers = "error",
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens [default: the task's].")
-    ] = None,
+    max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = 8,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -221,15 +219,9 @@ def _asked(order: _Order, job: _Job, listener: Any) -> Any:
 
 def _jobs(order: _Order, on_error: Callable[[str, str], None], on_note: Callable[[str], None]) -> list[_Job]:
     """Tasks with their questions; a source that cannot be understood leaves its error, and the others go on."""
-    from auricle.evaluate.lm_task import load_language_task
     from auricle.evaluate.questions import read_questions
 
-    chosen = []
-    for text in order.tasks:
-        name, sign, source = text.partition("=")
-        if not sign or not source:
-            raise ConfigError(f"--task is {text!r}, expected NAME=SOURCE, as digits=shards")
-        chosen.append((load_language_task(name), source))
+    chosen = [split_task(text) for text in order.tasks]
     names = [task.name for task, _ in chosen]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """A sound, and one thing that is asked about it."""
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,15 @@ class Question:
     prompt: str  # whole, as the model is asked
     field: str  # of the answer, see `auricle.evaluate.lm_task.LanguageTask.prompts`; "": the only one
     row: Mapping[str, Any]  # of the file of answers without `model_output` and `model_name`: references, groups
+
+
+class NamedBytes(io.BytesIO):
+    """The bytes of a sound, under the name that messages and receipts give it."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        """Begin at the first byte."""
+        super().__init__(content)
+        self.name = name
 
 
 def sound_at(path: Path, name: str) -> SoundFile:

@@ -1,6 +1,5 @@
 """Questions → replies of a model: what lies in the cache is not asked again, and what is new goes into it at once."""
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from auricle.errors import AuricleError
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
-from auricle.evaluate.asked import Question
+from auricle.evaluate.asked import NamedBytes, Question
 from auricle.infer.decoding import Decoding
 from auricle.infer.reduction import Reduction
 
@@ -114,7 +113,7 @@ class _Asking:
             if still_open := self._open(places, sha256(content).hexdigest()):
                 self._waiting.append(still_open)
                 prompts = [self._questions[at].prompt for at, *_ in still_open.values()]
-                yield _NamedBytes(content, sound.name), prompts
+                yield NamedBytes(content, sound.name), prompts
 
     def take(self, result: Any) -> None:
         """What came back of the oldest request."""
@@ -159,11 +158,3 @@ def _by_sound(questions: Sequence[Question]) -> list[list[int]]:
 def _failed(name: str, error: AuricleError) -> Reply:
     text = str(error)
     return Reply(None, text if name in text else f"{name}: {text}", False)
-
-
-class _NamedBytes(io.BytesIO):
-    """The bytes of a sound, under the name that messages and receipts give it."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name

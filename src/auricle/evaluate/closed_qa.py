@@ -30,6 +30,11 @@ _LISTED = re.compile(
 )
 
 
+def list_choices(choices: Sequence[str]) -> str:
+    """As closed questions list them: ``(A) …`` on lines of their own."""
+    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
 def is_right_compat(answer: str, said: str, choices: Sequence[str]) -> bool:
     """The released rule; ``answer`` is a letter or a text, choices may be none."""
     heard, expected = _words(said), _words(answer)

@@ -10,7 +10,6 @@ import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -19,22 +18,14 @@ import numpy as np
 from auricle.audio.decode import decode
 from auricle.data import mixing
 from auricle.data.mixing import SAMPLE_RATE, SILENCE_RMS, Waveform
-from auricle.errors import ConfigError
-from auricle.evaluate.asked import Question, SoundFile
+from auricle.errors import ConfigError, hint_names
+from auricle.evaluate.asked import NamedBytes, Question, SoundFile
 
 Change: TypeAlias = Callable[[Waveform, float, np.random.Generator], Waveform]
 
 _PIECE = SAMPLE_RATE // 10  # 100 ms, what a dropout takes
 _MP3_DELAY = 576 + 529  # samples of encoder and decoder, which files of low rates do not tell
 _OPUS_KBPS, _MP3_KBPS = (6.0, 256.0), (8.0, 160.0)  # ends of the scales that libsndfile cuts into 0 … 1, at 16 kHz mono
-
-
-class _NamedBytes(io.BytesIO):
-    """Bytes of a file under the name that messages give it."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +82,7 @@ def degraded_sound(sound: SoundFile, condition: Condition, level: float) -> Soun
     def read() -> bytes:
         content = sound.read()
         seed = int.from_bytes(sha256(sha256(content).digest() + condition.name.encode()).digest()[:8], "big")
-        return wav_bytes(degrade(decode(_NamedBytes(content, sound.name)).waveform, condition, level, seed))
+        return wav_bytes(degrade(decode(NamedBytes(content, sound.name)).waveform, condition, level, seed))
 
     return SoundFile(sound.name, read)
 
@@ -114,9 +105,7 @@ def find_condition(text: str) -> tuple[Condition, tuple[float, ...]]:
     """
     name, given, listed = text.partition("=")
     if name not in CONDITIONS:
-        near = get_close_matches(name, CONDITIONS, n=3)
-        hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
-        raise ConfigError(f"no condition {name!r}.{hint} Known: {', '.join(CONDITIONS)}")
+        raise ConfigError(f"no condition {name!r}.{hint_names(name, CONDITIONS)}")
     condition = CONDITIONS[name]
     if not given:
         return condition, condition.levels

@@ -16,7 +16,6 @@ from auricle.evaluate.resampling import ROUNDS
 from auricle.evaluate.results import Protocol
 from auricle.evaluate.scored import Scored
 from auricle.evaluate.sentence_similarity import SentenceEncoder
-from auricle.evaluate.statistics import Score
 from auricle.infer.decoding import Decoding
 
 
@@ -96,8 +95,3 @@ class Examiner:
             "rounds": self.rounds,
             "seed": self.seed,
         }
-
-
-def plain_score(score: Score) -> dict[str, float | int | None]:
-    """As JSON holds it; a number that does not exist is null."""
-    return {name: None if value != value else value for name, value in score._asdict().items()}

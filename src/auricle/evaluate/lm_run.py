@@ -29,13 +29,12 @@ from auricle.evaluate.asking import AsksEach, Reply, ask_questions
 from auricle.evaluate.fense import ErrorDetector
 from auricle.evaluate.lm_task import LanguageTask
 from auricle.evaluate.predictions import Missing
-from auricle.evaluate.results import Protocol
+from auricle.evaluate.results import Protocol, file_name
 from auricle.evaluate.scored import Scored
 from auricle.evaluate.sentence_similarity import SentenceEncoder
 from auricle.infer.decoding import Decoding
 
 FORMAT = "auricle-run/1"
-_SAFE_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _NAMED = 5  # clips in a message
 
 
@@ -188,9 +187,7 @@ def score_questions(
 
 def run_folder(out: str | Path, model_name: str, task: LanguageTask) -> Path:
     """Where the files of a model and a task lie; two names of models never share a folder."""
-    safe = _SAFE_NAME.sub("-", model_name)[:80]
-    own = safe if safe == model_name else f"{safe}-{sha256(utf8(model_name)).hexdigest()[:8]}"
-    return Path(out) / own / task.name
+    return Path(out) / file_name(model_name) / task.name
 
 
 def _write_answers(

@@ -10,13 +10,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from string import Formatter
 from typing import Any, Literal, TypeAlias, get_args
 
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, hint_names
 from auricle.evaluate.mecat import FIELDS
 from auricle.evaluate.predictions import LINES_TASKS, LinesTask
 
@@ -131,9 +130,7 @@ def load_language_task(name: str) -> LanguageTask:
     """
     known = _declared()
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        asked = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
-        raise ConfigError(f"no language task {name!r}.{asked} Known: {', '.join(known)}")
+        raise ConfigError(f"no language task {name!r}.{hint_names(name, known)}")
     return known[name]
 
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from auricle import __version__
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.closed_qa import LETTERS, choice_of
-from auricle.evaluate.examiner import Examined, Examiner, plain_score
+from auricle.evaluate.examiner import Examined, Examiner
 from auricle.evaluate.item_pairs import LOWER_IS_BETTER, item_names
 from auricle.evaluate.prompt_variants import Variant, right_places
-from auricle.evaluate.statistics import Score, proportion
+from auricle.evaluate.statistics import Score, plain_score, proportion
 
 FORMAT = "auricle-prompts/1"
 Kind: TypeAlias = Literal["prompts", "choices"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from auricle.data import prompts as wordings
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.asked import Question
-from auricle.evaluate.closed_qa import LETTERS, right_choices
+from auricle.evaluate.closed_qa import LETTERS, list_choices, right_choices
 from auricle.evaluate.lm_task import LanguageTask, slots
 from auricle.evaluate.predictions import read_bounded
 
@@ -110,11 +110,6 @@ def moved_choices(questions: Sequence[Question], count: int | None = None) -> li
     ]
 
 
-def listed(choices: Sequence[str]) -> str:
-    """Choices as closed questions list them: ``(A) …`` on lines of their own."""
-    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-
-
 def right_places(questions: Sequence[Question]) -> list[int]:
     """Number of the right choice of each closed question."""
     answers = [str(each.row["answer"]) for each in questions]
@@ -129,13 +124,13 @@ def _moved(question: Question, by: int) -> Question:
     answer = question.row["answer"]
     if answer.strip().upper() in LETTERS[: len(choices)] and answer.strip():
         answer = LETTERS[(LETTERS.index(answer.strip().upper()) - by) % len(choices)]
-    before = listed(choices)
+    before = list_choices(choices)
     if question.prompt.count(before) != 1:
         raise DataError(
             f"{question.sound.name}: its prompt does not list the choices once as (A) … on lines of their own, so they "
             "cannot be moved in it"
         )
-    asked = _asked(question, question.prompt.replace(before, listed(moved)))
+    asked = _asked(question, question.prompt.replace(before, list_choices(moved)))
     return replace(asked, row={**asked.row, "choices": moved, "answer": answer})
 
 
@@ -146,7 +141,7 @@ def _asked(question: Question, prompt: str) -> Question:
 def _filled(prompt: str, question: Question) -> str:
     row = question.row
     places: dict[str, Any] = {"question": row.get("question"), "lang": row.get("lang")}
-    places["choices"] = listed(row["choices"]) if row.get("choices") else None
+    places["choices"] = list_choices(row["choices"]) if row.get("choices") else None
     known = {name: text for name, text in places.items() if isinstance(text, str)}
     if unknown := sorted(slots(prompt) - set(known)):
         raise ConfigError(

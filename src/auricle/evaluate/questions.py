@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from auricle.data.manifest import AUDIO_COLUMNS
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.asked import Question, SoundFile
-from auricle.evaluate.closed_qa import LETTERS
+from auricle.evaluate.closed_qa import LETTERS, list_choices
 from auricle.evaluate.composed_questions import caption_references, closed_questions, event_label
 from auricle.evaluate.lm_task import LanguageTask
 from auricle.evaluate.mecat_questions import mecat_questions
@@ -171,7 +171,7 @@ def _question(task: LanguageTask, clip: Clip, reference: Mapping[str, Any]) -> Q
     slots = {
         "lang": reference.get("lang", ""),
         "question": reference.get("question", ""),
-        "choices": "\n".join(f"({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False)),
+        "choices": list_choices(choices),
     }
     prompt = task.prompts[""].format(**slots)
     dataset = clip.facts.get("dataset_name")

@@ -199,7 +199,7 @@ def write_result(folder: str | Path, result: Result) -> Path:
         DataError: a field is out of its type or range.
     """
     text = result.to_json()
-    stem = ".".join(_file_name(part) for part in (result.encoder.name, result.task.name, result.protocol))
+    stem = ".".join(file_name(part) for part in (result.encoder.name, result.task.name, result.protocol))
     path = Path(folder) / f"{stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{sha256(path.name.encode()).hexdigest()[:16]}.partial")
@@ -232,9 +232,10 @@ def by_encoder(results: Iterable[Result]) -> dict[str, list[Result]]:
     return labelled
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """A name for files and folders; two different names never share one."""
     safe = _SAFE_NAME.sub("-", name)[:80]
-    return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:8]}"
+    return safe if safe == name else f"{safe}-{sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
 
 
 def _plain(value: Any) -> Any:

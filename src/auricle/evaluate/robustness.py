@@ -17,10 +17,10 @@ from auricle import __version__
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.asked import Question
 from auricle.evaluate.degrade import CONDITIONS, Condition, degraded_questions
-from auricle.evaluate.examiner import Examined, Examiner, plain_score
+from auricle.evaluate.examiner import Examined, Examiner
 from auricle.evaluate.item_pairs import LOWER_IS_BETTER, pair
 from auricle.evaluate.predictions import read_bounded, read_line
-from auricle.evaluate.statistics import Score
+from auricle.evaluate.statistics import Score, plain_score
 
 FORMAT = "auricle-robustness/1"
 FALLS = (0.9, 0.5)  # retentions whose level is sought

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from auricle import __version__
 from auricle.errors import DataError
 from auricle.evaluate.results import Protocol
-from auricle.evaluate.statistics import Score
+from auricle.evaluate.statistics import Score, plain_score
 from auricle.evaluate.strict_json import parse_json, shorten
 
 FORMAT = "auricle-score/1"
@@ -78,9 +78,9 @@ class Scored:
             "task": self.task,
             "protocol": self.protocol,
             "rule": self.rule._asdict(),
-            "scores": {name: _plain(score) for name, score in self.scores.items()},
+            "scores": {name: plain_score(score) for name, score in self.scores.items()},
             "parts": {
-                name: {metric: _plain(score) for metric, score in own.items()} for name, own in self.parts.items()
+                name: {metric: plain_score(score) for metric, score in own.items()} for name, own in self.parts.items()
             },
             "counts": dict(self.counts),
             "settings": dict(self.settings),
@@ -253,7 +253,3 @@ def _is_text(value: Any) -> bool:
 
 def _refuse(where: str, value: Any, expected: str) -> NoReturn:
     raise DataError(f"{where} is {shorten(value)}, expected {expected}; {_FIX}")
-
-
-def _plain(score: Score) -> dict[str, float | int | None]:
-    return {name: None if math.isnan(value) else value for name, value in score._asdict().items()}

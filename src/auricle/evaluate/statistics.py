@@ -19,6 +19,11 @@ class Score(NamedTuple):
     n: int
 
 
+def plain_score(score: Score) -> dict[str, float | int | None]:
+    """As JSON holds it; a number that does not exist is null."""
+    return {name: None if math.isnan(value) else value for name, value in score._asdict().items()}
+
+
 def proportion(hits: npt.ArrayLike) -> Score:
     """Share of true items (n,), with Wilson's interval (sound near 0 and 1, where the normal one is not)."""
     outcomes = np.asarray(hits, dtype=bool)

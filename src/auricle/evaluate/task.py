@@ -8,12 +8,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, hint_names
 
 Suite = Literal["xares", "hear", "challenge", "private", "auricle"]
 Domain = Literal["speech", "sound", "music", "private"]
@@ -254,9 +253,7 @@ def load_task(name: str) -> Task:
     """
     known = _declared()
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        asked = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
-        raise ConfigError(f"no task {name!r}.{asked} Known: {', '.join(known)}")
+        raise ConfigError(f"no task {name!r}.{hint_names(name, known)}")
     return known[name]
 
 
