@@ -22,9 +22,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from auricle.evaluate.date import date_scores, mean_references
-from auricle.evaluate.sentence_similarity import load_sentence_encoder
-from auricle.evaluate.soft_tfidf import soft_tfidf
+from auricle.metrics.date import date_scores, mean_references
+from auricle.metrics.sentence_similarity import load_sentence_encoder
+from auricle.metrics.soft_tfidf import soft_tfidf
 
 WIDTH, DELTA = 384, 0.1703
 OPENING, CLOSING, FIRST = 101, 102, 1996  # token ids: special, and the first whole word

@@ -74,9 +74,9 @@ def build(name: str, *, compat: bool = False) -> Any:
     """An encoder with random weights, the same each time; None where ``compat`` is no choice."""
     import torch
 
-    from auricle.models.pieces import PieceFrames
-    from auricle.models.random_encoders import random_encoder
-    from auricle.models.speech_encoders import WaveEncoder, build_encoder
+    from auricle.models.encoders.pieces import PieceFrames
+    from auricle.models.encoders.random_encoders import random_encoder
+    from auricle.models.encoders.speech import WaveEncoder, build_encoder
     from auricle.weights.catalog import entries
     from auricle.weights.encoder_layouts import encoder_families
 

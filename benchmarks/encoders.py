@@ -40,9 +40,9 @@ ASR_SHARE, ASR_EPOCHS = 16, 2  # of utterances one in sixteen, of ten epochs two
 def measure(data: Path, work: Path, encoders: list[str], tasks: list[str]) -> list[Any]:
     """All results, those that lie in WORK as they are."""
     import auricle
-    from auricle.evaluate.benchmark import run_task
-    from auricle.evaluate.results import read_results, write_result
-    from auricle.evaluate.task import load_task
+    from auricle.bench.results import read_results, write_result
+    from auricle.bench.run import run_task
+    from auricle.bench.task import load_task
 
     work.mkdir(parents=True, exist_ok=True)
     done = read_results([work]) if list(work.glob("*.json")) else []
@@ -65,7 +65,7 @@ def measure(data: Path, work: Path, encoders: list[str], tasks: list[str]) -> li
 
 def share_of(task: Any, folder: Path, manifest: Path) -> Path:
     """Write a manifest of one in `ASR_SHARE` utterance of each split."""
-    from auricle.evaluate.examples import load_examples
+    from auricle.bench.examples import load_examples
 
     lines = [
         json.dumps(

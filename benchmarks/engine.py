@@ -27,12 +27,12 @@ from pairs import Row, compare, processor, seconds, spread
 from torch import Tensor
 
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.infer.engine import Decoding, Engine
-from auricle.infer.prompt import Prompt, PromptWriter
+from auricle.engine.engine import Decoding, Engine
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.loaders import AudioTokens
+from auricle.weights.processor import Prompt, PromptWriter
 
 RATE = 16_000  # Hz
 AUDIO = 3  # placeholder of the random model

@@ -27,7 +27,7 @@ from pairs import processor
 
 from auricle.curate.calibration import auc
 from auricle.data.shards import ShardSet
-from auricle.evaluate.statistics import proportion
+from auricle.metrics.intervals import proportion
 
 KILLS = 3
 

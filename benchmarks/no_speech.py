@@ -21,8 +21,8 @@ import auricle
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Samples
 from auricle.data.wording import NO_SPEECH, TRANSCRIBE_PROMPT
-from auricle.infer.listener import Listener
-from auricle.infer.no_speech import NoSpeechRule, calibrate
+from auricle.listen.model import Listener
+from auricle.listen.no_speech import NoSpeechRule, calibrate
 
 SNR_DB = (0.0, 10.0)
 RATE = 16_000

@@ -3,7 +3,7 @@
 python benchmarks/quantize.py [--sizes 0.1b 0.6b] [--rounds 5] [--threads 1] [--clips FOLDER] [--json] [-o FILE]
 
 Kernels: one layer (1024 → 3072), cold weights, by every way torch has and by ours. Decode: milliseconds a step of new
-tokens for 1, 4 and 16 prompts at once, through `auricle.infer.engine.generate`; speed does not need real weights, so
+tokens for 1, 4 and 16 prompts at once, through `auricle.engine.engine.generate`; speed does not need real weights, so
 they are random. Encoder: one clip of 10 s, base size; ``int8`` leaves it alone. Answers: the embedded model on
 ``--clips`` (wav, flac, ogg), or on tones in noise: captions that stay the same, and the loss of its own float32
 captions. Its file holds rows of int8 already, so ``int8`` loses less there than on a model stored in full. On one
@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 from auricle.audio.decode import as_clip
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.infer.engine import generate
-from auricle.infer.prompt import Prompt, PromptWriter
+from auricle.engine.engine import generate
 from auricle.models.dasheng import DashengConfig
 from auricle.models.int8 import Int8Linear, round_rows
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.loaders import fill
+from auricle.weights.processor import Prompt, PromptWriter
 from auricle.weights.quantize import round_layers
 
 KINDS = ("float32", "int8", "int8-dynamic")

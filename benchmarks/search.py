@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from auricle.infer.search import Index
-from auricle.infer.search_index import Entry, Settings, write_index
+from auricle.search.index import Entry, Settings, write_index
+from auricle.search.query import Index
 
 SEGMENTS = 5  # a file
 BLOCK = 16_384  # rows that numpy turns into float32 at once; of 2^10 … 2^17 the fastest here

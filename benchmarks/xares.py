@@ -48,7 +48,7 @@ def write_weights(name: str, file: Path, depth: int | None) -> str:
     """Write an encoder as the published checkpoints are, which both sides read; tells what it is."""
     import torch
 
-    from auricle.infer.encoder_names import open_frame_model, parse_name
+    from auricle.encode.names import open_frame_model, parse_name
     from auricle.weights.layouts import dasheng_to_zenodo
 
     part = parse_name(name)[0]
@@ -64,7 +64,7 @@ def write_weights(name: str, file: Path, depth: int | None) -> str:
 
 def task_of(folds: Sequence[int], classes: int) -> Any:
     """The declared ESC-50 with the folds and classes there are."""
-    from auricle.evaluate.task import load_task
+    from auricle.bench.task import load_task
 
     tars = {str(fold): f"wds-audio-fold-{fold}-*.tar" for fold in folds}
     return replace(load_task("esc50"), folds=tuple(tars), tars=tars, classes=classes)
@@ -75,20 +75,20 @@ def our_run(spec: Facts) -> Facts:
     import torch
 
     import auricle
-    from auricle.evaluate.benchmark import run_task
-    from auricle.evaluate.results import write_result
+    from auricle.bench.results import write_result
+    from auricle.bench.run import run_benchmark
 
     torch.set_num_threads(spec["threads"])
     task = task_of(spec["folds"], spec["classes"])
     encoder = auricle.load_encoder(spec["weights"], dtype=spec["dtype"])
     _ = encoder.fingerprint  # hashes the weights, once: part of the whole run, of no stage
     begin = time.perf_counter()
-    result = run_task(encoder, task, spec["tars"], protocol="compat", store=spec["store"], seed=spec["seed"])
+    result = run_benchmark(encoder, task, spec["tars"], protocol="compat", store=spec["store"], seed=spec["seed"])
     took_s = time.perf_counter() - begin
     write_result(spec["results"], result)
     whole_s, cpu_s = time.time() - spec["began"], time.process_time()
     begin = time.perf_counter()
-    strict = run_task(encoder, task, spec["tars"], protocol="strict", store=spec["store"], seed=spec["seed"])
+    strict = run_benchmark(encoder, task, spec["tars"], protocol="strict", store=spec["store"], seed=spec["seed"])
     strict_s = time.perf_counter() - begin
     return {
         "encode_s": result.cost.encode_s,
@@ -170,7 +170,7 @@ def judge(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
     """Scores of our heads on embeddings (n, D) by the reference's rules, the linear ones from many seeds."""
     import torch
 
-    from auricle.evaluate.judges import Table, judge_knn, judge_linear
+    from auricle.bench.xares import Table, judge_knn, judge_linear
 
     torch.set_num_threads(1)
     table = Table(

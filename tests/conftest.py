@@ -1,15 +1,71 @@
-"""Settings of the whole suite, and an interpreter that starts at once."""
+"""Settings of the whole suite, an interpreter that starts at once, and the tiny model with its reference answers."""
 
+import copy
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import soundfile
 from hypothesis import settings
+from safetensors.torch import load_file
+from torch import Tensor
+
+from auricle.listen.model import Listener, load
+from auricle.weights.processor import Prompt, PromptWriter
 
 from .warm_python import serving
 
 # How long an example takes says something about the machine, nothing about the code.
 settings.register_profile("auricle", deadline=None)
 settings.load_profile("auricle")
+
+FOLDER = Path(__file__).resolve().parent / "fixtures" / "midashenglm"
+FACTS: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
+PROMPTS = sorted(FACTS["prompts"])
+
+
+def messages_of(name: str) -> list[dict[str, Any]]:
+    """The stored messages, their audio as waveforms."""
+    messages = copy.deepcopy(FACTS["prompts"][name]["messages"])
+    for part in (part for message in messages for part in message["content"] if part["type"] == "audio"):
+        file = FOLDER / Path(part["audio"]).with_suffix(".flac")
+        part["audio"] = soundfile.read(file, dtype="float32")[0]
+    return messages
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Tensor]:
+    return load_file(FOLDER / "golden.safetensors")
+
+
+@pytest.fixture(scope="session")
+def ear() -> Listener:
+    return load(str(FOLDER / "model"))
+
+
+@pytest.fixture(scope="session")
+def writer(ear: Listener) -> PromptWriter:
+    return PromptWriter(
+        ear.loaded.tokenizer, ear.loaded.chat_template, audio_token_id=ear.loaded.model.config.audio_token_id
+    )
+
+
+@pytest.fixture(scope="session")
+def prompts(writer: PromptWriter) -> dict[str, Prompt]:
+    return {name: writer.write(messages_of(name)) for name in PROMPTS}
+
+
+@pytest.fixture(scope="session", params=PROMPTS)
+def prompt_name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def wavs() -> list[Path]:
+    """0.5, 1, 1.19, 7.3, 10, 12.4 and 31 s."""
+    return sorted((FOLDER / "wav").iterdir(), key=lambda path: soundfile.info(path).frames)
 
 
 @pytest.fixture(scope="session")

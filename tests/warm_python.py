@@ -28,8 +28,8 @@ SLOW = (
     "transformers.models.qwen2.modeling_qwen2",
     "omegaconf",
     "auricle.train.loop",
-    "auricle.evaluate.benchmark",
-    "auricle.infer.encoder",
+    "auricle.bench.run",
+    "auricle.encode.encoder",
 )
 
 # Nothing is imported but what comes with every interpreter: this runs once for each process.

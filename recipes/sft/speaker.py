@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from auricle.data.scenes import CHILD_AGE
-from auricle.evaluate.statistics import bootstrap, proportion
+from auricle.metrics.intervals import bootstrap, proportion
 from auricle.train.sft_data import read_rows
 from auricle.train.sft_eval import judge
 from auricle.weights import load_midashenglm, safe

@@ -8,7 +8,7 @@ import soundfile
 import auricle as package
 from auricle.errors import UnknownModel
 
-from ..infer.keys import Keys, sound
+from ..encode.keys import Keys, sound
 from .conftest import auricle
 
 

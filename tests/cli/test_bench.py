@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from auricle.evaluate.results import read_result
+from auricle.bench.results import read_result
 
 from .conftest import auricle
 

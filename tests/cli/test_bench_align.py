@@ -6,9 +6,9 @@ import pytest
 import soundfile
 
 import auricle as package
-from auricle.evaluate.results import read_result
+from auricle.bench.results import read_result
 
-from ..infer.keys import Keys, sound
+from ..encode.keys import Keys, sound
 from .conftest import auricle
 
 WORDS = ("dog", "rain", "rooster", "sneezing")  # of ESC-10's ten

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import soundfile
 
-from auricle.data import download
+from auricle.bench import task as declarations
+from auricle.bench.examples import load_examples
+from auricle.bench.task import Task, load_task, tasks
+from auricle.data import downloads as download
 from auricle.data.label_tars import TarAudio
-from auricle.evaluate import task as declarations
-from auricle.evaluate.examples import load_examples
-from auricle.evaluate.task import Task, load_task, tasks
 
 from .conftest import auricle
 from .toy_layouts import TOYS, esc50, text, wave

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from auricle.cli import evaluate_report
 from auricle.cli.evaluate import evaluate
 from auricle.errors import DataError
-from auricle.evaluate.scoring import ScoringSettings, score_predictions
+from auricle.evaluate.score_answers import ScoringSettings, score_predictions
 
 LABELS = ["cat", "dog", "rain", "sea"] * 4
 

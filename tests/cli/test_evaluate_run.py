@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import auricle.cli.evaluate_run  # adds its verbs
-from auricle.evaluate.lm_task import language_tasks
+from auricle.evaluate.task import language_tasks
 
 from ..evaluate.fake_listener import FakeListener
 from .conftest import MODEL, auricle, write_noise

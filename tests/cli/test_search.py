@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 import auricle as package
-from auricle.infer.search import Index
+from auricle.search.query import Index
 
-from ..infer.toy_aligner import ToyAligner, write_tone
+from ..encode.toy_aligner import ToyAligner, write_tone
 from .conftest import Outcome, auricle
 
 

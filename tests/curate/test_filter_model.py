@@ -6,7 +6,7 @@ import torch
 
 from auricle.curate.decision import NAMES
 from auricle.curate.filter import filter_shards
-from auricle.infer.aligner import Aligner
+from auricle.encode.aligner import Aligner
 from auricle.models.dasheng import DashengConfig
 from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from auricle.bench.task import load_task
 from auricle.data.upstream import LAYOUTS, read_layout
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.task import load_task
 
 
 def touch(root, *names):

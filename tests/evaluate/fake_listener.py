@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from auricle.errors import BrokenAudio
-from auricle.evaluate.asked import Question, SoundFile
-from auricle.evaluate.lm_task import LanguageTask
+from auricle.evaluate.question import Question, SoundFile
+from auricle.evaluate.task import LanguageTask
 
 WORDS = ("dog", "cat", "rain", "music")
 TASK = LanguageTask(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from auricle.engine.request import Decoding
 from auricle.errors import DataError
 from auricle.evaluate import answer_cache
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
-from auricle.infer.decoding import Decoding
 
 KEYS = [answer_key("f", f"prompt {at}", "s", decoding=Decoding()) for at in range(12)]
 

@@ -4,10 +4,10 @@ import pytest
 
 import auricle
 from auricle.errors import AudioError, DataError
-from auricle.evaluate.asked import Question, SoundFile
-from auricle.evaluate.asking import ask_questions
 from auricle.evaluate.choosing import ChoosingListener
-from auricle.infer.listener import Listener
+from auricle.evaluate.generate import ask_questions
+from auricle.evaluate.question import Question, SoundFile
+from auricle.listen.model import Listener
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CHOICES = ["music", "speech", "sound"]

@@ -1,219 +1,251 @@
-import math
-from dataclasses import replace
-from fractions import Fraction
+"""Two models on the same items: what differs, whether chance would do it, and what cannot be compared."""
 
-import numpy as np
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.compare import compare, holm, sign_test
-from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, JudgeScore, Protocol, Result, TaskFacts
+from auricle.evaluate.compare import compare_runs, compare_scored, why_not
+from auricle.evaluate.results import find_results
+from auricle.evaluate.scores import RULES, Rule, Scored, read_scored
+from auricle.metrics.intervals import Score
+from auricle.metrics.paired import sign_test
+
+from .toy_runs import rows_of, write_run
+
+LABELS = ["cat", "dog", "rain", "sea"] * 5
 
 
-def made_up(
-    encoder: str,
-    task: str,
-    items: dict[str, float],
-    *,
-    value: float | None = None,
-    judge: str = "mlp",
-    protocol: Protocol = "strict",
-    weight: float = 1.0,
-    higher_is_better: bool = True,
-    manifest: str = "0" * 64,
-) -> Result:
-    scored = value if value is not None else sum(items.values()) / max(1, len(items))
-    return Result(
-        task=TaskFacts(
-            name=task,
-            title=task,
-            suite="xares",
-            domain="sound",
-            kind="clip",
-            metric="accuracy",
-            higher_is_better=higher_is_better,
-            weight=weight,
-        ),
-        encoder=EncoderFacts(
-            name=encoder, fingerprint=encoder, output_dim=8, hop_ms=40.0, parameters=None, random=False
-        ),
-        protocol=protocol,
-        seed=0,
-        data=DataFacts(manifest=manifest, sounds=len(items), pieces=len(items), seconds=1.0, splits={}),
-        scores={judge: JudgeScore(value=scored, low=None, high=None, n=len(items), folds={}, classes={}, settings={})},
-        items={judge: items},
-        cost=Cost(encode_s=1.0, audio_s=1.0, encoded=1, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=1),
-        version="0.1.0",
+def tags(wrong: int) -> list[dict[str, Any]]:
+    said = [label if at >= wrong else "nothing" for at, label in enumerate(LABELS)]
+    return rows_of("events", said, [{"label": [label]} for label in LABELS])
+
+
+def transcripts(said: list[str], **facts: Any) -> list[dict[str, Any]]:
+    texts = ["the dog barks", "rain falls", "thunder", "a cat meows again"] * 3
+    return rows_of("digits", said, [{"text": text, "lang": "en", **facts} for text in texts])
+
+
+TRUE = ["the dog barks", "rain falls", "thunder", "a cat meows again"] * 3
+
+
+def test_right_and_wrong_answers(tmp_path: Path) -> None:
+    first = write_run(tmp_path, "a", "events", tags(1))
+    second = write_run(tmp_path, "b", "events", tags(9))
+    found = compare_runs(first, second)
+    (test,) = found.tests
+    assert (found.first, found.second, found.left_out) == ("a", "b", ())
+    assert (test.first.value, test.second.value) == (19 / 20, 11 / 20)
+    assert test.difference.value == pytest.approx(8 / 20) and test.difference.n == 20
+    assert (test.wins, test.losses, test.ties, test.test) == (8, 0, 12, "mcnemar")
+    assert test.p == test.p_holm == sign_test(8, 0) == 2 / 2**8
+    assert test.better == "first" and test.difference.low > 0
+    (turned,) = compare_runs(second, first).tests
+    assert turned.better == "second" and turned.difference.value == -test.difference.value
+    (same,) = compare_runs(first, first).tests
+    assert same.better == "none" and (same.difference.low, same.difference.high, same.p) == (0, 0, 1)
+
+
+def test_fewer_errors_are_better(tmp_path: Path) -> None:
+    first = write_run(tmp_path, "a", "digits", transcripts(TRUE))
+    worse = [text.split()[0] + " oh" for text in TRUE]
+    second = write_run(tmp_path, "b", "digits", transcripts(worse))
+    (test,) = compare_runs(first, second).tests
+    # Each of the twelve loses: 2, 1, 1 and 3 of 3, 2, 1 and 4 words.
+    assert test.difference.value == pytest.approx(7 / 10) == test.second.value - test.first.value
+    assert (test.wins, test.losses, test.test, test.better) == (12, 0, "sign", "first")
+    assert test.difference.low <= 0.7 <= test.difference.high
+
+
+def test_what_is_resampled_together_is_tested_together(tmp_path: Path) -> None:
+    worse = ["x y z", "rain falls", "thunder", "a cat meows again"] * 3
+    rows = [transcripts(said) for said in (TRUE, worse)]
+    for own in rows:
+        for at, row in enumerate(own):
+            row["speaker"] = f"s{at // 4}"
+    folders = [
+        write_run(tmp_path, name, "digits", own, group_by="speaker") for name, own in zip("ab", rows, strict=True)
+    ]
+    (test,) = compare_runs(*folders).tests
+    assert (test.wins, test.losses, test.ties) == (3, 0, 0) and test.p == 2 / 2**3
+    # All speakers read the same, so that drawing speakers changes nothing.
+    assert test.difference.low == test.difference.high == pytest.approx(test.difference.value)
+    assert test.better == "none" and test.difference.low > 0  # three speakers prove nothing
+
+
+def test_map_is_paired_by_f1(tmp_path: Path) -> None:
+    truth = [{"label": ["cat", "dog"]}, {"label": ["dog"]}, {"label": ["rain"]}]
+    first = write_run(tmp_path, "a", "fsd50k", rows_of("fsd50k", ["cat; dog", "dog", "rain"], truth))
+    second = write_run(tmp_path, "b", "fsd50k", rows_of("fsd50k", ["cat", "dog", "rain"], truth))
+    (test,) = compare_runs(first, second).tests
+    assert (test.metric, test.paired_metric) == ("mAP", "f1") and "F1" in test.note
+    assert test.difference.value == pytest.approx((1 - 2 / 3) / 3)
+    assert (test.wins, test.losses, test.ties) == (1, 0, 2)
+
+
+def test_holm_is_over_the_tasks_of_a_protocol(tmp_path: Path) -> None:
+    for name, wrong in (("a", 0), ("b", 6)):
+        write_run(tmp_path, name, "events", tags(wrong), protocols=("strict", "compat"))
+        write_run(tmp_path, name, "digits", transcripts(TRUE))
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    by_key = {(test.task, test.protocol): test for test in found.tests}
+    assert len(by_key) == 3
+    assert by_key["events", "strict"].p_holm == 2 * by_key["events", "strict"].p  # beside digits
+    assert by_key["events", "compat"].p_holm == by_key["events", "compat"].p  # alone
+    assert by_key["events", "strict"].better == "none" != by_key["events", "compat"].better
+
+
+def test_items_a_rule_leaves_out_are_told(tmp_path: Path) -> None:
+    said = ["", *TRUE[1:]]
+    first = write_run(tmp_path, "a", "digits", transcripts(TRUE), protocols=("compat",))
+    second = write_run(tmp_path, "b", "digits", transcripts(said), protocols=("compat",))
+    (test,) = compare_runs(first, second).tests
+    assert test.unpaired == 1 and test.difference.value == 0
+
+
+def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "events", tags(0))
+    write_run(tmp_path, "a", "digits", transcripts(TRUE), protocols=("strict", "compat"))
+    write_run(tmp_path, "b", "digits", transcripts(TRUE))
+    gender = rows_of("gender", ["male"], [{"label": ["male"]}])
+    write_run(tmp_path, "b", "gender", gender)
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert [test.task for test in found.tests] == ["digits"]
+    assert {(left.task, left.protocol, left.reason) for left in found.left_out} == {
+        ("events", "strict", "only the first model has it"),
+        ("digits", "compat", "only the first model has it"),
+        ("gender", "strict", "only the second model has it"),
+    }
+
+
+def tagged(**changes: Any) -> Scored:
+    made = Scored(
+        task="tagging",
+        protocol="strict",
+        rule=RULES["tagging", "strict"],
+        scores={"accuracy": Score(0.5, 0.1, 0.9, 2)},
+        items={"accuracy": {"a": 1.0, "b": 0.0}},
+        settings={"seed": 0, "group_by": "audio"},
+        data={"references_sha256": "ab" * 32},
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rule": Rule("tag-whole-words", 2, "accuracy")}, "other rules: tag-whole-words version 1 and .* version 2"),
+        ({"data": {"references_sha256": "cd" * 32}}, "other items or references: abababababab and cdcdcdcdcdcd"),
+        ({"data": {}}, "not known to be about the same items"),
+        ({"settings": {"synonyms_sha256": "x"}}, "other synonyms sha256"),
+        ({"items": {}}, "no scores of single items"),
+        ({"task": "gender"}, "other judges"),
+        ({"protocol": "compat"}, "other judges"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(changes: dict[str, Any], words: str) -> None:
+    other = tagged(**changes)
+    reason = why_not(tagged(), other)
+    assert reason is not None
+    with pytest.raises(ConfigError, match=words):
+        compare_scored(tagged(), other, task="t")
+
+
+def test_how_intervals_were_drawn_does_not_matter() -> None:
+    assert why_not(tagged(), tagged(settings={"seed": 1, "group_by": "speaker", "average_precision": {"a": 1}})) is None
+
+
+def of_mecat(values: dict[str, list[float]]) -> Scored:
+    return Scored(
+        task="mecat",
+        protocol="strict",
+        rule=RULES["mecat", "strict"],
+        scores={},
+        parts={name: {"date": Score(sum(own) / len(own), 0.0, 1.0, len(own))} for name, own in values.items()},
+        items={f"{name}.date": {f"clip{at}": value for at, value in enumerate(own)} for name, own in values.items()},
+        settings={"kind": "caption"},
+        data={"references_sha256": "ab" * 32},
     )
 
 
-def numbered(values: list[float]) -> dict[str, float]:
-    return {f"item{i}": float(value) for i, value in enumerate(values)}
+def test_mecat_is_paired_by_clip_over_its_groups() -> None:
+    first = of_mecat({"content_long": [0.5, 0.7, 0.9], "environment": [0.4, 0.4, 0.4]})
+    second = of_mecat({"content_long": [0.4, 0.4, 0.4], "environment": [0.5, 0.4, 0.4]})
+    test = compare_scored(first, second)
+    assert test.metric == "mean of date" and "other answers" in test.note
+    assert test.difference.value == pytest.approx(((0.7 - 0.4) + (0.4 - 1.3 / 3)) / 2)
+    assert (test.wins, test.losses, test.ties) == (2, 0, 1)  # the first clip gains and loses 0.1
+    assert test.test == "sign"
 
 
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_the_sign_test_is_the_binomial_tail(wins: int, losses: int) -> None:
-    n = wins + losses
-    tail = sum(Fraction(math.comb(n, i), 2**n) for i in range(min(wins, losses) + 1))
-    assert sign_test(wins, losses) == float(min(Fraction(1), 2 * tail))
-    assert sign_test(wins, losses) == sign_test(losses, wins)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 3)), min_size=1, max_size=12), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_both_sides_are_treated_alike(pairs: list[tuple[bool, bool, int]], seed: int) -> None:
+    items = [{f"i{at}": float(pair[side]) for at, pair in enumerate(pairs)} for side in (0, 1)]
+    groups = {f"i{at}": pair[2] for at, pair in enumerate(pairs)}
+    one, two = (tagged(items={"accuracy": own}, groups=groups) for own in items)
+    there, back = compare_scored(one, two, rounds=30, seed=seed), compare_scored(two, one, rounds=30, seed=seed)
+    assert (there.wins, there.losses, there.ties) == (back.losses, back.wins, back.ties)
+    assert there.difference.value == pytest.approx(-back.difference.value)
+    assert there.difference.low == pytest.approx(-back.difference.high)
+    assert there.wins + there.losses + there.ties == len(set(groups.values()))
+    mean = sum(a - b for a, b, _ in pairs) / len(pairs)
+    assert there.difference.value == pytest.approx(mean)
 
 
-def test_a_published_value_of_mcnemars_exact_test() -> None:
-    # Fay, "Exact McNemar's test and matching confidence intervals" (R package exact2x2): b = 2, c = 9.
-    assert sign_test(2, 9) == pytest.approx(0.06543, abs=5e-6)
-    assert sign_test(0, 5) == 0.0625 and sign_test(0, 0) == sign_test(3, 3) == 1.0
+# Folders
 
 
-def test_the_sign_test_of_many_items_neither_overflows_nor_vanishes() -> None:
-    assert sign_test(5000, 5200) == pytest.approx(0.0487, abs=1e-4)
-    assert 0 < sign_test(0, 1000) < 1e-300
-    with pytest.raises(ConfigError, match="at least 0"):
-        sign_test(-1, 2)
+def test_two_files_are_compared_whatever_they_are_called(tmp_path: Path) -> None:
+    for name, wrong in (("a", 0), ("b", 8)):
+        write_run(tmp_path, name, "events", tags(wrong))
+    files = [tmp_path / "x.json", tmp_path / "y.json"]
+    for path, name in zip(files, "ab", strict=True):
+        path.write_text((tmp_path / name / "events" / "strict.json").read_text())
+    (test,) = compare_runs(*files).tests
+    assert test.better == "first" and test.task == "tagging"
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == [] and holm([0.7]) == [0.7] and holm([0.9, 0.8]) == [1.0, 1.0]
+def test_a_folder_of_several_models_is_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write_run(tmp_path, name, "events", tags(0))
+    with pytest.raises(DataError, match="holds results of a, b, expected those of one"):
+        compare_runs(tmp_path, tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"found no strict\.json"):
+        compare_runs(tmp_path / "a", tmp_path / "empty")
+    with pytest.raises(ConfigError, match="rounds must be at least 1, got 0"):
+        compare_runs(tmp_path / "a", tmp_path / "b", rounds=0)
 
 
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_raises_and_keeps_the_order(p_values: list[float]) -> None:
-    corrected = holm(p_values)
-    assert all(1 >= after >= before for before, after in zip(p_values, corrected, strict=True))
-    by_before = [after for _, after in sorted(zip(p_values, corrected, strict=True))]
-    assert by_before == sorted(by_before)
+def test_results_are_found_wherever_they_lie(tmp_path: Path) -> None:
+    model = write_run(tmp_path, "a", "events", tags(0), protocols=("strict", "compat"))
+    for place in (tmp_path, model, model / "events"):
+        found = find_results(place)
+        assert [(each.model, each.task, each.protocol) for each in found] == [
+            ("a", "events", "strict"),
+            ("a", "events", "compat"),
+        ]
+        assert all(each.answers == each.path.parent / "answers.jsonl" for each in found)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "tagging.strict.json").write_text(read_scored(model / "events" / "strict.json").to_json())
+    (one,) = find_results(flat)
+    assert (one.model, one.task, one.answers, one.fingerprint) == ("a", "tagging", None, "")
+    hidden = flat / ".aside"
+    hidden.mkdir()
+    (hidden / "strict.json").write_text("{")
+    assert len(find_results(flat)) == 1
 
 
-outcomes = st.lists(st.sampled_from([0.0, 1.0]) | st.floats(-10, 10), min_size=1, max_size=120)
-
-
-@given(outcomes)
-@settings(max_examples=40)
-def test_a_result_compared_with_itself(values: list[float]) -> None:
-    result = made_up("a", "t", numbered(values))
-    comparison = compare([result], [result], rounds=50)
-    (test,) = comparison.tests
-    assert test.difference == (0.0, 0.0, 0.0, len(values))
-    assert (test.p, test.p_holm, test.wins, test.losses, test.ties) == (1.0, 1.0, 0, 0, len(values))
-    (overall,) = comparison.overall
-    assert overall.scores == 0 and overall.items == test.difference and not comparison.left_out
-
-
-@given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0])] * 2), min_size=1, max_size=60))
-@settings(max_examples=40)
-def test_swapping_the_encoders_swaps_the_signs(pairs: list[tuple[float, float]]) -> None:
-    one = made_up("a", "t", numbered([first for first, _ in pairs]))
-    two = made_up("b", "t", numbered([second for _, second in pairs]))
-    (there,), (back,) = compare([one], [two]).tests, compare([two], [one]).tests
-    assert there.p == back.p and there.test == "mcnemar"
-    assert there.difference.value == -back.difference.value == pytest.approx(there.first - there.second)
-    assert (there.wins, there.losses) == (back.losses, back.wins)
-    assert there.difference.low <= there.difference.value <= there.difference.high
-
-
-def test_a_clear_difference_is_found_and_none_where_there_is_none() -> None:
-    rng = np.random.default_rng(0)
-    strong, weak = (rng.random(800) < 0.8).astype(float), (rng.random(800) < 0.6).astype(float)
-    again = (rng.random(800) < 0.8).astype(float)
-    comparison = compare(
-        [made_up("a", task, numbered(list(strong))) for task in ("t", "u")],
-        [made_up("b", "t", numbered(list(weak))), made_up("b", "u", numbered(list(again)))],
-    )
-    clear, chance = comparison.tests
-    assert clear.difference.low > 0.1 and clear.p_holm == 2 * clear.p < 1e-6
-    assert chance.difference.low < 0 < chance.difference.high and chance.p_holm == chance.p > 0.05
-    # The interval of a difference of proportions, by its standard error.
-    error = math.sqrt(float(np.var(strong - weak)) / 800)
-    assert clear.difference.high - clear.difference.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-
-
-def test_both_ways_of_resampling_agree() -> None:
-    values = np.random.default_rng(1).normal(0.3, 1, 500)
-    coarse = np.round(values)
-    zero = made_up("b", "t", numbered([0.0] * 500))
-    fine = compare([made_up("a", "t", numbered(list(values)))], [zero]).tests[0]
-    few = compare([made_up("a", "t", numbered(list(coarse)))], [zero]).tests[0]
-    assert fine.test == few.test == "sign"
-    for test, own in ((fine, values), (few, coarse)):
-        assert test.difference.high - test.difference.low == pytest.approx(2 * 1.96 * own.std() / 500**0.5, rel=0.1)
-
-
-def test_only_outcomes_of_0_and_1_are_called_mcnemars() -> None:
-    counts, none = made_up("a", "t", numbered([2.0, 3.0])), made_up("b", "t", numbered([1.0, 3.0]))
-    assert compare([counts], [none]).tests[0].test == "sign"
-
-
-def test_the_same_seed_gives_the_same_interval_whatever_else_is_compared() -> None:
-    rng = np.random.default_rng(2)
-    mine = [made_up("a", task, numbered(list(rng.normal(size=100)))) for task in ("t", "u")]
-    theirs = [made_up("b", task, numbered(list(rng.normal(size=100)))) for task in ("t", "u")]
-    both = compare(mine, theirs)
-    assert compare(mine[1:], theirs).tests[0].difference == both.tests[1].difference
-    assert compare(mine, theirs, seed=1).tests[0].difference != both.tests[0].difference
-
-
-def test_lower_is_better_turns_the_sign() -> None:
-    one = made_up("a", "t", numbered([0.0, 0.0, 1.0]), higher_is_better=False)
-    two = made_up("b", "t", numbered([1.0, 1.0, 1.0]), higher_is_better=False)
-    comparison = compare([one], [two])
-    assert comparison.tests[0].difference.value == pytest.approx(2 / 3) and comparison.tests[0].wins == 2
-    assert comparison.overall[0].scores == pytest.approx(2 / 3)
-
-
-def test_the_weighted_difference_uses_the_tasks_weights() -> None:
-    mine = [made_up("a", "t", numbered([1.0] * 10), weight=3.0), made_up("a", "u", numbered([0.0] * 10))]
-    theirs = [made_up("b", "t", numbered([0.0] * 10), weight=3.0), made_up("b", "u", numbered([1.0] * 10))]
-    (overall,) = compare(mine, theirs).overall
-    assert overall.scores == pytest.approx(0.5) and overall.tasks == overall.item_tasks == ("t", "u")
-    assert overall.items == pytest.approx((0.5, 0.5, 0.5, 20))
-    free = [[replace(r, task=replace(r.task, weight=0.0)) for r in side] for side in (mine, theirs)]
-    assert compare(*free).overall[0].scores == pytest.approx(0.0)
-
-
-def test_what_cannot_be_compared_is_named() -> None:
-    items = numbered([1.0, 0.0])
-    mine = [
-        made_up("a", "alone", items),
-        made_up("a", "moved", items),
-        made_up("a", "turned", items),
-        made_up("a", "empty", {}, value=0.5),
-        made_up("a", "other", items),
-        made_up("a", "judged", items, judge="knn"),
-        made_up("a", "fine", items),
-    ]
-    theirs = [
-        made_up("b", "fine", items, protocol="compat"),
-        made_up("b", "moved", items, manifest="1" * 64),
-        made_up("b", "turned", items, higher_is_better=False),
-        made_up("b", "empty", {}, value=0.25),
-        made_up("b", "other", {"item0": 1.0, "item9": 1.0}, value=0.5),
-        made_up("b", "judged", items),
-        made_up("b", "fine", items),
-    ]
-    comparison = compare(mine, theirs)
-    reasons = {(left.task, left.protocol, left.judge): left.reason for left in comparison.left_out}
-    assert [test.task for test in comparison.tests] == ["fine"]
-    assert "only the first" in reasons["alone", "strict", None]
-    assert "other data" in reasons["moved", "strict", None]
-    assert "other metric" in reasons["turned", "strict", None]
-    assert "no scores of single items" in reasons["empty", "strict", "mlp"]
-    assert "2 items" in reasons["other", "strict", "mlp"]
-    assert "only the first" in reasons["judged", "strict", "knn"]
-    assert "only the second" in reasons["judged", "strict", "mlp"]
-    assert "only the second" in reasons["fine", "compat", None] and len(reasons) == 8
-    (overall,) = comparison.overall
-    assert overall.tasks == ("empty", "other", "fine") and overall.item_tasks == ("fine",)
-    assert overall.scores == pytest.approx(0.25 / 3)
-
-
-def test_one_encoder_on_each_side() -> None:
-    one, two = made_up("a", "t", numbered([1.0])), made_up("b", "t", numbered([1.0]))
-    for first, second in (([one, two], [two]), ([one], []), ([one, one], [two])):
-        with pytest.raises(DataError, match="side, expected"):
-            compare(first, second)
-    with pytest.raises(ConfigError, match="rounds"):
-        compare([one], [two], rounds=0)
-    assert (compare([one], [two]).first, compare([one], [two]).second) == ("a", "b")
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    model = write_run(tmp_path, "a", "events", tags(0))
+    path = model / "events" / "run.json"
+    path.write_text(json.dumps({"model": 3}))
+    with pytest.raises(DataError, match=r"run\.json: model is 3, expected text"):
+        find_results(model)

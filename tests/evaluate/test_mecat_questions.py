@@ -5,10 +5,10 @@ import pytest
 
 from auricle.data.shards import ShardWriter
 from auricle.errors import DataError
-from auricle.evaluate.lm_task import load_language_task
 from auricle.evaluate.mecat import FIELDS, read_references
 from auricle.evaluate.mecat_questions import mecat_folders
 from auricle.evaluate.questions import read_questions
+from auricle.evaluate.task import load_language_task
 
 CAPTIONS = {
     "00A": {"abc_1_0_11_0": {field: [f"{field} {i}" for i in range(3)] for field in FIELDS} | {"domain": "00A"}},

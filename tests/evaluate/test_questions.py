@@ -9,9 +9,9 @@ import pytest
 
 from auricle.data.shards import ShardWriter
 from auricle.errors import AudioError, ConfigError, DataError
-from auricle.evaluate.lm_task import load_language_task
 from auricle.evaluate.predictions import read_predictions
 from auricle.evaluate.questions import SoundFile, read_questions
+from auricle.evaluate.task import load_language_task
 
 
 def lines(path, *rows):

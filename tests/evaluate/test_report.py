@@ -1,104 +1,61 @@
+"""The page on answers: every figure with its origin, sounds that can be heard, and nothing a stranger wrote acts."""
+
+import base64
+import io
+import json
 import re
 import sys
-from dataclasses import replace
-from html.parser import HTMLParser
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
-from auricle.errors import DataError, MissingExtra
-from auricle.evaluate.report import write_report
-from auricle.evaluate.results import Cost, DataFacts, EncoderFacts, JudgeScore, Leaks, Result, TaskFacts
+from auricle.audio.decode import decode
+from auricle.audio.excerpt import encode_excerpt
+from auricle.errors import BrokenAudio, DataError, MissingExtra
+from auricle.evaluate import answer_examples
+from auricle.evaluate.mecat import CATEGORIES, GROUPS
+from auricle.evaluate.published_answers import published_answers
+from auricle.evaluate.report import report_content, write_lm_report
+from auricle.evaluate.results import by_model, find_results
+from auricle.evaluate.scores import RULES, Scored
+from auricle.evaluate.tables import mecat_domains, task_rows
+from auricle.evaluate.task import language_tasks
+from auricle.evaluate.worst_answers import sounds_of, worst_answers
+from auricle.metrics.intervals import Score
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "--><svg onload=alert(1)>",
-    "]]></style></title></svg><a href=javascript:alert(1)>",
-    r"$\frac{$x$ \undefined $",
-    "&lt;b&gt; \u202e evil \x1b[31m",
-    "\n<iframe src='https://example.org'>\n",
-    "耳朵 🦻",
-]
+from ..bench.test_report import HOSTILE, Page
+from .toy_runs import rows_of, write_run
 
-
-def made_up(encoder: str, task: str, value: float, **changes: Any) -> Result:
-    result = Result(
-        task=TaskFacts(
-            name=task,
-            title=task.upper(),
-            suite="xares",
-            domain="sound",
-            kind="clip",
-            metric="accuracy",
-            higher_is_better=True,
-            weight=1.0,
-        ),
-        encoder=EncoderFacts(
-            name=encoder, fingerprint=encoder, output_dim=8, hop_ms=40.0, parameters=5_000_000, random=False
-        ),
-        protocol="strict",
-        seed=4711,
-        data=DataFacts(manifest="ab" * 32, sounds=10, pieces=10, seconds=50.0, splits={"train": 6, "test": 4}),
-        scores={
-            "mlp": JudgeScore(
-                value=value, low=value - 0.01, high=value + 0.02, n=400, folds={}, classes={}, settings={"lr": 0.001}
-            )
-        },
-        cost=Cost(encode_s=2.0, audio_s=50.0, encoded=10, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=2),
-        version="0.1.0",
-    )
-    return replace(result, **changes)
+LABELS = ["cat", "dog", "rain", "sea"]
 
 
-def three_domains(encoder: str, value: float, **changes: Any) -> list[Result]:
-    results = []
-    for domain in ("speech", "sound", "music"):
-        result = made_up(encoder, f"{domain}s", value, **changes)
-        results.append(replace(result, task=replace(result.task, domain=domain)))
-    return results
+def wav(path: Path, seconds: float = 0.2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).normal(0, 0.1, round(16_000 * seconds))
+    soundfile.write(path, noise, 16_000, format="WAV")
+    return path
 
 
-class Page(HTMLParser):
-    """What a browser would see."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+def events(*said: str) -> list[dict[str, Any]]:
+    return rows_of("events", said, [{"label": [label]} for label in LABELS])
 
 
-def written(results: list[Result], folder: Path, **options: Any) -> Page:
-    pytest.importorskip("matplotlib")
-    paths = write_report(results, folder, **options)
-    assert [path.name for path in paths] == ["report.html", "radar.png", "cost.png"]
-    for path in paths[1:]:
-        assert path.read_bytes().startswith(b"\x89PNG")
+def runs(out: Path) -> Path:
+    """Two models; the second is worse on one task and alone on another."""
+    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), protocols=("strict", "compat"))
+    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), protocols=("strict", "compat"))
+    gender = rows_of("gender", ["male", "female"], [{"label": ["male"]}, {"label": ["male"]}])
+    write_run(out, "bad", "gender", gender)
+    return out
+
+
+def page_of(out: Path, folder: Path, **options: Any) -> Page:
+    options = {"figures": False, **options}
+    paths = write_lm_report(find_results(out), folder, **options)
     page = Page(paths[0].read_text(encoding="utf-8"))
     assert page.open == []
     return page
@@ -106,139 +63,292 @@ def written(results: list[Result], folder: Path, **options: Any) -> Page:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
-    """The page of two encoders on a task of each domain, and its folder."""
-    folder = tmp_path_factory.mktemp("report") / "new" / "folder"
-    return written([*three_domains("a", 0.5), *three_domains("b", 0.75)], folder), folder
+    pytest.importorskip("matplotlib")
+    out = tmp_path_factory.mktemp("runs")
+    return page_of(runs(out), out / "report", figures=True), out
 
 
 def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> None:
     page, _ = plain
-    assert "script" not in page.tags and "img" not in page.tags and "link" not in page.tags
-    assert any(name == "content" and "default-src 'none'" in value for _, name, value in page.attributes)
+    assert not page.tags & {"script", "img", "link", "iframe", "form"}
+    (policy,) = [value for _, name, value in page.attributes if name == "content" and "default-src" in value]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; media-src data:"
     for tag, name, value in page.attributes:
-        assert name not in ("src", "action", "srcset") and not name.startswith("on")
+        assert not name.startswith("on") and (name != "src" or value.startswith("data:audio/ogg;base64,"))
         assert "http" not in value or name.startswith("xmlns"), (tag, name, value)
         assert name not in ("href", "xlink:href") or value.startswith("#")
-        assert all(inner.startswith("#") for inner in re.findall(r"url\((.*?)\)", value))
-    ids = [value for _, name, value in page.attributes if name == "id"]
-    assert len(ids) == len(set(ids)) > 10
-    links = [value[1:] for _, name, value in page.attributes if name == "xlink:href"]
-    assert links and set(links) <= set(ids)
 
 
-def test_every_number_has_its_origin(plain: tuple[Page, Path]) -> None:
-    for part in ("0.49 to 0.52", "n = 400", "4711", "ab" * 32, "0.1.0", '{"mlp": {"lr": 0.001}}', "train: 6"):
-        assert part in plain[0].text
+def test_the_figures_are_there(plain: tuple[Page, Path]) -> None:
+    page, out = plain
+    assert (out / "report" / "tasks.png").read_bytes().startswith(b"\x89PNG")
+    assert "svg" in page.tags and "Strict protocol. Each axis: one task" in page.text
 
 
-def test_what_does_not_apply_is_not_claimed(plain: tuple[Page, Path]) -> None:
+def test_scores_stand_with_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
+    html = (plain[1] / "report" / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'<td class="n best">100\.0<small>51\.0 to 100\.0, n = 4</small>', html)
+    assert re.search(r'<td class="n">50\.0<small>[\d.]+ to [\d.]+, n = 4</small>', html)
+    row = next(line for line in html.split("\n") if "Speaker&#x27;s gender" in line and "accuracy" in line)
+    assert "best" not in row and "–" in row  # a model alone is not the best of two
+
+
+def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
-    assert "no sound that stands in two splits" in text and "Warning" not in text
-    assert "random weights" not in text and "not re-measured" not in text
-    assert "weighted average of a domain, 3 tasks in all" in text
+    digest = sha256((plain[1] / "bad" / "events" / "answers.jsonl").read_bytes()).hexdigest()
+    for part in (
+        "tag-whole-words version 1",
+        "tag-substring version 1",
+        digest,
+        sha256(b"bad").hexdigest(),
+        '"seed": 0',
+    ):
+        assert part in text
+    assert "No sound is known to have failed" in text
 
 
-def test_the_same_results_give_the_same_page(plain: tuple[Page, Path], tmp_path: Path) -> None:
-    written([*three_domains("a", 0.5), *three_domains("b", 0.75)], tmp_path)
-    for name in ("report.html", "radar.png", "cost.png"):
-        assert (tmp_path / name).read_bytes() == (plain[1] / name).read_bytes()
+def test_worst_answers_of_all_models_stand_together(plain: tuple[Page, Path]) -> None:
+    text = plain[0].text
+    worst = text[text.index("Worst answers") : text.index("Failures")]
+    assert "1.wav dog Tell events. bad wrong wolf good right dog" in worst
+    assert "2.wav rain" in worst and "0.wav cat" not in worst and "sound not found" in worst
+    assert worst.count("Sound events") == 1  # by one protocol
 
 
-def hostile(payload: str, task: str) -> Result:
-    """A valid result with the payload wherever a text may stand."""
-    plain = made_up("x", "y", 0.5)
-    score = replace(plain.scores["mlp"], settings={payload: [payload]}, folds={payload: 0.5}, classes={payload: 0.5})
-    pair = (payload, payload, payload, payload)
-    return replace(
-        plain,
-        task=replace(plain.task, name=task, title=task, suite=payload, metric=task),
-        encoder=replace(plain.encoder, name=payload, fingerprint=payload),
-        data=replace(plain.data, splits={payload: 1}),
-        scores={HOSTILE[0]: score},
-        leaks=Leaks(exact=(pair,), near=((*pair, 0.9),)),
-        version=payload,
-    )
-
-
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    results = [hostile(payload, task) for payload in HOSTILE for task in HOSTILE]
-    assert all(result.to_json() for result in results)  # nothing the reader would have refused
-    page = written(results, tmp_path)
-    assert not page.tags & {"script", "img", "a", "iframe"}
-    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
-    assert "one task, as there are fewer than three domains" in page.text
-    raw = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not set(raw) & {"\u202e", "\x1b"}
-    for payload in HOSTILE:
-        assert "<" not in payload or payload not in raw
-        seen = re.sub(r"[\n\u202e\x1b]", "\ufffd", payload)
-        assert " ".join(seen.split()) in page.text
-
-
-def test_the_best_of_a_row_is_marked(tmp_path: Path) -> None:
-    error = replace(made_up("a", "error", 7.0), task=replace(made_up("a", "error", 7.0).task, higher_is_better=False))
-    other = replace(error, encoder=made_up("b", "error", 1.0).encoder, scores=made_up("b", "error", 3.0).scores)
-    written([*three_domains("a", 0.5), error, *three_domains("b", 0.75), other], tmp_path, published=False)
-    raw = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r'<td class="n best">([\d.]+)<', raw) == ["0.75", "3", "0.75", "0.75"]
-    assert "error (lower is better)" not in raw and "accuracy (lower is better)" in raw
-    assert "tasks all encoders have: 3" in raw
-
-
-def test_random_weights_and_leaks_are_marked(tmp_path: Path) -> None:
-    leaks = Leaks(exact=(("bark.wav", "train", "woof.wav", "test"),))
-    floor = [replace(r, encoder=replace(r.encoder, random=True)) for r in three_domains("floor", 0.1)]
-    text = written([*three_domains("a", 0.5, leaks=leaks), *floor], tmp_path).text
-    assert "floor random weights" in text
-    assert "Warning. Sounds stand in two splits" in text and "bark.wav (train) and woof.wav (test)" in text
-
-
-def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:
-    moved = replace(made_up("b", "t", 0.9), data=replace(made_up("b", "t", 0.9).data, manifest="cd" * 32))
-    page = written([made_up("a", "t", 0.5), moved], tmp_path, published=False)
-    assert "not on the same data" in page.text and "tasks all encoders have: 0" in page.text
-
-
-def test_published_scores_stand_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
-    text = written([made_up("mine", "esc50", 0.5)], tmp_path).text
-    assert "published, not re-measured" in text and "BEATs (90M) iter3" in text and "1 of 22" in text
-    assert "fewer than three domains" in text  # one task spans no radar either, and is drawn as a bar
-
-
-def test_many_encoders_are_drawn(tmp_path: Path) -> None:
-    many = [result for i in range(12) for result in three_domains(f"encoder {i} " + "long " * 20, i / 12)]
-    written(many, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("encode_s", "audio_s", "encoded", "parameters"),
-    [(0.0, 0.0, 0, None), (1e15, 5e-324, 1, 0), (5e-324, 1e15, 1, 2**63 - 1)],
-)
-def test_extreme_costs_are_drawn(
-    encode_s: float, audio_s: float, encoded: int, parameters: int | None, tmp_path: Path
-) -> None:
-    cost = replace(made_up("a", "t", 0.0).cost, encode_s=encode_s, audio_s=audio_s, encoded=encoded)
-    results = [made_up("a", task, 1.0, cost=cost) for task in ("one", "two", "three")]
-    written([replace(r, encoder=replace(r.encoder, parameters=parameters)) for r in results], tmp_path)
-
-
-def test_scores_outside_0_and_1_are_shown_but_not_averaged(tmp_path: Path) -> None:
-    huge = replace(made_up("a", "huge", -1e15), protocol="compat")
-    zero = replace(made_up("a", "free", 0.0), protocol="compat")
-    text = written([huge, replace(zero, task=replace(zero.task, weight=0.0))], tmp_path, published=False).text
-    assert "-1e+15" in text and "tasks all encoders have: 1 0.000" in text
-
-
-def test_nothing_to_report(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no results"):
-        write_report([], tmp_path)
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    with pytest.raises(DataError, match="twice"):
-        write_report([made_up("a", "t", 0.5)] * 2, tmp_path)
+    row = {
+        "dataset_name": text,
+        "audio": text,
+        "prompt": text,
+        "model_output": f"{text} zz",
+        "label": [f"{text} zz yy"],
+        text: text,
+    }
+    told = {
+        "failed": [{"audio": text, "error": text}, text, {"audio": [text]}],
+        "heard_in_part": [text, {"a": text}],
+        "source": text,
+        "prompts": {text: text},
+    }
+    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **told}, group_by=text)
+    scored = json.loads((path / "events" / "strict.json").read_text())
+    for name in ("counts", "settings", "data"):
+        scored[name][text] = 1
+    scored["version"] = text
+    (path / "events" / "strict.json").write_text(json.dumps(scored))
+    page = page_of(tmp_path, tmp_path / "report", figures=True, audio=[tmp_path])
+    assert not page.tags & {"script", "img", "iframe", "a"}
+    assert not any(name.startswith("on") or "javascript" in value for _, name, value in page.attributes)
+    assert not set("\u202e\x1b") & set(page.text)
+    visible = " ".join(text.replace("\u202e", "\ufffd").replace("\x1b", "\ufffd").replace("\n", "\ufffd").split())
+    assert page.text.count(visible) > 8
 
 
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_told(tmp_path: Path) -> None:
+    told = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
+    rows = events("cat", "dog", "rain", "sea")
+    rows[0]["model_output"] = None
+    write_run(tmp_path, "m", "events", rows, run=told, protocols=("strict", "compat"))
+    text = page_of(tmp_path, tmp_path / "report").text
+    for part in ("x.wav failed: x.wav: is no audio", "y.wav heard in part", "1 without an answer, counted as wrong"):
+        assert text.count(part) == 1
+
+
+def test_other_items_are_not_ranked(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "events", events("cat", "dog", "rain", "sea"))
+    write_run(tmp_path, "b", "events", events("cat", "dog", "rain", "sea")[:3])
+    (row,) = task_rows(by_model(find_results(tmp_path)))
+    assert not row.is_same and row.best == []
+    assert "not the same items or tools" in page_of(tmp_path, tmp_path / "report").text
+
+
+def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for place, fingerprint in (("a", "1" * 64), ("b", "2" * 64)):
+        told = {"model": "m", "fingerprint": fingerprint}
+        write_run(tmp_path, place, "events", events(*LABELS), run=told)
+    assert list(by_model(find_results(tmp_path))) == ["m (11111111)", "m (22222222)"]
+    write_run(tmp_path, "c", "events", events(*LABELS), run={"model": "m", "fingerprint": "1" * 64})
+    with pytest.raises(DataError, match=r"a second result of .* on events \(strict\)"):
+        by_model(find_results(tmp_path))
+
+
+def test_answers_that_were_not_scored_are_not_shown(tmp_path: Path) -> None:
+    model = write_run(tmp_path, "m", "events", events("cat", "wolf", "rain", "sea"))
+    path = model / "events" / "answers.jsonl"
+    path.write_text(path.read_text().replace("wolf", "fox"))
+    text = page_of(tmp_path, tmp_path / "report").text
+    assert "m: answers.jsonl is not the file that was scored" in text and "fox" not in text
+
+
+def test_no_results_and_no_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="found no results"):
+        write_lm_report([], tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtra, match=r"auricle\[bench\]"):
-        write_report(three_domains("a", 0.5), tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    runs(tmp_path / "runs")
+    with pytest.raises(MissingExtra, match="bench"):
+        write_lm_report(find_results(tmp_path / "runs"), tmp_path / "report")
+    assert page_of(tmp_path / "runs", tmp_path / "report").tags
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    runs(tmp_path / "runs")
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DataError, match="taken: cannot be written to"):
+        page_of(tmp_path / "runs", tmp_path / "taken")
+
+
+def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
+    runs(tmp_path / "runs")
+    pages = [tmp_path / name / "report.html" for name in "ab"]
+    for path in pages:
+        page_of(tmp_path / "runs", path.parent)
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+# Sounds
+
+
+def sounds_in(page: Page) -> list[bytes]:
+    sources = [value for tag, name, value in page.attributes if (tag, name) == ("audio", "src")]
+    return [base64.b64decode(value.removeprefix("data:audio/ogg;base64,")) for value in sources]
+
+
+def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
+    manifest = tmp_path / "data" / "m.jsonl"
+    for at in range(4):
+        wav(tmp_path / "data" / f"{at}.wav", 0.2)
+    wav(tmp_path / "data" / "1.wav", 12.0)
+    lines = [json.dumps({"audio": f"{at}.wav", "event": label}) for at, label in enumerate(LABELS)]
+    manifest.write_text("\n".join(lines))
+    write_run(tmp_path / "runs", "m", "events", events("cat", "wolf", "snow", "sea"), run={"source": str(manifest)})
+    found = sounds_in(page_of(tmp_path / "runs", tmp_path / "report"))
+    assert [decode(each).facts.duration_s for each in found] == pytest.approx([10.0, 0.2], abs=0.02)
+    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", sounds=False)) == []
+    (tmp_path / "data" / "1.wav").write_bytes(b"no sound")
+    page = page_of(tmp_path / "runs", tmp_path / "report")
+    assert len(sounds_in(page)) == 1 and "sound cannot be read" in page.text
+
+
+def test_folders_of_sounds_come_first_and_are_not_left(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "m", "events", events(*LABELS), run={"source": str(tmp_path / "gone.jsonl")})
+    (result,) = find_results(tmp_path / "runs")
+    root = tmp_path / "root"
+    inside = wav(root / "sub" / "a.wav").read_bytes()
+    wav(tmp_path / "secret.wav")
+    (root / "link.wav").symlink_to(tmp_path / "secret.wav")
+    find = sounds_of(result, [root])
+    assert find("sub/a.wav") == inside and find("sub/a") == inside
+    for name in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "none.wav", "a\0b", "x" * 5000, "", "sub"):
+        assert find(name) is None
+
+
+def test_sounds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in range(4):
+        wav(tmp_path / "audio" / f"{at}.wav")
+    write_run(tmp_path / "runs", "m", "events", events("x", "x", "x", "x"))
+    assert len(sounds_in(page_of(tmp_path / "runs", tmp_path / "report", audio=[tmp_path / "audio"]))) == 4
+    monkeypatch.setattr(answer_examples, "MAX_PAGE_SOUNDS", 15_000)
+    page = page_of(tmp_path / "runs", tmp_path / "report", audio=[tmp_path / "audio"])
+    assert 0 < len(sounds_in(page)) < 4 and "left out, to keep the page small" in page.text
+
+
+def test_an_excerpt_is_short_and_says_nothing_of_its_source(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, (44_100 * 3, 2))
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 44_100, 2) as file:
+        file.comment = "a secret"
+        file.write(noise)
+    found = encode_excerpt(tmp_path / "a.flac", seconds=2.0)
+    assert found.startswith(b"OggS") and b"secret" not in found and len(found) < 30_000
+    assert decode(found).facts.duration_s == pytest.approx(2.0, abs=0.01)
+    with pytest.raises(BrokenAudio):
+        encode_excerpt(io.BytesIO(b""))
+
+
+# Published figures
+
+
+def test_published_figures_are_those_of_the_declared_tasks() -> None:
+    known = {task.name: task for task in language_tasks()}
+    by_name = {table.name: table for table in published_answers()}
+    report = {**by_name["report"].scores["MiDashengLM-7B"]}
+    for table in published_answers():
+        for scores in table.scores.values():
+            assert set(scores) <= set(known) and all(0 < value < 1 for value in scores.values())
+        groups = {group.name for group in (*GROUPS, *CATEGORIES)}
+        assert all(set(own) <= groups for tasks in table.groups.values() for own in tasks.values())
+    # The declarations of tasks hold the same figures, in percent.
+    for name, task in known.items():
+        for system, table in (
+            ("MiDashengLM-7B", report),
+            ("MiDashengLM-7B-1021", by_name["1021"].scores["MiDashengLM-7B-1021"]),
+        ):
+            if system in task.published:
+                assert table[name] == pytest.approx(task.published[system] / 100)
+    assert by_name["mecat_date"].groups["Qwen2.5-Omni-7B"]["mecat_caption"]["content_long"] == 0.611
+
+
+def test_published_figures_stand_apart_and_only_beside_compat(tmp_path: Path) -> None:
+    truth = [{"label": ["cat", "dog"]}, {"label": ["dog"]}]
+    rows = rows_of("fsd50k", ["cat; dog", "dog"], truth)
+    write_run(tmp_path / "runs", "m", "fsd50k", rows, protocols=("strict", "compat"))
+    page = page_of(tmp_path / "runs", tmp_path / "report")
+    text = page.text[page.text.index("Beside published figures") :]
+    assert "not re-measured" in text and "MiDashengLM-7B MiDashengLM technical report" in text and "37.58" in text
+    assert page.text.count("37.58") == 1
+    assert "37.58" not in page_of(tmp_path / "runs", tmp_path / "report", published=False).text
+    tables = {each["protocol"]: each for each in report_content(find_results(tmp_path / "runs"))["tables"]}
+    assert tables["strict"]["published"] == []
+    assert {"system": "Qwen2.5-Omni 7B", "source": "MiDashengLM, tables of the talk", "value": 0.2387} in tables[
+        "compat"
+    ]["published"]
+
+
+# MECAT
+
+
+def mecat_run(out: Path, model: str, gain: float) -> None:
+    folder = out / model / "mecat_caption"
+    (folder / "references").mkdir(parents=True)
+    clips = {"S00": ["S00_1", "S00_2"], "0M0": ["0M0_1"], "00A": ["00A_1"]}
+    for domain, names in clips.items():
+        fields = {"long": ["a dog"], "environment": ["a room"]}
+        lines = [json.dumps({name: {**fields, "domain": domain}}) for name in names]
+        (folder / "references" / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
+    said = [json.dumps({name: {"long": f"{model} says"}}) + "\n" for own in clips.values() for name in own]
+    (folder / "answers.jsonl").write_text("".join(said))
+    values = {name: gain * (at + 1) / 10 for at, name in enumerate(name for own in clips.values() for name in own)}
+    scored = Scored(
+        task="mecat",
+        protocol="compat",
+        rule=RULES["mecat", "compat"],
+        scores={},
+        parts={"content_long": {"date": Score(sum(values.values()) / 4, 0.1, 0.9, 4)}},
+        items={"content_long.date": values},
+        settings={"kind": "caption", "encoder": {"name": "toy"}},
+        data={
+            "references_sha256": "ab" * 32,
+            "answers_sha256": {"all": sha256((folder / "answers.jsonl").read_bytes()).hexdigest()},
+        },
+    )
+    (folder / "compat.json").write_text(scored.to_json())
+
+
+def test_groups_and_domains_of_mecat(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for model, gain in (("a", 1.0), ("b", 2.0)):
+        mecat_run(tmp_path / "runs", model, gain)
+    (row,) = task_rows(by_model(find_results(tmp_path / "runs")))
+    domains = mecat_domains(row)
+    assert list(domains) == ["00A", "0M0", "S00"]
+    assert domains["S00"] == pytest.approx({"a": 0.15, "b": 0.3}) and domains["00A"]["b"] == pytest.approx(0.8)
+    assert row.metric == "mean of date" and row.best == ["b"] and row.published == ()
+    found = worst_answers(row, 2)
+    items = [(each.group, each.item, each.audio) for each in found.items]
+    assert items == [("content_long", "S00_1", "S00_1"), ("content_long", "S00_2", "S00_2")]
+    assert found.items[0].answers["a"].said == "a says" and found.items[0].references == ("a dog",)
+    page = page_of(tmp_path / "runs", tmp_path / "report", figures=True)
+    assert "MECAT-Caption: groups, compat" in page.text and "61.1" in page.text  # of Qwen2.5-Omni-7B, long
+    assert "Sentences were compared by toy here" not in page.text  # no published figure is of that metric
+    assert (tmp_path / "report" / "mecat-1.png").is_file()

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
-from auricle.evaluate.degrade import CONDITIONS, find_condition
+from auricle.evaluate.corruptions import CONDITIONS, find_condition
 from auricle.evaluate.examiner import Examiner
-from auricle.evaluate.item_pairs import Measured, Part, item_names, measure, pair
-from auricle.evaluate.plots import svg
+from auricle.evaluate.headline import item_names, measure
 from auricle.evaluate.questions import Question, SoundFile
 from auricle.evaluate.robustness import Card, area_under, crossings, read_card, robustness_card
 from auricle.evaluate.robustness_page import plot_cards, write_cards
-from auricle.evaluate.scored import RULES, Scored
-from auricle.evaluate.statistics import Score
+from auricle.evaluate.scores import RULES, Scored
+from auricle.metrics.intervals import Score
+from auricle.metrics.paired import Measured, Part, pair
+from auricle.pages.plots import svg
 
 from .toy_listener import ToyListener, tone_questions, tone_task
 

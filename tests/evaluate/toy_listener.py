@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from auricle.audio.decode import as_clip
+from auricle.encode.receipt import Receipt, Span
 from auricle.errors import AuricleError
-from auricle.evaluate.degrade import wav_bytes
-from auricle.evaluate.lm_task import LanguageTask
+from auricle.evaluate.corruptions import wav_bytes
 from auricle.evaluate.questions import Question, SoundFile
-from auricle.infer.receipt import Receipt, Span
-from auricle.infer.results import Answer
+from auricle.evaluate.task import LanguageTask
+from auricle.listen.outputs import Answer
 
 TONES = {"low": 300.0, "middle": 1000.0, "high": 5000.0}
 

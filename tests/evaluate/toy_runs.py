@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from auricle.evaluate.scoring import ScoringSettings, score_predictions
+from auricle.evaluate.score_answers import ScoringSettings, score_predictions
 
 JUDGES = {"digits": "asr", "events": "tagging", "gender": "gender", "facts_qa": "qa", "fsd50k": "multitag"}
 

@@ -1,4 +1,4 @@
-"""Reads the public surface of the package: names off the source, verbs and flags off the command line."""
+"""Reads the public surface of the package: names off the rooms' stubs, verbs and flags off the command line."""
 
 import ast
 from collections.abc import Iterator
@@ -10,44 +10,69 @@ SOURCE = GOLDEN.parents[1] / "src" / "auricle"
 
 
 def public_api() -> list[str]:
-    """Every public name of every room: modules' own functions, classes and constants, and classes' own members."""
-    return sorted(name for path in SOURCE.rglob("*.py") if is_public(path) for name in names_of(path))
+    """What the package and each room offer, with signatures: a line a name, and a line a member of a class below it."""
+    stubs = sorted(SOURCE.rglob("__init__.pyi"), key=lambda path: path.parent)
+    return [line for stub in stubs for line in room_api(stub)] + list(module_api(SOURCE / "errors.py"))
 
 
-def is_public(path: Path) -> bool:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    # The verbs' functions are no library; what counts of them is in the list of flags.
-    return parts[0] != "cli" and not any(part.startswith("_") and part != "__init__" for part in parts)
+def room_api(stub: Path) -> Iterator[str]:
+    """Lines of one room, off its stub, which is also what is imported at run time."""
+    room = ".".join(["auricle", *stub.parent.relative_to(SOURCE).parts])
+    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            path = stub.parent.joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                if path.is_dir():  # of another room, whose own lines have the signature
+                    yield f"{room}.{alias.name} = {room}.{node.module}.{alias.name}"
+                else:
+                    yield from definition(room, alias.name, path.with_suffix(".py"))
+        elif isinstance(node, ast.AnnAssign):
+            yield f"{room}.{ast.unparse(node)}"
 
 
-def names_of(path: Path) -> Iterator[str]:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    prefix = ".".join(["auricle", *(part for part in parts if part != "__init__")])
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    yield from (f"{prefix}.{name}" for name in sorted(exported(tree) | set(defined(tree.body))))
+def module_api(path: Path) -> Iterator[str]:
+    """Lines of a module that is public as a whole."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from definition(f"auricle.{path.stem}", node.name, path)
 
 
-def exported(tree: ast.Module) -> set[str]:
-    """Names in a literal `__all__`, which also speaks for what is imported or made on demand."""
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
-            return set(ast.literal_eval(node.value))
-    return set()
+def definition(room: str, name: str, path: Path) -> Iterator[str]:
+    """How a module defines a name."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            yield f"{room}.{signature(node)}"
+        elif isinstance(node, ast.ClassDef) and node.name == name:
+            yield f"{room}.{name}({', '.join(map(ast.unparse, node.bases))})"
+            yield from (f"    {member}" for member in members(node.body))
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.ImportFrom) and name in bound(node):
+            is_constant = isinstance(node, ast.AnnAssign) and name.isupper()
+            yield f"{room}.{name}" + (f": {ast.unparse(node.annotation)}" if is_constant else "")
 
 
-def defined(body: list[ast.stmt]) -> Iterator[str]:
-    """Public names a module or class body defines itself; `Class.member` for what a class holds."""
+def members(body: list[ast.stmt]) -> Iterator[str]:
+    """Public members of a class, its constructor among them."""
     for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if node.name.startswith("_"):
-                continue
-            yield node.name
-            if isinstance(node, ast.ClassDef):
-                yield from (f"{node.name}.{member}" for member in defined(node.body))
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (t.id for t in targets if isinstance(t, ast.Name) and not t.id.startswith("_"))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if not node.name.startswith("_") or node.name in ("__init__", "__call__"):
+                marks = [ast.unparse(mark) for mark in node.decorator_list]
+                yield " ".join([*(f"@{mark}" for mark in marks), signature(node)])
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if not node.target.id.startswith("_"):
+                yield ast.unparse(node)
+
+
+def signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"{node.name}({ast.unparse(node.args)}){returns}"
+
+
+def bound(node: ast.Assign | ast.AnnAssign | ast.ImportFrom) -> set[str]:
+    """Names that a statement binds."""
+    if isinstance(node, ast.ImportFrom):
+        return {alias.asname or alias.name for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def cli_flags(app: Any) -> list[str]:

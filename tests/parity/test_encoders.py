@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.audio.fbank import BEATS_FBANK, EAT_FBANK, kaldi_fbank
-from auricle.models.audiomae import reference_positions
-from auricle.models.best_rq import band_decibels, relative_positions, sentence_normalised
-from auricle.models.msm_mae import msm_log_mel, normalised
-from auricle.models.pieces import PieceFrames, run_pieces, to_patches
+from auricle.models.encoders.audiomae import reference_positions
+from auricle.models.encoders.best_rq import band_decibels, relative_positions, sentence_normalised
+from auricle.models.encoders.msm_mae import msm_log_mel, normalised
+from auricle.models.encoders.pieces import PieceFrames, run_pieces, to_patches
 from auricle.weights.encoder_layouts import load_encoder_model, read_encoder
 
 CUT = Path(__file__).resolve().parents[1] / "fixtures" / "encoders"
@@ -203,7 +203,7 @@ def test_audiomae_positions(cut: Reference) -> None:
 
 def cut_network(cut: Reference) -> Any:
     """A network without blocks, read as the authors wrote what is there."""
-    from auricle.models import atst, ced
+    from auricle.models.encoders import atst, ced
 
     tensors = load_file(cut.folder / "model.safetensors")
     if cut.name == "atst_frame":

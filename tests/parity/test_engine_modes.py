@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auricle.infer.engine import Decoding, Engine, Ticket
-from auricle.infer.prompt import Prompt
+from auricle.engine.engine import Decoding, Engine, Ticket
 from auricle.weights import LoadedLM, load_midashenglm
+from auricle.weights.processor import Prompt
 
 if TYPE_CHECKING:
     from conftest import Golden

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from auricle.evaluate.metrics import retrieval
+from auricle.metrics.classification import retrieval
 from auricle.models.glap import Glap, Pooling, score
 from auricle.weights import load_glap
 from auricle.weights.text_tokenizers import NllbTokenizer, nllb_languages

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from auricle.evaluate.alignment import text_retrieval
-from auricle.evaluate.alignment_data import own_task
-from auricle.evaluate.rankings import rank_both
+from auricle.bench.alignment import text_retrieval
+from auricle.bench.alignment_data import own_task
+from auricle.metrics.retrieval import rank_both
 from auricle.models.frame_model import Identity
 
 from .conftest import ROOTS

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from auricle.evaluate import closed_qa, ngrams, normalisers, tags
-from auricle.evaluate.chinese_text import read_aloud_compat
-from auricle.evaluate.fense import penalties
-from auricle.evaluate.sentence_similarity import mean_cosines
-from auricle.evaluate.word_errors import Transcript, error_rates, errors_of
+from auricle.metrics import closed_qa, ngrams, normalisers, tags
+from auricle.metrics.chinese_text import read_aloud_compat
+from auricle.metrics.fense import penalties
+from auricle.metrics.sentence_similarity import mean_cosines
+from auricle.metrics.word_errors import Transcript, error_rates, errors_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "lm_eval"
 

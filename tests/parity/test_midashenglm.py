@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from auricle.infer.engine import generate
+from auricle.engine.engine import generate
 from auricle.models.midashenglm import audio_token_count
 from auricle.weights import LoadedLM, load_midashenglm
 

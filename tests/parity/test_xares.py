@@ -8,13 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from auricle.evaluate import events, metrics
-from auricle.evaluate.asr_head import AsrAdapter
-from auricle.evaluate.events import Detection, frame_targets, onset_scores, pad_or_trim, segment_f1, segment_scores
-from auricle.evaluate.heads import Examples, Fold, Heads, HeadSettings, Trained, cosine_rates, train_heads
-from auricle.evaluate.probes import knn_predict, knn_scores
-from auricle.evaluate.retrieval import contrastive_loss
-from auricle.evaluate.task import Event, load_task
+from auricle.bench.asr_head import AsrAdapter
+from auricle.bench.heads import Examples, Fold, Heads, HeadSettings, Trained, cosine_rates, train_heads
+from auricle.bench.probes import knn_predict, knn_scores
+from auricle.bench.retrieval_head import contrastive_loss
+from auricle.bench.task import load_task
+from auricle.metrics import classification as metrics
+from auricle.metrics import events
+from auricle.metrics.events import (
+    Detection,
+    Event,
+    frame_targets,
+    onset_scores,
+    pad_or_trim,
+    segment_f1,
+    segment_scores,
+)
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "xares"
 EXACT = 1e-12  # float64 counts; only the order of a sum differs

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from auricle.data import wording
 from auricle.data.scenes import Part, Scene
 from auricle.data.shards import ShardWriter
-from auricle.infer.zero_shot import read_labels
+from auricle.encode.zero_shot import read_labels
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny"
 ESC10 = {"dog", "rooster", "rain", "sea_waves", "crackling_fire", "crying_baby", "sneezing", "clock_tick"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from auricle.infer.listener import load
+from auricle.listen.model import load
 from auricle.models.midashenglm import IGNORE
 from auricle.train.caption import CaptionObjective
 from auricle.train.mae import MaeObjective

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch, UnknownModel, UnsafeWeights
+from auricle.models.encoders.pieces import Family, Parts, Piece, PieceFrames, PieceNetwork
 from auricle.models.frame_model import content_hash
-from auricle.models.pieces import Family, Parts, Piece, PieceFrames, PieceNetwork
 from auricle.weights import catalog, entries
 from auricle.weights.encoder_layouts import encoder_families, load_encoder_model, plain_settings, save_encoder
 
-from ..models.tiny_encoders import NETWORKS, noise, tiny
+from ..models.encoders.tiny_encoders import NETWORKS, noise, tiny
 
 CUT = Path(__file__).resolve().parents[1] / "fixtures" / "encoders"
 CLIP = noise(1.0)
@@ -301,7 +301,7 @@ class Tenth(PieceNetwork):
 
 
 def test_a_tenth_family_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("auricle.models.tenth")
+    module = ModuleType("auricle.models.encoders.tenth")
     module.FAMILY = Family(  # type: ignore[attr-defined]
         "tenth",
         Tenth,
@@ -309,8 +309,10 @@ def test_a_tenth_family_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: p
         lambda tensors: "loudness.weight" in tensors,
         lambda tensors, settings, source: Parts(TenthConfig(width=len(tensors["loudness.bias"])), dict(tensors)),
     )
-    monkeypatch.setitem(sys.modules, "auricle.models.tenth", module)
-    entry = catalog.Entry(name="tenth", kind="encoder", summary="x", parameters=8, family="tenth", where="nobody")
+    monkeypatch.setitem(sys.modules, "auricle.models.encoders.tenth", module)
+    entry = catalog.CatalogEntry(
+        name="tenth", kind="encoder", summary="x", parameters=8, family="tenth", where="nobody"
+    )
     monkeypatch.setattr(catalog, "ENTRIES", (*catalog.ENTRIES, entry))
     assert list(encoder_families())[-1] == "tenth"
     torch.save(Tenth(TenthConfig()).state_dict(), tmp_path / "tenth.pt")

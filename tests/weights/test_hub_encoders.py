@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from auricle.errors import ConfigError, LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.models.dasheng import Dasheng
+from auricle.models.encoders.random_encoders import random_encoder, stock_settings
 from auricle.models.frame_model import DashengFrames, content_hash
-from auricle.models.random_encoders import random_encoder, stock_settings
 from auricle.weights.catalog import entries
 from auricle.weights.hub_encoders import load_frame_model
 from auricle.weights.writers import save_dasheng

@@ -1,1 +1,5 @@
 """Bytes → 16 kHz mono waveform → log-mel. Knows nothing of any other room."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

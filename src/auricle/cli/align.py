@@ -15,7 +15,7 @@ from auricle.cli.output import print_json, print_line, with_progress
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
-    from auricle.infer.zero_shot import Classification
+    from auricle.encode.zero_shot import Classification
 
 AlignModel = Annotated[
     str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
@@ -64,7 +64,7 @@ def score(
     sources = [open_source(name) for name in names]
 
     import auricle
-    from auricle.infer.zero_shot import score_many
+    from auricle.encode.zero_shot import score_many
 
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
     results = score_many(aligner, sources, texts, language=language)
@@ -122,7 +122,7 @@ def classify(
     sources = [open_source(name) for name in names]
 
     import auricle
-    from auricle.infer.zero_shot import Prompts, classify_many, parse_labels, read_labels
+    from auricle.encode.zero_shot import Prompts, classify_many, parse_labels, read_labels
 
     words: dict[str, tuple[str, ...]] = (
         read_labels(labels_file) if labels_file else dict.fromkeys(parse_labels(labels or ""), ())
@@ -154,7 +154,7 @@ def domain_templates(domain: str) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no such domain.
     """
-    from auricle.infer.zero_shot import TEMPLATES
+    from auricle.encode.zero_shot import TEMPLATES
 
     if domain not in TEMPLATES:
         raise ConfigError(f"domain is {domain!r}, expected one of {', '.join(TEMPLATES)}")

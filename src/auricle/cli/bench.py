@@ -16,8 +16,8 @@ from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
-    from auricle.evaluate.results import Result
-    from auricle.evaluate.task import Task
+    from auricle.bench.results import Result
+    from auricle.bench.task import Task
 
 FAILED = 1
 
@@ -63,8 +63,8 @@ def run(
 
     Example: auricle bench run -e auricle-tiny-encoder -e log-mel -t esc10=data/esc10 -o bench
     """
-    from auricle.evaluate.benchmark import needs_frames
-    from auricle.evaluate.results import write_result
+    from auricle.bench.results import write_result
+    from auricle.bench.run import needs_frames
 
     chosen = [_task_and_folder(text, data) for text in task]
     # First what keeps frames, for their mean serves the others.
@@ -101,7 +101,7 @@ def tasks(
 
     Example: auricle bench tasks --suite xares --data data
     """
-    from auricle.evaluate.task import tasks as declared
+    from auricle.bench.task import tasks as declared
 
     for each in declared(suite):
         has_data = (data / each.name).exists()
@@ -125,8 +125,8 @@ def report(
 
     Example: auricle bench report bench -o report
     """
-    from auricle.evaluate.report import write_report
-    from auricle.evaluate.results import read_results
+    from auricle.bench.report import write_report
+    from auricle.bench.results import read_results
 
     for path in write_report(read_results(results), output):
         print_json({"file": str(path)}) if as_json else print_line(str(path))
@@ -142,8 +142,8 @@ def compare(
 
     Example: auricle bench compare bench-a bench-b
     """
-    from auricle.evaluate.compare import compare as paired
-    from auricle.evaluate.results import read_results
+    from auricle.bench.compare import compare as paired
+    from auricle.bench.results import read_results
 
     found = paired(read_results(first), read_results(second))
     if as_json:
@@ -172,8 +172,8 @@ def leaderboard(
 
     Example: auricle bench leaderboard bench
     """
-    from auricle.evaluate.leaderboard import leaderboard as standings
-    from auricle.evaluate.results import read_results
+    from auricle.bench.leaderboard import leaderboard as standings
+    from auricle.bench.results import read_results
 
     for each in standings(read_results(results) if results else ()):
         if as_json:
@@ -185,7 +185,7 @@ def leaderboard(
 
 
 def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:
-    from auricle.evaluate.task import load_task
+    from auricle.bench.task import load_task
 
     name, _, folder = text.partition("=")
     return load_task(name), Path(folder) if folder else data / name
@@ -205,10 +205,10 @@ def _open(name: str, *, device: str, dtype: str, trust_code: bool) -> Any:
 
 
 def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, seed: int, language_model: str) -> Result:
-    from auricle.evaluate.benchmark import run_task
+    from auricle.bench.run import run_benchmark
 
     with _bar(f"{ears.name} on {task.name}") as (start, advance):
-        return run_task(
+        return run_benchmark(
             ears,
             task,
             folder,

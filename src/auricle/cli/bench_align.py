@@ -16,10 +16,10 @@ from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
-    from auricle.evaluate.results import Result
-    from auricle.evaluate.task import Task
-    from auricle.infer.aligner import Aligner
-    from auricle.infer.zero_shot import Prompts
+    from auricle.bench.results import Result
+    from auricle.bench.task import Task
+    from auricle.encode.aligner import Aligner
+    from auricle.encode.zero_shot import Prompts
 
 FAILED = 1
 DEFAULT_MODEL = "auricle-tiny-glap"
@@ -100,8 +100,8 @@ def align(
 
 def _task_and_data(text: str, data: Path) -> tuple[Task, Path]:
     """A declared task and its folder, or a set of one's own and its manifest."""
-    from auricle.evaluate.alignment_data import own_task
-    from auricle.evaluate.task import load_task, tasks
+    from auricle.bench.alignment_data import own_task
+    from auricle.bench.task import load_task, tasks
 
     name, _, place = text.partition("=")
     if not place and Path(name).suffix.lower() in _MANIFESTS:
@@ -115,8 +115,8 @@ def _prompts(
     task: Task, domain: str | None, templates: list[str] | None, labels_file: Path | None, language: str
 ) -> Prompts | None:
     """The task's own prompts, and in their place what options say; None: it is judged by captions."""
-    from auricle.evaluate.class_words import task_prompts
-    from auricle.infer.zero_shot import read_labels
+    from auricle.bench.class_words import task_prompts
+    from auricle.encode.zero_shot import read_labels
 
     if task.kind != "clip":
         return None
@@ -135,7 +135,7 @@ def _measured(
     aligner: Aligner, task: Task, place: Path, settings: dict[str, Any], output: Path, *, as_json: bool
 ) -> bool:
     """Measure, write and show; where it fails, tell so. Wrong usage is raised."""
-    from auricle.evaluate.alignment import text_retrieval, zero_shot
+    from auricle.bench.alignment import text_retrieval, zero_shot
 
     name, run = settings["name"], zero_shot if "prompts" in settings else text_retrieval
     try:
@@ -153,7 +153,7 @@ def _measured(
 
 
 def _write(result: Result, output: Path, *, as_json: bool) -> None:
-    from auricle.evaluate.results import write_result
+    from auricle.bench.results import write_result
 
     path = write_result(output, result)
     if as_json:
@@ -189,8 +189,8 @@ def _shares(value: float, low: float | None, high: float | None) -> str:
 
 
 def _show_published(output: Path, *, as_json: bool) -> None:
-    from auricle.evaluate.published_alignment import beside
-    from auricle.evaluate.results import read_results
+    from auricle.bench.published_alignment import beside
+    from auricle.bench.results import read_results
 
     has_results = any(output.glob("*.compat.json")) or any(output.glob("*.strict.json"))
     rows = beside(read_results(output) if has_results else [])

@@ -16,10 +16,10 @@ from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    from auricle.data.download import RemoteRecord
+    from auricle.bench.examples import Example, Examples
+    from auricle.bench.task import Task
+    from auricle.data.downloads import RemoteRecord
     from auricle.data.label_tars import SoundFile
-    from auricle.evaluate.examples import Example, Examples
-    from auricle.evaluate.task import Task
 
 FAILED = 1
 _GB = 1e9
@@ -103,7 +103,7 @@ def prepare(
 
 
 def _with_tars(name: str) -> Task:
-    from auricle.evaluate.task import load_task
+    from auricle.bench.task import load_task
 
     task = load_task(name)
     if not task.tars:
@@ -115,7 +115,7 @@ def _with_tars(name: str) -> Task:
 
 
 def _published(name: str) -> Task:
-    from auricle.evaluate.task import load_task
+    from auricle.bench.task import load_task
 
     task = load_task(name)
     if task.suite == "hear":
@@ -130,7 +130,7 @@ def _published(name: str) -> Task:
 
 
 def _describe(task: Task, to: Path, *, as_json: bool) -> RemoteRecord:
-    from auricle.data import download as remote
+    from auricle.data import downloads as remote
 
     record = remote.zenodo_record(str(task.source.zenodo), base_url=remote.ZENODO)
     if not record.files:
@@ -148,7 +148,7 @@ def _describe(task: Task, to: Path, *, as_json: bool) -> RemoteRecord:
 
 
 def _check_space(found: Sequence[tuple[Task, RemoteRecord]], to: Path) -> None:
-    from auricle.data.download import bytes_left
+    from auricle.data.downloads import bytes_left
 
     wanted = sum(bytes_left(record.files, to / task.name) for task, record in found)
     place = next(path for path in (to.absolute(), *to.absolute().parents) if path.is_dir())
@@ -160,7 +160,7 @@ def _check_space(found: Sequence[tuple[Task, RemoteRecord]], to: Path) -> None:
 
 
 def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> None:
-    from auricle.data.download import download as fetch
+    from auricle.data.downloads import download as fetch
     from auricle.data.label_tars import find_tars
 
     folder = to / task.name
@@ -179,7 +179,7 @@ def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> N
 
 def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
     """Take files over from a task with the same record; the download verifies them as if they had been there."""
-    from auricle.evaluate.task import tasks
+    from auricle.bench.task import tasks
 
     for other in tasks():
         if other.source.zenodo != task.source.zenodo or other.name == task.name:
@@ -193,7 +193,7 @@ def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
 
 
 def _tell_failure(task: Task, to: Path, error: AuricleError, *, as_json: bool) -> None:
-    from auricle.data.download import ZENODO
+    from auricle.data.downloads import ZENODO
 
     where = f"{ZENODO}/records/{task.source.zenodo}"
     print_line(f"auricle: {task.name}: {error}", err=True)
@@ -204,7 +204,7 @@ def _tell_failure(task: Task, to: Path, error: AuricleError, *, as_json: bool) -
 
 def _examples(task: Task, source: Path, folder: Path, *, partial: bool) -> Examples:
     """The examples of a data set, checked for what would make the tars another task's."""
-    from auricle.evaluate.examples import MANIFESTS, load_examples
+    from auricle.bench.examples import MANIFESTS, load_examples
 
     if present := [name for name in MANIFESTS if (folder / name).exists()]:
         raise ConfigError(f"{folder} has a {present[0]}, which is read before any tars; give another folder with --to")
@@ -241,7 +241,7 @@ def _sounds(task: Task, examples: Sequence[Example]) -> Iterator[SoundFile]:
 
 def _compare(examples: Examples, folder: Path) -> None:
     """Read the tars back; they must be the same task."""
-    from auricle.evaluate.examples import load_examples
+    from auricle.bench.examples import load_examples
 
     def truths(found: Examples) -> list[Any]:
         rule = found.task.label

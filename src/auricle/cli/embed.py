@@ -18,7 +18,7 @@ from auricle.errors import AuricleError, MissingExtra
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auricle.infer.encoder import Encoder
+    from auricle.encode.encoder import Encoder
 
 
 def embed(

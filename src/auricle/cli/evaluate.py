@@ -13,12 +13,12 @@ from auricle.cli.output import print_json, print_line
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
-    from auricle.evaluate.fense import ErrorDetector
-    from auricle.evaluate.lm_task import LanguageTask
-    from auricle.evaluate.scored import Scored
-    from auricle.evaluate.scoring import ScoringSettings
-    from auricle.evaluate.sentence_similarity import SentenceEncoder
-    from auricle.evaluate.statistics import Score
+    from auricle.evaluate.score_answers import ScoringSettings
+    from auricle.evaluate.scores import Scored
+    from auricle.evaluate.task import LanguageTask
+    from auricle.metrics.fense import ErrorDetector
+    from auricle.metrics.intervals import Score
+    from auricle.metrics.sentence_similarity import SentenceEncoder
 
 TASKS = ("asr", "tagging", "gender", "multitag", "qa", "caption", "mecat")
 PROTOCOLS: dict[str, tuple[Any, ...]] = {"strict": ("strict",), "compat": ("compat",), "both": ("compat", "strict")}
@@ -135,7 +135,7 @@ class Tools:
         """Name what may be loaded.
 
         Args:
-            encoder: of sentences, see `auricle.evaluate.sentence_similarity.load_sentence_encoder`.
+            encoder: of sentences, see `auricle.metrics.sentence_similarity.load_sentence_encoder`.
             detector: folder of FENSE's; None: there is none.
             device: of both.
         """
@@ -146,7 +146,7 @@ class Tools:
     def encoder(self) -> SentenceEncoder:
         """The one of sentences."""
         if self._encoder is None:
-            from auricle.evaluate.sentence_similarity import load_sentence_encoder
+            from auricle.metrics.sentence_similarity import load_sentence_encoder
 
             self._encoder = load_sentence_encoder(self._names[0], device=self._device)
         found: SentenceEncoder = self._encoder
@@ -155,7 +155,7 @@ class Tools:
     def detector(self) -> ErrorDetector | None:
         """The one of errors in captions; None where none was named."""
         if self._detector is None and self._names[1] is not None:
-            from auricle.evaluate.fense import load_error_detector
+            from auricle.metrics.fense import load_error_detector
 
             self._detector = load_error_detector(self._names[1], device=self._device)
         found: ErrorDetector | None = self._detector
@@ -173,7 +173,7 @@ def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
 
 
 def _settings(missing: str, unit: str | None, synonyms: Path | None, group_by: str, seed: int) -> ScoringSettings:
-    from auricle.evaluate.scoring import ScoringSettings, read_synonyms
+    from auricle.evaluate.score_answers import ScoringSettings, read_synonyms
 
     chosen: Any = {"missing": missing, "unit": unit}
     names = read_synonyms(synonyms) if synonyms else {}
@@ -181,7 +181,7 @@ def _settings(missing: str, unit: str | None, synonyms: Path | None, group_by: s
 
 
 def _score_lines(files: Sequence[str], task: Any, rule: Any, tools: Tools, settings: ScoringSettings) -> Scored:
-    from auricle.evaluate.scoring import score_predictions
+    from auricle.evaluate.score_answers import score_predictions
 
     if len(files) != 1:
         raise ConfigError(f"found {len(files)} files, expected one for {task}; score them one by one")
@@ -238,7 +238,7 @@ def split_task(text: str) -> tuple[LanguageTask, str]:
     Raises:
         ConfigError: no such form, or no such task.
     """
-    from auricle.evaluate.lm_task import load_language_task
+    from auricle.evaluate.task import load_language_task
 
     name, sign, source = text.partition("=")
     if not sign or not source:

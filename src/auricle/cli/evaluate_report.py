@@ -12,7 +12,7 @@ from auricle.cli.listen import AsJson
 from auricle.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
-    from auricle.evaluate.lm_compare import AnswerComparison, PairedAnswers
+    from auricle.evaluate.compare import AnswerComparison, PairedAnswers
 
 
 def compare(
@@ -29,7 +29,7 @@ def compare(
 
     Example: auricle evaluate compare OUT/model-a OUT/model-b
     """
-    from auricle.evaluate.lm_compare import compare_runs
+    from auricle.evaluate.compare import compare_runs
 
     found = compare_runs(first, second, rounds=rounds, seed=seed)
     if as_json:
@@ -56,8 +56,8 @@ def report(
 
     Example: auricle evaluate report OUT -o report
     """
-    from auricle.evaluate.lm_report import report_content, write_lm_report
-    from auricle.evaluate.lm_results import find_results
+    from auricle.evaluate.report import report_content, write_lm_report
+    from auricle.evaluate.results import find_results
 
     found = find_results(results)
     paths = write_lm_report(
@@ -71,7 +71,7 @@ def report(
 
 
 def _content(found: AnswerComparison) -> dict[str, Any]:
-    from auricle.evaluate.lm_tables import plain
+    from auricle.evaluate.tables import plain
 
     tests = []
     for test in found.tests:

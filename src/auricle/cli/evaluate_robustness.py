@@ -32,11 +32,11 @@ from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from auricle.evaluate.examiner import Examiner
-    from auricle.evaluate.lm_task import LanguageTask
-    from auricle.evaluate.prompt_spread import Spread
+    from auricle.evaluate.prompt_sensitivity import Spread
     from auricle.evaluate.prompt_variants import Variant
     from auricle.evaluate.questions import Question
     from auricle.evaluate.robustness import Card
+    from auricle.evaluate.task import LanguageTask
 
 Models = Annotated[list[str] | None, typer.Option("--model", help="Name, hub id or folder; repeat [auricle-tiny].")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of what is found, OUTPUT/MODEL/TASK.")]
@@ -89,7 +89,7 @@ def robustness(
 
     Example: auricle evaluate robustness -t events=shards -c white-noise=20,10,0 -c reverb -o robust
     """
-    from auricle.evaluate.degrade import CONDITIONS, find_condition
+    from auricle.evaluate.corruptions import CONDITIONS, find_condition
     from auricle.evaluate.robustness import read_card, robustness_card
 
     conditions = [find_condition(text) for text in condition or CONDITIONS]
@@ -159,7 +159,7 @@ def prompts(
 
     Example: auricle evaluate prompts -t facts_letters=shards --choices -o prompts
     """
-    from auricle.evaluate.prompt_spread import prompt_spread
+    from auricle.evaluate.prompt_sensitivity import prompt_spread
 
     if choices and (file or field):
         raise ConfigError("--choices keeps the words as they are; leave out --prompts and --field")
@@ -234,9 +234,9 @@ def _measured(
     check_choice("--protocol", order.protocol, tuple(PROTOCOLS))
     check_choice("--missing", order.judging["missing"], ("error", "worst"))
     import auricle
+    from auricle.engine.request import Decoding
     from auricle.evaluate.answer_cache import AnswerCache
     from auricle.evaluate.examiner import Examiner
-    from auricle.infer.decoding import Decoding
 
     with AnswerCache(order.cache) as cache:
         for fault in cache.damaged:
@@ -276,7 +276,7 @@ def _draw(cards: Sequence[Card], folder: Path) -> None:
 
 
 def _show_card(card: Card, path: Path, *, as_json: bool) -> None:
-    from auricle.evaluate.degrade import CONDITIONS
+    from auricle.evaluate.corruptions import CONDITIONS
     from auricle.evaluate.robustness import FALLS
     from auricle.evaluate.robustness_page import fall_words, interval, number
 
@@ -332,8 +332,8 @@ def _show_spread(found: Spread, path: Path, *, as_json: bool) -> None:
 def _write(output: Path, identity: Mapping[str, Any], kind: str, text: str) -> Path:
     """Write ``OUTPUT/MODEL/TASK/KIND.PROTOCOL.json``."""
     from auricle.evaluate.answer_files import utf8, write_whole
-    from auricle.evaluate.lm_run import run_folder
-    from auricle.evaluate.lm_task import load_language_task
+    from auricle.evaluate.run import run_folder
+    from auricle.evaluate.task import load_language_task
 
     folder = run_folder(output, str(identity["model"]), load_language_task(str(identity["task"])))
     path = folder / f"{kind}.{identity['protocol']}.json"

@@ -36,9 +36,9 @@ from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.evaluate.answer_cache import AnswerCache
-    from auricle.evaluate.lm_run import Share, TaskRun
-    from auricle.evaluate.lm_task import LanguageTask
     from auricle.evaluate.questions import Question
+    from auricle.evaluate.run import Share, TaskRun
+    from auricle.evaluate.task import LanguageTask
 
 CACHE = "cache"  # folder of answers inside the output
 
@@ -106,7 +106,7 @@ def run(
     check_choice("--missing", missing, ("error", "worst"))
     if choose is not None:
         check_choice("--choose", choose, ("texts", "letters"))
-    from auricle.evaluate.lm_run import read_share
+    from auricle.evaluate.run import read_share
 
     part = read_share(share)
     opened = {"name": model, "device": device, "dtype": dtype, "quantize": quantize, "adapter": adapter}
@@ -132,7 +132,7 @@ def tasks(
 
     Example: auricle evaluate tasks --suite midashenglm
     """
-    from auricle.evaluate.lm_task import language_tasks
+    from auricle.evaluate.task import language_tasks
 
     for each in language_tasks(suite):
         if as_json:
@@ -188,8 +188,8 @@ def _ask(
     tools: Tools | None = None,
     **judging: Any,
 ) -> TaskRun:
-    from auricle.evaluate.lm_run import run_task
-    from auricle.infer.decoding import Decoding
+    from auricle.engine.request import Decoding
+    from auricle.evaluate.run import run_task
 
     if tools is not None and job.task.judge in ("caption", "mecat"):
         judging |= {"encoder": tools.encoder, "detector": tools.detector()}

@@ -16,11 +16,11 @@ from auricle.cli.output import print_json, print_line, with_progress
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
+    from auricle.bench.heldout import Ask, Encode
     from auricle.data.shards import ShardSet
-    from auricle.evaluate.heldout import Ask, Encode
-    from auricle.evaluate.statistics import Score
-    from auricle.infer.encoder import Encoder
-    from auricle.infer.listener import Listener
+    from auricle.encode.encoder import Encoder
+    from auricle.listen.model import Listener
+    from auricle.metrics.intervals import Score
 
 
 def heldout(
@@ -46,8 +46,8 @@ def heldout(
     Example: auricle heldout shards/test --train shards/train -o table.json
     """
     import auricle
+    from auricle.bench.heldout import encoder_rows, listening_rows
     from auricle.data.shards import ShardSet
-    from auricle.evaluate.heldout import encoder_rows, listening_rows
 
     started = time.monotonic()
     test = ShardSet(shards)

@@ -15,8 +15,8 @@ from auricle.cli.telling import Tally, Teller
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
-    from auricle.infer.listener import Listener
-    from auricle.infer.streaming import AnswerStream
+    from auricle.listen.model import Listener
+    from auricle.listen.streaming import AnswerStream
 
 __all__ = ["Tally", "ask", "describe", "transcribe"]
 
@@ -105,7 +105,7 @@ def ask(
     rules = None if schema is None else _schema(schema)
 
     def hear(ear: Listener, sources: list[Any]) -> Iterator[Any]:
-        from auricle.infer.engine import Decoding
+        from auricle.engine.engine import Decoding
 
         shared: dict[str, Any] = {"batch_size": batch_size, "window_s": window_s}
         if options is not None:

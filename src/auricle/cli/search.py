@@ -42,7 +42,7 @@ def index(
         raise typer.BadParameter("an index holds files; standard input has no name", param_hint="FILES")
 
     import auricle
-    from auricle.infer.search_build import build_index
+    from auricle.search.build import build_index
 
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
     with _bar(len(names)) as advance:
@@ -98,7 +98,7 @@ def search(
     sounds = [open_source(name) for name in like or []]
 
     import auricle
-    from auricle.infer.search import Index, embed_query
+    from auricle.search.query import Index, embed_query
 
     opened = Index.open(index)
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)

@@ -12,8 +12,8 @@ from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
-    from auricle.infer.receipt import Receipt
-    from auricle.infer.results import Odds, Segment
+    from auricle.encode.receipt import Receipt
+    from auricle.listen.outputs import Odds, Segment
 
 
 class Tally:

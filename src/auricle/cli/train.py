@@ -80,8 +80,8 @@ def _probe(settings: RunConfig) -> Callable[[Any], Record] | None:
         return heldout_probe(settings)
     if settings.objective != "mae":
         return None
+    from auricle.bench.heldout import training_probe
     from auricle.data.shards import ShardSet
-    from auricle.evaluate.heldout import training_probe
 
     return training_probe(ShardSet(settings.data))
 

@@ -34,7 +34,7 @@ _MAX_NAME = 60  # characters of a domain's or language's name
 
 
 class Aligns(Protocol):
-    """What is needed of a model: see `auricle.infer.aligner.Aligner`."""
+    """What is needed of a model: see `auricle.encode.aligner.Aligner`."""
 
     embedding_dim: int
 

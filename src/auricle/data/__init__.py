@@ -1,1 +1,5 @@
 """Manifests, tar shards, batches, mixtures and data set recipes. Knows nothing of models."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""Measuring models: probes, protocols, metrics and their intervals."""
+"""Audio language models, measured: tasks, questions, answers, scores, robustness, comparison."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

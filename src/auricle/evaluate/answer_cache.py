@@ -23,10 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from auricle.engine.request import Decoding
 from auricle.errors import DataError
 from auricle.evaluate.predictions import read_line
-from auricle.infer.decoding import Decoding
-from auricle.infer.reduction import Reduction
+from auricle.listen.aggregate import Reduction
 
 FORMAT = "auricle-answer/1"  # part of every key: grows whenever a key would no longer tell answers apart
 SYNC_S = 5.0  # longest time that answers wait for the disk while others come

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from auricle.audio.excerpt import encode_excerpt
 from auricle.errors import AuricleError
-from auricle.evaluate.lm_tables import TaskRow
-from auricle.evaluate.page import shown, table
+from auricle.evaluate.tables import TaskRow
 from auricle.evaluate.worst_answers import FindSound, WorstAnswer, WorstAnswers, sounds_of, worst_answers
+from auricle.pages.page import shown, table
 
 EXCERPT_S = 10.0  # of each sound in the page
 MAX_PAGE_SOUNDS = 7 << 20  # bytes of all players together; those beyond it are left out

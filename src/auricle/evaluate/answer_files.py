@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.asked import Question
-from auricle.evaluate.asking import Reply
-from auricle.evaluate.fense import ErrorDetector
-from auricle.evaluate.lm_task import LanguageTask
+from auricle.evaluate.generate import Reply
 from auricle.evaluate.mecat_scores import score_mecat
 from auricle.evaluate.predictions import Missing
-from auricle.evaluate.results import Protocol
-from auricle.evaluate.scored import Scored
-from auricle.evaluate.scoring import ScoringSettings, score_predictions
-from auricle.evaluate.sentence_similarity import SentenceEncoder
+from auricle.evaluate.question import Question
+from auricle.evaluate.score_answers import ScoringSettings, score_predictions
+from auricle.evaluate.scores import Scored
+from auricle.evaluate.task import LanguageTask
+from auricle.metrics.fense import ErrorDetector
+from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.sentence_similarity import SentenceEncoder
 
 ANSWERS, REFERENCES = "answers.jsonl", "references"
 
@@ -65,7 +65,7 @@ def score_answers(
     folder: Path,
     task: LanguageTask,
     *,
-    protocol: Protocol,
+    protocol: ScoringRule,
     missing: Missing = "error",
     encoder: Callable[[], SentenceEncoder] | None = None,
     detector: ErrorDetector | None = None,

@@ -8,13 +8,13 @@ from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 from auricle.audio.decode import as_clip
+from auricle.engine.request import Decoding
 from auricle.errors import AuricleError, DataError
-from auricle.evaluate.asked import Question
-from auricle.evaluate.closed_qa import LETTERS
-from auricle.infer.decoding import Decoding
-from auricle.infer.listener import Listener
-from auricle.infer.reduction import Reduction
-from auricle.infer.results import Answer
+from auricle.evaluate.question import Question
+from auricle.listen.aggregate import Reduction
+from auricle.listen.model import Listener
+from auricle.listen.outputs import Answer
+from auricle.metrics.closed_qa import LETTERS
 
 Offer: TypeAlias = Literal["texts", "letters"]
 

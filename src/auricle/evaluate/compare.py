@@ -1,268 +1,240 @@
-"""Which of two encoders is better, and whether chance would do the same: paired tests over the items both heard.
+"""Which of two language models answers better, and whether chance would do the same.
 
-A positive difference always means that the first encoder is better, also where lower scores are.
+A task is compared where both were asked the same items and judged by the same rule with the same tools. What is
+resampled for the interval, and counted by the test, is what the scores themselves resample: an item, or all items of a
+sound or speaker. A positive difference always means that the first model is better, also where lower scores are.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+from auricle.errors import ConfigError
+from auricle.evaluate.headline import measure
+from auricle.evaluate.results import LmResult, find_results, only_model
+from auricle.evaluate.scores import Scored
+from auricle.metrics.intervals import Score
+from auricle.metrics.paired import LOWER_IS_BETTER, Measured, holm, pair, sign_test
+from auricle.metrics.resampling import ROUNDS
+from auricle.metrics.scoring_rule import ScoringRule
 
-from auricle.errors import ConfigError, DataError
-from auricle.evaluate.results import Protocol, Result, by_encoder
-from auricle.evaluate.statistics import Score
+Verdict: TypeAlias = Literal["first", "second", "none"]
 
-Array = npt.NDArray[np.float64]
+LEVEL = 0.05  # of the corrected p, at which a difference is called one
+# Settings that follow from the answers, or only say how intervals were drawn; all others decide a score.
+_NOT_DECIDING = {
+    *("group_by", "rounds", "seed", "average_precision", "date_by_number_of_clips", "difficulties"),
+}
+_NOTES: Mapping[str, str] = {
+    "mAP": "mAP is no sum over items: paired is the F1 of each item's labels",
+    "date": "an item's DATE also depends on the other answers of its model",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PairedTest:
-    """Two encoders on one task, judged alike."""
+class PairedAnswers:
+    """Two models on one task, judged alike."""
 
     task: str
-    protocol: Protocol
-    judge: str
-    first: float  # the scores as published: of the whole test set or the mean of its folds
-    second: float
-    difference: Score  # mean over the items of first - second (second - first where lower is better), 95 % interval
-    wins: int  # items on which the first encoder is better
+    protocol: ScoringRule
+    metric: str  # of the scores
+    first: Score
+    second: Score
+    paired_metric: str  # of the difference; another one only where a score is no function of sums over items
+    difference: Score  # over items both have, positive where the first is better; 95 % interval, n counts items
+    wins: int  # units on which the first is better: items, or what is resampled together
     losses: int
     ties: int
-    test: Literal["mcnemar", "sign"]  # items of 0 and 1, or any; the sign test is about the median difference
+    test: Literal["mcnemar", "sign"]  # of units that are right or wrong, or any
     p: float  # two-sided
-    p_holm: float  # corrected for the number of tasks of this protocol and judge
+    p_holm: float  # corrected for the number of tasks of this protocol
+    unpaired: int  # items that only one of both has, as where a rule leaves empty answers out
+    note: str  # what who reads the difference should know; may be empty
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overall:
-    """The difference of the weighted averages over the tasks both encoders have."""
-
-    protocol: Protocol
-    judge: str
-    scores: float  # of the published scores, weighted by task
-    tasks: tuple[str, ...]  # behind `scores`
-    items: Score | None  # of the items' means, with its interval over items; None: no task has items of both
-    item_tasks: tuple[str, ...]  # behind `items`
+    @property
+    def better(self) -> Verdict:
+        """Which model is better; none unless corrected p and interval agree on it."""
+        is_clear = self.difference.low > 0 or self.difference.high < 0
+        sides = self.wins > self.losses, self.difference.value > 0
+        if self.p_holm >= LEVEL or not is_clear or sides[0] != sides[1]:
+            return "none"
+        return "first" if self.difference.value > 0 else "second"
 
 
 class LeftOut(NamedTuple):
     """What was not compared."""
 
     task: str
-    protocol: Protocol
-    judge: str | None  # None: the whole task
+    protocol: ScoringRule
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """Everything that can be said about two encoders."""
+class AnswerComparison:
+    """Everything that can be said about two models."""
 
     first: str
     second: str
-    tests: tuple[PairedTest, ...]  # in the order of the first encoder's results
-    overall: tuple[Overall, ...]  # one for each protocol and judge
+    tests: tuple[PairedAnswers, ...]  # in the order of the first model's results
     left_out: tuple[LeftOut, ...]
 
 
-class _Pair(NamedTuple):
-    """One judge's outcomes on one task, before anything is tested."""
-
-    one: Result
-    judge: str
-    first: float
-    second: float
-    differences: Array  # (n,), positive where the first encoder is better; empty: no items to pair
-    is_binary: bool  # all items of both are 0 or 1
-
-    @property
-    def gain(self) -> float:
-        return (self.first - self.second) * (1 if self.one.task.higher_is_better else -1)
-
-
-def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 2000, seed: int = 0) -> Comparison:
-    """Paired tests of two encoders on the tasks they share.
-
-    A task is shared if protocol and manifest of the data are the same, and tested if both results hold scores of the
-    same items. Items are taken as independent: where several come from one recording, intervals are too narrow.
+def compare_runs(first: str | Path, second: str | Path, *, rounds: int = ROUNDS, seed: int = 0) -> AnswerComparison:
+    """Compare two models by the files of their results.
 
     Args:
-        first: results of one encoder.
-        second: results of another.
+        first: folder of one model's results, ``OUT/MODEL``, or a single file of scores.
+        second: of another; two single files are compared whatever their tasks are called.
         rounds: resamples behind each interval.
         seed: of the resampling.
 
     Raises:
-        DataError: no results, or those of several encoders, on one side.
+        DataError: files that cannot be read, or a folder with several models.
         ConfigError: fewer than one round.
     """
+    mine, theirs = find_results(first), find_results(second)
+    if Path(first).is_file() and Path(second).is_file():
+        theirs = [replace(theirs[0], task=mine[0].task)]
+    names = only_model(mine, str(first)), only_model(theirs, str(second))
+    if names[0] == names[1]:
+        names = f"{names[0]} ({first})", f"{names[1]} ({second})"
+    return compare_results(mine, theirs, names=names, rounds=rounds, seed=seed)
+
+
+def compare_results(
+    first: Sequence[LmResult],
+    second: Sequence[LmResult],
+    *,
+    names: tuple[str, str],
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> AnswerComparison:
+    """Paired tests on the tasks both have; arguments as `compare_runs`, with the names of both models."""
     if rounds < 1:
         raise ConfigError(f"rounds must be at least 1, got {rounds}")
-    names = [_only_encoder(first, "first"), _only_encoder(second, "second")]
-    pairs, left_out = _pairs(first, second)
-    groups: dict[tuple[Protocol, str], list[_Pair]] = {}
-    for pair in pairs:
-        groups.setdefault((pair.one.protocol, pair.judge), []).append(pair)
-    tests: list[PairedTest] = []
-    overall: list[Overall] = []
-    for (protocol, judge), group in groups.items():
-        tested = [pair for pair in group if len(pair.differences)]
-        means = {pair.one.task.name: _resampled_means(pair, rounds, seed) for pair in tested}
-        own = [_test(pair, means[pair.one.task.name]) for pair in tested]
-        corrected = holm([test.p for test in own])
-        tests += [replace(test, p_holm=p) for test, p in zip(own, corrected, strict=True)]
-        overall.append(_overall(protocol, judge, group, means))
-    return Comparison(
-        first=names[0], second=names[1], tests=tuple(tests), overall=tuple(overall), left_out=tuple(left_out)
-    )
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Two-sided probability of a split at least as uneven, were both outcomes equally likely; ties are not counted.
-
-    On items of 0 and 1 this is McNemar's exact test. Computed in whole numbers, then divided once.
-
-    Raises:
-        ConfigError: a negative count.
-    """
-    if wins < 0 or losses < 0:
-        raise ConfigError(f"wins and losses must be at least 0, got {wins} and {losses}")
-    n, fewer = wins + losses, min(wins, losses)
-    term = tail = math.comb(n, fewer)
-    for i in range(fewer, 0, -1):
-        term = term * i // (n - i + 1)  # comb(n, i - 1), without computing it anew
-        tail += term
-    return min(1.0, 2 * tail / 2**n)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, in their order (Holm 1979, Scandinavian Journal of Statistics 6)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = highest
-    return corrected
-
-
-def _only_encoder(results: Sequence[Result], side: str) -> str:
-    grouped = by_encoder(results)
-    if len(grouped) != 1:
-        found = ", ".join(grouped) or "none"
-        raise DataError(f"found results of {found} on the {side} side, expected those of one encoder; split them")
-    keys = [(result.task.name, result.protocol) for result in results]
-    if len(set(keys)) < len(keys):
-        raise DataError(f"found a task twice on the {side} side, expected one result of each; leave one out")
-    return next(iter(grouped))
-
-
-def _pairs(first: Sequence[Result], second: Sequence[Result]) -> tuple[list[_Pair], list[LeftOut]]:
-    theirs = {(result.task.name, result.protocol): result for result in second}
-    pairs: list[_Pair] = []
+    theirs = {(result.task, result.protocol): result for result in second}
+    tests: list[PairedAnswers] = []
     left_out: list[LeftOut] = []
     for one in first:
-        two = theirs.pop((one.task.name, one.protocol), None)
-        reason = _task_differs(one, two) if two else "only the first encoder has this task"
+        two = theirs.pop((one.task, one.protocol), None)
+        reason = "only the first model has it" if two is None else why_not(one.scored, two.scored)
         if two is None or reason:
-            left_out.append(LeftOut(one.task.name, one.protocol, None, reason or ""))
-            continue
-        for judge in dict.fromkeys([*one.scores, *two.scores]):
-            if judge not in one.scores or judge not in two.scores:
-                side = "first" if judge in one.scores else "second"
-                left_out.append(LeftOut(one.task.name, one.protocol, judge, f"only the {side} encoder has this judge"))
-                continue
-            differences, lacking = _differences(one, two, judge)
-            if lacking:
-                left_out.append(LeftOut(one.task.name, one.protocol, judge, lacking))
-            is_binary = all(set(side.items.get(judge, {}).values()) <= {0.0, 1.0} for side in (one, two))
-            values = one.scores[judge].value, two.scores[judge].value
-            pairs.append(_Pair(one, judge, *values, differences, is_binary))
-    left_out += [LeftOut(*key, None, "only the second encoder has this task") for key in theirs]
-    return pairs, left_out
+            left_out.append(LeftOut(one.task, one.protocol, reason or ""))
+        else:
+            tests.append(compare_scored(one.scored, two.scored, task=one.task, rounds=rounds, seed=seed))
+    left_out += [LeftOut(*key, "only the second model has it") for key in theirs]
+    for protocol in ("strict", "compat"):
+        own = [number for number, test in enumerate(tests) if test.protocol == protocol]
+        for number, p in zip(own, holm([tests[number].p for number in own]), strict=True):
+            tests[number] = replace(tests[number], p_holm=p)
+    return AnswerComparison(first=names[0], second=names[1], tests=tuple(tests), left_out=tuple(left_out))
 
 
-def _task_differs(one: Result, two: Result) -> str | None:
-    if one.data.manifest != two.data.manifest:
-        return f"other data: manifest {one.data.manifest[:12]} and {two.data.manifest[:12]}"
-    if (one.task.metric, one.task.higher_is_better) != (two.task.metric, two.task.higher_is_better):
-        return f"other metric: {one.task.metric} and {two.task.metric}"
+def why_not(first: Scored, second: Scored) -> str | None:
+    """Why two results cannot be compared, in words; None where they can."""
+    if (first.task, first.protocol) != (second.task, second.protocol):
+        return f"other judges: {first.task} ({first.protocol}) and {second.task} ({second.protocol})"
+    if first.rule != second.rule:
+        mine, other = (f"{scored.rule.id} version {scored.rule.version}" for scored in (first, second))
+        return f"other rules: {mine} and {other}"
+    digests = [scored.data.get("references_sha256") for scored in (first, second)]
+    if not all(isinstance(digest, str) and digest for digest in digests):
+        return "not known to be about the same items, as the scores are of an older version; score the answers again"
+    if digests[0] != digests[1]:
+        return f"other items or references: {str(digests[0])[:12]} and {str(digests[1])[:12]}"
+    if differing := sorted(name for name, _ in _deciding(first).items() ^ _deciding(second).items()):
+        return f"other {' and '.join(dict.fromkeys(name.replace('_', ' ') for name in differing))}"
+    if not all(has_items(scored) for scored in (first, second)):
+        return "no scores of single items"
     return None
 
 
-def _differences(one: Result, two: Result, judge: str) -> tuple[Array, str | None]:
-    """Per item in the order of their ids; or why there are none."""
-    mine, other = one.items.get(judge) or {}, two.items.get(judge) or {}
-    if not mine or not other:
-        return np.empty(0), "scores compared, not tested: no scores of single items"
-    if mine.keys() != other.keys():
-        count = len(mine.keys() ^ other.keys())
-        return np.empty(0), f"scores compared, not tested: {count} items belong to one encoder only"
-    ids = sorted(mine)
-    difference = np.array([mine[i] - other[i] for i in ids], dtype=np.float64)
-    return (difference if one.task.higher_is_better else -difference), None
+def basis(scored: Scored) -> tuple[Any, ...]:
+    """What two results must have in common for their scores to be set side by side."""
+    references = scored.data.get("references_sha256")
+    return (scored.task, scored.protocol, scored.rule, repr(references), tuple(sorted(_deciding(scored).items())))
 
 
-def _resampled_means(pair: _Pair, rounds: int, seed: int) -> Array:
-    """(rounds,) means of as many items drawn with replacement; tasks are drawn independently of each other."""
-    n = len(pair.differences)
-    task = int.from_bytes(sha256(f"{pair.one.task.name}/{pair.one.protocol}".encode()).digest()[:8], "big")
-    rng = np.random.default_rng([seed, task])
-    values, counts = np.unique(pair.differences, return_counts=True)
-    if len(values) <= 64:  # how often each value is drawn follows from counts alone: faster, and the same distribution
-        drawn = rng.multinomial(n, counts / n, size=rounds)
-        return np.asarray(drawn @ values / n, dtype=np.float64)
-    return np.array([pair.differences[rng.integers(n, size=n)].mean() for _ in range(rounds)])
+def has_items(scored: Scored) -> bool:
+    """Whether a result holds what `auricle.metrics.paired.measure` pairs by."""
+    metric = scored.rule.metric
+    if scored.task == "mecat":
+        groups = [name for name, own in scored.parts.items() if metric in own]
+        return bool(groups) and all(scored.items.get(f"{name}.{metric}") for name in groups)
+    if metric == "error_rate":
+        errors, tokens = scored.items.get("errors", {}), scored.items.get("tokens", {})
+        return bool(errors) and errors.keys() == tokens.keys()
+    if scored.task == "caption" and metric not in scored.scores:  # FENSE without a detector
+        metric = "sbert"
+    return bool(scored.items.get("f1" if metric == "mAP" else metric))
 
 
-def _test(pair: _Pair, means: Array) -> PairedTest:
-    differences = pair.differences
-    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+def compare_scored(
+    first: Scored, second: Scored, *, task: str = "", rounds: int = ROUNDS, seed: int = 0
+) -> PairedAnswers:
+    """The paired test of two results that `why_not` finds comparable; not yet corrected for other tasks.
+
+    Args:
+        first: scores of one model.
+        second: scores of another.
+        task: its name; the kind of task if empty.
+        rounds: resamples behind the interval.
+        seed: of the resampling.
+
+    Raises:
+        ConfigError: the results are not comparable.
+    """
+    if reason := why_not(first, second):
+        raise ConfigError(f"{task or first.task}: cannot be compared: {reason}")
+    one, two = measure(first), measure(second)
+    sign = -1.0 if one.paired_metric in LOWER_IS_BETTER else 1.0
+    paired = pair(two, one, {item: str(number) for item, number in first.groups.items()}, rounds=rounds, seed=seed)
+    units = _units(one, two, first.groups)
+    wins, losses = (sum(sign * side * gain > 0 for gain in units.values()) for side in (1, -1))
     p = sign_test(wins, losses)
-    return PairedTest(
-        task=pair.one.task.name,
-        protocol=pair.one.protocol,
-        judge=pair.judge,
-        first=pair.first,
-        second=pair.second,
-        difference=_interval(float(differences.mean()), means, len(differences)),
+    values = {value for own in (one, two) for part in own.parts.values() for value in part.items.values()}
+    is_binary = not first.groups and len(one.parts) == 1 and values <= {(0.0, 1.0), (1.0, 1.0)}
+    return PairedAnswers(
+        task=task or first.task,
+        protocol=first.protocol,
+        metric=one.metric,
+        first=one.score,
+        second=two.score,
+        paired_metric=one.paired_metric,
+        difference=paired.difference if sign > 0 else _turned(paired.difference),
         wins=wins,
         losses=losses,
-        ties=len(differences) - wins - losses,
-        test="mcnemar" if pair.is_binary else "sign",
+        ties=len(units) - wins - losses,
+        test="mcnemar" if is_binary else "sign",
         p=p,
         p_holm=p,
+        unpaired=paired.lost,
+        note=_NOTES.get(first.rule.metric, ""),
     )
 
 
-def _overall(protocol: Protocol, judge: str, group: Sequence[_Pair], means: Mapping[str, Array]) -> Overall:
-    items = None
-    tested = [pair for pair in group if len(pair.differences)]
-    if tested:
-        shares = np.array(_shares(tested))
-        centre = float(shares @ [pair.differences.mean() for pair in tested])
-        resampled = shares @ np.stack([means[pair.one.task.name] for pair in tested])
-        items = _interval(centre, resampled, sum(len(pair.differences) for pair in tested))
-    return Overall(
-        protocol=protocol,
-        judge=judge,
-        scores=sum(share * pair.gain for share, pair in zip(_shares(group), group, strict=True)),
-        tasks=tuple(pair.one.task.name for pair in group),
-        items=items,
-        item_tasks=tuple(pair.one.task.name for pair in tested),
-    )
+def _deciding(scored: Scored) -> dict[str, str]:
+    """Settings without which a score would be another, in a form that can be compared."""
+    return {name: repr(value) for name, value in scored.settings.items() if name not in _NOT_DECIDING}
 
 
-def _shares(pairs: Sequence[_Pair]) -> list[float]:
-    """Of each task in the average; equal ones where no task has a weight."""
-    total = sum(pair.one.task.weight for pair in pairs)
-    return [pair.one.task.weight / total if total else 1 / len(pairs) for pair in pairs]
+def _units(one: Measured, two: Measured, groups: Mapping[str, int]) -> dict[Any, float]:
+    """What each unit adds to the difference of both scores; rounding noise is none."""
+    found: dict[Any, list[float]] = {}
+    for name in one.parts.keys() & two.parts.keys():
+        mine, other = one.parts[name], two.parts[name]
+        shared = mine.items.keys() & other.items.keys()
+        totals = [sum(part.items[item][1] for item in shared) or 1.0 for part in (mine, other)]
+        for item in shared:
+            (gain, size), (its_gain, its_size) = mine.items[item], other.items[item]
+            # Where both are shares of the same amount, as words of one reference, the difference is exact.
+            both = (gain - its_gain) / totals[0] if size == its_size else gain / totals[0] - its_gain / totals[1]
+            found.setdefault(groups.get(item, item), []).append(mine.weight * both)
+    gains = {unit: math.fsum(own) for unit, own in found.items()}
+    return {unit: 0.0 if abs(gain) < 1e-12 else gain for unit, gain in gains.items()}
 
 
-def _interval(value: float, resampled: Array, n: int) -> Score:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Score(value, float(low), float(high), n)
+def _turned(score: Score) -> Score:
+    return Score(0.0 - score.value, 0.0 - score.high, 0.0 - score.low, score.n)  # no -0.0

@@ -15,8 +15,8 @@ from auricle.data.recipes import DIGITS
 from auricle.data.scenes import KINDS, Part, Scene
 from auricle.data.wording import caption, event_name
 from auricle.errors import DataError
-from auricle.evaluate.closed_qa import LETTERS
-from auricle.evaluate.tags import plain
+from auricle.metrics.closed_qa import LETTERS
+from auricle.metrics.tags import plain
 
 MIN_REFERENCES = 3  # captions of a sound
 _MAX_REFERENCES = 5

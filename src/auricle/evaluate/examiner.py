@@ -4,19 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from auricle.engine.request import Decoding
 from auricle.evaluate.answer_cache import AnswerCache
-from auricle.evaluate.asked import Question
-from auricle.evaluate.asking import AsksEach, Reply, ask_questions
-from auricle.evaluate.fense import ErrorDetector
-from auricle.evaluate.item_pairs import Measured, measure
-from auricle.evaluate.lm_run import score_questions
-from auricle.evaluate.lm_task import LanguageTask
+from auricle.evaluate.generate import AsksEach, Reply, ask_questions
+from auricle.evaluate.headline import measure
 from auricle.evaluate.predictions import Missing
-from auricle.evaluate.resampling import ROUNDS
-from auricle.evaluate.results import Protocol
-from auricle.evaluate.scored import Scored
-from auricle.evaluate.sentence_similarity import SentenceEncoder
-from auricle.infer.decoding import Decoding
+from auricle.evaluate.question import Question
+from auricle.evaluate.run import score_questions
+from auricle.evaluate.scores import Scored
+from auricle.evaluate.task import LanguageTask
+from auricle.metrics.fense import ErrorDetector
+from auricle.metrics.paired import Measured
+from auricle.metrics.resampling import ROUNDS
+from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.sentence_similarity import SentenceEncoder
 
 
 class Examined(NamedTuple):
@@ -43,7 +44,7 @@ class Examiner:
 
     model: AsksEach
     task: LanguageTask
-    protocol: Protocol = "strict"
+    protocol: ScoringRule = "strict"
     missing: Missing = "error"  # questions without an answer: no score at all, or count them as wrong
     cache: AnswerCache | None = None  # None: nothing is kept
     decoding: Decoding | None = None  # None: greedily, up to the task's number of tokens

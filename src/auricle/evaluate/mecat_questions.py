@@ -13,10 +13,10 @@ from auricle.data.shard_index import AUDIO_SUFFIXES
 from auricle.data.shards import ShardSet
 from auricle.errors import DataError
 from auricle.evaluate import mecat
-from auricle.evaluate.asked import Question, SoundFile, sound_at
-from auricle.evaluate.lm_task import LanguageTask
 from auricle.evaluate.predictions import read_bounded, read_line
+from auricle.evaluate.question import Question, SoundFile, sound_at
 from auricle.evaluate.question_sources import split_source
+from auricle.evaluate.task import LanguageTask
 
 
 def mecat_folders(source: str | Path) -> tuple[Path, Path]:

@@ -19,7 +19,8 @@ import torch
 
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate import mecat
-from auricle.evaluate.date import (
+from auricle.evaluate.scores import RULES, Scored, group_numbers, references_digest
+from auricle.metrics.date import (
     SIZES,
     DateScores,
     ceiling,
@@ -28,13 +29,12 @@ from auricle.evaluate.date import (
     mean_references,
     weighted_vectors,
 )
-from auricle.evaluate.fense import ErrorDetector, penalties
-from auricle.evaluate.ngrams import sentence_bleu
-from auricle.evaluate.resampling import ROUNDS, bootstrap_mean, share
-from auricle.evaluate.results import Protocol
-from auricle.evaluate.scored import RULES, Scored, group_numbers, references_digest
-from auricle.evaluate.sentence_similarity import SentenceEncoder, mean_cosines
-from auricle.evaluate.statistics import Score
+from auricle.metrics.fense import ErrorDetector, penalties
+from auricle.metrics.intervals import Score
+from auricle.metrics.ngrams import sentence_bleu
+from auricle.metrics.resampling import ROUNDS, bootstrap_mean, share
+from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.sentence_similarity import SentenceEncoder, mean_cosines
 
 METRICS = ("date", "fense", "bleu")
 _SMALLEST = 2  # clips of a group
@@ -53,7 +53,7 @@ def score_group(
     encoder: SentenceEncoder,
     *,
     delta: float,
-    protocol: Protocol = "compat",
+    protocol: ScoringRule = "compat",
     factors: Sequence[float] | None = None,
     metrics: Sequence[str] = METRICS,
 ) -> GroupScores:
@@ -98,7 +98,7 @@ def score_mecat(
     references: str | Path,
     encoder: SentenceEncoder,
     *,
-    protocol: Protocol = "strict",
+    protocol: ScoringRule = "strict",
     detector: ErrorDetector | None = None,
     metrics: Sequence[str] = METRICS,
     missing: str = "error",
@@ -181,7 +181,7 @@ def _scored(
     encoder: SentenceEncoder,
     detector: ErrorDetector | None,
     *,
-    protocol: Protocol,
+    protocol: ScoringRule,
     metrics: Sequence[str],
 ) -> GroupScores:
     texts = [said[name] for name in names]

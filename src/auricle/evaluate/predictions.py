@@ -20,8 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from auricle.data.strict_json import parse_json, shorten
 from auricle.errors import DataError
-from auricle.evaluate.strict_json import parse_json, shorten
 
 LinesTask: TypeAlias = Literal["asr", "tagging", "gender", "multitag", "qa", "caption"]
 Missing: TypeAlias = Literal["error", "worst"]

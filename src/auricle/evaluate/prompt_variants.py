@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from auricle.data import prompts as wordings
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.asked import Question
-from auricle.evaluate.closed_qa import LETTERS, list_choices, right_choices
-from auricle.evaluate.lm_task import LanguageTask, slots
 from auricle.evaluate.predictions import read_bounded
+from auricle.evaluate.question import Question
+from auricle.evaluate.task import LanguageTask, slots
+from auricle.metrics.closed_qa import LETTERS, list_choices, right_choices
 
 WORDINGS: Mapping[str, tuple[str, ...]] = {  # by judge
     "asr": wordings.TRANSCRIBE,

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from auricle.data.manifest import READERS, read_manifest, resolve_audio
 from auricle.data.shards import ShardSet
 from auricle.errors import DataError
-from auricle.evaluate.asked import SoundFile, sound_at
 from auricle.evaluate.predictions import read_bounded, read_line
+from auricle.evaluate.question import SoundFile, sound_at
 
 _OF_ANSWERS = ("dataset_name", "model_output")  # either makes a row one of a file of answers
 _FIRST_LINE = 1 << 20  # characters

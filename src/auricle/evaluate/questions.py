@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 
 from auricle.data.manifest import AUDIO_COLUMNS
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.asked import Question, SoundFile
-from auricle.evaluate.closed_qa import LETTERS, list_choices
 from auricle.evaluate.composed_questions import caption_references, closed_questions, event_label
-from auricle.evaluate.lm_task import LanguageTask
 from auricle.evaluate.mecat_questions import mecat_questions
+from auricle.evaluate.question import Question, SoundFile
 from auricle.evaluate.question_sources import Clip, read_clips
-from auricle.evaluate.tags import genders, plain
+from auricle.evaluate.task import LanguageTask
+from auricle.metrics.closed_qa import LETTERS, list_choices
+from auricle.metrics.tags import genders, plain
 
 __all__ = ["Question", "SoundFile", "read_questions"]
 

@@ -1,7 +1,7 @@
-"""Benchmark results for the eye: one HTML page that needs nothing else, and its two figures as PNG.
+"""Results of audio language models for the eye and the ear: one HTML page that needs nothing else.
 
-Whatever stands in a result file was written by a stranger. Every text is escaped on its way into the page, the page
-forbids scripts and network to the browser, and figures hold text as outlines.
+Names, references and answers were written by strangers or by models. Every text is escaped on its way into the page,
+the page forbids scripts and network to the browser, and sounds are encoded anew before they are put into it.
 """
 
 import json
@@ -11,259 +11,362 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auricle.errors import DataError
-from auricle.evaluate.leaderboard import DOMAINS, ScoreTable, leaderboard, score_tables
-from auricle.evaluate.page import cell, document, shown, table
-from auricle.evaluate.plots import (
-    GRID_COLOUR,
-    Line,
-    draw_lines,
-    drawable,
-    look_of,
-    new_figure,
-    svg,
+from auricle.evaluate.answer_examples import Players, bounded, worst_section
+from auricle.evaluate.published_answers import published_answers
+from auricle.evaluate.results import PROTOCOLS, LmResult, by_model
+from auricle.evaluate.tables import (
+    MecatGroup,
+    Models,
+    Published,
+    TaskRow,
+    mecat_domains,
+    mecat_groups,
+    shared_rows,
+    task_rows,
 )
-from auricle.evaluate.results import Result, by_encoder
+from auricle.metrics.intervals import Score
+from auricle.pages.page import cell, document, shown, table, visible
+from auricle.pages.plots import Line, draw_lines, look_of, new_figure, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RANDOM_COLOUR = "#8A8A8A"
-PROTOCOLS = {
-    "strict": "Settings are chosen on validation data only, padding never reaches an embedding, kNN is true cosine.",
-    "compat": "As the released X-ARES runs, its known flaws included: to be set beside published scores, not trusted.",
+MAX_ROWS = 200  # failed sounds in the table
+_TITLE = "Audio language models by their answers"
+_STYLE = """
+h3 { margin: 1.8rem 0 .2rem } audio { width: 15rem; height: 2.2rem }
+td.text { max-width: 26rem; overflow-wrap: anywhere }
+th.published, td.published { color: #666; font-style: italic; background: #fafafa }
+th.first, td.first { border-left: 2px solid #888 } td small.tag { display: inline-block; margin-top: .2rem }
+p.note, small.note { color: #555 } td.told { min-width: 34rem } .figures { display: flex; flex-wrap: wrap }
+.figures figure { flex: 1 1 26rem; max-width: 36rem } td.n small { font-weight: 400; white-space: nowrap }
+th small { font-weight: 400 } .said { display: block; margin-bottom: .35rem }
+.who { font: 600 12px/1.3 system-ui; color: #444 }
+"""
+_TOLD_OF_RUN = ("source", "prompts", "decoding", "questions_sha256")
+_WORDS = {
+    "strict": "Answers are judged by what they say: whole words, one choice, empty answers count as wrong.",
+    "compat": "As the released scripts judge, their known flaws included: to be set beside published figures, not "
+    "trusted.",
 }
 
 
-def write_report(results: Sequence[Result], folder: str | Path, *, published: bool = True) -> list[Path]:
-    """Write ``report.html``, ``radar.png`` and ``cost.png`` and return their paths.
-
-    The figures show the protocol and judge with the most scores, over the tasks that all its encoders have.
+def write_lm_report(
+    results: Sequence[LmResult],
+    folder: str | Path,
+    *,
+    published: bool = True,
+    worst: int = 6,
+    sounds: bool = True,
+    audio: Sequence[Path] = (),
+    figures: bool = True,
+) -> list[Path]:
+    """Write ``report.html``, and figures as PNG beside it; return their paths.
 
     Args:
-        results: of any encoders, tasks and protocols.
+        results: of any models, tasks and protocols.
         folder: made if need be; older files of these names are replaced.
-        published: whether published X-ARES scores stand beside own results of that suite.
+        published: whether published figures stand beside those of the ``compat`` protocol.
+        worst: items of each task whose answers are shown; 0: none.
+        sounds: whether the begin of their sounds can be heard.
+        audio: folders to look for sounds in, before the source of the run.
+        figures: False where matplotlib is not at hand.
 
     Raises:
-        DataError: no results.
+        DataError: no results, a task of a model comes twice, or the folder cannot be written to.
         MissingExtra: matplotlib is not installed.
     """
     if not results:
-        raise DataError("found no results, expected one or more to report; run the benchmark first")
-    views = score_tables(results)
-    main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.protocol == "strict", v.judge == "mlp"))
-    figures = {"radar": _radar(main), "cost": _cost(main)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "report.html"
-    page.write_text(_page(results, views, main, figures, published), encoding="utf-8")
-    paths = [page]
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
+        raise DataError("found no results, expected one or more to report; run a task first")
+    models = by_model(results)
+    rows = task_rows(models, published=published)
+    drawn = _figures(rows, models) if figures else {}
+    players = Players(audio) if sounds else None
+    parts = [
+        f"<h1>{_TITLE}</h1>",
+        _summary(rows, models),
+        *(_scores(protocol, [row for row in rows if row.protocol == protocol], models) for protocol in PROTOCOLS),
+        _drawn(drawn),
+        *(_mecat(row) for row in rows if _is_mecat(row)),
+        worst_section(rows, worst, players) if worst else "",
+        _failures(models),
+        _provenance(models),
+    ]
+    return _write(Path(folder), document(_TITLE, parts, style=_STYLE, with_sounds=sounds), drawn)
+
+
+def report_content(results: Sequence[LmResult], *, published: bool = True) -> dict[str, Any]:
+    """The tables of the page as JSON holds them."""
+    models = by_model(results)
+    rows = task_rows(models, published=published)
+    return {
+        "models": {
+            label: {"fingerprint": own[0].fingerprint or None, "results": [str(result.path) for result in own]}
+            for label, own in models.items()
+        },
+        "tables": [row.content() for row in rows],
+        "mecat_domains": [
+            {"task": row.task, "protocol": row.protocol, "domains": found}
+            for row in rows
+            if _is_mecat(row) and (found := mecat_domains(row))
+        ],
+    }
+
+
+def _write(folder: Path, page: str, drawn: "Mapping[str, tuple[Figure, str]]") -> list[Path]:
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(page, encoding="utf-8")
+        for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
+            figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to ({error.strerror or error}); name another folder") from None
     return paths
+
+
+def _is_mecat(row: TaskRow) -> bool:
+    return next(iter(row.results.values())).scored.task == "mecat"
+
+
+# --- tables
+
+
+def _summary(rows: Sequence[TaskRow], models: Models) -> str:
+    tasks = len({row.task for row in rows})
+    return (
+        f"<p>{_count(len(models), 'model')}, {_count(tasks, 'task')}. Figures are percent; the small ones below them "
+        "are 95 % intervals, over items or over what is resampled together, as all utterances of a speaker. ★ marks "
+        "the best of a row, which need not be better than chance would have it: <code>auricle evaluate compare</code> "
+        "tells that.</p>"
+    )
+
+
+def _scores(protocol: str, rows: Sequence[TaskRow], models: Models) -> str:
+    if not rows:
+        return ""
+    shown_models = [label for label in models if any(label in row.scores for row in rows)]
+    body = []
+    for row in rows:
+        cells = [_score(row.scores.get(model), is_best=model in row.best) for model in shown_models]
+        body.append([*_begin(row), *cells])
+    head = ["Domain", "Task", "Metric", *map(shown, shown_models)]
+    title = f"<h2>{protocol.capitalize()} protocol</h2><p>{_WORDS[protocol]}</p>"
+    return title + table(head, body) + _published_table(rows, shown_models)
+
+
+def _begin(row: TaskRow) -> list[str]:
+    note = "" if row.is_same else '<br><span class="tag">⚠ not the same items or tools</span>'
+    metric = f"{row.metric.replace('_', ' ')}{' ↓' if row.lower_is_better else ''}"
+    return [cell(row.domain or "–"), f"<td>{shown(row.title)}{note}</td>", cell(metric)]
+
+
+def _score(score: Score | None, *, is_best: bool = False) -> str:
+    if score is None or math.isnan(score.value):
+        return cell("–", "n")
+    interval = "" if math.isnan(score.low) else f"{_percent(score.low)} to {_percent(score.high)}, "
+    style = "n best" if is_best else "n"
+    return f'<td class="{style}">{_percent(score.value)}<small>{interval}n = {score.n}</small></td>'
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _published_table(rows: Sequence[TaskRow], models: Sequence[str]) -> str:
+    """Own scores and published ones of the tasks that have any."""
+    known = [row for row in rows if row.published]
+    if not known:
+        return ""
+    systems = list(dict.fromkeys((each.system, each.source) for row in known for each in row.published))
+    head = ["Task", "Metric", *map(shown, models)]
+    head += [f"{shown(system)}<br><small>{shown(source)}</small>" for system, source in systems]
+    body = []
+    for row in known:
+        own = [_score(row.scores.get(model)) for model in models]
+        body.append([*_begin(row)[1:], *own, *_published_cells(row.published, systems)])
+    notes = [each.note for each in published_answers() if each.note and each.source in {s for _, s in systems}]
+    encoders = sorted({str(name) for row in known for name in _encoders(row)})
+    if encoders:
+        notes.append(f"Sentences were compared by {', '.join(encoders)} here, by paraphrase-TinyBERT-L6-v2 there.")
+    return (
+        "<h3>Beside published figures</h3><p class='note'>In italics what papers and talks print: copied, not "
+        "re-measured, made by the released scripts on whole test sets. Only figures of the same data set can be "
+        f"compared.{' ' if notes else ''}{shown(' '.join(dict.fromkeys(notes)))}</p>" + table(head, body)
+    )
+
+
+def _published_cells(published: Sequence[Published], systems: Sequence[tuple[str, str]]) -> list[str]:
+    values = {(each.system, each.source): each.value for each in published}
+    return [
+        cell(_printed(values[key]) if key in values else "–", f"n published{' first' * (not number)}")
+        for number, key in enumerate(systems)
+    ]
+
+
+def _printed(value: float) -> str:
+    """Percent with one or two digits after the point, as tables print them."""
+    text = f"{100 * value:.2f}"
+    return text.removesuffix("0")
+
+
+def _encoders(row: TaskRow) -> Iterable[Any]:
+    for result in row.results.values():
+        if (found := result.scored.settings.get("encoder")) is not None:
+            yield found.get("name", found) if isinstance(found, dict) else found
+
+
+# --- MECAT
+
+
+def _mecat(row: TaskRow) -> str:
+    groups = mecat_groups(row)
+    systems = list(dict.fromkeys((each.system, each.source) for group in groups for each in group.published))
+    head = ["Group", "Metric", *map(shown, row.results)]
+    head += [f"{shown(system)}<br><small>{shown(source)}</small>" for system, source in systems]
+    body = [_mecat_row(group, row, systems) for group in groups]
+    parts = [f"<h2>{shown(row.title)}: groups, {row.protocol}</h2>"]
+    if systems:
+        parts.append('<p class="note">In italics published figures, copied and not re-measured.</p>')
+    parts.append(table(head, body))
+    if domains := mecat_domains(row):
+        parts.append(_mecat_domains(row, domains))
+    return "".join(parts)
+
+
+def _mecat_row(group: MecatGroup, row: TaskRow, systems: Sequence[tuple[str, str]]) -> list[str]:
+    values = {model: score.value for model, score in group.scores.items()}
+    is_compared = row.is_same and len(values) > 1
+    best = max(values.values()) if is_compared else math.nan
+    own = [_score(group.scores.get(model), is_best=values.get(model) == best) for model in row.results]
+    names = [cell(group.group.replace("_", " ")), cell(group.metric.replace("_", " "))]
+    return [*names, *own, *_published_cells(group.published, systems)]
+
+
+def _mecat_domains(row: TaskRow, domains: Mapping[str, Mapping[str, float]]) -> str:
+    body = [
+        [cell(domain), *(cell(_percent(own.get(model, math.nan)), "n") for model in row.results)]
+        for domain, own in domains.items()
+    ]
+    return (
+        "<h3>By domain</h3><p class='note'>Mean DATE of clips with (S)peech, (M)usic and other sounds (A); of captions "
+        "the long ones.</p>" + table(["Domain", *map(shown, row.results)], body)
+    )
 
 
 # --- figures
 
 
-def _look(view: ScoreTable, encoder: str, number: int) -> dict[str, Any]:
-    look = look_of(encoder, number)
-    if view.is_random(encoder):
-        look |= {"color": RANDOM_COLOUR, "label": f"{look['label']} (random weights)", "linestyle": ":"}
-    return look
+def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure, str]]":
+    """By name the figure and what it shows: all tasks, and of MECAT the domains."""
+    found: dict[str, tuple[Figure, str]] = {}
+    by_protocol = {name: shared_rows([row for row in rows if row.protocol == name], models) for name in PROTOCOLS}
+    protocol = max(PROTOCOLS, key=lambda name: len(by_protocol[name]))
+    if own := by_protocol[protocol]:
+        words, axes = _axes(own)
+        lines = {label: [_mean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
+        title = f"{protocol.capitalize()} protocol. Each axis: {words}"
+        found["tasks"] = (
+            _figure(title, list(axes), lines),
+            f"{title}. Of error rates what they leave to 100 %, at least 0.",
+        )
+    for row in {row.task: row for row in reversed(rows) if _is_mecat(row)}.values():  # strict, where there is one
+        domains = mecat_domains(row)
+        shared = {domain: own for domain, own in domains.items() if own.keys() == row.results.keys()}
+        if shared and row.is_same:
+            lines = {model: [min(1.0, max(0.0, own[model])) for own in shared.values()] for model in row.results}
+            title = f"{row.title}, {row.protocol}: DATE by domain"
+            found[f"mecat-{len(found)}"] = _figure(title, list(shared), lines), f"{title}: S speech, M music, A other."
+    return found
 
 
-def _axes(view: ScoreTable) -> tuple[str, dict[str, list[str]]]:
-    """What the radar compares, in words, and the tasks behind each axis: domains, or tasks where those are few."""
-    shared = view.shared
-    facts = {name: results[0].task for name, results in view.tasks.items() if name in shared}
-    domains = {d: [name for name, task in facts.items() if task.domain == d] for d in DOMAINS}
-    domains = {domain: names for domain, names in domains.items() if names}
-    if len(domains) >= 3:
-        return f"weighted average of a domain, {len(facts)} tasks in all", domains
-    # Titles may repeat from suite to suite, names do not.
-    titles = [task.title for task in facts.values()]
-    return "one task, as there are fewer than three domains", {
-        task.title if titles.count(task.title) == 1 else name: [name] for name, task in facts.items()
-    }
+def _axes(rows: Sequence[TaskRow]) -> tuple[str, dict[str, list[TaskRow]]]:
+    """Domains, or tasks where those are few."""
+    domains: dict[str, list[TaskRow]] = {}
+    for row in rows:
+        domains.setdefault(row.domain or "other", []).append(row)
+    if len(domains) >= 3 and len(rows) > 8:
+        return f"mean over the tasks of a domain, {len(rows)} tasks in all", domains
+    titles = [row.title for row in rows]
+    return "one task", {row.title if titles.count(row.title) == 1 else row.task: [row] for row in rows}
 
 
-def _radar(view: ScoreTable) -> "Figure":
-    words, axes = _axes(view)
-    figure = new_figure(7.0, 6.4 + 0.14 * len(view.encoders))
-    figure.suptitle(f"{drawable(view.judge)}, {view.protocol}. Each axis: {words}\n", fontsize=11)
-    lines = [
-        Line([view.average(encoder, names) for names in axes.values()], _look(view, encoder, number))
-        for number, encoder in enumerate(view.encoders)
-    ]
-    return draw_lines(figure, list(axes), lines, nothing="no task that all encoders have")
+def _mean(values: Iterable[float]) -> float:
+    own = list(values)
+    return math.fsum(own) / len(own)
 
 
-def _cost(view: ScoreTable) -> "Figure":
-    figure = new_figure(9.0, 4.4 + 0.14 * len(view.encoders))
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-
-    names = view.shared
-    figure.suptitle(f"{drawable(view.judge)}, {view.protocol}: cost and quality over {len(names)} tasks", fontsize=11)
-    costs = {
-        "parameters": {encoder: _parameters(own) for encoder, own in view.encoders.items()},
-        "seconds to encode an hour of audio": {e: _encode_s_per_hour(own.values()) for e, own in view.encoders.items()},
-    }
-    plots = figure.subplots(1, 2, sharey=True)
-    for plot, (title, by_name) in zip(plots, costs.items(), strict=True):
-        plot.set(xlabel=title, xscale="log")
-        plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        plot.xaxis.set_major_formatter(EngFormatter(sep=""))
-        plot.xaxis.set_minor_locator(NullLocator())
-        plot.grid(color=GRID_COLOUR)
-        plot.spines[["top", "right"]].set_visible(False)
-        plot.margins(0.12)
-        known = {encoder: cost for encoder, cost in by_name.items() if cost and names}
-        for number, encoder in enumerate(by_name):
-            look = _look(view, encoder, number) | {"linestyle": "none"}
-            # One that cannot be placed still stands in the legend, which both plots share.
-            x, y = ([known[encoder]], [view.average(encoder, names)]) if encoder in known else ([], [])
-            plot.plot(x, y, markersize=9, markeredgecolor="white", **look)
-        if not known:
-            plot.text(0.5, 0.5, "not known", ha="center", va="center", transform=plot.transAxes, color="#666666")
-            plot.set(xlim=(1, 10), xticks=[])
-    plots[0].set_ylabel("weighted average")
-    figure.legend(*plots[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return figure
+def _figure(title: str, titles: Sequence[str], lines: Mapping[str, Sequence[float]]) -> "Figure":
+    figure = new_figure(7.0, 6.4 + 0.14 * len(lines), "The report on answers")
+    figure.suptitle(f"{visible(title)}\n".replace("$", r"\$"), fontsize=11)
+    looks = [Line(values, look_of(label, number)) for number, (label, values) in enumerate(lines.items())]
+    return draw_lines(figure, titles, looks)
 
 
-def _parameters(own: Mapping[str, Result]) -> float | None:
-    return next(iter(own.values())).encoder.parameters
-
-
-def _encode_s_per_hour(results: Iterable[Result]) -> float | None:
-    """Of what was encoded, not taken from the store; None where nothing was."""
-    costs = [result.cost for result in results if result.cost.encoded]
-    audio_s = sum(cost.audio_s for cost in costs)
-    seconds = 3600 * sum(cost.encode_s for cost in costs) / audio_s if audio_s else 0.0
-    return seconds if 0 < seconds < math.inf else None
-
-
-# --- the page
-
-
-def _page(
-    results: Sequence[Result],
-    views: Sequence[ScoreTable],
-    main: ScoreTable,
-    figures: "Mapping[str, Figure]",
-    published: bool,
-) -> str:
-    captions = {
-        "radar": f"Each axis: {_axes(main)[0]}; only tasks that every encoder has, on the same data.",
-        "cost": "Encoding time counts sounds encoded in the run, not those from the store; it depends on the machine "
-        f"(threads used: {', '.join(sorted({str(r.cost.threads) for r in results}))}).",
-    }
+def _drawn(figures: "Mapping[str, tuple[Figure, str]]") -> str:
     drawn = "".join(
-        f"<figure>{svg(figure, name)}<figcaption>{shown(captions[name])}</figcaption></figure>"
-        for name, figure in figures.items()
+        f"<figure>{svg(figure, name)}<figcaption>{shown(caption)}</figcaption></figure>"
+        for name, (figure, caption) in figures.items()
     )
-    parts = [
-        "<h1>Benchmark of audio encoders</h1>",
-        f"<p>{len(by_encoder(results))} encoders, {len({r.task.name for r in results})} tasks. ★ marks the best of a "
-        "row; the small figures are 95 % intervals.</p>",
-        *(_scores(view) for view in views),
-        f"<h2>Figures</h2>{drawn}",
-        _leaks(results),
-        _standings(results) if published else "",
-        _provenance(results),
-    ]
-    return document("Benchmark of audio encoders", parts)
+    return f'<h2>Figures</h2><div class="figures">{drawn}</div>' if drawn else ""
 
 
-def _scores(view: ScoreTable) -> str:
-    """Tasks down, encoders across; the last row is over what all of them have."""
-    heads = [
-        shown(encoder) + (' <span class="tag">random weights</span>' if view.is_random(encoder) else "")
-        for encoder in view.encoders
-    ]
-    rows = []
-    for name, results in view.tasks.items():
-        task = results[0].task
-        better = max if task.higher_is_better else min
-        best = better(view.value(result) for result in results)
-        same = len({result.data.manifest for result in results}) == 1
-        note = "" if same else '<br><span class="tag">⚠ not on the same data</span>'
-        metric = task.metric if task.higher_is_better else f"{task.metric} (lower is better)"
-        cells = [_score(view, encoder, own.get(name), best) for encoder, own in view.encoders.items()]
-        rows.append([cell(task.domain), f"<td>{shown(task.title)}{note}</td>", cell(metric), *cells])
-    shared = view.shared
-    averages = [f"{view.average(encoder, shared):.3f}" if shared else "–" for encoder in view.encoders]
-    foot = f'<tr><td colspan="3">Weighted average over the tasks all encoders have: {len(shared)}</td>' + "".join(
-        cell(average, "n") for average in averages
-    )
-    title = f"<h2>{shown(view.judge)}, {shown(view.protocol)} protocol</h2><p>{PROTOCOLS[view.protocol]}</p>"
-    return title + table(["Domain", "Task", "Metric", *heads], rows, foot + "</tr>")
+# --- what went wrong, and what decided
 
 
-def _score(view: ScoreTable, encoder: str, result: Result | None, best: float) -> str:
-    if result is None:
-        return cell("–", "n")
-    score = result.scores[view.judge]
-    styles = ["n", *["best"] * (score.value == best), *["random"] * view.is_random(encoder)]
-    interval = "" if score.low is None or score.high is None else f"{score.low:.3g} to {score.high:.3g}, "
-    return f'<td class="{" ".join(styles)}">{score.value:.4g}<small>{interval}n = {score.n}</small></td>'
-
-
-def _leaks(results: Sequence[Result]) -> str:
-    rows = []
-    for encoder, own in by_encoder(results).items():
-        for result in own:
-            exact, near = result.leaks.exact, result.leaks.near
-            if exact or near:
-                closest = f"{max(pair[4] for pair in near):.4f}" if near else "–"
-                (item, split), (other, its_split) = (exact or near)[0][:2], (exact or near)[0][2:4]
-                first = f"{item} ({split}) and {other} ({its_split})"
-                names = (result.task.title, result.protocol, encoder)
-                rows.append([cell(text) for text in (*names, len(exact), len(near), closest, first)])
+def _failures(models: Models) -> str:
+    rows: list[list[str]] = []
+    more = 0
+    for label, own in models.items():
+        for task, result in {result.task: result for result in own}.items():
+            for name, why in _wrong(result):
+                if len(rows) < MAX_ROWS:
+                    rows.append([cell(label), cell(task), f"<td>{bounded(name, 200)}</td>", f"<td>{bounded(why)}</td>"])
+                else:
+                    more += 1
+            if unanswered := result.scored.counts.get("unanswered") or result.scored.counts.get("missing"):
+                rows.append(
+                    [cell(label), cell(task), "<td>–</td>", cell(f"{unanswered:g} without an answer, counted as wrong")]
+                )
     if not rows:
-        return "<h2>Leaks</h2><p>The results name no sound that stands in two splits.</p>"
-    head = ["Task", "Protocol", "Encoder", "Same bytes", "Nearly the same", "Highest cosine", "First pair"]
-    warning = "Sounds stand in two splits: scores of these tasks may be too high."
-    return f'<h2>Leaks</h2><p class="warn"><strong>Warning.</strong> {warning}</p>' + table(head, rows)
+        return "<h2>Failures</h2><p>No sound is known to have failed or to have been heard in part.</p>"
+    told = f"<p>{more} more are not shown.</p>" if more else ""
+    return "<h2>Failures</h2>" + table(["Model", "Task", "Sound", "What happened"], rows) + told
 
 
-def _standings(results: Sequence[Result]) -> str:
-    """Own results of X-ARES among the published ones; nothing where there are none."""
-    standings = leaderboard(results)
-    if all(standing.origin == "published" for standing in standings):
-        return ""
+def _wrong(result: LmResult) -> Iterable[tuple[str, str]]:
+    """Names of sounds and what happened to them; files of a stranger may hold anything."""
+    failed, partial = (result.run.get(name) for name in ("failed", "heard_in_part"))
+    for each in failed if isinstance(failed, list) else ():
+        if isinstance(each, dict):
+            yield str(each.get("audio", "?")), f"failed: {each.get('error', 'no reason given')}"
+    for each in partial if isinstance(partial, list) else ():
+        yield str(each), "heard in part"
+
+
+def _provenance(models: Models) -> str:
     rows = []
-    for standing in standings:
-        average = "–" if standing.headline.value is None else f"{standing.headline.value:.3f}"
-        counted = f"{standing.headline.counted} of {standing.headline.total}"
-        remarks = ", ".join(remark for remark in standing.remarks if not remark.startswith("partial"))
-        style = "random" if standing.origin == "published" or standing.is_random else ""
-        cells = [cell(text, style) for text in (standing.judge, standing.system, standing.protocol)]
-        rest = [cell(text, style) for text in (remarks or "measured", standing.source)]
-        rows.append([*cells, cell(average, "n"), cell(counted, "n"), *rest])
-    head = ["Judge", "System", "Protocol", "Weighted average", "Tasks counted", "Remarks", "Source"]
-    return (
-        "<h2>Among published X-ARES scores</h2><p>Published scores are copied, not re-measured; they were made by the "
-        "released code, so <code>compat</code> comes closest. Averages over other tasks are not comparable.</p>"
-        + table(head, rows)
-    )
-
-
-def _provenance(results: Sequence[Result]) -> str:
-    rows = []
-    for encoder, own in by_encoder(results).items():
+    for label, own in models.items():
         for result in own:
-            splits = ", ".join(f"{name}: {count}" for name, count in result.data.splits.items())
-            data = f"{result.data.sounds} sounds, {result.data.pieces} pieces, {result.data.seconds:.0f} s; {splits}"
-            cost = f"{result.cost.encoded} encoded in {result.cost.encode_s:.1f} s, {result.cost.reused} reused"
-            settings = {judge: score.settings for judge, score in result.scores.items()}
-            codes = (result.encoder.fingerprint, result.data.manifest, json.dumps(settings, ensure_ascii=False))
-            names = (encoder, result.task.name, result.protocol, result.seed, result.version, data, cost)
-            rows.append([*map(cell, names), *(f"<td><code>{shown(code)}</code></td>" for code in codes)])
-    head = [
-        *("Encoder", "Task", "Protocol", "Seed", "Auricle", "Data", "Cost"),
-        *("Fingerprint of the encoder", "SHA-256 of the manifest", "Settings"),
-    ]
-    return f"<h2>Provenance</h2><details open><summary>Every result shown</summary>{table(head, rows)}</details>"
+            scored = result.scored
+            rule = f"{scored.rule.id} version {scored.rule.version}"
+            counts = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items())
+            run = {name: result.run[name] for name in _TOLD_OF_RUN if name in result.run}
+            # Precision of each class and the like: results, and as long as the data are wide.
+            settings = {
+                name: own for name, own in scored.settings.items() if not isinstance(own, dict) or len(own) < 20
+            }
+            told = {"model": result.fingerprint or "not known", "data": scored.data, "settings": settings, "run": run}
+            codes = "<br>".join(f"{name} <code>{bounded(_json(own), 4000)}</code>" for name, own in told.items() if own)
+            names = (label, result.task, result.protocol, rule, scored.version, counts)
+            rows.append([*map(cell, names), f'<td class="told">{codes}</td>'])
+    head = ["Model", "Task", "Protocol", "Rule", "Auricle", "Counts", "Hashes, settings and what was asked"]
+    return f"<h2>Provenance</h2><details><summary>What decided each figure</summary>{table(head, rows)}</details>"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 from auricle import __version__
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.asked import Question
-from auricle.evaluate.degrade import CONDITIONS, Condition, degraded_questions
+from auricle.evaluate.corruptions import CONDITIONS, Condition, degraded_questions
 from auricle.evaluate.examiner import Examined, Examiner
-from auricle.evaluate.item_pairs import LOWER_IS_BETTER, pair
 from auricle.evaluate.predictions import read_bounded, read_line
-from auricle.evaluate.statistics import Score, plain_score
+from auricle.evaluate.question import Question
+from auricle.metrics.intervals import Score, plain_score
+from auricle.metrics.paired import LOWER_IS_BETTER, pair
 
 FORMAT = "auricle-robustness/1"
 FALLS = (0.9, 0.5)  # retentions whose level is sought
@@ -51,7 +51,7 @@ class Level:
 class Curve:
     """A condition, mild to severe; a two-sided one from low to high."""
 
-    condition: str  # of `auricle.evaluate.degrade.CONDITIONS`
+    condition: str  # of `auricle.evaluate.corruptions.CONDITIONS`
     levels: tuple[Level, ...]
     area: float  # mean retention over the range of levels, the clean sound among them where it has one; may be nan
     falls: Mapping[float, tuple[Crossing, ...]]  # by retention

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auricle.errors import DataError
-from auricle.evaluate.degrade import CONDITIONS, Condition
-from auricle.evaluate.item_pairs import LOWER_IS_BETTER
-from auricle.evaluate.page import cell, document, shown, table
-from auricle.evaluate.plots import GRID_COLOUR, drawable, look_of, new_figure, svg
+from auricle.evaluate.corruptions import CONDITIONS, Condition
 from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
-from auricle.evaluate.statistics import Score
+from auricle.metrics.intervals import Score
+from auricle.metrics.paired import LOWER_IS_BETTER
+from auricle.pages.page import cell, document, shown, table
+from auricle.pages.plots import GRID_COLOUR, drawable, look_of, new_figure, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

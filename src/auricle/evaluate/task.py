@@ -1,251 +1,128 @@
-"""What a task of the encoder benchmarks is, as data: its labels, splits, protocol and source.
+"""What a task for an audio language model is, as data: what is asked, how answers are judged, what was published.
 
-The declarations are the JSON files in ``declared/``, one for each suite. A task knows nothing of encoders and no folder
-of audio; `auricle.evaluate.examples` finds its sounds.
+The declarations are in ``declared/language.json``. A task knows nothing of models and no folder of audio;
+`auricle.evaluate.questions` finds its sounds and writes its questions.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from string import Formatter
+from typing import Any, Literal, TypeAlias, get_args
 
-from auricle.errors import ConfigError, DataError, hint_names
+from auricle.errors import ConfigError, hint_names
+from auricle.evaluate.mecat import FIELDS
+from auricle.evaluate.predictions import LINES_TASKS, LinesTask
 
-Suite = Literal["xares", "hear", "challenge", "private", "auricle"]
-Domain = Literal["speech", "sound", "music", "private"]
-Kind = Literal["clip", "frame", "asr", "retrieval", "regression"]
-Metric = Literal[
-    "accuracy", "mAP", "segmentf1_macro", "segmentf1_micro", "recallatk_r1", "WER_inv", "MSE", "onset_f", "AUCROC"
-]
-Loss = Literal["cross_entropy", "bce", "mse", "contrastive", "language_model"]
-Value: TypeAlias = str | int | float
+LanguageDomain: TypeAlias = Literal["speech", "sound", "music", "mixed"]
+Judge: TypeAlias = LinesTask | Literal["mecat"]
+Composed: TypeAlias = Literal["event", "captions", "questions"]
 
-SUITES: tuple[str, ...] = get_args(Suite)
-_LOSS_OF = {
-    "clip": ("cross_entropy", "bce"),
-    "frame": ("bce",),
-    "asr": ("language_model",),
-    "retrieval": ("contrastive",),
-    "regression": ("mse",),
+FORMAT = "auricle-language-tasks/1"
+_SLOTS: Mapping[str, tuple[str, ...]] = {  # what the template of a judge's prompt may ask for
+    "asr": ("lang",),
+    "qa": ("question", "choices"),
+    "caption": ("question",),
+    "mecat": ("question",),
 }
-
-
-class Event(NamedTuple):
-    """Something heard in a part of a sound."""
-
-    onset_s: float
-    offset_s: float
-    label: Value
+_COMPOSED_FOR: Mapping[str, tuple[str, ...]] = {
+    "event": ("tagging", "multitag"),
+    "captions": ("caption",),
+    "questions": ("qa",),
+}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelRule:
-    """Where the truth about a sound stands in its facts, and how it is read."""
+class LanguageTask:
+    """A data set, the prompt it is asked with, and its judge."""
 
-    field: str  # name of the fact; for frame tasks the list of events, for retrieval the captions
-    value: Literal["name", "index", "number", "text"] = "name"  # a class by name or number, a target, a sentence
-    first: int = 0  # number of class 0 where the value is an index: 21 for piano keys
-    # value as written -> name of the class
-    mapping: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-    otherwise: str | None = None  # class of every value outside `mapping`
-    separator: str | None = None  # between the names of a clip with several classes
-    event: str | None = None  # field of an event that names its class
-    onset: str | None = None  # field with its begin, `event_unit`
-    offset: str | None = None  # field with its end, `event_unit`
-    event_unit: Literal["s", "ms"] = "s"
+    name: str
+    title: str  # as published tables print it
+    suite: str
+    domain: LanguageDomain
+    judge: Judge  # which rules of `auricle.evaluate.scores.RULES` score it
+    prompts: Mapping[str, str] = field(
+        hash=False
+    )  # template of what is asked, by field of the answer; "": the only one
+    lang: str | None = None  # of transcripts, where rows do not tell
+    fact: str | None = None  # column or fact that holds the reference, where it is not called as the judge calls it
+    group_by: str = "audio"  # field of the rows that are resampled together, as a speaker's utterances
+    max_new_tokens: int = 128
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)  # other names of labels, strict
+    published: Mapping[str, float] = field(default_factory=dict, hash=False)  # percent, compat rule, by model
+    composed: Composed | None = None  # how references are put into words where facts alone are known
+    # values that facts of its sounds may have; where a fact is not known, a sound is not ruled out
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    note: str = ""  # what who reads its scores should know
 
     def __post_init__(self) -> None:
-        """Refuse half a rule."""
-        parts = [part is not None for part in (self.event, self.onset, self.offset)]
-        if any(parts) != all(parts):
-            raise ConfigError(f"labels of events need event, onset and offset; got {parts} for {self.field!r}")
-
-    def values(self, facts: Mapping[str, Any]) -> tuple[Value, ...]:
-        """The labels of a sound: class names, class numbers, targets or sentences, in the order they are written.
-
-        Raises:
-            DataError: the fact is missing, or is no value of this rule.
-        """
-        return self._values(facts, self.field)
-
-    def events(self, facts: Mapping[str, Any]) -> tuple[Event, ...]:
-        """The events of a sound in the order they are written, one for each class that is named; none is silence.
-
-        Raises:
-            DataError: there is no list of events, or one that cannot be read.
-        """
-        if self.event is None or self.onset is None or self.offset is None:
-            raise DataError(f"labels in {self.field!r} are no events; ask for their values")
-        written = facts.get(self.field)
-        if not isinstance(written, list) or not all(isinstance(event, dict) for event in written):
-            raise DataError(f"found facts {sorted(facts)[:12]}, expected a list of events in {self.field!r}")
-        found = []
-        for event in written:
-            bounds = [_seconds(event, name, self.event_unit) for name in (self.onset, self.offset)]
-            if not 0 <= bounds[0] <= bounds[1] < float("inf"):
-                raise DataError(f"an event from {bounds[0]} s to {bounds[1]} s; expected 0 <= onset <= offset")
-            found += [Event(bounds[0], bounds[1], label) for label in self._values(event, self.event)]
-        return tuple(found)
-
-    def _values(self, facts: Mapping[str, Any], wanted: str) -> tuple[Value, ...]:
-        if facts.get(wanted) is None:
-            raise DataError(f"found facts {sorted(facts)[:12]}, expected the label in {wanted!r}")
-        written = facts[wanted]
-        if isinstance(written, str) and self.separator is not None:
-            written = [part for part in written.split(self.separator) if part]
-        return tuple(self._read(part, wanted) for part in (written if isinstance(written, list) else [written]))
-
-    def _read(self, part: Any, wanted: str) -> Value:
-        if self.value in ("index", "number"):
-            try:
-                return int(part) - self.first if self.value == "index" else float(part)
-            except (TypeError, ValueError):
-                raise DataError(f"{wanted} is {part!r}, expected a number") from None
-        if isinstance(part, dict) or part is None:
-            raise DataError(f"{wanted} is {part!r}, expected a name")
-        name = str(part)
-        if self.mapping and name not in self.mapping and self.otherwise is None:
-            raise DataError(f"{wanted} is {name!r}, expected one of {sorted(self.mapping)}")
-        return self.mapping.get(name, self.otherwise or name)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Where the audio is published."""
-
-    zenodo: str | None = None  # record of the audio tars
-    url: str | None = None  # of the data set itself
-    licence: str = "see source record"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HearFacts:
-    """What the HEAR 2021 protocol adds to a task."""
-
-    embedding: Literal["scene", "timestamp"]  # which of the two functions of its API is asked
-    mode: Literal["multiclass", "multilabel"]
-    split_mode: Literal["train-valid-test", "folds"]
-    clips: int
-    duration_s: float | None = None  # sounds are cut or zero-padded to this; None: lengths vary
-    tolerance_ms: float | None = None  # of an onset
-    median_filter_ms: float | None = None  # over the frames' probabilities
-    min_duration_ms: tuple[float, ...] = ()  # of an event; the best of these on the validation set
-    beside: tuple[str, ...] = ()  # metrics reported beside the one that counts
-    check_every: int = 3  # epochs between validations
-    select_by: Literal["score", "loss"] = "score"  # on validation, of grid points and epochs
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One task: data and protocol. Times in seconds; the protocol's numbers are those of the suite it comes from."""
-
-    name: str  # unique over all suites, letters, digits and _
-    title: str  # as the suite's tables print it
-    suite: Suite
-    domain: Domain
-    kind: Kind
-    label: LabelRule
-    metric: Metric
-    source: Source
-    classes: tuple[str, ...] | int | None = None  # names in order; how many, where derived; None: not known before
-    folds: tuple[str, ...] = ()  # each is tested once; instead of:
-    train: str | None = None
-    valid: str | None = None  # may be the test split: see `selects_on_test`
-    test: str | None = None
-    # split or fold -> pattern of its audio tars
-    tars: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-    layout: str | None = None  # of `auricle.data.upstream` that the task can also be read from
-    split_field: str = "split"  # fact that holds the split or fold of a sound outside audio tars
-    # facts a sound of the layout must have
-    only: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-    crop_s: float | None = None  # sounds are cut into pieces of this length
-    segment_s: float | None = None  # window in which events are counted
-    frames_s: float | None = None  # length of the grid of events; None: to the end of the last event
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    loss: Loss = "cross_entropy"
-    pos_weight: float | None = None  # of positive targets in the binary cross entropy
-    knn: bool = True
-    weight: float = 1.0  # in the suite's average
-    enabled: bool = True  # False: declared, but not run by the published suite
-    compat: tuple[str, ...] = ()  # what the published protocol does that the strict one does not
-    hear: HearFacts | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no runner could follow."""
-        fault = self._fault()
-        if fault:
+        """Refuse what nobody could ask or judge."""
+        if fault := self._fault():
             raise ConfigError(f"task {self.name!r}: {fault}")
 
+    @property
+    def asks_questions(self) -> bool:
+        """Whether each row brings a question of its own."""
+        return any("question" in slots(template) for template in self.prompts.values())
+
     def _fault(self) -> str | None:
-        named = (self.train, self.valid, self.test)
-        if bool(self.folds) == any(named) or (not self.folds and not all(named)):
-            return f"found folds {self.folds} and splits {named}, expected folds, or all of train, valid and test"
-        if self.folds and len(set(self.folds)) < max(2, len(self.folds)):
-            return f"folds {self.folds} must be two or more different names"
-        if unknown := set(self.tars) - set(self.splits):
-            return f"tar patterns for {sorted(unknown)}, which are no splits of it"
-        for name in ("suite", "domain", "kind", "metric", "loss"):
-            known = get_args(globals()[name.capitalize()])
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            return "names are of a-z, 0-9 and _"
+        for name in ("title", "suite", "group_by"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                return f"{name} is {getattr(self, name)!r}, expected text"
+        for name, known in (("domain", get_args(LanguageDomain)), ("judge", (*LINES_TASKS, "mecat"))):
             if getattr(self, name) not in known:
                 return f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
-        if self.loss not in _LOSS_OF[self.kind]:
-            return f"loss {self.loss!r} fits no {self.kind} task; expected {' or '.join(_LOSS_OF[self.kind])}"
-        if (self.kind == "frame") != (self.label.event is not None):
-            return "events belong to frame tasks, and to them only"
-        if isinstance(self.classes, tuple) and len(set(self.classes)) != len(self.classes):
-            return "class names repeat"
-        for name in ("crop_s", "segment_s", "epochs", "batch_size", "learning_rate", "pos_weight"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                return f"{name} must be above 0, got {value}"
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            return f"max_new_tokens is {self.max_new_tokens!r}, expected a whole number of at least 1"
+        if self.composed is not None and self.judge not in _COMPOSED_FOR.get(self.composed, ()):
+            return f"composed is {self.composed!r}, which makes no references that {self.judge} could judge by"
+        for model, value in self.published.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                return f"published is {value!r} for {model}, expected percent"
+        return self._fault_of_prompts()
+
+    def _fault_of_prompts(self) -> str | None:
+        fields = set(self.prompts)
+        if fields != {""} and not (self.judge == "mecat" and fields == set(FIELDS)):
+            return f'prompts are of {sorted(fields)}, expected one under "", or for mecat those of {", ".join(FIELDS)}'
+        allowed = _SLOTS.get(self.judge, ())
+        for template in self.prompts.values():
+            if not isinstance(template, str) or not template.strip():
+                return f"prompt is {template!r}, expected text"
+            if unknown := sorted(slots(template) - set(allowed)):
+                expected = " and ".join(f"{{{name}}}" for name in allowed) or "nothing"
+                return f"prompt {template!r} asks for {unknown}, expected {expected} in a prompt of {self.judge}"
+        if self.judge in ("qa", "mecat") and "" in self.prompts and not self.asks_questions:
+            return f"prompt {self.prompts['']!r} has no {{question}}"
         return None
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the folds, or of the different splits in the order train, valid, test."""
-        return self.folds or tuple(dict.fromkeys(name for name in (self.train, self.valid, self.test) if name))
 
-    @property
-    def num_classes(self) -> int | None:
-        """How many outputs a head needs; None where only the data can tell."""
-        return len(self.classes) if isinstance(self.classes, tuple) else self.classes
+def slots(template: str) -> frozenset[str]:
+    """Names in braces that a template asks for.
 
-    @property
-    def is_multilabel(self) -> bool:
-        """Whether a clip may have several classes at once."""
-        return self.loss == "bce"
-
-    @property
-    def is_private(self) -> bool:
-        """Whether the audio was never published, so that it must be brought."""
-        return self.suite == "private"
-
-    @property
-    def selects_on_test(self) -> bool:
-        """Whether the published protocol picks its best epoch on the very sounds it is tested on."""
-        if self.folds:
-            return self.suite not in ("hear", "auricle")
-        return self.valid == self.test
-
-    def split_of(self, role: str) -> str:
-        """The task's own name of a split or fold, also for the plain words train, valid and test.
-
-        Raises:
-            DataError: no split of this task.
-        """
-        plain = {"train": self.train, "valid": self.valid, "validation": self.valid, "dev": self.valid}
-        found = role if role in self.splits else {**plain, "test": self.test}.get(role)
-        if found is None:
-            raise DataError(f"task {self.name!r} has no split {role!r}; expected one of {', '.join(self.splits)}")
-        return found
+    Raises:
+        ConfigError: braces that are not closed, or more than a name in them.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigError(
+            f"prompt {template!r} is no template ({error}); double a brace that is meant as such"
+        ) from None
+    if any(shape or conversion for _, _, shape, conversion in parts):
+        raise ConfigError(f"prompt {template!r} formats what it asks for, expected a plain name in braces")
+    return frozenset(name for _, name, _, _ in parts if name is not None)
 
 
-def load_task(name: str) -> Task:
+def load_language_task(name: str) -> LanguageTask:
     """The task of that name.
 
     Raises:
@@ -253,66 +130,81 @@ def load_task(name: str) -> Task:
     """
     known = _declared()
     if name not in known:
-        raise ConfigError(f"no task {name!r}.{hint_names(name, known)}")
+        raise ConfigError(f"no language task {name!r}.{hint_names(name, known)}")
     return known[name]
 
 
-def tasks(suite: str | None = None) -> list[Task]:
+def language_tasks(suite: str | None = None) -> list[LanguageTask]:
     """All tasks, or those of one suite, in the order of their declaration.
 
     Raises:
         ConfigError: no such suite.
     """
-    if suite is not None and suite not in SUITES:
-        raise ConfigError(f"no suite {suite!r}; expected one of {', '.join(SUITES)}")
+    suites = list(dict.fromkeys(task.suite for task in _declared().values()))
+    if suite is not None and suite not in suites:
+        raise ConfigError(f"no suite {suite!r}; expected one of {', '.join(suites)}")
     return [task for task in _declared().values() if suite in (None, task.suite)]
 
 
-def read_tasks(text: str, origin: str) -> list[Task]:
-    """Tasks from the text of a declaration: an object with ``suite``, ``defaults`` and ``tasks``.
+def read_language_tasks(text: str, origin: str) -> list[LanguageTask]:
+    """Tasks from the text of a declaration.
 
-    Lists of names become tuples; a task's fields win over the defaults.
+    Args:
+        text: JSON, ``{"format": …, "suites": [{"suite": …, "defaults": {…}, "tasks": [{…}, …]}, …]}``; the fields of a
+            task are those of `LanguageTask` and win over the defaults; ``prompt`` stands for the only one of
+            ``prompts``.
+        origin: of the text, for messages.
 
     Raises:
-        ConfigError: no JSON of that shape, an unknown field, or a task that contradicts itself; `origin` is named.
+        ConfigError: no JSON of that shape, a field that is unknown or absent, a task that contradicts itself, or a name
+            that stands twice.
     """
     try:
         stored = json.loads(text)
-        shared = {"suite": stored["suite"], **stored.get("defaults", {})}
-        return [_task({**shared, **row}) for row in stored["tasks"]]
+        if stored["format"] != FORMAT:
+            raise ValueError(f"format is {stored['format']!r}, expected {FORMAT!r}")
+        found = [task for suite in stored["suites"] for task in _tasks(suite)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{origin}: no usable declaration of tasks ({error})") from None
+        raise ConfigError(f"{origin}: no usable declaration of language tasks ({error!r})") from None
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
-
-
-@cache
-def _declared() -> dict[str, Task]:
-    folder = files("auricle.evaluate") / "declared"
-    found: dict[str, Task] = {}
-    for suite in SUITES:
-        for task in read_tasks((folder / f"{suite}.json").read_text(encoding="utf-8"), f"declared/{suite}.json"):
-            if task.name in found:
-                raise ConfigError(f"declared/{suite}.json: {task.name!r} is declared twice")
-            found[task.name] = task
+    names = [task.name for task in found]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{origin}: {', '.join(repeated)} stands twice; expected each task once")
     return found
 
 
-def _task(row: Mapping[str, Any]) -> Task:
-    parts = {"label": LabelRule, "source": Source, "hear": HearFacts}
-    made = {name: _part(part, row[name]) for name, part in parts.items() if row.get(name) is not None}
-    task: Task = _part(Task, {**row, **made})
-    return task
+def _tasks(suite: Mapping[str, Any]) -> Iterator[LanguageTask]:
+    if unknown := sorted(set(suite) - {"suite", "defaults", "tasks"}):
+        raise ConfigError(f"unknown fields {unknown} of a suite")
+    for row in suite["tasks"]:
+        yield _task({"suite": suite["suite"], **suite.get("defaults", {}), **row})
 
 
-def _part(part: Any, values: Mapping[str, Any]) -> Any:
-    if unknown := set(values) - {known.name for known in dataclasses.fields(part)}:
-        raise ConfigError(f"{values.get('name', part.__name__)}: unknown fields {sorted(unknown)}")
-    return part(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+def _task(row: Mapping[str, Any]) -> LanguageTask:
+    values = dict(row)
+    if "prompt" in values:
+        if "prompts" in values:
+            raise ConfigError(f"task {row.get('name')!r}: has prompt and prompts, expected one of them")
+        values["prompts"] = {"": values.pop("prompt")}
+    for name in ("synonyms", "only"):
+        values[name] = {key: tuple(_texts(own, name)) for key, own in values.get(name, {}).items()}
+    known = {each.name: each for each in dataclasses.fields(LanguageTask)}
+    needed = {name for name, each in known.items() if each.default is each.default_factory is dataclasses.MISSING}
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigError(f"task {row.get('name')!r}: unknown fields {unknown}")
+    if absent := sorted(needed - set(values)):
+        raise ConfigError(f"task {row.get('name')!r}: has no {', '.join(absent)}")
+    return LanguageTask(**values)
 
 
-def _seconds(event: Mapping[str, Any], name: str, unit: str) -> float:
-    try:
-        return float(event[name]) / (1000.0 if unit == "ms" else 1.0)
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f"an event has {name} {event.get(name)!r}, expected a time in {unit}") from None
+def _texts(value: Any, name: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ConfigError(f"{name} holds {value!r}, expected a list of texts")
+    return value
+
+
+@cache
+def _declared() -> dict[str, LanguageTask]:
+    text = (files("auricle.evaluate") / "declared" / "language.json").read_text(encoding="utf-8")
+    return {task.name: task for task in read_language_tasks(text, "declared/language.json")}

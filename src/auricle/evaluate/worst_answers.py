@@ -10,13 +10,13 @@ from typing import NamedTuple, TypeAlias
 
 from auricle.errors import AuricleError
 from auricle.evaluate import mecat
-from auricle.evaluate.item_pairs import measure
-from auricle.evaluate.lm_compare import has_items
-from auricle.evaluate.lm_results import LmResult
-from auricle.evaluate.lm_tables import TaskRow
-from auricle.evaluate.lm_task import load_language_task
+from auricle.evaluate.compare import has_items
+from auricle.evaluate.headline import measure
 from auricle.evaluate.predictions import read_predictions
 from auricle.evaluate.questions import SoundFile, read_questions
+from auricle.evaluate.results import LmResult
+from auricle.evaluate.tables import TaskRow
+from auricle.evaluate.task import load_language_task
 
 FindSound: TypeAlias = Callable[[str], bytes | None]
 

@@ -23,7 +23,7 @@ class Identity(NamedTuple):
 
 
 class FrameModel(Protocol):
-    """What an encoder must offer; `auricle.infer.encoder.Encoder` builds everything else upon it."""
+    """What an encoder must offer; `auricle.encode.encoder.Encoder` builds everything else upon it."""
 
     sampling_rate: int  # Hz
     output_dim: int  # width D of a frame

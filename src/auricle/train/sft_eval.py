@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
+from auricle.engine.engine import generate
 from auricle.errors import AuricleError, DataError
-from auricle.infer.engine import generate
 from auricle.models.midashenglm import MiDashengLM
 from auricle.train.config import RunConfig
 from auricle.train.sft_data import Row, read_rows

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from auricle.audio.facts import Clip
 from auricle.errors import DataError
-from auricle.infer.prompt import Message, Prompt, PromptWriter
 from auricle.train.packing import plan
 from auricle.train.sft_data import Row
 from auricle.weights import LoadedLM
+from auricle.weights.processor import Message, Prompt, PromptWriter
 
 
 class Example(NamedTuple):

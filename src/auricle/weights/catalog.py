@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from auricle.errors import UnknownModel, UnsafeWeights, WeightsError
-from auricle.weights.known_models import ENTRIES, Entry
+from auricle.weights.known_models import ENTRIES, CatalogEntry
 
 # Everything a model folder needs. No *.py, and no pickles.
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md"]
@@ -32,12 +32,12 @@ class Source:
     sha256: str | None = None  # of the weights, where already known
 
 
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[CatalogEntry, ...]:
     """All models known by name."""
     return ENTRIES
 
 
-def is_ready(entry: Entry) -> bool:
+def is_ready(entry: CatalogEntry) -> bool:
     """Whether the model's settings are on this machine (embedded, or in the hub's cache)."""
     if entry.where or entry.unavailable:
         return False
@@ -106,11 +106,11 @@ def fingerprint(source: Source) -> str | None:
     return safe.sha256(source.path)
 
 
-def _embedded(entry: Entry) -> Path:
+def _embedded(entry: CatalogEntry) -> Path:
     return Path(str(resources.files("auricle.weights"))) / "embedded" / (entry.within or entry.name)
 
 
-def _resolve_embedded(entry: Entry) -> Source:
+def _resolve_embedded(entry: CatalogEntry) -> Source:
     from auricle.weights import safe
 
     folder = _embedded(entry)
@@ -169,7 +169,7 @@ def _resolve_hub(
     return Source(name=name, path=path, revision=path.name)
 
 
-def _elsewhere(entry: Entry) -> str:
+def _elsewhere(entry: CatalogEntry) -> str:
     """Why a model cannot be fetched, and what its licence asks before it is fetched by hand."""
     if entry.unavailable:
         return f"{entry.name} is not available: {entry.unavailable}"

@@ -1,4 +1,4 @@
-"""Checkpoints of the encoders of `auricle.models.pieces`, told apart by their tensors, never by a file's name.
+"""Checkpoints of the encoders of `auricle.models.encoders.pieces`, told apart by their tensors, never by a file's name.
 
 Each family's own file says which layouts it knows and reads them from plain tensors and settings; here files are opened
 without running what they say. The families are those that entries of the catalogue name.
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch
+from auricle.models.encoders.pieces import Family, Parts, PieceFrames, Pool
+from auricle.models.encoders.speech import FAMILIES
 from auricle.models.frame_model import FrameModel
-from auricle.models.pieces import Family, Parts, PieceFrames, Pool
-from auricle.models.speech_encoders import FAMILIES
 from auricle.weights import safe
 from auricle.weights.catalog import entries, resolve
 from auricle.weights.hub_encoders import load_frame_model
@@ -81,7 +81,7 @@ def load_encoder_model(
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front ends stay float32.
         revision: branch, tag or commit on the hub.
         layers: blocks, 0 the first, whose outputs are averaged; none: the encoder's own last output.
-        pool: see `auricle.models.pieces.PieceFrames`; only for encoders of patches.
+        pool: see `auricle.models.encoders.pieces.PieceFrames`; only for encoders of patches.
 
     Raises:
         WeightsError: it cannot be found, trusted or fitted.
@@ -156,7 +156,7 @@ def read_encoder(path: str | Path, source: str = "") -> tuple[Family, Parts] | N
 def encoder_families() -> dict[str, Family]:
     """The families that the catalogue's entries name, by name."""
     names = dict.fromkeys(entry.family for entry in entries() if entry.family)
-    return {name: import_module(f"auricle.models.{name}").FAMILY for name in names}
+    return {name: import_module(f"auricle.models.encoders.{name}").FAMILY for name in names}
 
 
 def plain_settings(value: Any) -> Any:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import WeightsError
+from auricle.models.encoders.speech import FAMILIES, build_encoder
 from auricle.models.frame_model import DashengFrames, FrameModel
-from auricle.models.speech_encoders import FAMILIES, build_encoder
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
 from auricle.weights.loaders import load_dasheng, place_of

@@ -1,7 +1,7 @@
 """The models known by name: what they are, under which licence, and who offers them.
 
 Nothing is looked up here; `auricle.weights.catalog` turns names into files. An encoder of a new family is one entry
-whose ``family`` names its file, see `auricle.models.pieces`.
+whose ``family`` names its file, see `auricle.models.encoders.pieces`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CatalogEntry:
     """A model known by name."""
 
     name: str
@@ -34,54 +34,54 @@ class Entry:
 # Parameter counts: computed from the released shapes, of the encoder alone for encoders. No published hash is pinned:
 # none could be confirmed.
 ENTRIES = (
-    Entry(
+    CatalogEntry(
         name="auricle-tiny",
         kind="language model",
         summary="describes, transcribes and answers; made by recipes/tiny",
         parameters=7_889_280,
     ),
-    Entry(
+    CatalogEntry(
         name="auricle-tiny-encoder",
         kind="encoder",
         summary="the encoder of auricle-tiny: frames at 25 Hz",
         parameters=4_869_760,
         within="auricle-tiny",
     ),
-    Entry(
+    CatalogEntry(
         name="auricle-tiny-glap",
         kind="audio and text",
         summary="sounds and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
         parameters=27_681_664,
     ),
-    Entry(
+    CatalogEntry(
         name="dasheng-base",
         kind="encoder",
         summary="Dasheng, 768 wide, 12 blocks",
         parameters=85_447_808,
         repo="mispeech/dasheng-base",
     ),
-    Entry(
+    CatalogEntry(
         name="dasheng-0.6b",
         kind="encoder",
         summary="Dasheng, 1280 wide, 32 blocks",
         parameters=630_333_568,
         repo="mispeech/dasheng-0.6B",
     ),
-    Entry(
+    CatalogEntry(
         name="dasheng-1.2b",
         kind="encoder",
         summary="Dasheng, 1536 wide, 40 blocks",
         parameters=1_134_047_360,
         repo="mispeech/dasheng-1.2B",
     ),
-    Entry(
+    CatalogEntry(
         name="midashenglm-7b",
         kind="language model",
         summary="Dasheng 0.6B with a Qwen2.5-7B decoder",
         parameters=8_281_739_904,
         repo="mispeech/midashenglm-7b",
     ),
-    Entry(
+    CatalogEntry(
         name="glap",
         kind="audio and text",
         summary="Dasheng base with SONAR's text encoder: sounds and texts of 202 languages in one space",
@@ -90,42 +90,42 @@ ENTRIES = (
         "selling or passing on",
         repo="mispeech/GLAP",
     ),
-    Entry(
+    CatalogEntry(
         name="whisper-base",
         kind="encoder",
         summary="Whisper's encoder, 512 wide, 6 blocks, 50 Hz",
         parameters=20_590_592,
         repo="openai/whisper-base",
     ),
-    Entry(
+    CatalogEntry(
         name="whisper-small",
         kind="encoder",
         summary="Whisper's encoder, 768 wide, 12 blocks, 50 Hz",
         parameters=88_154_112,
         repo="openai/whisper-small",
     ),
-    Entry(
+    CatalogEntry(
         name="whisper-large-v3",
         kind="encoder",
         summary="Whisper's encoder, 1280 wide, 32 blocks, 50 Hz",
         parameters=636_968_960,
         repo="openai/whisper-large-v3",
     ),
-    Entry(
+    CatalogEntry(
         name="wav2vec2-base",
         kind="encoder",
         summary="wav2vec 2.0, 768 wide, 12 blocks, 50 Hz",
         parameters=94_370_944,
         repo="facebook/wav2vec2-base",
     ),
-    Entry(
+    CatalogEntry(
         name="hubert-base",
         kind="encoder",
         summary="HuBERT, 768 wide, 12 blocks, 50 Hz",
         parameters=94_370_944,
         repo="facebook/hubert-base-ls960",
     ),
-    Entry(
+    CatalogEntry(
         name="wavlm-base-plus",
         kind="encoder",
         summary="WavLM, 768 wide, 12 blocks, 50 Hz",
@@ -133,14 +133,14 @@ ENTRIES = (
         license="cc-by-sa-3.0",
         repo="microsoft/wavlm-base-plus",
     ),
-    Entry(
+    CatalogEntry(
         name="data2vec-audio-base",
         kind="encoder",
         summary="data2vec-audio, 768 wide, 12 blocks, 50 Hz",
         parameters=93_163_520,
         repo="facebook/data2vec-audio-base",
     ),
-    Entry(
+    CatalogEntry(
         name="ast-audioset",
         kind="encoder",
         summary="Audio Spectrogram Transformer, 768 wide, 12 blocks, 10 Hz",
@@ -148,7 +148,7 @@ ENTRIES = (
         license="bsd-3-clause",
         repo="MIT/ast-finetuned-audioset-10-10-0.4593",
     ),
-    Entry(
+    CatalogEntry(
         name="beats-iter3",
         kind="encoder",
         summary="BEATs iter3, 768 wide, 12 blocks, 6.25 Hz",
@@ -163,7 +163,7 @@ ENTRIES = (
         where="microsoft/unilm on GitHub, folder beats (BEATs_iter3.pt and its kin, fine-tuned ones too)",
     ),
     *(
-        Entry(
+        CatalogEntry(
             name=f"openbeats-{size}",
             kind="encoder",
             summary=f"OpenBEATs, {geometry}, 6.25 Hz",
@@ -182,7 +182,7 @@ ENTRIES = (
         )
     ),
     *(
-        Entry(
+        CatalogEntry(
             name=f"eat-{size}{suffix}",
             kind="encoder",
             summary=f"EAT, {geometry}, 6.25 Hz{tuned}",
@@ -201,7 +201,7 @@ ENTRIES = (
         )
         for suffix, stage, tuned in (("", "pretrain", ""), ("-as2m", "finetune_AS2M", ", fine-tuned on AudioSet"))
     ),
-    Entry(
+    CatalogEntry(
         name="audiomae",
         kind="encoder",
         summary="AudioMAE, 768 wide, 12 blocks, 6.25 Hz",
@@ -216,7 +216,7 @@ ENTRIES = (
         where="facebookresearch/AudioMAE on GitHub (pre-trained and fine-tuned)",
     ),
     *(
-        Entry(
+        CatalogEntry(
             name=f"ced-{size}",
             kind="encoder",
             summary=f"CED, {width} wide, 12 blocks, 6.25 Hz, trained to tag",
@@ -236,7 +236,7 @@ ENTRIES = (
         )
     ),
     *(
-        Entry(
+        CatalogEntry(
             name=f"atst-frame-{size}",
             kind="encoder",
             summary=f"ATST-Frame, {width} wide, 12 blocks, 25 Hz",
@@ -252,7 +252,7 @@ ENTRIES = (
         for size, width, parameters in (("small", 384, 21_475_968), ("base", 768, 85_419_264))
     ),
     *(
-        Entry(
+        CatalogEntry(
             name=f"data2vec2-{size}",
             kind="encoder",
             summary=f"data2vec 2.0 audio, {geometry}, 50 Hz",
@@ -269,7 +269,7 @@ ENTRIES = (
             ("large", "1024 wide, 24 blocks", 313_275_408, "Libri-Light 60 k h", "large_vox.pt"),
         )
     ),
-    Entry(
+    CatalogEntry(
         name="msm-mae",
         kind="encoder",
         summary="MSM-MAE, 768 wide, 12 blocks, 6.25 Hz, 3840 numbers a frame",
@@ -282,7 +282,7 @@ ENTRIES = (
         training_data="AudioSet-2M",
         where="nttcslab/msm-mae on GitHub (its authors recommend M2D instead)",
     ),
-    Entry(
+    CatalogEntry(
         name="best-rq",
         kind="encoder",
         summary="BEST-RQ of SpeechBrain's recipe, 576 wide, 12 conformer blocks, 25 Hz",
@@ -293,7 +293,7 @@ ENTRIES = (
         training_data="LibriSpeech 960 h, or Libri-Light",
         where="those who trained SpeechBrain's recipe (the paper's own were never released)",
     ),
-    Entry(
+    CatalogEntry(
         name="usad",
         kind="encoder",
         summary="USAD, distilled from WavLM and ATST-Frame, 50 Hz: not available",

@@ -1,0 +1,14 @@
+from .alignment import text_retrieval as text_retrieval
+from .alignment import zero_shot as zero_shot
+from .compare import Comparison as Comparison
+from .compare import compare as compare
+from .leaderboard import leaderboard as leaderboard
+from .report import write_report as write_report
+from .results import Result as Result
+from .results import read_result as read_result
+from .results import read_results as read_results
+from .results import write_result as write_result
+from .run import run_benchmark as run_benchmark
+from .task import Task as Task
+from .task import load_task as load_task
+from .task import tasks as tasks

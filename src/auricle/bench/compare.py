@@ -1,0 +1,240 @@
+"""Which of two encoders is better, and whether chance would do the same: paired tests over the items both heard.
+
+A positive difference always means that the first encoder is better, also where lower scores are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from auricle.bench.results import Result, by_encoder
+from auricle.errors import ConfigError, DataError
+from auricle.metrics.intervals import Score
+from auricle.metrics.paired import holm, sign_test
+from auricle.metrics.scoring_rule import ScoringRule
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairedTest:
+    """Two encoders on one task, judged alike."""
+
+    task: str
+    protocol: ScoringRule
+    judge: str
+    first: float  # the scores as published: of the whole test set or the mean of its folds
+    second: float
+    difference: Score  # mean over the items of first - second (second - first where lower is better), 95 % interval
+    wins: int  # items on which the first encoder is better
+    losses: int
+    ties: int
+    test: Literal["mcnemar", "sign"]  # items of 0 and 1, or any; the sign test is about the median difference
+    p: float  # two-sided
+    p_holm: float  # corrected for the number of tasks of this protocol and judge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overall:
+    """The difference of the weighted averages over the tasks both encoders have."""
+
+    protocol: ScoringRule
+    judge: str
+    scores: float  # of the published scores, weighted by task
+    tasks: tuple[str, ...]  # behind `scores`
+    items: Score | None  # of the items' means, with its interval over items; None: no task has items of both
+    item_tasks: tuple[str, ...]  # behind `items`
+
+
+class LeftOut(NamedTuple):
+    """What was not compared."""
+
+    task: str
+    protocol: ScoringRule
+    judge: str | None  # None: the whole task
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Everything that can be said about two encoders."""
+
+    first: str
+    second: str
+    tests: tuple[PairedTest, ...]  # in the order of the first encoder's results
+    overall: tuple[Overall, ...]  # one for each protocol and judge
+    left_out: tuple[LeftOut, ...]
+
+
+class _Pair(NamedTuple):
+    """One judge's outcomes on one task, before anything is tested."""
+
+    one: Result
+    judge: str
+    first: float
+    second: float
+    differences: Array  # (n,), positive where the first encoder is better; empty: no items to pair
+    is_binary: bool  # all items of both are 0 or 1
+
+    @property
+    def gain(self) -> float:
+        return (self.first - self.second) * (1 if self.one.task.higher_is_better else -1)
+
+
+def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 2000, seed: int = 0) -> Comparison:
+    """Paired tests of two encoders on the tasks they share.
+
+    A task is shared if protocol and manifest of the data are the same, and tested if both results hold scores of the
+    same items. Items are taken as independent: where several come from one recording, intervals are too narrow.
+
+    Args:
+        first: results of one encoder.
+        second: results of another.
+        rounds: resamples behind each interval.
+        seed: of the resampling.
+
+    Raises:
+        DataError: no results, or those of several encoders, on one side.
+        ConfigError: fewer than one round.
+    """
+    if rounds < 1:
+        raise ConfigError(f"rounds must be at least 1, got {rounds}")
+    names = [_only_encoder(first, "first"), _only_encoder(second, "second")]
+    pairs, left_out = _pairs(first, second)
+    groups: dict[tuple[ScoringRule, str], list[_Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.one.protocol, pair.judge), []).append(pair)
+    tests: list[PairedTest] = []
+    overall: list[Overall] = []
+    for (protocol, judge), group in groups.items():
+        tested = [pair for pair in group if len(pair.differences)]
+        means = {pair.one.task.name: _resampled_means(pair, rounds, seed) for pair in tested}
+        own = [_test(pair, means[pair.one.task.name]) for pair in tested]
+        corrected = holm([test.p for test in own])
+        tests += [replace(test, p_holm=p) for test, p in zip(own, corrected, strict=True)]
+        overall.append(_overall(protocol, judge, group, means))
+    return Comparison(
+        first=names[0], second=names[1], tests=tuple(tests), overall=tuple(overall), left_out=tuple(left_out)
+    )
+
+
+def _only_encoder(results: Sequence[Result], side: str) -> str:
+    grouped = by_encoder(results)
+    if len(grouped) != 1:
+        found = ", ".join(grouped) or "none"
+        raise DataError(f"found results of {found} on the {side} side, expected those of one encoder; split them")
+    keys = [(result.task.name, result.protocol) for result in results]
+    if len(set(keys)) < len(keys):
+        raise DataError(f"found a task twice on the {side} side, expected one result of each; leave one out")
+    return next(iter(grouped))
+
+
+def _pairs(first: Sequence[Result], second: Sequence[Result]) -> tuple[list[_Pair], list[LeftOut]]:
+    theirs = {(result.task.name, result.protocol): result for result in second}
+    pairs: list[_Pair] = []
+    left_out: list[LeftOut] = []
+    for one in first:
+        two = theirs.pop((one.task.name, one.protocol), None)
+        reason = _task_differs(one, two) if two else "only the first encoder has this task"
+        if two is None or reason:
+            left_out.append(LeftOut(one.task.name, one.protocol, None, reason or ""))
+            continue
+        for judge in dict.fromkeys([*one.scores, *two.scores]):
+            if judge not in one.scores or judge not in two.scores:
+                side = "first" if judge in one.scores else "second"
+                left_out.append(LeftOut(one.task.name, one.protocol, judge, f"only the {side} encoder has this judge"))
+                continue
+            differences, lacking = _differences(one, two, judge)
+            if lacking:
+                left_out.append(LeftOut(one.task.name, one.protocol, judge, lacking))
+            is_binary = all(set(side.items.get(judge, {}).values()) <= {0.0, 1.0} for side in (one, two))
+            values = one.scores[judge].value, two.scores[judge].value
+            pairs.append(_Pair(one, judge, *values, differences, is_binary))
+    left_out += [LeftOut(*key, None, "only the second encoder has this task") for key in theirs]
+    return pairs, left_out
+
+
+def _task_differs(one: Result, two: Result) -> str | None:
+    if one.data.manifest != two.data.manifest:
+        return f"other data: manifest {one.data.manifest[:12]} and {two.data.manifest[:12]}"
+    if (one.task.metric, one.task.higher_is_better) != (two.task.metric, two.task.higher_is_better):
+        return f"other metric: {one.task.metric} and {two.task.metric}"
+    return None
+
+
+def _differences(one: Result, two: Result, judge: str) -> tuple[Array, str | None]:
+    """Per item in the order of their ids; or why there are none."""
+    mine, other = one.items.get(judge) or {}, two.items.get(judge) or {}
+    if not mine or not other:
+        return np.empty(0), "scores compared, not tested: no scores of single items"
+    if mine.keys() != other.keys():
+        count = len(mine.keys() ^ other.keys())
+        return np.empty(0), f"scores compared, not tested: {count} items belong to one encoder only"
+    ids = sorted(mine)
+    difference = np.array([mine[i] - other[i] for i in ids], dtype=np.float64)
+    return (difference if one.task.higher_is_better else -difference), None
+
+
+def _resampled_means(pair: _Pair, rounds: int, seed: int) -> Array:
+    """(rounds,) means of as many items drawn with replacement; tasks are drawn independently of each other."""
+    n = len(pair.differences)
+    task = int.from_bytes(sha256(f"{pair.one.task.name}/{pair.one.protocol}".encode()).digest()[:8], "big")
+    rng = np.random.default_rng([seed, task])
+    values, counts = np.unique(pair.differences, return_counts=True)
+    if len(values) <= 64:  # how often each value is drawn follows from counts alone: faster, and the same distribution
+        drawn = rng.multinomial(n, counts / n, size=rounds)
+        return np.asarray(drawn @ values / n, dtype=np.float64)
+    return np.array([pair.differences[rng.integers(n, size=n)].mean() for _ in range(rounds)])
+
+
+def _test(pair: _Pair, means: Array) -> PairedTest:
+    differences = pair.differences
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    p = sign_test(wins, losses)
+    return PairedTest(
+        task=pair.one.task.name,
+        protocol=pair.one.protocol,
+        judge=pair.judge,
+        first=pair.first,
+        second=pair.second,
+        difference=_interval(float(differences.mean()), means, len(differences)),
+        wins=wins,
+        losses=losses,
+        ties=len(differences) - wins - losses,
+        test="mcnemar" if pair.is_binary else "sign",
+        p=p,
+        p_holm=p,
+    )
+
+
+def _overall(protocol: ScoringRule, judge: str, group: Sequence[_Pair], means: Mapping[str, Array]) -> Overall:
+    items = None
+    tested = [pair for pair in group if len(pair.differences)]
+    if tested:
+        shares = np.array(_shares(tested))
+        centre = float(shares @ [pair.differences.mean() for pair in tested])
+        resampled = shares @ np.stack([means[pair.one.task.name] for pair in tested])
+        items = _interval(centre, resampled, sum(len(pair.differences) for pair in tested))
+    return Overall(
+        protocol=protocol,
+        judge=judge,
+        scores=sum(share * pair.gain for share, pair in zip(_shares(group), group, strict=True)),
+        tasks=tuple(pair.one.task.name for pair in group),
+        items=items,
+        item_tasks=tuple(pair.one.task.name for pair in tested),
+    )
+
+
+def _shares(pairs: Sequence[_Pair]) -> list[float]:
+    """Of each task in the average; equal ones where no task has a weight."""
+    total = sum(pair.one.task.weight for pair in pairs)
+    return [pair.one.task.weight / total if total else 1 / len(pairs) for pair in pairs]
+
+
+def _interval(value: float, resampled: Array, n: int) -> Score:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Score(value, float(low), float(high), n)

@@ -1,0 +1,4 @@
+from .decision import FilterConfig as FilterConfig
+from .filter import Filtered as Filtered
+from .filter import filter_shards as filter_shards
+from .filter import undo_filter as undo_filter

@@ -1,0 +1,11 @@
+from .aligner import Aligner as Aligner
+from .aligner import load_aligner as load_aligner
+from .contract import check_encoder as check_encoder
+from .encoder import Embedding as Embedding
+from .encoder import Encoder as Encoder
+from .encoder import load_encoder as load_encoder
+from .receipt import Receipt as Receipt
+from .receipt import Span as Span
+from .zero_shot import Classification as Classification
+from .zero_shot import Prompts as Prompts
+from .zero_shot import classify as classify

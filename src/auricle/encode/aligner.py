@@ -1,0 +1,368 @@
+"""Sounds and texts in one space: embeddings, scores, and the segments of long sounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from auricle.audio.decode import Clip, Stream, as_clip, stream
+from auricle.audio.facts import Samples
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import open_source
+from auricle.data.batches import prefetch
+from auricle.encode.encoder import Embedding, read_or_error
+from auricle.encode.long_clips import check_windows, floored, loudest, mel_chunks, stream_windows
+from auricle.encode.receipt import Receipt, write_receipt
+from auricle.errors import AuricleError, PromptError, WeightsError
+from auricle.models.dasheng import MIN_SAMPLES
+from auricle.models.frame_model import FrameModel, Identity, content_hash, count_parameters
+from auricle.models.glap import SCORE_SCALE, Pooling, check_pooling, score
+from auricle.weights.glap import LoadedGlap, load_glap
+
+_BATCH_SECONDS = 120.0  # of audio in one packed batch; a longer sound goes through in pieces
+_BLOCK_S = 10.0  # of a sound that is read as a stream
+_DECODERS = 2  # threads that decode ahead
+_MIN_REST_S = 0.5  # a shorter last window says little, and is merged into the one before it
+
+
+class _LongSound(NamedTuple):
+    """A sound that is read block by block, as often as it is opened."""
+
+    open: Callable[[], Stream | _Slices]
+    name: str
+
+
+class _Slices:
+    """A clip in memory, with the face of a `Stream`."""
+
+    def __init__(self, clip: Clip) -> None:
+        self._clip, self.facts = clip, clip.facts
+
+    def __iter__(self) -> Iterator[Samples]:
+        step = round(_BLOCK_S * SAMPLE_RATE)
+        return (self._clip.waveform[at : at + step] for at in range(0, len(self._clip.waveform), step))
+
+    def __enter__(self) -> _Slices:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Aligner:
+    """An audio–text model for inference: each sound and each text as if it were alone, without gradients."""
+
+    sampling_rate: int = SAMPLE_RATE  # Hz
+
+    def __init__(self, loaded: LoadedGlap, *, pooling: Pooling | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            loaded: see `auricle.weights.glap.load_glap`.
+            pooling: rule for sounds over 10.08 s, instead of the model's own: ``framemean``, ``v013``, ``zeropad``.
+            limits: budgets of every sound.
+
+        Raises:
+            ConfigError: an unknown rule.
+        """
+        self.loaded, self.model, self.tokenizer = loaded, loaded.model, loaded.tokenizer
+        self.pooling = cast(Pooling, check_pooling(pooling or loaded.model.config.pooling))
+        self.limits = limits
+        self.embedding_dim = loaded.model.config.embed_dim
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes that `text` takes as language; none: it makes no difference."""
+        return self.tokenizer.languages if self.tokenizer else ()
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether scores can become probabilities."""
+        return self.model.logit_scale is not None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, settings and tokenizer, computed when first asked for."""
+        return content_hash(cast(FrameModel, self))  # which asks for nothing but the identity
+
+    def audio(self, sources: Any) -> Tensor:
+        """Embed sounds.
+
+        Args:
+            sources: anything `auricle.audio.decode.as_clip` takes: paths, bytes, files, waveforms (N_i,) at 16 kHz. A
+                single path or array is one sound; an array of two dimensions holds its channels.
+
+        Returns:
+            (n, D) float32 of length 1, on the CPU.
+
+        Raises:
+            AudioError: the first sound that cannot be read.
+        """
+        found = []
+        for result in self.audio_many(sources):
+            if isinstance(result, AuricleError):
+                raise result
+            found.append(result.values)
+        return torch.stack(found) if found else torch.zeros(0, self.embedding_dim)
+
+    def audio_many(self, sources: Any) -> Iterator[Embedding | AuricleError]:
+        """Embed many sounds; one that fails yields its error in its place, and the others go on.
+
+        A sound over two minutes is read twice, as a stream: its loudest moment sets the floor of all its frames.
+
+        Args:
+            sources: as for `audio`; taken as they are needed.
+
+        Yields:
+            Results in the order of the sources: (D,) float32 of length 1, and the receipt.
+        """
+        loaded = prefetch(self._load, _as_many(sources), depth=2 * _DECODERS, workers=_DECODERS)
+        for batch in _batches(loaded):
+            clips = [self._padded(sound.waveform) for sound in batch if isinstance(sound, Clip)]
+            embedded: Iterator[Tensor] = iter(self._embed(clips) if clips else [])
+            for sound in batch:
+                if isinstance(sound, Clip):
+                    yield Embedding(next(embedded), _receipt(sound))
+                elif isinstance(sound, _LongSound):
+                    yield self._embed_long(sound)
+                else:
+                    yield sound
+
+    def segments(self, source: Any, *, window_s: float = 10.0, hop_s: float | None = None) -> tuple[Tensor, Tensor]:
+        """Embed the windows of one sound of any length, in constant memory.
+
+        Args:
+            source: as for `audio`, one of them.
+            window_s: length of a window, s; each is embedded as if it were a clip of its own.
+            hop_s: distance of the windows' begins, s; None: ``window_s``. A last window that would bring less than
+                0.5 s of new sound is merged into the one before it.
+
+        Returns:
+            Begin and end of each window in the source, s, (k, 2) float64; embeddings (k, D) float32 of length 1.
+
+        Raises:
+            AudioError: it cannot be read.
+            ConfigError: windows that would skip samples.
+        """
+        hop = window_s if hop_s is None else hop_s
+        check_windows(window_s, hop)
+        times, found = [], []
+        with _opened(source, self.limits).open() as blocks:
+            windows = stream_windows(blocks, length_s=window_s, hop_s=hop, min_s=min(_MIN_REST_S, hop))
+            while group := list(islice(windows, max(1, int(_BATCH_SECONDS / window_s)))):
+                times += [(start, start + len(samples)) for start, samples in group]
+                found.append(self._embed([self._padded(samples) for _, samples in group]))
+            origin = blocks.facts.start_s
+        return origin + torch.tensor(times, dtype=torch.float64) / SAMPLE_RATE, torch.cat(found)
+
+    @torch.inference_mode()
+    def text(self, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
+        """Embed texts.
+
+        Args:
+            strings: one text or several. Those with more tokens than the text tower takes lose their end, with a
+                warning.
+            language: of the texts, one of `languages`. GLAP was trained with the English tag whatever the language,
+                so that the default suits all.
+
+        Returns:
+            (m, D) float32 of length 1, on the CPU.
+
+        Raises:
+            PromptError: an empty text, or none at all.
+            ConfigError: an unknown language; near ones are listed.
+            WeightsError: the model has no tokenizer, or one that does not belong to it.
+            MissingExtra: the tokenizer needs a package that is not installed.
+        """
+        texts = [strings] if isinstance(strings, str) else list(strings)
+        _check_texts(texts)
+        if self.tokenizer is None:
+            raise WeightsError(
+                f"{self.loaded.identity['name']}: there is no sentencepiece model (*.model) beside the weights, so "
+                "that texts cannot be read; download it into their folder"
+            )
+        return self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu()
+
+    def score(self, clips: Any, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
+        """How well sounds and texts fit: 100 × cosine.
+
+        Args:
+            clips: as for `audio`.
+            strings: as for `text`.
+            language: as for `text`.
+
+        Returns:
+            (n, m) float32, -100 to 100, rows sounds. Comparable within one model only; see `probability`.
+
+        Raises: as `audio` and `text`.
+        """
+        return score(self.audio(clips), self.text(strings, language=language))
+
+    def probability(self, scores: Tensor) -> Tensor:
+        """How probable it is that each pair belongs together, 0 to 1, of scores of any shape.
+
+        Raises:
+            ConfigError: the model was stored without the scale and bias of its loss; see `is_calibrated`.
+        """
+        return self.model.probability(scores / SCORE_SCALE).cpu()
+
+    def identity(self) -> Identity:
+        """All that decides which embeddings come out."""
+        tokenizer = self.tokenizer.fingerprint if self.tokenizer else None
+        config = dataclasses.asdict(self.model.config)
+        settings = {"kind": "glap", "config": config, "pooling": self.pooling, "tokenizer": tokenizer}
+        return Identity(settings, self.model.state_dict(), count_parameters(self.model))
+
+    @torch.inference_mode()
+    def _embed(self, waveforms: Sequence[Tensor]) -> Tensor:
+        return self.model.embed_audio([w.to(self._device) for w in waveforms], pooling=self.pooling).cpu()
+
+    @torch.inference_mode()
+    def _embed_long(self, sound: _LongSound) -> Embedding | AuricleError:
+        encoder, length = self.model.audio_encoder, self.model.config.audio.target_length
+        group_size = max(1, int(_BATCH_SECONDS * 100 / length))
+        try:
+            with sound.open() as blocks:
+                loudest_db = loudest(mel_chunks(blocks, encoder.front_end, length))
+            total, count = torch.zeros((), dtype=torch.float64), 0.0
+            with sound.open() as blocks:
+                chunks = mel_chunks(blocks, encoder.front_end, length)
+                while group := list(islice(chunks, group_size)):
+                    whole = [floored(chunk, loudest_db, encoder.front_end.spec.top_db) for chunk in group]
+                    sums, counts = self.model.sum_frames(whole, self.pooling)
+                    total, count = total + sums.double().sum(0).cpu(), count + float(counts.sum())
+                facts = blocks.facts
+        except AuricleError as error:
+            return error
+        pooled = (total / count).float().to(self._device)
+        num_samples = round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
+        # The receipt asks for no sample, only for their number.
+        stand_in = np.broadcast_to(np.zeros(1, np.float32), (num_samples,))
+        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(Clip(stand_in, facts)))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @staticmethod
+    def _padded(waveform: Samples) -> Tensor:
+        """Samples (N,), with zeros behind them where they are too few for one frame."""
+        samples = torch.from_numpy(np.require(waveform, np.float32, "W"))
+        return F.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
+
+    def _load(self, source: Any) -> Clip | _LongSound | AuricleError:
+        return read_or_error(lambda: _read(source, self.limits), source)
+
+
+def load_aligner(
+    name: str = "auricle-tiny-glap",
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    pooling: Pooling | None = None,
+) -> Aligner:
+    """Load a model that puts sounds and texts into one space.
+
+    Args:
+        name: embedded or published name, hub id, folder, or the released ``.pt`` file.
+        device: ``cpu``, ``cuda``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for the networks; the front end stays float32.
+        revision: of a hub id: branch, tag or commit.
+        pooling: rule for sounds over 10.08 s, instead of the model's own: ``framemean`` (mean over all frames, each as
+            heavy as the next), or what released versions did: ``v013`` and ``zeropad``.
+
+    Raises:
+        WeightsError: unknown, unsafe, incomplete or unfitting weights.
+        ConfigError: ``device``, ``dtype`` or ``pooling`` is wrong.
+        MissingExtra: a tower lies in a package that is not installed.
+    """
+    return Aligner(load_glap(name, device=device, dtype=dtype, revision=revision), pooling=pooling)
+
+
+def _as_many(sources: Any) -> Iterable[Any]:
+    """Sources as an iterable: a single path, array, file or clip is one sound, not many."""
+    alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path, Clip)) or hasattr(sources, "__array__")
+    with_rate = isinstance(sources, tuple) and len(sources) == 2 and isinstance(sources[1], int)
+    return [sources] if alone or with_rate or callable(getattr(sources, "read", None)) else sources
+
+
+def _read(source: Any, limits: Limits) -> Clip | _LongSound:
+    """A sound of up to `_BATCH_SECONDS` in memory, a longer one as what it takes to read it."""
+    if _is_in_memory(source):
+        clip = as_clip(source, limits=limits)
+        return clip if len(clip.waveform) <= _BATCH_SECONDS * SAMPLE_RATE else _opened(clip, limits)
+    source = _rereadable(source, limits)
+    parts, heard = [], 0
+    with stream(source, block_s=_BLOCK_S, limits=limits) as blocks:
+        for block in blocks:
+            parts.append(block)
+            heard += len(block)
+            if heard > _BATCH_SECONDS * SAMPLE_RATE:
+                return _opened(source, limits)
+        return Clip(np.concatenate(parts), blocks.facts)
+
+
+def _opened(source: Any, limits: Limits) -> _LongSound:
+    """A sound that is read block by block."""
+    if _is_in_memory(source):
+        clip = as_clip(source, limits=limits)
+        return _LongSound(lambda: _Slices(clip), clip.facts.name)
+    source = _rereadable(source, limits)
+    return _LongSound(lambda: stream(source, block_s=_BLOCK_S, limits=limits), f"{source!s:.80}")
+
+
+def _is_in_memory(source: Any) -> bool:
+    return isinstance(source, (Clip, tuple)) or hasattr(source, "__array__")
+
+
+def _rereadable(source: Any, limits: Limits) -> Any:
+    """What can be read twice: the bytes of a pipe, anything else as it is."""
+    if not callable(getattr(source, "read", None)) or getattr(source, "seekable", lambda: False)():
+        return source
+    with open_source(source, limits) as opened:
+        return opened.file.read()
+
+
+def _batches(
+    sounds: Iterable[Clip | _LongSound | AuricleError],
+) -> Iterator[list[Clip | _LongSound | AuricleError]]:
+    """Group sounds, errors among them, so that each group holds about `_BATCH_SECONDS` of audio in memory."""
+    batch: list[Clip | _LongSound | AuricleError] = []
+    seconds = 0.0
+    for sound in sounds:
+        length = len(sound.waveform) / SAMPLE_RATE if isinstance(sound, Clip) else 0.0
+        if batch and seconds + length > _BATCH_SECONDS:
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append(sound)
+        seconds += length
+    if batch:
+        yield batch
+
+
+def _receipt(clip: Clip) -> Receipt:
+    whole = [(0, len(clip.waveform))]
+    return write_receipt(clip, whole, subsample_factor=1, min_samples=MIN_SAMPLES)
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if not texts:
+        raise PromptError("there are no texts; give at least one")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise PromptError(f"text {row} is {text!r}; expected words, such as 'The sound of a dog can be heard.'")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(f"text {row} is no Unicode text ({error.reason}); decode its bytes as UTF-8") from None

@@ -1,0 +1,266 @@
+"""Sound in, vectors out: the encoder behind the contract that benchmarks and search lean on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from auricle.audio.decode import as_clip
+from auricle.audio.facts import Clip
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.data.batches import prefetch
+from auricle.encode.receipt import Receipt, Span, write_receipt
+from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
+from auricle.models.dasheng import Dasheng
+from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+
+T = TypeVar("T")
+
+_BATCH_SECONDS = 120.0  # of audio in one packed batch; more brings no speed and costs memory
+_DECODERS = 2  # threads that decode ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What the encoder made of one sound."""
+
+    values: Tensor  # float32 on the CPU: (D,) pooled, or (T, D) frames
+    receipt: Receipt
+
+
+class Encoder:
+    """Any encoder for inference: ragged clips, each as if it were alone, without gradients."""
+
+    sampling_rate: int  # Hz
+    output_dim: int  # width D of a frame
+    hop_size_in_ms: float  # from one frame to the next; 40 ms for Dasheng
+
+    def __init__(
+        self,
+        model: Dasheng | FrameModel,
+        *,
+        name: str = "",
+        layer: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Wrap a network.
+
+        Args:
+            model: a Dasheng in evaluation mode, or anything that keeps `auricle.models.frame_model.FrameModel`.
+            name: for reports.
+            layer: of a Dasheng: frames after this block, 0 the first, as they are; None: after the last block,
+                normalised. Other encoders choose theirs when they are built.
+            limits: budgets of every sound.
+
+        Raises:
+            ConfigError: the network has no such block, or hears another sampling rate than 16 kHz.
+        """
+        self.model, self.name, self.layer, self.limits = model, name, layer, limits
+        self._source = _frame_model(model, layer)
+        self.sampling_rate = self._source.sampling_rate
+        self.output_dim = self._source.output_dim
+        self.hop_size_in_ms = self._source.hop_size_in_ms
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights and settings, computed when first asked for: equal where equal frames come out."""
+        return content_hash(self._source)
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the network, front ends apart; 0 for baselines, and for user code that holds no torch module."""
+        return self._source.identity().num_parameters
+
+    def __call__(self, waveform: Any) -> Tensor:
+        """Encode equally long clips.
+
+        Args:
+            waveform: (N,) or (B, N) at `sampling_rate` in [-1, 1], tensor or array; N at least what one frame needs
+                (480 for Dasheng).
+
+        Returns:
+            Frames (B, T, D) float32, one each `hop_size_in_ms`, on the encoder's device; B is 1 for one clip.
+
+        Raises:
+            ClipTooShort: too few samples for one frame.
+            ConfigError: another shape.
+        """
+        waves = torch.as_tensor(waveform)
+        if waves.ndim not in (1, 2) or not len(waves):
+            raise ConfigError(f"waveform has shape {tuple(waves.shape)}; expected (N,) or (B, N)")
+        if not waves.is_floating_point():
+            raise ConfigError(f"waveform holds {waves.dtype}; expected floats in [-1, 1]")
+        if waves.shape[-1] < self._source.min_samples:
+            raise ClipTooShort(
+                f"waveform has {waves.shape[-1]} samples; one frame needs {self._source.min_samples}: pad it with zeros"
+            )
+        return torch.stack(self._frames(list(torch.atleast_2d(waves))))
+
+    def encode(self, sources: Iterable[Any]) -> tuple[Tensor, Tensor]:
+        """Encode ragged clips, each as if it were alone.
+
+        Args:
+            sources: anything `auricle.audio.decode.as_clip` takes: paths, bytes, files, waveforms (N_i,) at 16 kHz.
+
+        Returns:
+            Frames (B, T, D) float32 on the CPU, zero behind each clip's end; lengths (B,) int64, valid frames.
+
+        Raises:
+            AudioError: the first clip that cannot be read.
+        """
+        frames = [_value(result) for result in self.embed_many(sources, frames=True)]
+        lengths = torch.tensor([len(clip) for clip in frames], dtype=torch.int64)
+        if not frames:
+            return torch.zeros(0, 0, self.output_dim), lengths
+        return torch.nn.utils.rnn.pad_sequence(frames, batch_first=True), lengths
+
+    def embed(self, sources: Iterable[Any]) -> Tensor:
+        """Embed clips as the mean of their frames; (n, D) float32 on the CPU, arguments and errors as `encode`."""
+        pooled = [_value(result) for result in self.embed_many(sources)]
+        return torch.stack(pooled) if pooled else torch.zeros(0, self.output_dim)
+
+    def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Embedding | AuricleError]:
+        """Embed many sounds; one that fails yields its error in its place, and the others go on.
+
+        Args:
+            sources: as for `encode`; taken as they are needed.
+            frames: (T, D) of each sound instead of the mean over them.
+
+        Yields:
+            Results in the order of the sources.
+        """
+        for batch in _batches(prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)):
+            clips = [clip for clip in batch if isinstance(clip, Clip)]
+            encoded = iter(self._frames([self._padded(clip) for clip in clips]) if clips else [])
+            for clip in batch:
+                if isinstance(clip, AuricleError):
+                    yield clip
+                    continue
+                values = next(encoded).cpu()
+                yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
+
+    @torch.inference_mode()
+    def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:
+        return self._source.frames([waveform.float() for waveform in waveforms])
+
+    def _padded(self, clip: Clip) -> Tensor:
+        """A clip (N,), with zeros behind it where it is too short for one frame."""
+        waveform = torch.from_numpy(clip.waveform)
+        return F.pad(waveform, (0, max(0, self._source.min_samples - len(waveform))))
+
+    def _receipt(self, clip: Clip, num_frames: int) -> Receipt:
+        whole = [(0, len(clip.waveform))]
+        receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=self._source.min_samples)
+        if isinstance(self._source, DashengFrames):
+            return receipt
+        # The receipt counts in Dasheng's tokens: state what these frames stand for instead.
+        start = receipt.read[0].start_s
+        end = round(start + len(clip.waveform) / SAMPLE_RATE, 4)
+        stop = min(end, round(start + num_frames * self.hop_size_in_ms / 1000, 4))
+        dropped = (Span(start_s=stop, stop_s=end, reason="shorter than one frame"),) if stop < end else ()
+        window_s = getattr(self._source, "window_s", None)
+        notes = receipt.notes
+        if window_s is not None and len(clip.waveform) > window_s * SAMPLE_RATE:
+            notes = (*notes, f"heard in stretches of {window_s:g} s that do not see each other")
+        read = (Span(start_s=start, stop_s=stop),)
+        return replace(receipt, read=read, dropped=dropped, audio_tokens=num_frames, notes=notes)
+
+    def _load(self, source: Any) -> Clip | AuricleError:
+        return read_or_error(lambda: as_clip(source, limits=self.limits), source)
+
+
+def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
+    """What ``read`` gives, or why it gives nothing: one hostile source must not end the work on all others."""
+    try:
+        return read()
+    except AuricleError as error:
+        return error
+    except Exception as error:
+        return AudioError(f"{source!s:.80}: cannot be read ({type(error).__name__}: {error}); give other audio")
+
+
+def load_encoder(
+    name: str = "auricle-tiny-encoder",
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    layer: int | None = None,
+    trust_code: bool = False,
+) -> Encoder:
+    """Load an encoder of any family.
+
+    Args:
+        name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
+            (``log-mel``, ``mfcc``), ``random:FAMILY``, or a ``.py`` file. ``NAME@3,6,9`` takes the mean over blocks
+            3, 6 and 9, ``NAME+NAME`` sets encoders side by side: `auricle.encode.names` tells all.
+        device: ``cpu``, ``cuda``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
+        revision: of a hub id: branch, tag or commit.
+        layer: short for ``NAME@layer``.
+        trust_code: run the ``.py`` file that ``name`` gives, with all it may do to this computer.
+
+    Raises:
+        WeightsError: unknown, unsafe or unfitting weights, or code without ``trust_code``.
+        ConfigError: a part of the name, ``device`` or ``dtype`` is wrong.
+    """
+    from auricle.encode.names import open_frame_model, parse_name
+
+    parts = parse_name(str(name))
+    if len(parts) > 1 and (layer is not None or revision is not None):
+        raise ConfigError(f"layer and revision say nothing clear about {name}; write NAME@3+NAME@6, and folders")
+    if layer is not None:
+        if parts[0].layers:
+            raise ConfigError(f"{name} names its layers; leave layer={layer} away")
+        if layer < 0:
+            raise ConfigError(f"layer is {layer}; blocks are counted from 0, the first")
+        parts[0] = parts[0]._replace(layers=(layer,))
+    models = [
+        open_frame_model(part, device=device, dtype=dtype, revision=revision, trust_code=trust_code) for part in parts
+    ]
+    if len(models) > 1:
+        from auricle.models.fusion import FusedFrames
+
+        return Encoder(FusedFrames(models), name=str(name))
+    model = models[0]
+    if isinstance(model, DashengFrames) and len(model.layers) <= 1:
+        return Encoder(model.model, name=str(name), layer=next(iter(model.layers), None))
+    return Encoder(model, name=str(name))
+
+
+def _frame_model(model: Dasheng | FrameModel, layer: int | None) -> FrameModel:
+    if isinstance(model, Dasheng):
+        return DashengFrames(model, () if layer is None else (layer,))
+    if layer is not None:
+        raise ConfigError(f"layer is {layer}, but {type(model).__name__} has chosen its layers already; leave it away")
+    if model.sampling_rate != SAMPLE_RATE:
+        raise ConfigError(f"the encoder hears {model.sampling_rate} Hz; sounds are decoded to {SAMPLE_RATE} Hz here")
+    return model
+
+
+def _batches(clips: Iterable[Clip | AuricleError]) -> Iterator[list[Clip | AuricleError]]:
+    """Group clips, errors among them, so that each group holds about `_BATCH_SECONDS` of audio."""
+    batch: list[Clip | AuricleError] = []
+    seconds = 0.0
+    for clip in clips:
+        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
+        if batch and seconds + length > _BATCH_SECONDS:
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append(clip)
+        seconds += length
+    if batch:
+        yield batch
+
+
+def _value(result: Embedding | AuricleError) -> Tensor:
+    if isinstance(result, AuricleError):
+        raise result
+    return result.values

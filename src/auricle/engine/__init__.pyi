@@ -1,0 +1,8 @@
+from .engine import Engine as Engine
+from .engine import generate as generate
+from .json_schema import JsonRules as JsonRules
+from .request import Constraint as Constraint
+from .request import Decoding as Decoding
+from .request import EngineBusy as EngineBusy
+from .request import Generation as Generation
+from .request import Token as Token

@@ -1,0 +1,79 @@
+"""Tokens of an answer → its text, piece by piece, held back where it may yet change or turn out to be a stop string."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from auricle.engine.request import Token
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class AnswerText:
+    """The text of one answer while it is being given."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
+        """``stop``: strings before the first of which the text ends."""
+        from tokenizers.decoders import DecodeStream
+
+        self._tokenizer, self._stop = tokenizer, stop
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._held: list[tuple[int, float, int]] = []  # id, log-probability, where in the held text its own begins
+        self._text = ""  # decoded, not yet given out
+        self._given = ""
+        self.is_stopped = False
+
+    def add(self, token: int, logprob: float) -> list[Token]:
+        """Take the next token; give out those whose text is certain by now."""
+        self._ids.append(token)
+        piece = self._stream.step(self._tokenizer, token)
+        self._held.append((token, logprob, len(self._text)))
+        if piece is None:  # in the middle of a character
+            return []
+        self._text += piece
+        found = [at for at in (self._text.find(word) for word in self._stop) if at >= 0]
+        if found:
+            self.is_stopped = True
+            return self._stop_at(min(found))
+        certain = len(self._text) - self._possible_stop()
+        ends = [start for _, _, start in self._held[1:]] + [len(self._text)]
+        count = sum(end <= certain for end in ends)
+        return self._give(count, ends[count - 1])
+
+    def close(self) -> list[Token]:
+        """No more tokens come: give out the rest, with what is there of a character in the middle."""
+        whole = self._tokenizer.decode(self._ids)
+        if not self.is_stopped and whole.startswith(self._given):
+            self._text = whole[len(self._given) :]
+        return self._give(len(self._held), len(self._text))
+
+    def _stop_at(self, cut: int) -> list[Token]:
+        """Give out the held tokens that spell something before ``cut``; drop the others."""
+        self._text = self._text[:cut]
+        self._held = [held for held in self._held if held[2] < cut]
+        return self._give(len(self._held), cut)
+
+    def _possible_stop(self) -> int:
+        """Length of the longest end of the text that begins a stop string."""
+        longest = max((len(word) for word in self._stop), default=1) - 1
+        for length in range(min(longest, len(self._text)), 0, -1):
+            if any(word.startswith(self._text[-length:]) for word in self._stop):
+                return length
+        return 0
+
+    def _give(self, count: int, end: int) -> list[Token]:
+        """Give out the first ``count`` held tokens with the first ``end`` characters."""
+        given = self._held[:count]
+        if not given:
+            return []
+        ends = [min(start, end) for _, _, start in given[1:]] + [end]
+        tokens = [
+            Token(token, logprob, self._text[min(start, end) : stop])
+            for (token, logprob, start), stop in zip(given, ends, strict=True)
+        ]
+        self._given += self._text[:end]
+        self._held = [(token, logprob, start - end) for token, logprob, start in self._held[count:]]
+        self._text = self._text[end:]
+        return tokens

@@ -1,0 +1,11 @@
+from .compare import compare_runs as compare_runs
+from .corruptions import CONDITIONS as CONDITIONS
+from .mecat_scores import score_mecat as score_mecat
+from .report import write_lm_report as write_lm_report
+from .robustness import robustness_card as robustness_card
+from .run import run_task as run_task
+from .score_answers import score_predictions as score_predictions
+from .scores import Scored as Scored
+from .task import LanguageTask as LanguageTask
+from .task import language_tasks as language_tasks
+from .task import load_language_task as load_language_task

@@ -1,0 +1,293 @@
+"""What happens to a sound on its way to the ear: named conditions, each with levels from mild to severe.
+
+A condition is a pure function of a 16 kHz mono waveform, a level and a seed that comes from the bytes of the sound, so
+the same sound is degraded the same way in every run and on every model, and the levels of one condition share their
+chance: noise grows, it is not drawn anew. The length stays, except where a condition is about it (speed, padding).
+A sound without anything in it (digital silence) is left alone by whatever measures its level.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from auricle.audio.decode import decode
+from auricle.data import mixing
+from auricle.data.mixing import SAMPLE_RATE, SILENCE_RMS, Waveform
+from auricle.errors import ConfigError, hint_names
+from auricle.evaluate.question import NamedBytes, Question, SoundFile
+
+Change: TypeAlias = Callable[[Waveform, float, np.random.Generator], Waveform]
+
+_PIECE = SAMPLE_RATE // 10  # 100 ms, what a dropout takes
+_MP3_DELAY = 576 + 529  # samples of encoder and decoder, which files of low rates do not tell
+_OPUS_KBPS, _MP3_KBPS = (6.0, 256.0), (8.0, 160.0)  # ends of the scales that libsndfile cuts into 0 … 1, at 16 kHz mono
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """One way in which sounds are degraded."""
+
+    name: str
+    title: str  # as figures print it
+    unit: str  # of the levels
+    levels: tuple[float, ...]  # measured unless others are asked for, mild to severe
+    low: float  # the levels allowed
+    high: float
+    neutral: float | None  # the level that changes nothing; None: every level changes something
+    severe: int  # where harm grows: 1 with the level, -1 against it, 0 in both directions from the neutral one
+    in_octaves: bool  # figures and areas count doublings of the level, as of bit rates
+    is_counted: bool  # levels are whole numbers, and nothing lies between them
+    change: Change
+
+
+def degrade(waveform: Waveform, condition: Condition, level: float, seed: int) -> Waveform:
+    """A waveform as it arrives.
+
+    Args:
+        waveform: float32 (num_samples,), mono at 16 kHz.
+        condition: of `CONDITIONS`.
+        level: in the unit of the condition.
+        seed: of what is random.
+
+    Returns:
+        A new float32 waveform; samples may exceed 1 where a condition adds energy, as in files of floats.
+
+    Raises:
+        ConfigError: the level lies outside the condition's range, or a codec is not there.
+    """
+    _check_level(condition, level)
+    if level == condition.neutral or waveform.size == 0:
+        return waveform.copy()
+    changed = condition.change(waveform, level, np.random.default_rng(seed))
+    return np.ascontiguousarray(changed, dtype=np.float32)
+
+
+def degraded_sound(sound: SoundFile, condition: Condition, level: float) -> SoundFile:
+    """A sound that is degraded whenever it is read, under its own name; at the neutral level the sound itself.
+
+    Its bytes are a WAV file of floats, the same in every run, so that kept answers are found again.
+
+    Raises:
+        ConfigError: the level lies outside the condition's range.
+    """
+    _check_level(condition, level)
+    if level == condition.neutral:
+        return sound
+
+    def read() -> bytes:
+        content = sound.read()
+        seed = int.from_bytes(sha256(sha256(content).digest() + condition.name.encode()).digest()[:8], "big")
+        return wav_bytes(degrade(decode(NamedBytes(content, sound.name)).waveform, condition, level, seed))
+
+    return SoundFile(sound.name, read)
+
+
+def degraded_questions(questions: Sequence[Question], condition: Condition, level: float) -> list[Question]:
+    """The same questions about degraded sounds; questions that shared a sound still do."""
+    sounds: dict[int, SoundFile] = {}
+    found = []
+    for each in questions:
+        sound = sounds.setdefault(id(each.sound), degraded_sound(each.sound, condition, level))
+        found.append(Question(sound=sound, prompt=each.prompt, field=each.field, row=each.row))
+    return found
+
+
+def find_condition(text: str) -> tuple[Condition, tuple[float, ...]]:
+    """A condition and its levels, mild to severe, from ``NAME`` or ``NAME=LEVEL,LEVEL,…``.
+
+    Raises:
+        ConfigError: unknown, no numbers, or outside the range.
+    """
+    name, given, listed = text.partition("=")
+    if name not in CONDITIONS:
+        raise ConfigError(f"no condition {name!r}.{hint_names(name, CONDITIONS)}")
+    condition = CONDITIONS[name]
+    if not given:
+        return condition, condition.levels
+    try:
+        levels = tuple(dict.fromkeys(float(each) for each in listed.split(",")))
+    except ValueError:
+        raise ConfigError(f"{text}: levels are {listed!r}, expected numbers in {condition.unit}, as 20,10,0") from None
+    for level in levels:
+        _check_level(condition, level)
+    kept = [level for level in levels if level != condition.neutral]
+    if not kept:
+        raise ConfigError(f"{text}: names no level that changes anything; {condition.neutral:g} is the sound as it is")
+    return condition, tuple(sorted(kept, reverse=condition.severe < 0))
+
+
+def wav_bytes(waveform: Waveform) -> bytes:
+    """A WAV file of 32-bit floats; libsndfile would write the time of day into it."""
+    data = waveform.astype("<f4").tobytes()
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, SAMPLE_RATE, 4 * SAMPLE_RATE, 4, 32)
+    body = b"WAVE" + form + struct.pack("<4sII4sI", b"fact", 4, waveform.size, b"data", len(data)) + data
+    return struct.pack("<4sI", b"RIFF", len(body)) + body
+
+
+def _check_level(condition: Condition, level: float) -> None:
+    if not condition.low <= level <= condition.high:
+        raise ConfigError(
+            f"{condition.name}: level {level:g} {condition.unit}, expected {condition.low:g} to {condition.high:g}"
+        )
+    if condition.is_counted and level != round(level):
+        raise ConfigError(f"{condition.name}: level {level:g}, expected a whole number of {condition.unit}")
+
+
+# --- the conditions
+
+
+def _noise(exponent: float) -> Change:
+    def change(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+        if mixing.active_rms(waveform) <= SILENCE_RMS:
+            return waveform.copy()
+        return mixing.mix(waveform, mixing.noise(waveform.size, rng, exponent), level)
+
+    return change
+
+
+def _opus(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    low, high = _OPUS_KBPS
+    return _through(waveform, format="OGG", subtype="OPUS", compression_level=(high - level) / (high - low))
+
+
+def _mp3(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    low, high = _MP3_KBPS
+    share = (high - level) / (high - low)
+    return _through(waveform, format="MP3", subtype="MPEG_LAYER_III", compression_level=share, bitrate_mode="CONSTANT")
+
+
+def _telephone(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    import soxr
+
+    heard = waveform
+    for _ in range(int(level)):
+        line = soxr.resample(heard, SAMPLE_RATE, SAMPLE_RATE // 2)
+        line = mixing.colour(line, band_hz=_BAND) if line.size else line
+        coded = _coded(np.clip(line, -1, 1), SAMPLE_RATE // 2, format="WAV", subtype="ULAW")
+        heard = _fit(soxr.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE), waveform.size)
+    return heard
+
+
+# `mixing.band_response` counts in Hz of a 16 kHz waveform; at 8 kHz the same places are half as high. The line itself
+# passes 300 to 3400 Hz (ITU-T G.712).
+_BAND = (600.0, 6800.0)
+
+
+def _through(waveform: Waveform, **codec: Any) -> Waveform:
+    decoded = _coded(np.clip(waveform, -1, 1), SAMPLE_RATE, **codec)
+    if codec["format"] == "MP3" and decoded.size >= waveform.size + _MP3_DELAY:
+        decoded = decoded[_MP3_DELAY:]
+    return _fit(decoded, waveform.size)
+
+
+def _coded(waveform: Waveform, sample_rate: int, **codec: Any) -> Waveform:
+    import soundfile
+
+    file = io.BytesIO()
+    try:
+        soundfile.write(file, waveform, sample_rate, **codec)
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float32")
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise ConfigError(
+            f"{codec['subtype']}: this installation of libsndfile cannot write it ({error}); leave the condition out, "
+            "or upgrade soundfile"
+        ) from None
+    found: Waveform = decoded
+    return found
+
+
+def _fit(waveform: Waveform, num_samples: int) -> Waveform:
+    return mixing.place(waveform, 0, num_samples)
+
+
+def _reverb(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    # As much energy arrives by way of the walls as directly: a listener at the critical distance.
+    room = mixing.room_response(rng, level, direct=1.0, wet=1.0)
+    return _level_as(mixing.colour(waveform, room=room), waveform)
+
+
+def _level_as(waveform: Waveform, model: Waveform) -> Waveform:
+    """At the active level of another one, so that a condition does not pass for a change of loudness."""
+    rms = mixing.active_rms(model)
+    return waveform if rms <= SILENCE_RMS else mixing.to_level(waveform, float(20 * np.log10(rms)))
+
+
+def _gain(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    return mixing.gain(waveform, level)
+
+
+def _overdrive(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    return np.clip(mixing.gain(waveform, level), -1, 1)
+
+
+def _speed(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    changed = mixing.change_speed(waveform, level)
+    return changed if changed.size else waveform.copy()
+
+
+def _clipping(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    limit = clipping_limit(waveform, level / 100)
+    return _level_as(np.clip(waveform, -limit, limit), waveform)
+
+
+def clipping_limit(waveform: Waveform, share: float) -> float:
+    """The height that ``share`` of the samples exceed; digital silence is never clipped and does not count."""
+    heights = np.sort(np.abs(waveform[waveform != 0]))
+    if not heights.size:
+        return 1.0
+    return float(heights[heights.size - 1 - min(round(share * heights.size), heights.size - 1)])
+
+
+def _dropouts(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    # The order is drawn once, so that what is lost at a mild level is lost at every severer one.
+    order = rng.permutation(-(-waveform.size // _PIECE))
+    heard = waveform.copy()
+    for piece in order[: round(level / 100 * len(order))]:
+        heard[piece * _PIECE : (piece + 1) * _PIECE] = 0.0
+    return heard
+
+
+def _padding(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
+    before = round(level * SAMPLE_RATE)
+    return mixing.place(waveform, before, waveform.size + 2 * before)
+
+
+def _conditions() -> Mapping[str, Condition]:
+    def one(
+        name: str, title: str, unit: str, levels: str, ends: tuple[float, float], neutral: float | None, change: Change
+    ) -> Condition:
+        numbers = tuple(float(each) for each in levels.split())
+        two_sided = neutral is not None and ends[0] < neutral < ends[1]
+        severe = 0 if two_sided else 1 if neutral is not None else -1
+        return Condition(
+            name=name, title=title, unit=unit, levels=numbers, low=ends[0], high=ends[1], neutral=neutral,
+            severe=severe, in_octaves=unit == "kbit/s",
+            is_counted=unit == "in a row", change=change,
+        )  # fmt: skip
+
+    noise = "30 25 20 15 10 5 0 -5"
+    found = (
+        # Levels of noise and sound are those of `mixing.active_rms`: pauses do not count.
+        one("white-noise", "White noise", "dB SNR", noise, (-40, 80), None, _noise(0.0)),
+        one("pink-noise", "Pink noise", "dB SNR", noise, (-40, 80), None, _noise(1.0)),
+        one("opus", "Opus", "kbit/s", "64 32 24 16 12 8 6", _OPUS_KBPS, None, _opus),
+        one("mp3", "MP3", "kbit/s", "64 48 32 24 16", (16, 160), None, _mp3),
+        one("telephone", "Telephone lines (8 kHz, G.711 µ-law)", "in a row", "1 2 4", (0, 8), 0, _telephone),
+        one("reverb", "Reverberation", "s RT60", "0.2 0.4 0.6 0.8 1.0 1.2", (0, 10), 0, _reverb),
+        one("gain", "Gain, nothing clipped", "dB", "-40 -30 -20 -10 10 20", (-80, 40), 0, _gain),
+        one("overdrive", "Gain, clipped at full scale", "dB", "6 12 20 30 40", (0, 80), 0, _overdrive),
+        one("speed", "Speed", "times", "0.8 0.9 0.95 1.05 1.1 1.25", (0.5, 2), 1, _speed),
+        one("clipping", "Clipping", "% of samples", "1 5 10 20 35 50", (0, 90), 0, _clipping),
+        one("dropouts", "Dropouts of 100 ms", "% of time", "5 10 20 30 50 70", (0, 100), 0, _dropouts),
+        one("padding", "Silence before and after", "s", "0.5 1 2 4 8", (0, 60), 0, _padding),
+    )
+    return {each.name: each for each in found}
+
+
+CONDITIONS: Mapping[str, Condition] = _conditions()

@@ -1,1 +1,0 @@
-"""What a user does with a model: describe, ask, transcribe, embed."""

@@ -1,0 +1,11 @@
+from .aggregate import Reduction as Reduction
+from .model import Listener as Listener
+from .model import load as load
+from .no_speech import NoSpeechRule as NoSpeechRule
+from .outputs import Answer as Answer
+from .outputs import Choice as Choice
+from .outputs import Description as Description
+from .outputs import Odds as Odds
+from .outputs import Segment as Segment
+from .outputs import Transcript as Transcript
+from .streaming import AnswerStream as AnswerStream

@@ -1,0 +1,5 @@
+"""Pure functions on numbers and text: scores, intervals, paired tests, normalisation, scoring rules."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,154 @@
+"""DATE: how alike a caption is to its references, and whether it tells its clip from all others.
+
+    M[i, j]          = p(i) · mean over references k of clip j of cos(caption i, reference jk)
+    similarity S     = M[i, i]
+    discrimination D = 1 − share of clips j with M[i, j] ≥ M[i, i] − δ/2
+    DATE             = 2 · S · D / (S + D)
+
+=========  ==========================================================================================================
+compat     as released: a clip counts among those it must be told from, so D stays below 1 − 1/N and grows with N; a
+           penalised caption has all scores within δ and gets D near 0
+strict     over the N − 1 others, those with the very same references not counted, since nothing tells them apart; D
+           is of the scores before the penalty; a similarity below 0 makes a DATE of 0
+=========  ==========================================================================================================
+
+The mean over references is taken first, so that N captions cost N · D numbers and a block of rows, never N².
+Source: `DATE.py` of github.com/xiaomi-research/mecat. Legend: N clips, D dimensions, b rows of a block.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from auricle.errors import DataError
+from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.sentence_similarity import SentenceEncoder
+from auricle.metrics.soft_tfidf import soft_tfidf
+
+Array = npt.NDArray[np.float64]
+
+SIZES = (10, 100, 1000, 10_000)  # of a benchmark, for which a score is foretold
+_CELLS = 2**24  # of one block of scores: 64 MB
+
+
+class DateScores(NamedTuple):
+    """Of each clip, (N,) float64."""
+
+    similarity: Array
+    discrimination: Array
+    date: Array
+    confused: Array  # share of the other clips that are not told apart, by the rule of the protocol
+
+
+def date_scores(
+    candidates: Tensor,
+    references: Tensor,
+    *,
+    delta: float,
+    factors: npt.ArrayLike | None = None,
+    same: npt.ArrayLike | None = None,
+    protocol: ScoringRule = "compat",
+) -> DateScores:
+    """DATE of each clip.
+
+    Args:
+        candidates: (N, D) of length 1.
+        references: (N, D), the mean of each clip's references of length 1, itself not scaled.
+        delta: scores this close are taken as equal, half of it to each side.
+        factors: (N,) of `fense.penalties`; None: 1.
+        same: (N,) numbers, equal for clips with equal references; used by ``strict``.
+        protocol: see above.
+
+    Raises:
+        DataError: shapes that do not fit, or too few clips to tell apart.
+    """
+    number = len(candidates)
+    if candidates.ndim != 2 or candidates.shape != references.shape or number < (1 if protocol == "compat" else 2):
+        raise DataError(
+            f"captions {tuple(candidates.shape)} and references {tuple(references.shape)}; expected the same (N, D), "
+            "with two clips or more, as one clip cannot be told from others"
+        )
+    scale = torch.ones(number) if factors is None else torch.as_tensor(np.asarray(factors, np.float32))
+    step = max(1, _CELLS // number)
+    raw, counts = [], []
+    for top in range(0, number, step):
+        block = candidates[top : top + step] @ references.t()
+        if protocol == "compat":
+            block = block * scale[top : top + step, None]
+        own = block.diagonal(top)
+        raw.append(own.clone())
+        counts.append(_reaching(block, own, delta))
+    scored, reached = torch.cat(raw), torch.cat(counts).double().numpy() - 1.0  # without the clip itself
+    if protocol == "strict":
+        scored = scored * scale
+    return _combined(scored.double().numpy(), reached, None if same is None else np.asarray(same), protocol)
+
+
+def date_of_matrix(scores: Tensor, delta: float) -> DateScores:
+    """The same from M itself, (N, N) with penalties applied, by the released rule."""
+    own = scores.diagonal()
+    return _combined(own.double().numpy(), _reaching(scores, own, delta).double().numpy() - 1.0, None, "compat")
+
+
+def expected_date(scores: DateScores, size: int) -> float:
+    """Mean DATE by the released rule, were each clip among ``size`` − 1 others drawn from those it was among.
+
+    The released score grows with the number of clips; this makes scores of two sets comparable.
+    """
+    kept = (1.0 - scores.confused) * (size - 1) / size
+    return float(np.mean(_harmonic(scores.similarity, kept)))
+
+
+def ceiling(number: int) -> float:
+    """DATE of perfect captions among ``number`` clips by the released rule: no caption can do better."""
+    best = 1.0 - 1.0 / number
+    return 2 * best / (1 + best)
+
+
+def weighted_vectors(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
+    """Sentences (n, D) whose word vectors were weighted by `soft_tfidf` over these texts; equal ones computed once."""
+    unique = list(dict.fromkeys(texts))
+    places = {text: at for at, text in enumerate(unique)}
+    ids = dict(zip(unique, encoder.token_ids(unique), strict=True))
+    opening, closing = encoder.special
+    weights = soft_tfidf([ids[text] for text in texts], encoder.word_table, opening=opening, closing=closing)
+    own = dict(zip(texts, weights, strict=True))
+    found = encoder.encode_tokens([ids[text] for text in unique], [own[text] for text in unique])
+    return found[[places[text] for text in texts]]
+
+
+def mean_references(vectors: Tensor, counts: Sequence[int]) -> Tensor:
+    """Mean of each clip's references (N, D); ``vectors`` (m, D) stand together by clip, ``counts`` of each."""
+    owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    sums = torch.zeros(len(counts), vectors.shape[1]).index_add_(0, owners, vectors)
+    return sums / torch.tensor(counts)[:, None]
+
+
+def _reaching(block: Tensor, own: Tensor, delta: float) -> Tensor:
+    """How many clips of each row (b, N) come as close as the own one (b,)."""
+    return (block >= own[:, None] - delta / 2).sum(1)
+
+
+def _combined(
+    similarity: Array, reached: Array, same: npt.NDArray[np.int64] | None, protocol: ScoringRule
+) -> DateScores:
+    number = len(similarity)
+    if protocol == "compat":
+        discrimination = 1.0 - (reached + 1.0) / number
+        confused = reached / max(1, number - 1)
+    else:
+        twins = np.zeros(number) if same is None else np.bincount(same)[same] - 1.0
+        others = number - 1 - twins
+        confused = np.divide(reached - twins, others, out=np.zeros(number), where=others > 0)
+        discrimination = 1.0 - confused
+        similarity = np.maximum(similarity, 0.0)
+    return DateScores(similarity, discrimination, _harmonic(similarity, discrimination), confused)
+
+
+def _harmonic(one: Array, other: Array) -> Array:
+    total = one + other
+    return np.divide(2 * one * other, total, out=np.zeros(len(total)), where=total != 0)

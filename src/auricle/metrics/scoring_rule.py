@@ -1,0 +1,5 @@
+"""By which rule answers and predictions are scored."""
+
+from typing import Literal
+
+ScoringRule = Literal["compat", "strict"]  # as published, with its faults; or corrected

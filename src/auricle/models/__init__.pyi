@@ -1,0 +1,10 @@
+from .dasheng import Dasheng as Dasheng
+from .dasheng import DashengConfig as DashengConfig
+from .frame_model import FrameModel as FrameModel
+from .glap import Glap as Glap
+from .glap import GlapConfig as GlapConfig
+from .mae import MAEConfig as MAEConfig
+from .mae import MaskedAutoencoder as MaskedAutoencoder
+from .midashenglm import AudioProjector as AudioProjector
+from .midashenglm import MiDashengLM as MiDashengLM
+from .midashenglm import MiDashengLMConfig as MiDashengLMConfig

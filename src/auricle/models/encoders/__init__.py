@@ -1,0 +1,1 @@
+"""The encoders of the comparison, one file a family."""

@@ -1,0 +1,3 @@
+from .page import document as document
+from .page import table as table
+from .plots import svg as svg

@@ -1,0 +1,124 @@
+"""Pieces of figures: colours, names that a font can draw, a radar and bars, and a figure as an element of a page."""
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from auricle.errors import MissingExtra
+from auricle.pages.page import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, "Color universal design": told apart under every common colour blindness; its yellow is too pale.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX*"
+GRID_COLOUR = "#DDDDDD"
+
+
+class Line(NamedTuple):
+    """What is compared, over all axes of a figure."""
+
+    values: Sequence[float]
+    look: Mapping[str, Any]  # colour, marker, label and linestyle
+
+
+def new_figure(width: float, height: float, what: str = "The benchmark report") -> "Figure":
+    """In inches; not known to pyplot, so that nothing global is changed.
+
+    Raises:
+        MissingExtra: matplotlib, which `what` needs, is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra(what, "bench") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def drawable(text: str, width: int = 34) -> str:
+    """A name as matplotlib can draw it: no formulas, no letters the font lacks, no great length."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties())).get_charmap()
+    drawn = "".join(letter if ord(letter) in known else "\ufffd" for letter in visible(text))
+    return textwrap.shorten(drawn, width, placeholder="…").replace("$", r"\$") or "…"
+
+
+def look_of(label: str, number: int) -> dict[str, Any]:
+    """Colour, marker and line of the `number`-th thing that is compared."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "label": drawable(label),
+        "linestyle": ("-", "--", "-.")[number // len(PALETTE) % 3],
+    }
+
+
+def draw_lines(figure: "Figure", titles: Sequence[str], lines: Sequence[Line], *, nothing: str = "") -> "Figure":
+    """A radar with an axis from 0 to 1 for each title; one or two span none and are drawn as bars.
+
+    Args:
+        figure: an empty one, which is returned.
+        titles: of the axes.
+        lines: a value for each title.
+        nothing: words that stand there if there is no title.
+    """
+    if not titles:
+        plot = figure.add_subplot()
+        plot.text(0.5, 0.5, nothing, ha="center", va="center", fontsize=12)
+        plot.set_axis_off()
+        return figure
+    draw = _radar if len(titles) >= 3 else _bars
+    draw(figure, [textwrap.fill(drawable(title), 14) for title in titles], lines)
+    return figure
+
+
+def _radar(figure: "Figure", titles: Sequence[str], lines: Sequence[Line]) -> None:
+    import numpy as np
+
+    plot = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(titles), endpoint=False)
+    for values, look in lines:
+        plot.plot([*angles, angles[0]], [*values, values[0]], linewidth=1.8, markersize=5, **look)
+        if len(lines) <= len(PALETTE):  # more of them would add up to a grey
+            plot.fill(angles, values, color=look["color"], alpha=0.07)
+    plot.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 1), yticks=[0.2, 0.4, 0.6, 0.8, 1.0])
+    plot.grid(color=GRID_COLOUR)
+    plot.spines["polar"].set_color(GRID_COLOUR)
+    plot.tick_params(axis="x", pad=8)
+    plot.tick_params(axis="y", labelsize=8, labelcolor="#666666")
+    plot.set_rlabel_position(180 / len(titles))  # type: ignore[attr-defined]
+    plot.set_xticks(angles, titles)
+    for label, angle in zip(plot.get_xticklabels(), angles, strict=True):
+        side = np.sin(angle)
+        label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+
+
+def _bars(figure: "Figure", titles: Sequence[str], lines: Sequence[Line]) -> None:
+    plot = figure.add_subplot()
+    height = 0.8 / len(lines)
+    for number, (values, look) in enumerate(lines):
+        places = [row + height * (number - (len(lines) - 1) / 2) for row in range(len(titles))]
+        plot.barh(places, values, height * 0.9, color=look["color"], label=look["label"])
+    plot.set_yticks(range(len(titles)), titles)
+    plot.set(xlim=(0, 1), xlabel="score")
+    plot.spines[["top", "right"]].set_visible(False)
+    plot.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+
+
+def svg(figure: "Figure", name: str) -> str:
+    """As an element of a page: identifiers made unique by `name`, no comments or metadata."""
+    import matplotlib
+
+    file = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # the same figure, the same bytes
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    drawn = file.getvalue().decode("utf-8")
+    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)

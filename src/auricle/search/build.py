@@ -1,0 +1,322 @@
+"""Making and updating an index of sounds: what was encoded once is not encoded again, even where the run was killed.
+
+A file of the same size and time of change is taken as unchanged. Any other is hashed: sounds that are in the index
+under their SHA-256 (moved, copied, touched) keep their vectors, the rest is encoded. What is encoded goes to a journal
+beside the index at once; the index is replaced when all is done, and the journal removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from auricle.audio.decode import probe
+from auricle.audio.facts import Facts
+from auricle.audio.limits import DEFAULT_LIMITS
+from auricle.audio.sources import open_source
+from auricle.encode.long_clips import check_windows
+from auricle.errors import AudioError, AuricleError, ConfigError, DataError
+from auricle.search.index import Entry, IndexFile, Settings, Times, Vectors, read_index, write_index
+from auricle.search.journal import Journal, open_journal
+
+if TYPE_CHECKING:
+    from auricle.encode.aligner import Aligner
+    from auricle.encode.encoder import Embedding
+
+OnFile = Callable[[str, str | None], None]
+Item = TypeVar("Item")
+
+_GROUP = 256  # files that are hashed, then encoded together
+_REST_S = 0.5  # more than a header may be wrong by, s
+_HASH_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildReport:
+    """What became of the files."""
+
+    files: int  # in the index
+    segments: int  # in the index
+    encoded: int  # files that went through the model in this run
+    reused: int  # files whose vectors were there
+    removed: int  # files of the former index that are in this one no more
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why it is not in the index
+    partial: dict[str, str] = field(default_factory=dict)  # name -> why it was encoded in part only
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the report as a JSON-able dict."""
+        return asdict(self)
+
+
+class _File(NamedTuple):
+    """A file as it is now."""
+
+    name: str
+    size: int
+    changed_ns: int
+    digest: bytes = b""
+
+
+class _Segments(NamedTuple):
+    """What a model made of one file."""
+
+    times: Times  # (k, 2) s
+    vectors: Vectors  # (k, D)
+    missing: str | None  # why it is not all of the file
+
+
+def build_index(
+    aligner: Aligner,
+    sources: Iterable[str | Path],
+    path: str | Path,
+    *,
+    model: str = "",
+    window_s: float = 10.0,
+    hop_s: float = 5.0,
+    rehash: bool = False,
+    on_file: OnFile | None = None,
+) -> BuildReport:
+    """Make an index of exactly these files, or bring the one that is there up to date.
+
+    Args:
+        aligner: the model.
+        sources: audio files; what the index calls them is what they are called here.
+        path: of the index. Beside it lies ``PATH.partial`` while files are encoded; a later run goes on from there.
+        model: what the model is called, for messages.
+        window_s: length of a segment, s; a shorter file is one segment.
+        hop_s: distance of the segments' begins, s.
+        rehash: read every file, even where size and time of change are those of before.
+        on_file: called with the name of each file that is done, and why it failed or None.
+
+    Returns:
+        What became of the files. One that fails is told there, and the index holds the others.
+
+    Raises:
+        ConfigError: impossible windows, or the index there was made with another model or other windows.
+        DataError: what is at ``path`` is no index, another run is writing it, or it cannot be written.
+    """
+    check_windows(window_s, hop_s)
+    settings = Settings(
+        fingerprint=aligner.fingerprint,
+        embedding_dim=aligner.embedding_dim,
+        window_s=float(window_s),
+        hop_s=float(hop_s),
+        model=model,
+    )
+    path = Path(path)
+    names = sorted({os.fspath(source) for source in sources}, key=os.fsencode)
+    _former(path, settings)  # before the work of a killed run is touched
+    try:
+        with open_journal(path.with_name(f"{path.name}.partial"), settings) as journal:
+            former = _former(path, settings)  # as the last run left it
+            run = _Run(aligner, settings, journal, former, rehash=rehash, on_file=on_file)
+            entries = run.collect(names)
+            if former is None or not _same_files(former, entries):
+                write_index(path, settings, entries)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); name another place") from None
+    return run.report(entries)
+
+
+class _Run:
+    """One pass over all files."""
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        settings: Settings,
+        journal: Journal,
+        former: IndexFile | None,
+        *,
+        rehash: bool,
+        on_file: OnFile | None,
+    ) -> None:
+        self._aligner, self._settings, self._journal = aligner, settings, journal
+        self._rehash, self._on_file = rehash, on_file or (lambda name, error: None)
+        entries = list(former.entries()) if former else []
+        self._by_name = {entry.name: entry for entry in entries}
+        self._by_digest = {entry.digest: entry for entry in entries}
+        self._encoded = 0
+        self._failed: dict[str, str] = {}
+        self._partial: dict[str, str] = {}
+
+    def collect(self, names: list[str]) -> list[Entry]:
+        """The entries of all files that can be heard, in the order of their names."""
+        entries: list[Entry] = []
+        for group in _grouped(names, _GROUP):
+            found: dict[str, Entry] = {}
+            fresh: dict[bytes, list[_File]] = {}
+            for name in group:
+                self._look_up(name, found, fresh)
+            self._encode(fresh, found)
+            entries += [found[name] for name in group if name in found]
+        return entries
+
+    def report(self, entries: list[Entry]) -> BuildReport:
+        """What became of the files."""
+        return BuildReport(
+            files=len(entries),
+            segments=sum(entry.segments for entry in entries),
+            encoded=self._encoded,
+            reused=len(entries) - self._encoded,
+            removed=len(self._by_name.keys() - {entry.name for entry in entries}),
+            failed=self._failed,
+            partial=self._partial,
+        )
+
+    def _look_up(self, name: str, found: dict[str, Entry], fresh: dict[bytes, list[_File]]) -> None:
+        """Find a file's vectors, or note it as fresh under its hash."""
+        before = self._by_name.get(name)
+        try:
+            file = _stat(name)
+            if before and not self._rehash and (before.size, before.changed_ns) == (file.size, file.changed_ns):
+                self._keep(file, before, found)
+                return
+            file = file._replace(digest=_hash(name))
+        except AuricleError as error:
+            self._fail(name, error)
+            return
+        known = self._by_digest.get(file.digest) or self._journal.find(file.digest)
+        if known:
+            self._keep(file, known, found)
+        else:
+            fresh.setdefault(file.digest, []).append(file)
+
+    def _encode(self, fresh: dict[bytes, list[_File]], found: dict[str, Entry]) -> None:
+        """Encode files, equal ones once, and write each down at once."""
+        for first, result in self._encoded_by([files[0] for files in fresh.values()]):
+            if not isinstance(result, AuricleError) and _stat_or_none(first.name) != first._replace(digest=b""):
+                result = AudioError(f"{first.name}: changed while it was read; run this again when it is at rest")
+            if isinstance(result, AuricleError):
+                for file in fresh[first.digest]:
+                    self._fail(file.name, result)
+                continue
+            self._encoded += 1
+            entry = self._journal.add(first.digest, result.times, result.vectors)
+            for file in fresh[first.digest]:
+                self._keep(file, entry, found)
+                if result.missing:
+                    self._partial[file.name] = result.missing
+
+    def _encoded_by(self, files: list[_File]) -> Iterator[tuple[_File, _Segments | AuricleError]]:
+        """Short files go through the model together, long ones window by window."""
+        by_name = {file.name: file for file in files}
+        facts = {name: _probe(name) for name in by_name}
+        short = {name: known for name, known in facts.items() if known and self._is_short(known)}
+        for name, result in zip(short, self._aligner.audio_many(list(short)), strict=True):
+            whole = result if isinstance(result, AuricleError) else self._whole(name, result, short[name])
+            yield by_name[name], whole
+        for file in files:
+            if file.name not in short:
+                yield file, self._windows(file.name, facts[file.name])
+
+    def _is_short(self, facts: Facts) -> bool:
+        return facts.duration_s is not None and facts.duration_s <= self._settings.window_s
+
+    def _whole(self, name: str, embedding: Embedding, facts: Facts) -> _Segments | AuricleError:
+        receipt = embedding.receipt
+        spans = [*receipt.read, *receipt.dropped]
+        start, end = min(span.start_s for span in spans), max(span.stop_s for span in spans)
+        if end - start > self._settings.window_s + _REST_S:  # its header told less
+            return self._windows(name, facts)
+        missing = None if receipt.complete else f"heard from {start:.1f} s to {end:.1f} s only: it is damaged"
+        return _checked(name, np.array([[start, end]]), embedding.values.numpy()[None], missing)
+
+    def _windows(self, name: str, facts: Facts | None) -> _Segments | AuricleError:
+        settings = self._settings
+        try:
+            times, vectors = self._aligner.segments(name, window_s=settings.window_s, hop_s=settings.hop_s)
+        except AuricleError as error:
+            return error
+        heard = float(times[-1, 1]) if len(times) else 0.0
+        breaks_off = facts and (facts.truncated or heard < (facts.duration_s or 0) - _REST_S)
+        missing = f"heard to {heard:.1f} s only: it ends before its header says it should" if breaks_off else None
+        return _checked(name, times.numpy(), vectors.numpy(), missing)
+
+    def _keep(self, file: _File, entry: Entry, found: dict[str, Entry]) -> None:
+        digest = file.digest or entry.digest
+        found[file.name] = entry._replace(name=file.name, size=file.size, changed_ns=file.changed_ns, digest=digest)
+        self._on_file(file.name, None)
+
+    def _fail(self, name: str, error: AuricleError) -> None:
+        self._failed[name] = str(error)
+        self._on_file(name, str(error))
+
+
+def _former(path: Path, settings: Settings) -> IndexFile | None:
+    """The index that is there, if it can be brought up to date.
+
+    Raises:
+        ConfigError: it was made with another model or other windows.
+    """
+    if not os.path.lexists(path):
+        return None
+    former = read_index(path)
+    own = former.settings
+    if not own.same_vectors(settings):
+        raise ConfigError(
+            f"{path}: was made with model {own.model or own.fingerprint[:12]!r}, windows of {own.window_s:g} s every "
+            f"{own.hop_s:g} s, and not with {settings.model or settings.fingerprint[:12]!r}, {settings.window_s:g} s "
+            f"every {settings.hop_s:g} s; ask for the same, name another index, or delete this one"
+        )
+    return former
+
+
+def _same_files(former: IndexFile, entries: list[Entry]) -> bool:
+    if len(former.file_ends) != len(entries):
+        return False
+    pairs = zip(former.entries(), entries, strict=True)
+    return all(old[:4] == new[:4] and old.segments == new.segments for old, new in pairs)
+
+
+def _checked(name: str, times: Times, vectors: np.ndarray[Any, Any], missing: str | None) -> _Segments | AuricleError:
+    """Segments in half precision, of length 1, as a search expects them."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not len(vectors) or not (np.isfinite(lengths) & (lengths > 0)).all():
+        return AudioError(f"{name}: the model makes no finite vector of it; listen to it, and leave it out")
+    return _Segments(times, (vectors / lengths).astype(np.float16), missing)
+
+
+def _stat(name: str) -> _File:
+    with open_source(name, DEFAULT_LIMITS) as opened:
+        status = os.fstat(opened.file.fileno())
+    return _File(name, status.st_size, status.st_mtime_ns)
+
+
+def _stat_or_none(name: str) -> _File | None:
+    try:
+        return _stat(name)
+    except AuricleError:
+        return None
+
+
+def _hash(name: str) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with open_source(name, DEFAULT_LIMITS) as opened:
+            while block := opened.file.read(_HASH_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read ({error.strerror or error}); check the disk it is on") from None
+    return digest.digest()
+
+
+def _probe(name: str) -> Facts | None:
+    """What the header tells; None where it cannot be read, as encoding will tell."""
+    try:
+        return probe(name)
+    except AuricleError:
+        return None
+
+
+def _grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group

@@ -1,0 +1,115 @@
+"""What an indexing run has encoded so far, so that a killed one goes on from there.
+
+A line of settings, then a record for each sound: its number of segments (8 bytes, little-endian), its SHA-256, their
+times and vectors, and 16 bytes of BLAKE2b over all of that. A record is whole or it is not there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from auricle.errors import DataError
+from auricle.search.index import DIGEST_BYTES, Entry, Settings, Times, Vectors
+
+_HEAD_BYTES = 8 + DIGEST_BYTES
+_CHECK_BYTES = 16
+
+
+class Journal:
+    """What a run has encoded so far: a line of settings, then records that are whole or not there."""
+
+    def __init__(self, file: BinaryIO, settings: Settings) -> None:
+        """Read the records of a run with the same settings; forget those of others, and a torn end."""
+        self._file, self._width = file, settings.embedding_dim
+        self._places: dict[bytes, tuple[int, int]] = {}  # hash of a sound -> where its times begin, number of segments
+        head = json.dumps(asdict(settings) | {"model": ""}).encode() + b"\n"
+        file.seek(0)
+        if file.read(len(head)) != head:
+            file.seek(0)
+            file.truncate()
+            file.write(head)
+        size = file.seek(0, os.SEEK_END)
+        self._end = len(head)
+        while self._end < size and (length := self._read_record(size)):
+            self._end += length
+        file.truncate(self._end)
+        file.flush()
+
+    def find(self, digest: bytes) -> Entry | None:
+        """The segments of a sound; its file is of no name."""
+        if digest not in self._places:
+            return None
+        start, count = self._places[digest]
+        return Entry("", 0, 0, digest, self, start, count)
+
+    def add(self, digest: bytes, times: Times, vectors: Vectors) -> Entry:
+        """Write down the segments of a sound."""
+        head = len(times).to_bytes(8, "little") + digest
+        body = head + times.astype("<f8").tobytes() + vectors.astype("<f2").tobytes()
+        self._file.seek(self._end)
+        self._file.write(body + _check(body))
+        self._file.flush()
+        entry = Entry("", 0, 0, digest, self, self._end + _HEAD_BYTES, len(times))
+        self._places[digest] = entry.start, entry.segments
+        self._end += len(body) + _CHECK_BYTES
+        return entry
+
+    def rows(self, start: int, count: int) -> tuple[Times, Vectors]:
+        """Times (count, 2) and vectors (count, width)."""
+        self._file.seek(start)
+        data = self._file.read(self._size(count))
+        times = np.frombuffer(data, "<f8", 2 * count).reshape(count, 2)
+        return times, np.frombuffer(data, "<f2", offset=times.nbytes).reshape(count, self._width)
+
+    def _size(self, count: int) -> int:
+        return count * (16 + 2 * self._width)
+
+    def _read_record(self, size: int) -> int:
+        """Bytes of the record at the end of what was read, 0 where it is torn."""
+        self._file.seek(self._end)
+        head = self._file.read(_HEAD_BYTES)
+        count = int.from_bytes(head[:8], "little")
+        length = _HEAD_BYTES + self._size(count) + _CHECK_BYTES
+        if not count or self._end + length > size:
+            return 0
+        body = head + self._file.read(length - _HEAD_BYTES - _CHECK_BYTES)
+        if self._file.read(_CHECK_BYTES) != _check(body):
+            return 0
+        self._places[head[8:]] = self._end + _HEAD_BYTES, count
+        return length
+
+
+@contextmanager
+def open_journal(path: Path, settings: Settings) -> Iterator[Journal]:
+    """The journal for one run alone; it is removed when the run is through."""
+    with _locked(path) as file:
+        yield Journal(file, settings)
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    while True:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"{path}: another run is writing this index; wait for its end") from None
+            # A run that has just ended removes the file: then the lock is on nothing.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                yield file
+                return
+
+
+def _check(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECK_BYTES).digest()

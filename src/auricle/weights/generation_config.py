@@ -1,0 +1,27 @@
+"""What a model's own ``generation_config.json`` says about how to listen with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from auricle.errors import ConfigError
+from auricle.weights.safe import read_json
+
+MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip it was trained on, s
+MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt, where it was trained on several
+NO_SPEECH_KEY = "auricle_no_speech_logprob"  # see `auricle.listen.no_speech.NoSpeechRule`
+
+
+def stated_settings(folder: Path) -> dict[str, float]:
+    """Read those of the keys above that a model's folder states.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    file = folder / "generation_config.json"
+    found = read_json(file) if file.is_file() else {}
+    stated = {key: found[key] for key in (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY) if key in found}
+    for key, value in stated.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"{file}: {key} is {value!r}; expected a number")
+    return stated

@@ -1,0 +1,309 @@
+"""The engine as many users at once see it: streams, ends, cancelling, errors of one among others, scores, limits."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from auricle.engine.engine import Decoding, Engine, EngineBusy
+from auricle.errors import AuricleError, ConfigError, PromptError
+from auricle.listen.model import Listener
+from auricle.weights import LoadedLM, load_midashenglm
+from auricle.weights.processor import Prompt
+
+from ..conftest import FOLDER, PROMPTS
+
+NEW = 8
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedLM:
+    return load_midashenglm(FOLDER / "model")
+
+
+@pytest.fixture
+def engine(loaded: LoadedLM) -> Engine:
+    return Engine(loaded, max_batch=4)
+
+
+@pytest.fixture(scope="module")
+def asked(prompts: dict[str, Prompt]) -> list[Prompt]:
+    return [prompts[name] for name in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def alone(loaded: LoadedLM, asked: list[Prompt]) -> list[list[int]]:
+    return [Engine(loaded).generate([prompt], Decoding(max_new_tokens=NEW))[0].ids for prompt in asked]
+
+
+class Only:
+    """Allows the tokens of one answer, in turn, then the end."""
+
+    def __init__(self, answer: Sequence[int], end: int, *, as_mask: int = 0) -> None:
+        self.answer, self.end, self.as_mask = list(answer), end, as_mask
+
+    def allowed(self, ids: Sequence[int]) -> Sequence[int] | Tensor | None:
+        token = self.answer[len(ids)] if len(ids) < len(self.answer) else self.end
+        assert list(ids) == self.answer[: len(ids)]
+        if self.as_mask:
+            return torch.arange(self.as_mask) == token
+        return [token]
+
+
+class Refusing:
+    def allowed(self, ids: Sequence[int]) -> Sequence[int]:
+        return []
+
+
+def test_every_request_has_its_own_settings(engine: Engine, asked: list[Prompt]) -> None:
+    each = [
+        Decoding(max_new_tokens=3),
+        Decoding(max_new_tokens=NEW, repetition_penalty=1e6),
+        Decoding(max_new_tokens=NEW, do_sample=True, seed=5, temperature=1.5, top_k=30),
+        Decoding(max_new_tokens=NEW, do_sample=True, seed=5, top_p=0.7),
+        Decoding(max_new_tokens=NEW, min_new_tokens=NEW),
+        Decoding(max_new_tokens=NEW, do_sample=True, seed=7),
+        Decoding(max_new_tokens=NEW),
+    ]
+    together = engine.generate(asked, each)
+    for prompt, decoding, found in zip(asked, each, together, strict=True):
+        assert found.ids == engine.generate([prompt], decoding)[0].ids
+    assert len(together[0].ids) == 3 and len(set(together[1].ids)) == NEW
+
+
+def test_an_answer_ends_before_a_stop_string(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
+    tokenizer, tried = engine.loaded.tokenizer, 0
+    for prompt, ids in zip(asked, alone, strict=True):
+        text = tokenizer.decode(ids)
+        whole = text.rstrip("\ufffd")  # behind it a character is not finished
+        for stop in filter(None, (whole[2:4], whole[-2:])):
+            tried += 1
+            decoding = Decoding(max_new_tokens=NEW, stop=(stop, "never said"))
+            (found,) = engine.generate([prompt], decoding)
+            assert (found.text, found.stopped) == (text[: text.index(stop)], "stop")
+            assert found.ids == ids[: len(found.ids)] and len(found.logprobs) == len(found.ids)
+            assert tokenizer.decode(found.ids).startswith(found.text)
+            assert "".join(token.text for token in engine.stream(prompt, decoding)) == found.text
+    assert tried > 10
+
+
+def test_text_is_that_of_the_ids(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
+    found = engine.generate(asked, Decoding(max_new_tokens=NEW))
+    assert [each.ids for each in found] == alone
+    assert [each.text for each in found] == [engine.loaded.tokenizer.decode(ids) for ids in alone]
+    for each in found:
+        assert len(each.logprobs) == len(each.ids)
+        assert each.mean_logprob == pytest.approx(sum(each.logprobs) / len(each.logprobs))
+
+
+def test_the_end_token_has_a_logprob_too(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
+    lm = load_midashenglm(FOLDER / "model")
+    object.__setattr__(lm, "eos_token_ids", (alone[0][2],))
+    (found,) = Engine(lm).generate(asked[:1], Decoding(max_new_tokens=NEW))
+    assert (found.ids, found.stopped) == (alone[0][: alone[0].index(alone[0][2])], "eos")
+    assert len(found.logprobs) == len(found.ids) + 1
+
+
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_a_constraint_decides(engine: Engine, asked: list[Prompt], alone: list[list[int]], as_mask: bool) -> None:
+    end = engine.loaded.eos_token_ids[0]
+    size = engine.loaded.model.decoder.config.vocab_size if as_mask else 0
+    bounds = [Only([7, 8, index], end, as_mask=size) if index % 2 else None for index in range(len(asked))]
+    found = engine.generate(asked, Decoding(max_new_tokens=NEW), constraints=bounds)
+    for index, each in enumerate(found):
+        if index % 2:
+            assert (each.ids, each.stopped) == ([7, 8, index], "eos")
+            scores = engine.score(asked[index], [[7, 8, index, end]])[0]
+            assert each.logprobs == pytest.approx(scores, abs=1e-4)
+        else:
+            assert each.ids == alone[index]
+
+
+def test_a_constraint_outranks_a_wanted_length(engine: Engine, asked: list[Prompt]) -> None:
+    bound = Only([7], engine.loaded.eos_token_ids[0])
+    (found,) = engine.generate(asked[:1], Decoding(max_new_tokens=NEW, min_new_tokens=5), constraints=[bound])
+    assert (found.ids, found.stopped) == ([7], "eos")
+
+
+def test_a_request_that_fails_fails_alone(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
+    decoding = Decoding(max_new_tokens=NEW)
+    tickets = [engine.submit(asked[0], decoding, constraint=Refusing()), engine.submit(asked[1], decoding)]
+    assert engine.result(tickets[1]).ids == alone[1]
+    with pytest.raises(ConfigError, match="allows nothing"):
+        engine.result(tickets[0])
+    with pytest.raises(ConfigError, match="allows nothing"):
+        list(engine.stream(asked[0], decoding, constraint=Refusing()))
+
+
+def test_what_breaks_a_step_is_told_to_all_in_it(
+    loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(loaded)
+    ticket = engine.submit(asked[0], Decoding(max_new_tokens=NEW))
+    engine.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._batcher, "run", lambda segments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.result(ticket)
+    assert engine.generate(asked, Decoding(max_new_tokens=NEW))[0].ids == alone[0]
+
+
+def test_a_cancelled_request_keeps_what_it_has(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
+    decoding = Decoding(max_new_tokens=NEW)
+    tickets = [engine.submit(prompt, decoding) for prompt in asked]  # more than fit at once
+    for _ in range(3):
+        engine.step()
+    engine.cancel(tickets[0])
+    engine.cancel(tickets[-1])
+    found = [engine.result(ticket) for ticket in tickets]
+    assert (found[0].ids, found[0].stopped) == (alone[0][:3], "cancelled")
+    assert (found[-1].ids, found[-1].stopped) == ([], "cancelled")
+    assert [each.ids for each in found[1:-1]] == alone[1:-1]
+
+
+def test_leaving_a_stream_cancels_it(engine: Engine, asked: list[Prompt]) -> None:
+    stream: Any = engine.stream(asked[0], Decoding(max_new_tokens=1000))
+    next(stream)
+    stream.close()
+    assert not engine.step()
+
+
+def test_waiting_requests_are_bounded(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
+    engine = Engine(loaded, max_batch=1, max_waiting=2)
+    decoding = Decoding(max_new_tokens=NEW)
+    tickets = [engine.submit(asked[index], decoding, wait=False) for index in range(2)]
+    with pytest.raises(EngineBusy, match="2 requests wait"):
+        engine.submit(asked[2], decoding, wait=False)
+    tickets.append(engine.submit(asked[2], decoding))  # works off one of the others
+    assert [engine.result(ticket).ids for ticket in tickets] == alone[:3]
+
+
+def test_threads_share_an_engine(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
+    engine = Engine(loaded, max_batch=3, max_waiting=2)
+    found: dict[int, list[int]] = {}
+
+    def work(index: int) -> None:
+        if index % 2:
+            found[index] = [token.id for token in engine.stream(asked[index], Decoding(max_new_tokens=NEW))]
+        else:
+            found[index] = engine.generate([asked[index]], Decoding(max_new_tokens=NEW))[0].ids
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[index] for index in range(len(asked))] == alone
+
+
+def test_a_server_may_drive(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
+    engine, stop = Engine(loaded), threading.Event()
+    assert not engine.wait_for_work(0)
+
+    def drive() -> None:
+        while not stop.is_set():
+            if engine.wait_for_work(0.05):
+                engine.step()
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    try:
+        ticket = engine.submit(asked[0], Decoding(max_new_tokens=NEW))
+        while not ticket.is_done:
+            stop.wait(0.01)
+        assert engine.result(ticket).ids == alone[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_questions_on_one_clip_share_it(loaded: LoadedLM, prompts: dict[str, Prompt]) -> None:
+    prompt = prompts["p_12s"]  # audio first
+    audio = loaded.model.config.audio_token_id
+    end_of_audio = len(prompt.input_ids) - prompt.input_ids[::-1].index(audio)
+    questions = [Prompt([*prompt.input_ids[:end_of_audio], 5, 6, *range(20, 23 + i)], prompt.clips) for i in range(6)]
+    decoding = Decoding(max_new_tokens=4)
+    plain = [Engine(loaded, prefix_cache_mb=0).generate([each], decoding)[0].ids for each in questions]
+    engine = Engine(loaded)
+    assert [each.ids for each in engine.generate(questions, decoding)] == plain
+    assert engine.encoded_clips == 1
+    total = sum(len(each.input_ids) for each in questions)
+    assert engine.counts.read_tokens + engine.counts.reused_tokens == total
+    assert engine.counts.reused_tokens >= 5 * (end_of_audio // 16 * 16)
+    other = Prompt(prompt.input_ids, [prompt.clips[0].flip(0)])  # the same ids mean another sound
+    (found,) = engine.generate([other], decoding)
+    assert found.ids == Engine(loaded).generate([other], decoding)[0].ids and engine.encoded_clips == 2
+    engine.forget()
+    assert engine.generate([questions[0]], decoding)[0].ids == plain[0] and engine.encoded_clips == 3
+
+
+def test_a_long_prompt_does_not_stall_the_others(loaded: LoadedLM, asked: list[Prompt]) -> None:
+    engine = Engine(loaded, prefill_tokens=8, prefix_cache_mb=0)
+    short = engine.submit(Prompt([1, 2, 3], []), Decoding(max_new_tokens=NEW))
+    engine.step()
+    long = engine.submit(Prompt(list(range(300)), []), Decoding(max_new_tokens=1))
+    for _ in range(NEW - 1):
+        engine.step()
+    assert short.is_done and not long.is_done
+    assert engine.result(long).ids == Engine(loaded).generate([Prompt(list(range(300)), [])])[0].ids[:1]
+
+
+def test_memory_of_rows_is_bounded(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
+    engine = Engine(loaded, memory_mb=1.1)  # 2 rows of 256 places, 2 layers, 2 x 2 x 32 float32
+    found = engine.generate(asked, Decoding(max_new_tokens=NEW))
+    assert [each.ids for each in found] == alone
+    assert engine._batcher._rows.memory.nbytes <= 1.1e6
+
+
+def test_what_cannot_be_answered_is_refused_at_once(engine: Engine, asked: list[Prompt]) -> None:
+    audio = engine.loaded.model.config.audio_token_id
+    context = engine.loaded.model.decoder.config.max_position_embeddings
+    for prompt, words in ((Prompt([], []), "empty"), (Prompt([1, audio], []), "1 audio placeholders")):
+        for ask in (engine.submit, engine.stream, lambda p: engine.score(p, [[1]])):
+            with pytest.raises(PromptError, match=words):
+                ask(prompt)
+    with pytest.raises(PromptError, match="context"):
+        engine.submit(Prompt([1] * context, []))
+    with pytest.raises(PromptError, match="empty"):
+        engine.generate([asked[0], Prompt([], [])])
+    with pytest.raises(ConfigError, match="7 prompts came with 1 decodings"):
+        engine.generate(asked, [Decoding()])
+    assert not engine.step()
+    with pytest.raises(ConfigError, match="not the engine's"):
+        engine.result(Engine(engine.loaded).submit(asked[0]))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"max_batch": 0}, {"max_waiting": 0}, {"prefill_tokens": 0}, {"audio_cache_mb": -1}]
+)
+def test_engine_settings_out_of_range_are_refused(loaded: LoadedLM, setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        Engine(loaded, **setting)
+
+
+def test_a_lone_stop_string_is_one(ear: Listener) -> None:
+    assert Decoding(stop="ab").stop == ("ab",)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="stop"):
+        Decoding(stop=("",))
+
+
+def test_an_interrupt_leaves_the_engine_usable(
+    loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(loaded, max_batch=2)
+    ticket = engine.submit(asked[0], Decoding(max_new_tokens=NEW))
+    engine.step()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._batcher, "_choose", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate(asked, Decoding(max_new_tokens=NEW))
+    with pytest.raises(AuricleError, match="interrupted"):
+        engine.result(ticket)
+    assert [each.ids for each in engine.generate(asked, Decoding(max_new_tokens=NEW))] == alone

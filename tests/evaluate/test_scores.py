@@ -1,0 +1,188 @@
+"""Scores that were written to a file come back as they were, and files of strangers are read strictly."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auricle.errors import DataError
+from auricle.evaluate.score_answers import ScoringSettings, score_predictions
+from auricle.evaluate.scores import (
+    RULES,
+    Rule,
+    Scored,
+    group_numbers,
+    parse_scored,
+    read_scored,
+    references_digest,
+)
+from auricle.metrics.intervals import Score
+
+names = st.text(st.characters(codec=None), max_size=8)
+numbers = st.floats(-1e12, 1e12)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | numbers | names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> Score:
+    ends = draw(st.none() | st.tuples(numbers, numbers))
+    low, high = (math.nan, math.nan) if ends is None else sorted(ends)
+    return Score(draw(numbers | st.just(math.nan)), low, high, draw(st.integers(0, 10**9)))
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Scored:
+    task, protocol = draw(st.sampled_from(sorted(RULES)))
+    return Scored(
+        task=task,
+        protocol=protocol,
+        rule=draw(st.just(RULES[task, protocol]) | st.builds(Rule, names, st.integers(0, 99), names)),
+        scores=draw(st.dictionaries(names, scores(), max_size=3)),
+        parts=draw(st.dictionaries(names, st.dictionaries(names, scores(), max_size=2), max_size=2)),
+        counts=draw(st.dictionaries(names, st.integers(0, 10**9) | numbers, max_size=3)),
+        items=draw(st.dictionaries(names, st.dictionaries(names, numbers, max_size=3), max_size=2)),
+        groups=draw(st.dictionaries(names, st.integers(0, 10**6), max_size=3)),
+        settings=draw(st.dictionaries(names, plain, max_size=3)),
+        data=draw(st.dictionaries(names, plain, max_size=3)),
+        version=draw(names),
+    )
+
+
+@given(results())
+def test_what_was_written_comes_back(scored: Scored) -> None:
+    found = parse_scored(scored.to_json())
+    assert found.to_json() == scored.to_json()
+    assert repr(found) == repr(scored)  # nan differs from itself
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    named = [{"dataset_name": "Set", "audio": f"{at}.wav", "model_name": "M"} | row for at, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
+    return path
+
+
+def scored_of(path: Path, *rows: dict[str, Any], task: Any = "tagging", **settings: Any) -> Scored:
+    return score_predictions(write(path, *rows), task, settings=ScoringSettings(rounds=20, **settings))
+
+
+ROWS = [{"label": ["cat"], "model_output": "a cat", "who": "x"}, {"label": ["dog"], "model_output": "cat", "who": "x"}]
+
+
+def test_a_file_of_scores(tmp_path: Path) -> None:
+    scored = scored_of(tmp_path / "a.jsonl", *ROWS)
+    (tmp_path / "a.json").write_text(scored.to_json(), encoding="utf-8")
+    assert read_scored(tmp_path / "a.json") == scored
+
+
+def test_scores_know_what_they_are_about(tmp_path: Path) -> None:
+    first = scored_of(tmp_path / "a.jsonl", *ROWS)
+    audios = [{**row, "audio": f"{at}.wav"} for at, row in enumerate(ROWS)]
+    other_answers = scored_of(tmp_path / "b.jsonl", *[{**row, "model_output": "?"} for row in reversed(audios)])
+    other_reference = scored_of(tmp_path / "c.jsonl", ROWS[0], {**ROWS[1], "label": ["cow"]})
+    fewer = scored_of(tmp_path / "d.jsonl", ROWS[0])
+    digests = [each.data["references_sha256"] for each in (first, other_answers, other_reference, fewer)]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    assert first.groups == {} and scored_of(tmp_path / "a.jsonl", *ROWS, group_by="who").groups == {
+        "0.wav": 0,
+        "1.wav": 0,
+    }
+
+
+def test_synonyms_are_part_of_what_decides(tmp_path: Path) -> None:
+    found = [
+        scored_of(tmp_path / "a.jsonl", *ROWS, synonyms=own).settings.get("synonyms_sha256")
+        for own in ({}, {"cat": ["kitty"]}, {"cat": ["tom"]})
+    ]
+    assert found[0] is None and len(set(found)) == 3
+
+
+def test_groups_and_digests() -> None:
+    assert group_numbers(["a", "b", "c"], ["x", "y", "x"]) == {"a": 0, "b": 1, "c": 0}
+    assert group_numbers(["a", "b"], ["x", "y"]) == {}
+    assert references_digest({"a": 1, "b": 2}) == references_digest({"b": 2, "a": 1}) != references_digest({"a": 1})
+
+
+def altered(**changes: Any) -> str:
+    scored = Scored(
+        task="asr",
+        protocol="strict",
+        rule=RULES["asr", "strict"],
+        scores={"error_rate": Score(0.5, 0.25, 0.75, 4)},
+        items={"errors": {"a": 1.0}},
+        groups={"a": 0},
+    )
+    content = {**scored.content(), **changes}
+    return json.dumps({name: value for name, value in content.items() if value is not ...})
+
+
+SCORE = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "auricle-score/2"}, "found format 'auricle-score/2', expected 'auricle-score/1'"),
+        ({"task": "chess"}, "task is 'chess', expected one of asr"),
+        ({"task": ["asr"]}, "task is .* expected one of asr"),
+        ({"protocol": "lax"}, "protocol is 'lax', expected compat or strict"),
+        ({"version": 1}, "version is 1, expected text"),
+        ({"counts": ...}, "'counts'. are missing"),
+        ({"extra": 1}, "extra.* are unknown"),
+        ({"rule": {"id": "x", "version": True, "metric": "m"}}, "rule.version is True, expected a whole number"),
+        ({"rule": {"id": "x", "version": 1}}, "rule is .*, expected an object with id, version, metric"),
+        ({"scores": []}, "scores is .*, expected an object"),
+        ({"scores": {"wer": {**SCORE, "value": "0.5"}}}, "scores.'wer'.value is '0.5', expected a number"),
+        ({"scores": {"wer": {**SCORE, "low": 0.9}}}, "expected low before high"),
+        ({"scores": {"wer": {**SCORE, "low": None}}}, "expected low before high, or neither"),
+        ({"scores": {"wer": {**SCORE, "n": -1}}}, "n is -1, expected a whole number of at least 0"),
+        ({"parts": {"en": {"wer": 1}}}, "parts.'en'.'wer' is 1, expected an object"),
+        ({"counts": {"rows": True}}, "counts.'rows' is True, expected a number"),
+        ({"items": {"errors": {"a": 1e300}}}, "items.'errors'.'a' is 1e.300, expected a number of at most"),
+        ({"items": {"errors": {"a": None}}}, "items.'errors'.'a' is None, expected a number"),
+        ({"groups": {"a": 0.5}}, "groups.'a' is 0.5, expected a whole number"),
+        ({"settings": {"a": [[[[[[[[[1]]]]]]]]]}}, "expected at most 8 levels"),
+        ({"data": {"a": 10**400}}, "data.'a' is .*, expected a number"),
+        ({"data": {"a" * 20_000: 1}}, "expected names of at most"),
+        ({"data": {"a": "b" * 20_000}}, "expected at most .* characters"),
+    ],
+)
+def test_a_file_that_is_no_result_says_where(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        parse_scored(altered(**changes), "x.json")
+    assert str(caught.value).startswith("x.json") and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": "auricle-score/1", "format": "auricle-score/1"}',
+        altered().replace("0.25", "NaN"),
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="expected"):
+        parse_scored(text)
+
+
+def test_unreadable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"none\.json: not readable"):
+        read_scored(tmp_path / "none.json")
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
+    with pytest.raises(DataError, match=r"latin\.json: not readable"):
+        read_scored(tmp_path / "latin.json")
+    monkeypatch.setattr("auricle.evaluate.scores.MAX_BYTES", 10)
+    (tmp_path / "big.json").write_text(altered())
+    with pytest.raises(DataError, match=r"big\.json: more than 10 bytes"):
+        read_scored(tmp_path / "big.json")

@@ -1,0 +1,141 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from auricle.engine import json_schema as grammar
+from auricle.engine.request import Decoding
+from auricle.errors import ConfigError, MissingExtra, PromptError
+from auricle.listen.model import Listener
+from auricle.listen.options import OptionTrie, odds_of, pool_odds, write_options
+
+from .test_model import NEW, noise
+
+OPTIONS = ["a dog", "a dog barking loudly", "rain"]
+QUESTION = "What is it?"
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "sound": {"enum": ["dog", "rain"]},
+        "loud": {"type": "boolean"},
+        "count": {"type": "integer", "minimum": 0, "maximum": 9},
+        "word": {"type": "string", "maxLength": 4},
+    },
+    "required": ["sound", "loud", "count", "word"],
+    "additionalProperties": False,
+}
+
+
+def forced(ear: Listener, waveform: Any, question: str, answer: str) -> float:
+    """Log-probability of an answer, by one plain pass over prompt and answer."""
+    content = [{"type": "audio", "audio": waveform}, {"type": "text", "text": question}]
+    prompt = ear._writer.write([{"role": "user", "content": content}])
+    ends = min(ear.loaded.eos_token_ids)
+    ids = [*ear.loaded.tokenizer.encode(answer, add_special_tokens=False).ids, ends]
+    with torch.inference_mode():
+        logits = ear.loaded.model(torch.tensor([[*prompt.input_ids, *ids]]), list(prompt.clips))[0]
+    logprobs = logits.float().log_softmax(-1)
+    return sum(float(logprobs[len(prompt.input_ids) - 1 + place, token]) for place, token in enumerate(ids))
+
+
+def test_odds_are_the_models_own(ear: Listener) -> None:
+    waveform = noise(1)
+    choice = ear.choose(waveform, QUESTION, OPTIONS)
+    expected = [forced(ear, waveform, QUESTION, option) for option in OPTIONS]
+    assert [odds.logprob for odds in choice.odds] == pytest.approx(expected, abs=1e-3)
+    assert sum(odds.probability for odds in choice.odds) == pytest.approx(1, abs=1e-5)
+    assert sum(odds.mean_probability for odds in choice.odds) == pytest.approx(1, abs=1e-5)
+    assert choice.answer == OPTIONS[max(range(3), key=lambda i: expected[i])]
+    assert choice.segments[0].text == choice.answer and choice.receipt.complete
+    by_token = ear.choose(waveform, QUESTION, OPTIONS, per_token=True)
+    assert by_token.answer == max(choice.odds, key=lambda odds: odds.mean_logprob).text
+
+
+def test_letters_are_listed_and_every_way_to_name_one_counts(ear: Listener) -> None:
+    waveform = noise(1)
+    choice = ear.choose(waveform, QUESTION, ["dog", "rain"], letters=True)
+    prompt = f"{QUESTION}\n(A) dog\n(B) rain"
+    ways = [forced(ear, waveform, prompt, way) for way in ("B", "(B)", "(B) rain", "B. rain", "rain")]
+    assert choice.odds[1].logprob == pytest.approx(math.log(sum(map(math.exp, ways))), abs=1e-3)
+    assert choice.answer in ("dog", "rain")
+
+
+def test_many_are_chosen_each_as_if_alone(ear: Listener, wavs: list[Path]) -> None:
+    together = list(ear.choose_many([wavs[0], "missing.wav", wavs[2]], QUESTION, OPTIONS, batch_size=2))
+    assert [type(each).__name__ for each in together] == ["Choice", "AudioError", "Choice"]
+    assert together[2] == ear.choose(wavs[2], QUESTION, OPTIONS)
+
+
+def test_odds_of_long_sounds(ear: Listener) -> None:
+    short = Listener(ear.loaded, max_audio_s=2.0)
+    mean = short.choose(noise(5), "Is it fast?", ["yes", "no"])
+    assert len(mean.segments) == 3 and "mean log-probability" in mean.receipt.notes[-1]
+    there = short.choose(noise(5), "Is there a dog?", ["yes", "no"])
+    assert "surest of yes" in there.receipt.notes[-1]
+    pooled = pool_odds([(3.0, odds_of(["a", "b"], [-1, -2], [-1, -2])), (1.0, odds_of(["a", "b"], [-5, -2], [-5, -2]))])
+    assert [odds.logprob for odds in pooled] == [-2.0, -2.0]
+
+
+@pytest.mark.parametrize("options", [["one"], ["a", "a "], ["a", " "], "ab", ["a", "<|im_end|>"]])
+def test_options_that_cannot_be_offered(ear: Listener, options: Any) -> None:
+    with pytest.raises(ConfigError, match="option"):
+        ear.choose(noise(0.5), QUESTION, options)
+    with pytest.raises(ConfigError, match="letters"):
+        write_options(ear.loaded.tokenizer, "?", [f"o{i}" for i in range(27)], end_id=0, letters=True)
+
+
+def test_a_trie_allows_the_options_and_nothing_else() -> None:
+    trie = OptionTrie([[5, 6], [5, 6, 7], [8]], {1, 2})
+    assert trie.allowed([]) == [5, 8] and trie.allowed([5]) == [6]
+    assert trie.allowed([5, 6]) == [1, 2, 7] and trie.allowed([8]) == [1, 2] == trie.allowed([9])
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_whatever_the_model_would_say_is_one_of_the_choices(ear: Listener, do_sample: bool) -> None:
+    for seed in range(3):
+        found = ear.ask(noise(0.6, seed), QUESTION, choices=OPTIONS, do_sample=do_sample, temperature=3.0, seed=seed)
+        assert found in OPTIONS
+    short = Listener(ear.loaded, max_audio_s=1.0)
+    assert short.ask(noise(3), QUESTION, choices=OPTIONS) in OPTIONS
+
+
+def test_whatever_the_model_would_say_is_json_of_the_schema(ear: Listener) -> None:
+    pytest.importorskip("llguidance")
+    for seed in range(3):
+        text = ear.ask(noise(0.6, seed), QUESTION, schema=SCHEMA, do_sample=seed > 0, temperature=2.0, seed=seed)
+        value = json.loads(text)
+        assert list(value) == SCHEMA["required"] and value["sound"] in ("dog", "rain")
+        assert isinstance(value["loud"], bool) and value["count"] in range(10) and len(value["word"]) <= 4
+    assert json.loads(ear.ask(noise(0.6), QUESTION, schema={"enum": OPTIONS})) in OPTIONS
+    (answer,) = ear.ask_many([noise(0.6)], QUESTION, schema=SCHEMA)
+    assert answer.value == json.loads(answer.text)
+
+
+def test_json_that_is_cut_short_is_an_error_and_no_answer(ear: Listener) -> None:
+    pytest.importorskip("llguidance")
+    with pytest.raises(PromptError, match=r"3 tokens.*max_new_tokens"):
+        ear.ask(noise(0.6), QUESTION, schema=SCHEMA, max_new_tokens=3)
+
+
+def test_schemas_that_cannot_be_used(ear: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llguidance")
+    with pytest.raises(ConfigError, match="schema cannot be used"):
+        ear.ask(noise(0.6), QUESTION, schema={"type": "shout"})
+    with pytest.raises(ConfigError, match="expected one of them"):
+        ear.ask(noise(0.6), QUESTION, schema=SCHEMA, choices=OPTIONS)
+    monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
+    with pytest.raises(MissingExtra, match=r"auricle\[schema\]"):
+        ear.ask(noise(0.6), QUESTION, schema=SCHEMA)
+    assert grammar.read_answer('{"a": 1}', {}, 9) == {"a": 1}
+
+
+def test_several_questions_about_one_sound(ear: Listener, wavs: list[Path]) -> None:
+    questions = ["What is it?", "Who speaks?", "Is it loud?"]
+    found = ear.ask_all(wavs[3], questions, decoding=Decoding(max_new_tokens=NEW))
+    assert [answer.text for answer in found] == [ear.ask(wavs[3], q, max_new_tokens=NEW) for q in questions]
+    assert all(answer.receipt.file == str(wavs[3]) for answer in found)
+    with pytest.raises(ConfigError, match="expected a list"):
+        ear.ask_all(wavs[3], "What?")
