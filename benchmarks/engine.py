@@ -27,7 +27,7 @@ from pairs import Row, compare, processor, seconds, spread
 from torch import Tensor
 
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.engine.engine import Decoding, Engine
+from auricle.engine.engine import Engine, SamplingParams
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.weights import LoadedLM, load_midashenglm
@@ -201,8 +201,8 @@ def in_batches(loaded: LoadedLM, prompts: Sequence[Prompt], lengths: Sequence[in
 
 def engine_answers(loaded: LoadedLM, prompts: Sequence[Prompt], lengths: Sequence[int]) -> list[list[int]]:
     """Ours, by an engine that has seen nothing yet."""
-    decodings = [Decoding(max_new_tokens=length) for length in lengths]
-    return [answer.ids for answer in Engine(loaded).generate(prompts, decodings)]
+    samplings = [SamplingParams(max_new_tokens=length) for length in lengths]
+    return [answer.ids for answer in Engine(loaded).generate(prompts, samplings)]
 
 
 def agreement(loaded: LoadedLM, exact: LoadedLM, prompts: Sequence[Prompt], lengths: Sequence[int]) -> float:
@@ -331,7 +331,7 @@ def gpu(args: argparse.Namespace, scale: Scale, device: str = "cuda") -> list[Ro
     weights = sum(p.nbytes for name, p in loaded.model.decoder.named_parameters() if "embed_tokens" not in name)
 
     def first_token() -> None:
-        next(iter(Engine(loaded).stream(prompts[0], Decoding(max_new_tokens=2))))
+        next(iter(Engine(loaded).stream(prompts[0], SamplingParams(max_new_tokens=2))))
 
     first_token()
     times = [seconds(first_token) for _ in range(args.rounds)]
@@ -341,7 +341,7 @@ def gpu(args: argparse.Namespace, scale: Scale, device: str = "cuda") -> list[Ro
     for batch in scale.gpu_batches:
         engine = Engine(loaded, max_batch=batch, prefill_tokens=1 << 14)
         runs = [
-            seconds(lambda n=n, e=engine, b=batch: e.generate(prompts[:b], Decoding(max_new_tokens=n)))
+            seconds(lambda n=n, e=engine, b=batch: e.generate(prompts[:b], SamplingParams(max_new_tokens=n)))
             for n in (8, 8, 72)
         ]
         per_token = (runs[2] - runs[1]) / 64

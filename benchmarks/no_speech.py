@@ -21,7 +21,7 @@ import auricle
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Samples
 from auricle.data.wording import NO_SPEECH, TRANSCRIBE_PROMPT
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule, calibrate
 
 SNR_DB = (0.0, 10.0)
@@ -75,12 +75,12 @@ def noise(seed: int) -> Samples:
     return (waveform / waveform.std() * 10 ** (-rng.uniform(10, 60) / 20)).astype(np.float32)
 
 
-def denial(ear: Listener, clip: Samples) -> float:
+def denial(ear: AudioLM, clip: Samples) -> float:
     """Log-probability of the answer "no speech", nats."""
     return ear.choose(clip, TRANSCRIBE_PROMPT, [NO_SPEECH, "yes"]).odds[0].logprob
 
 
-def words_in(ear: Listener, clips: list[Samples]) -> float:
+def words_in(ear: AudioLM, clips: list[Samples]) -> float:
     """Share of the clips that get a transcript."""
     found = [result.text != "" for result in ear.transcribe_many(clips, overlap_s=0.0, max_new_tokens=32)]  # type: ignore[union-attr]
     return sum(found) / len(found)
@@ -102,8 +102,8 @@ def main() -> None:
         return [value for kind, values in denials.items() if kind.startswith(first) for value in values]
 
     bound = round(calibrate(collect("speech"), collect("other")), 3)
-    ruled = Listener(ear.loaded, max_audio_s=ear.max_audio_s, no_speech=NoSpeechRule(bound), engine=ear.engine)
-    plain = Listener(ear.loaded, max_audio_s=ear.max_audio_s, engine=ear.engine)
+    ruled = AudioLM(ear.loaded, max_audio_s=ear.max_audio_s, no_speech=NoSpeechRule(bound), engine=ear.engine)
+    plain = AudioLM(ear.loaded, max_audio_s=ear.max_audio_s, engine=ear.engine)
     unknown = material(arguments.data, True, arguments.clips, 1)
     report = {
         "model": ear.loaded.identity["name"],

@@ -12,7 +12,7 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
-from auricle.listen.model import Listener, load
+from auricle.listen.model import AudioLM, load
 from auricle.weights.processor import Prompt, PromptWriter
 
 from .warm_python import serving
@@ -41,12 +41,12 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session")
-def ear() -> Listener:
+def ear() -> AudioLM:
     return load(str(FOLDER / "model"))
 
 
 @pytest.fixture(scope="session")
-def writer(ear: Listener) -> PromptWriter:
+def writer(ear: AudioLM) -> PromptWriter:
     return PromptWriter(
         ear.loaded.tokenizer, ear.loaded.chat_template, audio_token_id=ear.loaded.model.config.audio_token_id
     )

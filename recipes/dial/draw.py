@@ -18,7 +18,7 @@ import numpy as np
 import auricle
 from auricle.data.shards import ShardSet
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.engine.engine import Decoding
+from auricle.engine.engine import SamplingParams
 
 RATE, FRAMES_HZ = 16_000, 25
 ROWS = ("event named in the caption", "digit transcribed exactly", "gender of the speaker")
@@ -34,12 +34,12 @@ def speeds(work: Path, factors: list[int], rounds: int) -> dict[int, list[float]
         np.resize(test.read(i).waveform, int(SECONDS * 16_000)) for i in range(0, len(test), len(test) // CLIPS)
     ]
     ears = {factor: auricle.load(str(work / "dial" / str(factor) / "run" / "model")) for factor in factors}
-    decoding = Decoding(max_new_tokens=ANSWER, min_new_tokens=ANSWER)
+    sampling = SamplingParams(max_new_tokens=ANSWER, min_new_tokens=ANSWER)
     found: dict[int, list[float]] = {factor: [] for factor in factors}
     for turn in range(rounds + 1):
         for factor in factors:
             began = time.perf_counter()
-            list(ears[factor].ask_many(waveforms[:CLIPS], CAPTION_PROMPT, batch_size=CLIPS, decoding=decoding))
+            list(ears[factor].ask_many(waveforms[:CLIPS], CAPTION_PROMPT, batch_size=CLIPS, sampling=sampling))
             if turn:  # the first round warms up
                 found[factor].append(time.perf_counter() - began)
     return found

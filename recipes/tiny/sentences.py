@@ -24,7 +24,7 @@ COUNTED = ("dogs", "cats", "horses", "cows", "pigs", "ducks", "goats", "birds")
 THINGS = tuple(
     """book pen paper letter picture camera phone computer radio clock watch table chair bed door window wall floor lamp
     key box bag basket bottle cup glass plate bowl knife fork spoon hat coat shirt dress shoe ring ball bike car bus
-    train boat ship plane truck ticket map card gift toy doll drum guitar piano song story game film movie newspaper
+    train boat ship plane truck request map card gift toy doll drum guitar piano song story game film movie newspaper
     machine engine wheel tool hammer rope stone flower tree leaf grass rock coin money umbrella candle mirror towel
     brush soap blanket pillow desk ladder bell flag kite tent garden fence bridge tower roof stairs number word name
     question answer lesson test plan idea problem question voice sound light color""".split()

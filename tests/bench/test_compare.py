@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.bench.compare import compare
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, JudgeScore, Result, TaskFacts
+from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.paired import holm, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
@@ -44,7 +44,7 @@ def made_up(
         protocol=protocol,
         seed=0,
         data=DataFacts(manifest=manifest, sounds=len(items), pieces=len(items), seconds=1.0, splits={}),
-        scores={judge: JudgeScore(value=scored, low=None, high=None, n=len(items), folds={}, classes={}, settings={})},
+        scores={judge: HeadScore(value=scored, low=None, high=None, n=len(items), folds={}, classes={}, settings={})},
         items={judge: items},
         cost=Cost(encode_s=1.0, audio_s=1.0, encoded=1, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=1),
         version="0.1.0",

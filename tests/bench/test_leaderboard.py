@@ -12,7 +12,7 @@ from auricle.bench.leaderboard import (
     suite_tasks,
     task_of_title,
 )
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, JudgeScore, Result, TaskFacts
+from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.bench.task import tasks
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.classification import weighted_average
@@ -47,7 +47,7 @@ def made_up(
         protocol=protocol,
         seed=0,
         data=DataFacts(manifest="0" * 64, sounds=1, pieces=1, seconds=1.0, splits={}),
-        scores={judge: JudgeScore(value=value, low=None, high=None, n=1, folds={}, classes={}, settings={})},
+        scores={judge: HeadScore(value=value, low=None, high=None, n=1, folds={}, classes={}, settings={})},
         cost=Cost(encode_s=1.0, audio_s=1.0, encoded=1, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=1),
         version="0.1.0",
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from auricle.bench.report import write_report
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, JudgeScore, Leaks, Result, TaskFacts
+from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
 from auricle.errors import DataError, MissingExtra
 
 HOSTILE = [
@@ -42,7 +42,7 @@ def made_up(encoder: str, task: str, value: float, **changes: Any) -> Result:
         seed=4711,
         data=DataFacts(manifest="ab" * 32, sounds=10, pieces=10, seconds=50.0, splits={"train": 6, "test": 4}),
         scores={
-            "mlp": JudgeScore(
+            "mlp": HeadScore(
                 value=value, low=value - 0.01, high=value + 0.02, n=400, folds={}, classes={}, settings={"lr": 0.001}
             )
         },

@@ -13,7 +13,7 @@ from auricle.bench.results import (
     Cost,
     DataFacts,
     EncoderFacts,
-    JudgeScore,
+    HeadScore,
     Leaks,
     Result,
     TaskFacts,
@@ -43,7 +43,7 @@ RESULT = Result(
     seed=42,
     data=DataFacts(manifest="ab" * 32, sounds=2000, pieces=2000, seconds=10_000.0, splits={"1": 400, "2": 400}),
     scores={
-        "mlp": JudgeScore(
+        "mlp": HeadScore(
             value=0.75,
             low=0.7,
             high=0.8,
@@ -71,9 +71,9 @@ json_values = st.recursive(
 
 
 @st.composite
-def judge_scores(draw: st.DrawFn) -> JudgeScore:
+def judge_scores(draw: st.DrawFn) -> HeadScore:
     interval = draw(st.none() | st.tuples(floats, floats).map(sorted))
-    return JudgeScore(
+    return HeadScore(
         value=draw(floats),
         low=interval[0] if interval else None,
         high=interval[1] if interval else None,

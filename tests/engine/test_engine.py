@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from auricle.engine.engine import Decoding, Generation, generate
+from auricle.engine.engine import Generation, SamplingParams, generate
 from auricle.errors import ConfigError, PromptError
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 from auricle.weights.processor import Prompt
 
 from ..conftest import FACTS, PROMPTS
@@ -14,32 +14,32 @@ from ..conftest import FACTS, PROMPTS
 NEW = 16
 
 
-def run(ear: Listener, prompts: list[Prompt], **settings: Any) -> list[Generation]:
+def run(ear: AudioLM, prompts: list[Prompt], **settings: Any) -> list[Generation]:
     settings = {"max_new_tokens": NEW, "eos_token_ids": (), "pad_token_id": ear.loaded.pad_token_id, **settings}
     return generate(ear.loaded.model, prompts, **settings)
 
 
 def test_single_runs_are_the_reference_ones(
-    ear: Listener, prompts: dict[str, Prompt], golden: dict[str, Tensor], prompt_name: str
+    ear: AudioLM, prompts: dict[str, Prompt], golden: dict[str, Tensor], prompt_name: str
 ) -> None:
     (found,) = run(ear, [prompts[prompt_name]])
     assert found.ids == golden[f"generated/{prompt_name}"].flatten().tolist()
     assert found.stopped == "length"
 
 
-def test_the_batch_is_the_reference_one(ear: Listener, prompts: dict[str, Prompt], golden: dict[str, Tensor]) -> None:
+def test_the_batch_is_the_reference_one(ear: AudioLM, prompts: dict[str, Prompt], golden: dict[str, Tensor]) -> None:
     found = run(ear, [prompts[name] for name in FACTS["batched"]["order"]])
     assert [each.ids for each in found] == golden["batched/generated"].tolist()
 
 
 @pytest.fixture(scope="module")
-def alone(ear: Listener, prompts: dict[str, Prompt]) -> list[list[int]]:
+def alone(ear: AudioLM, prompts: dict[str, Prompt]) -> list[list[int]]:
     return [run(ear, [prompts[name]])[0].ids for name in PROMPTS]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rows_that_finish_early_change_nothing(
-    ear: Listener, prompts: dict[str, Prompt], alone: list[list[int]], threads: int
+    ear: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]], threads: int
 ) -> None:
     # Every row ends elsewhere: at a token that it alone has said by then.
     ends = sorted({ids[3 + 2 * row] for row, ids in enumerate(alone)})
@@ -60,7 +60,7 @@ def test_rows_that_finish_early_change_nothing(
 SAMPLED = {"do_sample": True, "temperature": 1.3, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1.2}
 
 
-def test_a_draw_does_not_depend_on_the_batch(ear: Listener, prompts: dict[str, Prompt]) -> None:
+def test_a_draw_does_not_depend_on_the_batch(ear: AudioLM, prompts: dict[str, Prompt]) -> None:
     together = run(ear, list(prompts.values()), seed=3, **SAMPLED)
     assert [each.ids for each in together] == [
         run(ear, [prompt], seed=3, **SAMPLED)[0].ids for prompt in prompts.values()
@@ -69,21 +69,21 @@ def test_a_draw_does_not_depend_on_the_batch(ear: Listener, prompts: dict[str, P
     assert [each.ids for each in together] != [each.ids for each in other]
 
 
-def test_without_a_seed_draws_differ(ear: Listener, prompts: dict[str, Prompt]) -> None:
+def test_without_a_seed_draws_differ(ear: AudioLM, prompts: dict[str, Prompt]) -> None:
     first, second = (run(ear, [prompts["p_1s"]], do_sample=True)[0].ids for _ in range(2))
     assert first != second
 
 
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
 def test_the_narrowest_draw_is_greedy(
-    ear: Listener, prompts: dict[str, Prompt], alone: list[list[int]], narrow: dict[str, float]
+    ear: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]], narrow: dict[str, float]
 ) -> None:
     found = run(ear, list(prompts.values()), do_sample=True, seed=0, **narrow)
     assert [each.ids for each in found] == alone
 
 
 @torch.inference_mode()
-def test_top_p_keeps_the_smallest_sufficient_set(ear: Listener, prompts: dict[str, Prompt]) -> None:
+def test_top_p_keeps_the_smallest_sufficient_set(ear: AudioLM, prompts: dict[str, Prompt]) -> None:
     prompt = prompts["p_1s"]
     share = ear.loaded.model(torch.tensor([prompt.input_ids]), prompt.clips)[0, -1].softmax(-1)
     ordered, order = share.sort(descending=True)
@@ -92,13 +92,13 @@ def test_top_p_keeps_the_smallest_sufficient_set(ear: Listener, prompts: dict[st
     assert 1 < len(drawn) and drawn <= allowed
 
 
-def test_a_strong_penalty_forbids_repeats(ear: Listener, prompts: dict[str, Prompt], alone: list[list[int]]) -> None:
+def test_a_strong_penalty_forbids_repeats(ear: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]]) -> None:
     assert any(len(set(ids)) < len(ids) for ids in alone)
     found = run(ear, list(prompts.values()), repetition_penalty=1e6)
     assert all(len(set(each.ids)) == NEW for each in found)
 
 
-def test_an_early_end_can_be_forbidden(ear: Listener, prompts: dict[str, Prompt], alone: list[list[int]]) -> None:
+def test_an_early_end_can_be_forbidden(ear: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]]) -> None:
     first = alone[0][0]
     prompt = prompts[PROMPTS[0]]
     ended = run(ear, [prompt], eos_token_ids=[first])[0]
@@ -108,7 +108,7 @@ def test_an_early_end_can_be_forbidden(ear: Listener, prompts: dict[str, Prompt]
 
 
 @torch.inference_mode()
-def test_logprob_is_the_models(ear: Listener, prompts: dict[str, Prompt]) -> None:
+def test_logprob_is_the_models(ear: AudioLM, prompts: dict[str, Prompt]) -> None:
     prompt = prompts["p_two"]
     (found,) = run(ear, [prompt])
     logits = ear.loaded.model(torch.tensor([[*prompt.input_ids, *found.ids]]), prompt.clips)[0]
@@ -118,11 +118,11 @@ def test_logprob_is_the_models(ear: Listener, prompts: dict[str, Prompt]) -> Non
     assert run(ear, [prompt], **SAMPLED, seed=0)[0].mean_logprob < expected
 
 
-def test_nothing_asked_nothing_answered(ear: Listener) -> None:
+def test_nothing_asked_nothing_answered(ear: AudioLM) -> None:
     assert run(ear, []) == []
 
 
-def test_what_does_not_fit_is_refused(ear: Listener) -> None:
+def test_what_does_not_fit_is_refused(ear: AudioLM) -> None:
     context = ear.loaded.model.decoder.config.max_position_embeddings
     with pytest.raises(PromptError, match=f"context holds {context}"):
         run(ear, [Prompt([1] * context, [])])
@@ -147,4 +147,4 @@ def test_what_does_not_fit_is_refused(ear: Listener) -> None:
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        Decoding(**setting)
+        SamplingParams(**setting)

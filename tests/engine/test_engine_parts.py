@@ -12,19 +12,19 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from auricle.engine.audio_cache import AudioCache, read_prompt
-from auricle.engine.detokenizer import AnswerText
+from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows, name_blocks
 from auricle.engine.loglikelihood import group_continuations
-from auricle.engine.request import Decoding
-from auricle.engine.sampling import Chooser, choose
-from auricle.listen.model import Listener
+from auricle.engine.request import SamplingParams
+from auricle.engine.sampling import Sampler, choose
+from auricle.listen.model import AudioLM
 from auricle.weights.processor import Prompt
 
 TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
 
 
 def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, list[int], bool]:
-    text = AnswerText(tokenizer, stop)
+    text = Detokenizer(tokenizer, stop)
     given_out = []
     for token in ids:
         given_out += text.add(token, -1.0)
@@ -36,7 +36,7 @@ def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) ->
 
 @given(text=TEXTS, cut=st.integers(0, 30))
 @settings(max_examples=50, derandomize=True)
-def test_pieces_make_the_text(ear: Listener, text: str, cut: int) -> None:
+def test_pieces_make_the_text(ear: AudioLM, text: str, cut: int) -> None:
     tokenizer = ear.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:cut]  # often within a character
     assert spelled(tokenizer, ids) == (tokenizer.decode(ids), ids, False)
@@ -44,7 +44,7 @@ def test_pieces_make_the_text(ear: Listener, text: str, cut: int) -> None:
 
 @given(text=TEXTS, stop=st.lists(st.text(alphabet="ab é漢", min_size=1, max_size=3), min_size=1, max_size=3))
 @settings(max_examples=100, derandomize=True)
-def test_text_ends_before_the_first_stop_string(ear: Listener, text: str, stop: list[str]) -> None:
+def test_text_ends_before_the_first_stop_string(ear: AudioLM, text: str, stop: list[str]) -> None:
     tokenizer = ear.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     text = tokenizer.decode(ids)
@@ -116,7 +116,7 @@ def test_prefixes_are_found_and_bounded() -> None:
     assert len(nothing) == 0
 
 
-def test_audio_is_heard_once_and_bounded(ear: Listener) -> None:
+def test_audio_is_heard_once_and_bounded(ear: AudioLM) -> None:
     lm = ear.loaded.model
     noises = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (4000, 16_000, 9000)]
     audio = lm.config.audio_token_id
@@ -141,7 +141,7 @@ def test_audio_is_heard_once_and_bounded(ear: Listener) -> None:
 
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 0.5]]).repeat(4000, 1)
-    rows = [Chooser(Decoding(do_sample=True, seed=seed), frozenset()) for seed in range(4000)]
+    rows = [Sampler(SamplingParams(do_sample=True, seed=seed), frozenset()) for seed in range(4000)]
     chosen, logprobs, failed = choose(rows, logits)
     shares = torch.bincount(torch.tensor(chosen), minlength=4) / 4000
     torch.testing.assert_close(shares, logits[0].softmax(-1), atol=0.03, rtol=0)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from auricle.engine.engine import Decoding, Engine, EngineBusy
+from auricle.engine.engine import Engine, EngineBusy, SamplingParams
 from auricle.errors import AuricleError, ConfigError, PromptError
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.processor import Prompt
 
@@ -36,7 +36,7 @@ def asked(prompts: dict[str, Prompt]) -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def alone(loaded: LoadedLM, asked: list[Prompt]) -> list[list[int]]:
-    return [Engine(loaded).generate([prompt], Decoding(max_new_tokens=NEW))[0].ids for prompt in asked]
+    return [Engine(loaded).generate([prompt], SamplingParams(max_new_tokens=NEW))[0].ids for prompt in asked]
 
 
 class Only:
@@ -60,17 +60,17 @@ class Refusing:
 
 def test_every_request_has_its_own_settings(engine: Engine, asked: list[Prompt]) -> None:
     each = [
-        Decoding(max_new_tokens=3),
-        Decoding(max_new_tokens=NEW, repetition_penalty=1e6),
-        Decoding(max_new_tokens=NEW, do_sample=True, seed=5, temperature=1.5, top_k=30),
-        Decoding(max_new_tokens=NEW, do_sample=True, seed=5, top_p=0.7),
-        Decoding(max_new_tokens=NEW, min_new_tokens=NEW),
-        Decoding(max_new_tokens=NEW, do_sample=True, seed=7),
-        Decoding(max_new_tokens=NEW),
+        SamplingParams(max_new_tokens=3),
+        SamplingParams(max_new_tokens=NEW, repetition_penalty=1e6),
+        SamplingParams(max_new_tokens=NEW, do_sample=True, seed=5, temperature=1.5, top_k=30),
+        SamplingParams(max_new_tokens=NEW, do_sample=True, seed=5, top_p=0.7),
+        SamplingParams(max_new_tokens=NEW, min_new_tokens=NEW),
+        SamplingParams(max_new_tokens=NEW, do_sample=True, seed=7),
+        SamplingParams(max_new_tokens=NEW),
     ]
     together = engine.generate(asked, each)
-    for prompt, decoding, found in zip(asked, each, together, strict=True):
-        assert found.ids == engine.generate([prompt], decoding)[0].ids
+    for prompt, sampling, found in zip(asked, each, together, strict=True):
+        assert found.ids == engine.generate([prompt], sampling)[0].ids
     assert len(together[0].ids) == 3 and len(set(together[1].ids)) == NEW
 
 
@@ -81,17 +81,17 @@ def test_an_answer_ends_before_a_stop_string(engine: Engine, asked: list[Prompt]
         whole = text.rstrip("\ufffd")  # behind it a character is not finished
         for stop in filter(None, (whole[2:4], whole[-2:])):
             tried += 1
-            decoding = Decoding(max_new_tokens=NEW, stop=(stop, "never said"))
-            (found,) = engine.generate([prompt], decoding)
+            sampling = SamplingParams(max_new_tokens=NEW, stop=(stop, "never said"))
+            (found,) = engine.generate([prompt], sampling)
             assert (found.text, found.stopped) == (text[: text.index(stop)], "stop")
             assert found.ids == ids[: len(found.ids)] and len(found.logprobs) == len(found.ids)
             assert tokenizer.decode(found.ids).startswith(found.text)
-            assert "".join(token.text for token in engine.stream(prompt, decoding)) == found.text
+            assert "".join(token.text for token in engine.stream(prompt, sampling)) == found.text
     assert tried > 10
 
 
 def test_text_is_that_of_the_ids(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
-    found = engine.generate(asked, Decoding(max_new_tokens=NEW))
+    found = engine.generate(asked, SamplingParams(max_new_tokens=NEW))
     assert [each.ids for each in found] == alone
     assert [each.text for each in found] == [engine.loaded.tokenizer.decode(ids) for ids in alone]
     for each in found:
@@ -102,7 +102,7 @@ def test_text_is_that_of_the_ids(engine: Engine, asked: list[Prompt], alone: lis
 def test_the_end_token_has_a_logprob_too(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
     lm = load_midashenglm(FOLDER / "model")
     object.__setattr__(lm, "eos_token_ids", (alone[0][2],))
-    (found,) = Engine(lm).generate(asked[:1], Decoding(max_new_tokens=NEW))
+    (found,) = Engine(lm).generate(asked[:1], SamplingParams(max_new_tokens=NEW))
     assert (found.ids, found.stopped) == (alone[0][: alone[0].index(alone[0][2])], "eos")
     assert len(found.logprobs) == len(found.ids) + 1
 
@@ -112,7 +112,7 @@ def test_a_constraint_decides(engine: Engine, asked: list[Prompt], alone: list[l
     end = engine.loaded.eos_token_ids[0]
     size = engine.loaded.model.decoder.config.vocab_size if as_mask else 0
     bounds = [Only([7, 8, index], end, as_mask=size) if index % 2 else None for index in range(len(asked))]
-    found = engine.generate(asked, Decoding(max_new_tokens=NEW), constraints=bounds)
+    found = engine.generate(asked, SamplingParams(max_new_tokens=NEW), constraints=bounds)
     for index, each in enumerate(found):
         if index % 2:
             assert (each.ids, each.stopped) == ([7, 8, index], "eos")
@@ -124,48 +124,48 @@ def test_a_constraint_decides(engine: Engine, asked: list[Prompt], alone: list[l
 
 def test_a_constraint_outranks_a_wanted_length(engine: Engine, asked: list[Prompt]) -> None:
     bound = Only([7], engine.loaded.eos_token_ids[0])
-    (found,) = engine.generate(asked[:1], Decoding(max_new_tokens=NEW, min_new_tokens=5), constraints=[bound])
+    (found,) = engine.generate(asked[:1], SamplingParams(max_new_tokens=NEW, min_new_tokens=5), constraints=[bound])
     assert (found.ids, found.stopped) == ([7], "eos")
 
 
 def test_a_request_that_fails_fails_alone(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
-    decoding = Decoding(max_new_tokens=NEW)
-    tickets = [engine.submit(asked[0], decoding, constraint=Refusing()), engine.submit(asked[1], decoding)]
-    assert engine.result(tickets[1]).ids == alone[1]
+    sampling = SamplingParams(max_new_tokens=NEW)
+    requests = [engine.submit(asked[0], sampling, constraint=Refusing()), engine.submit(asked[1], sampling)]
+    assert engine.result(requests[1]).ids == alone[1]
     with pytest.raises(ConfigError, match="allows nothing"):
-        engine.result(tickets[0])
+        engine.result(requests[0])
     with pytest.raises(ConfigError, match="allows nothing"):
-        list(engine.stream(asked[0], decoding, constraint=Refusing()))
+        list(engine.stream(asked[0], sampling, constraint=Refusing()))
 
 
 def test_what_breaks_a_step_is_told_to_all_in_it(
     loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(loaded)
-    ticket = engine.submit(asked[0], Decoding(max_new_tokens=NEW))
+    request = engine.submit(asked[0], SamplingParams(max_new_tokens=NEW))
     engine.step()
     with monkeypatch.context() as patch:
-        patch.setattr(engine._batcher, "run", lambda segments: 1 / 0)
+        patch.setattr(engine._scheduler, "run", lambda segments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            engine.result(ticket)
-    assert engine.generate(asked, Decoding(max_new_tokens=NEW))[0].ids == alone[0]
+            engine.result(request)
+    assert engine.generate(asked, SamplingParams(max_new_tokens=NEW))[0].ids == alone[0]
 
 
 def test_a_cancelled_request_keeps_what_it_has(engine: Engine, asked: list[Prompt], alone: list[list[int]]) -> None:
-    decoding = Decoding(max_new_tokens=NEW)
-    tickets = [engine.submit(prompt, decoding) for prompt in asked]  # more than fit at once
+    sampling = SamplingParams(max_new_tokens=NEW)
+    requests = [engine.submit(prompt, sampling) for prompt in asked]  # more than fit at once
     for _ in range(3):
         engine.step()
-    engine.cancel(tickets[0])
-    engine.cancel(tickets[-1])
-    found = [engine.result(ticket) for ticket in tickets]
+    engine.cancel(requests[0])
+    engine.cancel(requests[-1])
+    found = [engine.result(request) for request in requests]
     assert (found[0].ids, found[0].stopped) == (alone[0][:3], "cancelled")
     assert (found[-1].ids, found[-1].stopped) == ([], "cancelled")
     assert [each.ids for each in found[1:-1]] == alone[1:-1]
 
 
 def test_leaving_a_stream_cancels_it(engine: Engine, asked: list[Prompt]) -> None:
-    stream: Any = engine.stream(asked[0], Decoding(max_new_tokens=1000))
+    stream: Any = engine.stream(asked[0], SamplingParams(max_new_tokens=1000))
     next(stream)
     stream.close()
     assert not engine.step()
@@ -173,12 +173,12 @@ def test_leaving_a_stream_cancels_it(engine: Engine, asked: list[Prompt]) -> Non
 
 def test_waiting_requests_are_bounded(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
     engine = Engine(loaded, max_batch=1, max_waiting=2)
-    decoding = Decoding(max_new_tokens=NEW)
-    tickets = [engine.submit(asked[index], decoding, wait=False) for index in range(2)]
+    sampling = SamplingParams(max_new_tokens=NEW)
+    requests = [engine.submit(asked[index], sampling, wait=False) for index in range(2)]
     with pytest.raises(EngineBusy, match="2 requests wait"):
-        engine.submit(asked[2], decoding, wait=False)
-    tickets.append(engine.submit(asked[2], decoding))  # works off one of the others
-    assert [engine.result(ticket).ids for ticket in tickets] == alone[:3]
+        engine.submit(asked[2], sampling, wait=False)
+    requests.append(engine.submit(asked[2], sampling))  # works off one of the others
+    assert [engine.result(request).ids for request in requests] == alone[:3]
 
 
 def test_threads_share_an_engine(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
@@ -187,9 +187,9 @@ def test_threads_share_an_engine(loaded: LoadedLM, asked: list[Prompt], alone: l
 
     def work(index: int) -> None:
         if index % 2:
-            found[index] = [token.id for token in engine.stream(asked[index], Decoding(max_new_tokens=NEW))]
+            found[index] = [token.id for token in engine.stream(asked[index], SamplingParams(max_new_tokens=NEW))]
         else:
-            found[index] = engine.generate([asked[index]], Decoding(max_new_tokens=NEW))[0].ids
+            found[index] = engine.generate([asked[index]], SamplingParams(max_new_tokens=NEW))[0].ids
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(asked))]
     for thread in threads:
@@ -211,10 +211,10 @@ def test_a_server_may_drive(loaded: LoadedLM, asked: list[Prompt], alone: list[l
     thread = threading.Thread(target=drive)
     thread.start()
     try:
-        ticket = engine.submit(asked[0], Decoding(max_new_tokens=NEW))
-        while not ticket.is_done:
+        request = engine.submit(asked[0], SamplingParams(max_new_tokens=NEW))
+        while not request.is_done:
             stop.wait(0.01)
-        assert engine.result(ticket).ids == alone[0]
+        assert engine.result(request).ids == alone[0]
     finally:
         stop.set()
         thread.join()
@@ -225,26 +225,26 @@ def test_questions_on_one_clip_share_it(loaded: LoadedLM, prompts: dict[str, Pro
     audio = loaded.model.config.audio_token_id
     end_of_audio = len(prompt.input_ids) - prompt.input_ids[::-1].index(audio)
     questions = [Prompt([*prompt.input_ids[:end_of_audio], 5, 6, *range(20, 23 + i)], prompt.clips) for i in range(6)]
-    decoding = Decoding(max_new_tokens=4)
-    plain = [Engine(loaded, prefix_cache_mb=0).generate([each], decoding)[0].ids for each in questions]
+    sampling = SamplingParams(max_new_tokens=4)
+    plain = [Engine(loaded, prefix_cache_mb=0).generate([each], sampling)[0].ids for each in questions]
     engine = Engine(loaded)
-    assert [each.ids for each in engine.generate(questions, decoding)] == plain
+    assert [each.ids for each in engine.generate(questions, sampling)] == plain
     assert engine.encoded_clips == 1
     total = sum(len(each.input_ids) for each in questions)
     assert engine.counts.read_tokens + engine.counts.reused_tokens == total
     assert engine.counts.reused_tokens >= 5 * (end_of_audio // 16 * 16)
     other = Prompt(prompt.input_ids, [prompt.clips[0].flip(0)])  # the same ids mean another sound
-    (found,) = engine.generate([other], decoding)
-    assert found.ids == Engine(loaded).generate([other], decoding)[0].ids and engine.encoded_clips == 2
+    (found,) = engine.generate([other], sampling)
+    assert found.ids == Engine(loaded).generate([other], sampling)[0].ids and engine.encoded_clips == 2
     engine.forget()
-    assert engine.generate([questions[0]], decoding)[0].ids == plain[0] and engine.encoded_clips == 3
+    assert engine.generate([questions[0]], sampling)[0].ids == plain[0] and engine.encoded_clips == 3
 
 
 def test_a_long_prompt_does_not_stall_the_others(loaded: LoadedLM, asked: list[Prompt]) -> None:
     engine = Engine(loaded, prefill_tokens=8, prefix_cache_mb=0)
-    short = engine.submit(Prompt([1, 2, 3], []), Decoding(max_new_tokens=NEW))
+    short = engine.submit(Prompt([1, 2, 3], []), SamplingParams(max_new_tokens=NEW))
     engine.step()
-    long = engine.submit(Prompt(list(range(300)), []), Decoding(max_new_tokens=1))
+    long = engine.submit(Prompt(list(range(300)), []), SamplingParams(max_new_tokens=1))
     for _ in range(NEW - 1):
         engine.step()
     assert short.is_done and not long.is_done
@@ -253,9 +253,9 @@ def test_a_long_prompt_does_not_stall_the_others(loaded: LoadedLM, asked: list[P
 
 def test_memory_of_rows_is_bounded(loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]]) -> None:
     engine = Engine(loaded, memory_mb=1.1)  # 2 rows of 256 places, 2 layers, 2 x 2 x 32 float32
-    found = engine.generate(asked, Decoding(max_new_tokens=NEW))
+    found = engine.generate(asked, SamplingParams(max_new_tokens=NEW))
     assert [each.ids for each in found] == alone
-    assert engine._batcher._rows.memory.nbytes <= 1.1e6
+    assert engine._scheduler._rows.memory.nbytes <= 1.1e6
 
 
 def test_what_cannot_be_answered_is_refused_at_once(engine: Engine, asked: list[Prompt]) -> None:
@@ -269,8 +269,8 @@ def test_what_cannot_be_answered_is_refused_at_once(engine: Engine, asked: list[
         engine.submit(Prompt([1] * context, []))
     with pytest.raises(PromptError, match="empty"):
         engine.generate([asked[0], Prompt([], [])])
-    with pytest.raises(ConfigError, match="7 prompts came with 1 decodings"):
-        engine.generate(asked, [Decoding()])
+    with pytest.raises(ConfigError, match="7 prompts came with 1 samplings"):
+        engine.generate(asked, [SamplingParams()])
     assert not engine.step()
     with pytest.raises(ConfigError, match="not the engine's"):
         engine.result(Engine(engine.loaded).submit(asked[0]))
@@ -284,26 +284,26 @@ def test_engine_settings_out_of_range_are_refused(loaded: LoadedLM, setting: dic
         Engine(loaded, **setting)
 
 
-def test_a_lone_stop_string_is_one(ear: Listener) -> None:
-    assert Decoding(stop="ab").stop == ("ab",)  # type: ignore[arg-type]
+def test_a_lone_stop_string_is_one(ear: AudioLM) -> None:
+    assert SamplingParams(stop="ab").stop == ("ab",)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="stop"):
-        Decoding(stop=("",))
+        SamplingParams(stop=("",))
 
 
 def test_an_interrupt_leaves_the_engine_usable(
     loaded: LoadedLM, asked: list[Prompt], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(loaded, max_batch=2)
-    ticket = engine.submit(asked[0], Decoding(max_new_tokens=NEW))
+    request = engine.submit(asked[0], SamplingParams(max_new_tokens=NEW))
     engine.step()
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._batcher, "_choose", interrupt)
+        patch.setattr(engine._scheduler, "_choose", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            engine.generate(asked, Decoding(max_new_tokens=NEW))
+            engine.generate(asked, SamplingParams(max_new_tokens=NEW))
     with pytest.raises(AuricleError, match="interrupted"):
-        engine.result(ticket)
-    assert [each.ids for each in engine.generate(asked, Decoding(max_new_tokens=NEW))] == alone
+        engine.result(request)
+    assert [each.ids for each in engine.generate(asked, SamplingParams(max_new_tokens=NEW))] == alone

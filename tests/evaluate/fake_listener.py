@@ -36,7 +36,7 @@ class FakeListener:
         return sum(len(prompts) for _, prompts in self.requests)
 
     def ask_each(
-        self, requests: Iterable[tuple[Any, Sequence[str]]], *, batch_size: int = 8, decoding: Any = None, **ways: Any
+        self, requests: Iterable[tuple[Any, Sequence[str]]], *, batch_size: int = 8, sampling: Any = None, **ways: Any
     ) -> Iterator[Any]:
         # As the true one: a batch is read before the first of its answers comes.
         requests = iter(requests)

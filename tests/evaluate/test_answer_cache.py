@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import DataError
 from auricle.evaluate import answer_cache
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
 
-KEYS = [answer_key("f", f"prompt {at}", "s", decoding=Decoding()) for at in range(12)]
+KEYS = [answer_key("f", f"prompt {at}", "s", sampling=SamplingParams()) for at in range(12)]
 
 
 def fill(folder: Path, texts: list[str], first: int = 0) -> Path:
@@ -121,13 +121,13 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 def keys() -> Iterator[str]:
-    usual: dict[str, Any] = {"decoding": Decoding()}
+    usual: dict[str, Any] = {"sampling": SamplingParams()}
     yield answer_key("f", "p", "s", **usual)
     yield answer_key("g", "p", "s", **usual)
     yield answer_key("f", "q", "s", **usual)
     yield answer_key("f", "p", "t", **usual)
-    yield answer_key("f", "p", "s", decoding=Decoding(max_new_tokens=7))
-    yield answer_key("f", "p", "s", decoding=Decoding(stop=("p",)))
+    yield answer_key("f", "p", "s", sampling=SamplingParams(max_new_tokens=7))
+    yield answer_key("f", "p", "s", sampling=SamplingParams(stop=("p",)))
     yield answer_key("f", "p", "s", **usual, reduce="majority")
     yield answer_key("f", "p", "s", **usual, window_s=5.0)
     yield answer_key("fp", "", "s", **usual)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import AudioError, AuricleError
 from auricle.evaluate.answer_cache import AnswerCache
 from auricle.evaluate.generate import Reply, ask_questions
@@ -31,13 +31,13 @@ def test_nothing_is_asked_twice_and_a_new_question_on_a_known_sound_is_asked_alo
     assert model.requests == [("4.wav", ("How loud?",))]
 
 
-@pytest.mark.parametrize("change", ["fingerprint", "sound", "decoding", "reduce", "window_s"])
+@pytest.mark.parametrize("change", ["fingerprint", "sound", "sampling", "reduce", "window_s"])
 def test_a_changed_weight_sound_or_setting_asks_again(tmp_path: Path, change: str) -> None:
     with AnswerCache(tmp_path) as cache:
         ask_questions(FakeListener(), [question("a")], cache=cache)
         model = FakeListener(fingerprint="0" * 64) if change == "fingerprint" else FakeListener()
         content = b"other" if change == "sound" else None
-        settings = {"decoding": Decoding(max_new_tokens=3), "reduce": "any", "window_s": 3.0}
+        settings = {"sampling": SamplingParams(max_new_tokens=3), "reduce": "any", "window_s": 3.0}
         more = {change: settings[change]} if change in settings else {}
         ask_questions(model, [question("a", content=content)], cache=cache, **more)  # type: ignore[arg-type]
     assert model.asked == 1

@@ -12,12 +12,12 @@ import soundfile
 from auricle.audio.facts import Clip
 from auricle.audio.limits import DEFAULT_LIMITS
 from auricle.encode.receipt import Receipt, Span
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import BrokenAudio, ConfigError
 from auricle.listen import long_audio
 from auricle.listen.aggregate import SUMMARY_PROMPT
 from auricle.listen.long_audio import open_sound
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 
 from .test_model import NEW, noise, says
 
@@ -46,15 +46,15 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def short(ear: Listener) -> Listener:
+def short(ear: AudioLM) -> AudioLM:
     """A listener of 10 s at once."""
-    return Listener(ear.loaded, max_audio_s=10.0)
+    return AudioLM(ear.loaded, max_audio_s=10.0)
 
 
-def test_every_verb_hears_62_seconds_whole(short: Listener, minute: Path) -> None:
+def test_every_verb_hears_62_seconds_whole(short: AudioLM, minute: Path) -> None:
     described = short.describe(minute, max_new_tokens=NEW)
     written = short.transcribe(minute, max_new_tokens=NEW)
-    (answer,) = short.ask_all(minute, ["What is it?"], decoding=Decoding(max_new_tokens=NEW))
+    (answer,) = short.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
     choice = short.choose(minute, "Is it loud?", ["yes", "no"])
     for result in (described, written, answer, choice):
         assert_covers(result.receipt, 62.0)
@@ -64,7 +64,7 @@ def test_every_verb_hears_62_seconds_whole(short: Listener, minute: Path) -> Non
     assert described.receipt.audio_tokens == pytest.approx(310, abs=1)
 
 
-def test_a_stream_gives_what_the_whole_waveform_gives(short: Listener, minute: Path) -> None:
+def test_a_stream_gives_what_the_whole_waveform_gives(short: AudioLM, minute: Path) -> None:
     waveform = soundfile.read(minute, dtype="float32")[0]
     for verb in (short.describe, short.transcribe):
         streamed, held = verb(minute, max_new_tokens=NEW), verb(waveform, max_new_tokens=NEW)
@@ -72,7 +72,7 @@ def test_a_stream_gives_what_the_whole_waveform_gives(short: Listener, minute: P
 
 
 def test_words_around_cuts_into_sound_are_heard_twice_and_written_once(
-    ear: Listener, monkeypatch: pytest.MonkeyPatch
+    ear: AudioLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 24 words, one each second; the stand-in writes down those that a window holds in full.
     def writes(self: object, prompts: list[object], *_: object, **__: object) -> list[object]:
@@ -85,7 +85,7 @@ def test_words_around_cuts_into_sound_are_heard_twice_and_written_once(
     sign = np.where(np.random.default_rng(0).random(24 * RATE) < 0.5, -1, 1)
     waveform = (sign * np.repeat(np.arange(1, 25) / 100, RATE)).astype(np.float32)
     monkeypatch.setattr("auricle.engine.engine.Engine.generate", writes)
-    short = Listener(ear.loaded, max_audio_s=10.0)
+    short = AudioLM(ear.loaded, max_audio_s=10.0)
     whole = " ".join(f"w{number}" for number in range(1, 25))
     found = short.transcribe(waveform, overlap_s=3.0)
     assert found.text == whole and " ".join(segment.text for segment in found.segments) == whole
@@ -93,26 +93,26 @@ def test_words_around_cuts_into_sound_are_heard_twice_and_written_once(
     assert_covers(found.receipt, 24.0)
 
 
-def generation(ear: Listener, text: str) -> object:
+def generation(ear: AudioLM, text: str) -> object:
     from auricle.engine.request import Generation
 
     ids = ear.loaded.tokenizer.encode(text, add_special_tokens=False).ids
     return Generation(ids, "eos", -1.0, (-1.0,) * (len(ids) + 1))
 
 
-def test_no_overlap_around_pauses(short: Listener, minute: Path) -> None:
+def test_no_overlap_around_pauses(short: AudioLM, minute: Path) -> None:
     found = short.transcribe(minute, max_new_tokens=NEW)
     assert len(found.receipt.overlaps) < len(found.segments) / 2
 
 
-def test_dense_captions_join_neighbours_alike(short: Listener, minute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_captions_join_neighbours_alike(short: AudioLM, minute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, short, "Rain.")
     plain, dense = short.describe(minute), short.describe(minute, dense=True)
     assert len(plain.segments) > 5 and [(s.start_s, s.stop_s, s.text) for s in dense.segments] == [(0.0, 62.0, "Rain.")]
     assert plain.caption == dense.caption == "Rain." and plain.receipt == dense.receipt
 
 
-def test_smaller_windows_and_not_larger_ones(short: Listener, minute: Path) -> None:
+def test_smaller_windows_and_not_larger_ones(short: AudioLM, minute: Path) -> None:
     found = short.describe(minute, window_s=4.0, max_new_tokens=1)
     assert len(found.segments) >= 16 and max(s.stop_s - s.start_s for s in found.segments) <= 4.0
     with pytest.raises(ConfigError, match="at most 10 s"):
@@ -121,9 +121,9 @@ def test_smaller_windows_and_not_larger_ones(short: Listener, minute: Path) -> N
         short.transcribe(minute, overlap_s=5.0)
 
 
-def test_a_model_for_several_clips_hears_windows_side_by_side(ear: Listener, minute: Path) -> None:
-    several = Listener(ear.loaded, max_audio_s=30.0, max_prompt_s=65.0)
-    (answer,) = several.ask_all(minute, ["What is it?"], decoding=Decoding(max_new_tokens=NEW))
+def test_a_model_for_several_clips_hears_windows_side_by_side(ear: AudioLM, minute: Path) -> None:
+    several = AudioLM(ear.loaded, max_audio_s=30.0, max_prompt_s=65.0)
+    (answer,) = several.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
     assert [(s.start_s, s.stop_s) for s in answer.segments] == [(0.0, 62.0)]
     assert len(answer.receipt.read) == 3 and "in one prompt" in answer.receipt.notes[0]
     waveform = soundfile.read(minute, dtype="float32")[0]
@@ -132,10 +132,10 @@ def test_a_model_for_several_clips_hears_windows_side_by_side(ear: Listener, min
     content = [*audio, {"type": "text", "text": "What is it?"}]
     assert answer.text == several.chat([{"role": "user", "content": content}], max_new_tokens=NEW)
     longer = np.concatenate([waveform, waveform[: 10 * RATE]])
-    assert len(several.ask_all(longer, ["What?"], decoding=Decoding(max_new_tokens=1))[0].segments) == 3
+    assert len(several.ask_all(longer, ["What?"], sampling=SamplingParams(max_new_tokens=1))[0].segments) == 3
 
 
-def test_a_file_that_breaks_off_is_heard_as_far_as_it_goes(short: Listener, minute: Path, tmp_path: Path) -> None:
+def test_a_file_that_breaks_off_is_heard_as_far_as_it_goes(short: AudioLM, minute: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.wav"
     cut.write_bytes(minute.read_bytes()[: minute.stat().st_size // 2])
     found = short.describe(cut, max_new_tokens=1)
@@ -144,7 +144,7 @@ def test_a_file_that_breaks_off_is_heard_as_far_as_it_goes(short: Listener, minu
 
 
 def test_an_error_hours_into_a_file_ends_that_file_alone(
-    short: Listener, minute: Path, monkeypatch: pytest.MonkeyPatch
+    short: AudioLM, minute: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = long_audio.stream_quiet_windows
 
@@ -172,7 +172,7 @@ def test_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:
     assert peak_growth(write(tmp_path / "twenty.wav", 1200.0, 20)) < 20_000_000
 
 
-def test_a_held_clip_is_taken_as_it_is(ear: Listener) -> None:
+def test_a_held_clip_is_taken_as_it_is(ear: AudioLM) -> None:
     sound = open_sound(noise(3), max_samples=RATE, limits=DEFAULT_LIMITS)
     facts, windows = sound.facts, list(sound)
     assert facts.name == "<array>" and len(windows) == 3
@@ -180,19 +180,19 @@ def test_a_held_clip_is_taken_as_it_is(ear: Listener) -> None:
     assert [w.stop for w in open_sound(clip, max_samples=RATE, limits=DEFAULT_LIMITS)] == [w.stop for w in windows]
 
 
-def test_an_answer_comes_in_pieces(ear: Listener, wavs: list[Path]) -> None:
-    with ear.stream(wavs[2], "What is it?", decoding=Decoding(max_new_tokens=8)) as pieces:
+def test_an_answer_comes_in_pieces(ear: AudioLM, wavs: list[Path]) -> None:
+    with ear.stream(wavs[2], "What is it?", sampling=SamplingParams(max_new_tokens=8)) as pieces:
         assert pieces.answer is None
         text = "".join(pieces)
     assert text.strip() == ear.ask(wavs[2], "What is it?", max_new_tokens=8)
     assert pieces.answer is not None and pieces.answer.text == text.strip() and pieces.answer.receipt.complete
 
 
-def test_a_long_answer_has_a_line_for_each_window(short: Listener, minute: Path) -> None:
-    pieces = short.stream(minute, "What is it?", decoding=Decoding(max_new_tokens=NEW))
+def test_a_long_answer_has_a_line_for_each_window(short: AudioLM, minute: Path) -> None:
+    pieces = short.stream(minute, "What is it?", sampling=SamplingParams(max_new_tokens=NEW))
     text = "".join(pieces)
     whole = pieces.answer
-    (asked,) = short.ask_all(minute, ["What is it?"], decoding=Decoding(max_new_tokens=NEW))
+    (asked,) = short.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
     assert whole is not None and whole.text == asked.text and whole.receipt == asked.receipt
     lines = [segment.text for segment in asked.segments]
     assert text.count("\n") >= len(lines) - 1 and all(line in text for line in lines)
@@ -202,8 +202,8 @@ def test_a_long_answer_has_a_line_for_each_window(short: Listener, minute: Path)
     assert early.answer is None
 
 
-def test_a_summary_is_the_models_own(short: Listener, minute: Path) -> None:
-    (answer,) = short.ask_many([minute], "What?", decoding=Decoding(max_new_tokens=NEW), reduce="summary")
+def test_a_summary_is_the_models_own(short: AudioLM, minute: Path) -> None:
+    (answer,) = short.ask_many([minute], "What?", sampling=SamplingParams(max_new_tokens=NEW), reduce="summary")
     listed = "\n".join(f"{s.start_s:g}-{s.stop_s:g} s: {s.text}" for s in answer.segments if s.text)  # type: ignore[union-attr]
     question = SUMMARY_PROMPT.format(question="What?", answers=listed)
     assert answer.text == short.chat([{"role": "user", "content": question}])  # type: ignore[union-attr]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from auricle.audio.limits import Limits
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.engine import Engine
-from auricle.engine.request import Decoding, Generation
+from auricle.engine.request import Generation, SamplingParams
 from auricle.errors import AudioError, ConfigError, LimitExceeded, PromptError, UnsupportedFormat
-from auricle.listen.model import Listener, load
+from auricle.listen.model import AudioLM, load
 from auricle.listen.outputs import Description
 
 from ..conftest import FACTS, FOLDER, messages_of
@@ -27,19 +27,19 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal(int(seconds * 16_000))).astype(np.float32)
 
 
-def answered(ear: Listener, question: str, wav: Path) -> str:
+def answered(ear: AudioLM, question: str, wav: Path) -> str:
     content = [{"type": "audio", "audio": str(wav)}, {"type": "text", "text": question}]
     return ear.chat([{"role": "user", "content": content}], max_new_tokens=NEW)
 
 
-def test_the_verbs_ask_what_they_say(ear: Listener, wavs: list[Path]) -> None:
+def test_the_verbs_ask_what_they_say(ear: AudioLM, wavs: list[Path]) -> None:
     wav = wavs[4]
     assert ear.describe(wav, max_new_tokens=NEW).caption == answered(ear, CAPTION_PROMPT, wav)
     assert ear.transcribe(wav, max_new_tokens=NEW).text == answered(ear, TRANSCRIBE_PROMPT, wav)
     assert ear.ask(wav, "What is it?", max_new_tokens=NEW) == answered(ear, "What is it?", wav)
 
 
-def test_chat_gives_the_references_text(ear: Listener) -> None:
+def test_chat_gives_the_references_text(ear: AudioLM) -> None:
     for name in ("p_text", "p_two", "p_1s_nosys_textfirst"):
         # The stored text ran on behind end tokens, and keeps the white space around it.
         assert FACTS["special_ids"]["<|im_end|>"] not in FACTS["prompts"][name]["generated_ids"]
@@ -47,7 +47,7 @@ def test_chat_gives_the_references_text(ear: Listener) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_many_are_each_as_if_alone(ear: Listener, wavs: list[Path], batch_size: int) -> None:
+def test_many_are_each_as_if_alone(ear: AudioLM, wavs: list[Path], batch_size: int) -> None:
     alone = [ear.describe(wav, max_new_tokens=NEW) for wav in wavs]
     together = list(ear.describe_many(wavs, batch_size=batch_size, max_new_tokens=NEW))
     assert [(d.caption, d.receipt) for d in together] == [(d.caption, d.receipt) for d in alone]
@@ -56,19 +56,21 @@ def test_many_are_each_as_if_alone(ear: Listener, wavs: list[Path], batch_size: 
 @pytest.mark.parametrize("threads", [1, 2])
 @given(seconds=st.lists(st.floats(0.1, 40), min_size=2, max_size=3), batch_size=st.integers(2, 5))
 @settings(max_examples=4, derandomize=True)
-def test_words_depend_on_the_clip_alone(ear: Listener, threads: int, seconds: list[float], batch_size: int) -> None:
+def test_words_depend_on_the_clip_alone(ear: AudioLM, threads: int, seconds: list[float], batch_size: int) -> None:
     clips = [noise(s, seed) for seed, s in enumerate(seconds)]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        together = list(ear.ask_many(clips, "What?", batch_size=batch_size, decoding=Decoding(max_new_tokens=NEW)))
+        together = list(
+            ear.ask_many(clips, "What?", batch_size=batch_size, sampling=SamplingParams(max_new_tokens=NEW))
+        )
         alone = [ear.ask(clip, "What?", max_new_tokens=NEW) for clip in clips]
     finally:
         torch.set_num_threads(before)
     assert [answer.text for answer in together] == alone
 
 
-def test_one_that_fails_leaves_the_others(ear: Listener, wavs: list[Path], tmp_path: Path) -> None:
+def test_one_that_fails_leaves_the_others(ear: AudioLM, wavs: list[Path], tmp_path: Path) -> None:
     text = tmp_path / "notes.wav"
     text.write_text("no sound")
     sources: list[Any] = [wavs[0], "missing.wav", wavs[1], text, np.zeros((2, 2, 2)), object(), wavs[2].read_bytes()]
@@ -81,7 +83,7 @@ def test_one_that_fails_leaves_the_others(ear: Listener, wavs: list[Path], tmp_p
         ear.describe("missing.wav")
 
 
-def test_sources_are_taken_as_they_are_needed(ear: Listener) -> None:
+def test_sources_are_taken_as_they_are_needed(ear: AudioLM) -> None:
     taken = []
 
     def endless() -> Any:
@@ -95,8 +97,8 @@ def test_sources_are_taken_as_they_are_needed(ear: Listener) -> None:
     assert len(taken) <= 10
 
 
-def test_long_sounds_are_heard_whole_in_windows(ear: Listener) -> None:
-    short = Listener(ear.loaded, max_audio_s=2.0)
+def test_long_sounds_are_heard_whole_in_windows(ear: AudioLM) -> None:
+    short = AudioLM(ear.loaded, max_audio_s=2.0)
     waveform = noise(7.13)
     found = short.describe(waveform, max_new_tokens=NEW)
     assert len(found.segments) == 4 == len(found.receipt.read) and found.receipt.complete
@@ -109,17 +111,15 @@ def test_long_sounds_are_heard_whole_in_windows(ear: Listener) -> None:
     assert found.caption == " ".join(dict.fromkeys(s.text for s in found.segments if s.text))
 
 
-def says(monkeypatch: pytest.MonkeyPatch, ear: Listener, text: str) -> None:
+def says(monkeypatch: pytest.MonkeyPatch, ear: AudioLM, text: str) -> None:
     """Let the engine say one thing to every prompt."""
     ids = ear.loaded.tokenizer.encode(text, add_special_tokens=False).ids
     same = Generation(ids, "eos", -1.0, (-1.0,) * (len(ids) + 1))
     monkeypatch.setattr(Engine, "generate", lambda self, prompts, *_, **__: [same] * len(prompts))
 
 
-def test_equal_answers_are_given_once_and_words_as_often_as_said(
-    ear: Listener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short = Listener(ear.loaded, max_audio_s=1.0)
+def test_equal_answers_are_given_once_and_words_as_often_as_said(ear: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = AudioLM(ear.loaded, max_audio_s=1.0)
     says(monkeypatch, ear, "no")
     assert short.ask(noise(3), "Is it loud?") == "no"
     assert short.transcribe(noise(3), overlap_s=0.0).text == "no no no"
@@ -128,7 +128,7 @@ def test_equal_answers_are_given_once_and_words_as_often_as_said(
     assert ear.ask(noise(1), "Who speaks?") == "No speech."
 
 
-def test_digital_silence_is_answered_by_rule(ear: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digital_silence_is_answered_by_rule(ear: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("the model was asked about silence"))
     silence = np.zeros(16_000, np.float32)
     described = ear.describe(silence)
@@ -137,18 +137,18 @@ def test_digital_silence_is_answered_by_rule(ear: Listener, monkeypatch: pytest.
     assert ear.transcribe(silence).text == ""
 
 
-def test_the_model_is_asked_about_faint_sound_and_questions_about_silence(ear: Listener) -> None:
+def test_the_model_is_asked_about_faint_sound_and_questions_about_silence(ear: AudioLM) -> None:
     faint = ear.describe(noise(1) * 1e-3, max_new_tokens=NEW)
     assert faint.caption != "Silence." and faint.segments[0].mean_logprob is not None
     assert ear.ask(np.zeros(16_000, np.float32), "Is it quiet?", max_new_tokens=NEW) != "Silence."
 
 
-def test_a_tenth_of_a_second_is_enough(ear: Listener) -> None:
+def test_a_tenth_of_a_second_is_enough(ear: AudioLM) -> None:
     found = ear.describe(noise(0.1), max_new_tokens=NEW)
     assert found.receipt.padded_s == 0.1 and found.receipt.audio_tokens == 1
 
 
-def test_any_source(ear: Listener, wavs: list[Path]) -> None:
+def test_any_source(ear: AudioLM, wavs: list[Path]) -> None:
     waveform, rate = soundfile.read(wavs[1], dtype="float32")
     expected = ear.ask(wavs[1], "?", max_new_tokens=NEW)
     with wavs[1].open("rb") as file:
@@ -156,22 +156,22 @@ def test_any_source(ear: Listener, wavs: list[Path]) -> None:
             assert ear.ask(source, "?", max_new_tokens=NEW) == expected
 
 
-def test_sampling_is_seeded(ear: Listener, wavs: list[Path]) -> None:
+def test_sampling_is_seeded(ear: AudioLM, wavs: list[Path]) -> None:
     draws = [
         ear.ask(wavs[1], "?", do_sample=True, temperature=2.0, seed=seed, max_new_tokens=NEW) for seed in (1, 1, 2)
     ]
     assert draws[0] == draws[1] != draws[2]
 
 
-def test_limits_and_context_are_kept(ear: Listener, wavs: list[Path]) -> None:
+def test_limits_and_context_are_kept(ear: AudioLM, wavs: list[Path]) -> None:
     with pytest.raises(LimitExceeded):
-        Listener(ear.loaded, limits=Limits(max_seconds=5.0)).describe(wavs[-1])
+        AudioLM(ear.loaded, limits=Limits(max_seconds=5.0)).describe(wavs[-1])
     with pytest.raises(PromptError, match=r"31000ms.*context"):
         ear.describe(wavs[-1], max_new_tokens=32_768)
     with pytest.raises(ConfigError, match="batch_size"):
         list(ear.describe_many(wavs, batch_size=0))
     with pytest.raises(ConfigError, match="max_audio_s"):
-        Listener(ear.loaded, max_audio_s=0.3)
+        AudioLM(ear.loaded, max_audio_s=0.3)
 
 
 def test_a_model_tells_how_long_it_can_listen(tmp_path: Path) -> None:

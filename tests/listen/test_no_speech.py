@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule, calibrate, is_no_speech
 
 from .test_model import noise, says
@@ -40,11 +40,11 @@ def test_without_a_bound_only_the_models_own_words_count() -> None:
         NoSpeechRule(0.5)
 
 
-def test_words_are_withheld_where_the_model_denies_them(ear: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_withheld_where_the_model_denies_them(ear: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, ear, "hello there")
-    sure = Listener(ear.loaded, no_speech=NoSpeechRule(-1e9)).transcribe(noise(1))
+    sure = AudioLM(ear.loaded, no_speech=NoSpeechRule(-1e9)).transcribe(noise(1))
     (segment,) = sure.segments
     assert sure.text == "" and segment.no_speech_logprob is not None and segment.no_speech_logprob < 0
     assert "words were withheld" in sure.receipt.notes[-1] and "0-1 s" in sure.receipt.notes[-1]
-    doubtful = Listener(ear.loaded, no_speech=NoSpeechRule(-1e-9)).transcribe(noise(1))
+    doubtful = AudioLM(ear.loaded, no_speech=NoSpeechRule(-1e-9)).transcribe(noise(1))
     assert doubtful.text == "hello there" and "withheld" not in " ".join(doubtful.receipt.notes)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from auricle.engine import json_schema as grammar
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, MissingExtra, PromptError
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 from auricle.listen.options import OptionTrie, odds_of, pool_odds, write_options
 
 from .test_model import NEW, noise
@@ -29,7 +29,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def forced(ear: Listener, waveform: Any, question: str, answer: str) -> float:
+def forced(ear: AudioLM, waveform: Any, question: str, answer: str) -> float:
     """Log-probability of an answer, by one plain pass over prompt and answer."""
     content = [{"type": "audio", "audio": waveform}, {"type": "text", "text": question}]
     prompt = ear._writer.write([{"role": "user", "content": content}])
@@ -41,7 +41,7 @@ def forced(ear: Listener, waveform: Any, question: str, answer: str) -> float:
     return sum(float(logprobs[len(prompt.input_ids) - 1 + place, token]) for place, token in enumerate(ids))
 
 
-def test_odds_are_the_models_own(ear: Listener) -> None:
+def test_odds_are_the_models_own(ear: AudioLM) -> None:
     waveform = noise(1)
     choice = ear.choose(waveform, QUESTION, OPTIONS)
     expected = [forced(ear, waveform, QUESTION, option) for option in OPTIONS]
@@ -54,7 +54,7 @@ def test_odds_are_the_models_own(ear: Listener) -> None:
     assert by_token.answer == max(choice.odds, key=lambda odds: odds.mean_logprob).text
 
 
-def test_letters_are_listed_and_every_way_to_name_one_counts(ear: Listener) -> None:
+def test_letters_are_listed_and_every_way_to_name_one_counts(ear: AudioLM) -> None:
     waveform = noise(1)
     choice = ear.choose(waveform, QUESTION, ["dog", "rain"], letters=True)
     prompt = f"{QUESTION}\n(A) dog\n(B) rain"
@@ -63,14 +63,14 @@ def test_letters_are_listed_and_every_way_to_name_one_counts(ear: Listener) -> N
     assert choice.answer in ("dog", "rain")
 
 
-def test_many_are_chosen_each_as_if_alone(ear: Listener, wavs: list[Path]) -> None:
+def test_many_are_chosen_each_as_if_alone(ear: AudioLM, wavs: list[Path]) -> None:
     together = list(ear.choose_many([wavs[0], "missing.wav", wavs[2]], QUESTION, OPTIONS, batch_size=2))
     assert [type(each).__name__ for each in together] == ["Choice", "AudioError", "Choice"]
     assert together[2] == ear.choose(wavs[2], QUESTION, OPTIONS)
 
 
-def test_odds_of_long_sounds(ear: Listener) -> None:
-    short = Listener(ear.loaded, max_audio_s=2.0)
+def test_odds_of_long_sounds(ear: AudioLM) -> None:
+    short = AudioLM(ear.loaded, max_audio_s=2.0)
     mean = short.choose(noise(5), "Is it fast?", ["yes", "no"])
     assert len(mean.segments) == 3 and "mean log-probability" in mean.receipt.notes[-1]
     there = short.choose(noise(5), "Is there a dog?", ["yes", "no"])
@@ -80,7 +80,7 @@ def test_odds_of_long_sounds(ear: Listener) -> None:
 
 
 @pytest.mark.parametrize("options", [["one"], ["a", "a "], ["a", " "], "ab", ["a", "<|im_end|>"]])
-def test_options_that_cannot_be_offered(ear: Listener, options: Any) -> None:
+def test_options_that_cannot_be_offered(ear: AudioLM, options: Any) -> None:
     with pytest.raises(ConfigError, match="option"):
         ear.choose(noise(0.5), QUESTION, options)
     with pytest.raises(ConfigError, match="letters"):
@@ -94,15 +94,15 @@ def test_a_trie_allows_the_options_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("do_sample", [False, True])
-def test_whatever_the_model_would_say_is_one_of_the_choices(ear: Listener, do_sample: bool) -> None:
+def test_whatever_the_model_would_say_is_one_of_the_choices(ear: AudioLM, do_sample: bool) -> None:
     for seed in range(3):
         found = ear.ask(noise(0.6, seed), QUESTION, choices=OPTIONS, do_sample=do_sample, temperature=3.0, seed=seed)
         assert found in OPTIONS
-    short = Listener(ear.loaded, max_audio_s=1.0)
+    short = AudioLM(ear.loaded, max_audio_s=1.0)
     assert short.ask(noise(3), QUESTION, choices=OPTIONS) in OPTIONS
 
 
-def test_whatever_the_model_would_say_is_json_of_the_schema(ear: Listener) -> None:
+def test_whatever_the_model_would_say_is_json_of_the_schema(ear: AudioLM) -> None:
     pytest.importorskip("llguidance")
     for seed in range(3):
         text = ear.ask(noise(0.6, seed), QUESTION, schema=SCHEMA, do_sample=seed > 0, temperature=2.0, seed=seed)
@@ -114,13 +114,13 @@ def test_whatever_the_model_would_say_is_json_of_the_schema(ear: Listener) -> No
     assert answer.value == json.loads(answer.text)
 
 
-def test_json_that_is_cut_short_is_an_error_and_no_answer(ear: Listener) -> None:
+def test_json_that_is_cut_short_is_an_error_and_no_answer(ear: AudioLM) -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(PromptError, match=r"3 tokens.*max_new_tokens"):
         ear.ask(noise(0.6), QUESTION, schema=SCHEMA, max_new_tokens=3)
 
 
-def test_schemas_that_cannot_be_used(ear: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schemas_that_cannot_be_used(ear: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(ConfigError, match="schema cannot be used"):
         ear.ask(noise(0.6), QUESTION, schema={"type": "shout"})
@@ -132,9 +132,9 @@ def test_schemas_that_cannot_be_used(ear: Listener, monkeypatch: pytest.MonkeyPa
     assert grammar.read_answer('{"a": 1}', {}, 9) == {"a": 1}
 
 
-def test_several_questions_about_one_sound(ear: Listener, wavs: list[Path]) -> None:
+def test_several_questions_about_one_sound(ear: AudioLM, wavs: list[Path]) -> None:
     questions = ["What is it?", "Who speaks?", "Is it loud?"]
-    found = ear.ask_all(wavs[3], questions, decoding=Decoding(max_new_tokens=NEW))
+    found = ear.ask_all(wavs[3], questions, sampling=SamplingParams(max_new_tokens=NEW))
     assert [answer.text for answer in found] == [ear.ask(wavs[3], q, max_new_tokens=NEW) for q in questions]
     assert all(answer.receipt.file == str(wavs[3]) for answer in found)
     with pytest.raises(ConfigError, match="expected a list"):

@@ -6,7 +6,7 @@ import torch
 
 from auricle.errors import MissingExtra
 from auricle.listen import vad
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 
 from .test_model import NEW, noise
 
@@ -22,11 +22,11 @@ class Loudness:
         return frame.abs().max().clamp(max=1)
 
 
-def test_windows_without_speech_are_not_transcribed(ear: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_without_speech_are_not_transcribed(ear: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vad, "_load", Loudness)
     waveform = noise(6) * 0.1
     waveform[: 2 * 16_000] = np.sign(waveform[: 2 * 16_000])
-    short = Listener(ear.loaded, max_audio_s=2.0)
+    short = AudioLM(ear.loaded, max_audio_s=2.0)
     found = short.transcribe(waveform, vad=True, overlap_s=0.0, max_new_tokens=NEW)
     ruled = [segment.start_s for segment in found.segments if segment.mean_logprob is None]
     assert found.segments[0].mean_logprob is not None and ruled == [segment.start_s for segment in found.segments[1:]]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auricle.engine.engine import Decoding, Engine, Ticket
+from auricle.engine.engine import Engine, Request, SamplingParams
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.processor import Prompt
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SYSTEM = "midashenglm"
 PROMPTS = ["p_text", "p_1s", "p_1s_nosys_textfirst", "p_10s", "p_12s", "p_31s", "p_two"]
-GREEDY = Decoding(max_new_tokens=16)
+GREEDY = SamplingParams(max_new_tokens=16)
 LOGPROBS = 1e-4  # absolute
 
 
@@ -103,15 +103,15 @@ def test_whenever_requests_arrive(
     draw = random.Random(seed)
     engine = Engine(lm, max_batch=max_batch, prefill_tokens=prefill_tokens, prefix_cache_mb=prefix_cache_mb)
     names = draw.choices(PROMPTS, k=6)
-    tickets: list[tuple[str, int, Ticket]] = []
+    requests: list[tuple[str, int, Request]] = []
     for name in names:
         count = draw.randint(1, 16)
-        tickets.append((name, count, engine.submit(prompts[name], Decoding(max_new_tokens=count))))
+        requests.append((name, count, engine.submit(prompts[name], SamplingParams(max_new_tokens=count))))
         for _ in range(draw.choice([0, 0, 1, 5, 30])):
             engine.step()
-    draw.shuffle(tickets)
-    for name, count, ticket in tickets:
-        assert engine.result(ticket).ids == expected[name][:count]
+    draw.shuffle(requests)
+    for name, count, request in requests:
+        assert engine.result(request).ids == expected[name][:count]
 
 
 @torch.inference_mode()

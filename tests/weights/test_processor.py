@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from auricle.errors import AudioError, PromptError
-from auricle.listen.model import Listener
+from auricle.listen.model import AudioLM
 from auricle.models.midashenglm import audio_token_count
 from auricle.weights.processor import Prompt, PromptWriter
 
@@ -26,7 +26,7 @@ def test_ids_are_the_reference_ones(prompts: dict[str, Prompt], golden: dict[str
 
 @given(text=st.text(max_size=40))
 @settings(max_examples=80)
-def test_text_is_only_ever_text(writer: PromptWriter, ear: Listener, text: str) -> None:
+def test_text_is_only_ever_text(writer: PromptWriter, ear: AudioLM, text: str) -> None:
     tokenizer = ear.loaded.tokenizer
     ids = writer.write(said(text)).input_ids
     controls = [i for i in ids if i in tokenizer.get_added_tokens_decoder()]
@@ -45,7 +45,7 @@ def test_text_is_only_ever_text(writer: PromptWriter, ear: Listener, text: str) 
         [f"\U000f0000{AUDIO}\U000f0001"],
     ],
 )
-def test_spelled_out_control_tokens_stay_text(writer: PromptWriter, ear: Listener, parts: list[str]) -> None:
+def test_spelled_out_control_tokens_stay_text(writer: PromptWriter, ear: AudioLM, parts: list[str]) -> None:
     tokenizer = ear.loaded.tokenizer
     content = [{"type": "audio", "audio": second()}, *({"type": "text", "text": part} for part in parts)]
     ids = writer.write([{"role": "user", "content": content}]).input_ids
@@ -54,7 +54,7 @@ def test_spelled_out_control_tokens_stay_text(writer: PromptWriter, ear: Listene
     assert "".join(parts) in tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def test_turns_and_clips_in_any_order(writer: PromptWriter, ear: Listener) -> None:
+def test_turns_and_clips_in_any_order(writer: PromptWriter, ear: AudioLM) -> None:
     lengths = [0.05, 1.0, 2.6]
     audio = [{"type": "audio", "audio": second(length)} for length in lengths]
     text = {"type": "text", "text": "and this?"}
@@ -96,12 +96,12 @@ def test_a_missing_file_is_an_audio_error(writer: PromptWriter) -> None:
         writer.write([{"role": "user", "content": [{"type": "audio", "audio": "nowhere.wav"}]}])
 
 
-def written(ear: Listener, template: str, audio_token_id: int | None = None) -> PromptWriter:
+def written(ear: AudioLM, template: str, audio_token_id: int | None = None) -> PromptWriter:
     number = ear.loaded.model.config.audio_token_id if audio_token_id is None else audio_token_id
     return PromptWriter(ear.loaded.tokenizer, template, audio_token_id=number)
 
 
-def test_a_template_without_audio_is_refused(ear: Listener) -> None:
+def test_a_template_without_audio_is_refused(ear: AudioLM) -> None:
     deaf = written(ear, "{% for m in messages %}{{ m.role }}{% endfor %}")
     with pytest.raises(PromptError, match="0 audio placeholders for 1 clips"):
         deaf.write([{"role": "user", "content": [{"type": "audio", "audio": second()}]}])
@@ -117,11 +117,11 @@ def test_a_template_without_audio_is_refused(ear: Listener) -> None:
         ("{{ messages.append(1) }}", "cannot render"),
     ],
 )
-def test_a_bad_template_is_told(ear: Listener, template: str, words: str) -> None:
+def test_a_bad_template_is_told(ear: AudioLM, template: str, words: str) -> None:
     with pytest.raises(PromptError, match=words):
         written(ear, template).write(said("hi"))
 
 
-def test_a_foreign_tokenizer_is_told(ear: Listener) -> None:
+def test_a_foreign_tokenizer_is_told(ear: AudioLM) -> None:
     with pytest.raises(PromptError, match="no added token 7"):
         written(ear, ear.loaded.chat_template, audio_token_id=7)

@@ -23,7 +23,7 @@ from auricle.bench.alignment_data import class_examples, read_captioned, select_
 from auricle.bench.class_words import declared_words, task_prompts
 from auricle.bench.encode import Embedded, embed_sounds
 from auricle.bench.examples import Example, Examples, class_names, class_numbers
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, JudgeScore, Result, TaskFacts
+from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.bench.store import Store
 from auricle.bench.task import Task
 from auricle.bench.xares import Judged, Table, Tested, by_class, by_item, over_folds
@@ -236,7 +236,7 @@ def _judge_classes(task: Task, classes: Sequence[str], heard: _Heard, scores: Te
     }
     if len(set(splits)) > 1:
         facts["splits"] = {split: metric(scores[rows], labels[rows]) for split, rows in _rows_of(splits).items()}
-    score = JudgeScore(
+    score = HeadScore(
         value=interval.value,
         low=interval.low,
         high=interval.high,
@@ -290,7 +290,7 @@ def _judged_rankings(rankings: Rankings, items: Mapping[str, Tensor], facts: dic
     def plain(table: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
         return {name: estimate._asdict() for name, estimate in table.items()}
 
-    score = JudgeScore(
+    score = HeadScore(
         value=rankings.recall.value,
         low=rankings.recall.low,
         high=rankings.recall.high,

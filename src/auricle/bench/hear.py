@@ -16,7 +16,7 @@ from torch import Tensor
 
 from auricle.bench.hear_events import event_folds, score_events
 from auricle.bench.hear_predictor import Fitted, FoldRows, GridPoint, PredictorSettings, Rows, fit_folds
-from auricle.bench.results import JudgeScore
+from auricle.bench.results import HeadScore
 from auricle.bench.task import Task
 from auricle.bench.xares import Judged, Plan, Table, Tested, by_class, by_item, over_folds
 from auricle.errors import ConfigError, DataError
@@ -193,7 +193,7 @@ def _score_scenes(
     else:
         items, classes = by_item(table, everything), by_class(table, everything)
     whole = over_folds(tested, metrics[main])
-    score = JudgeScore(
+    score = HeadScore(
         value=whole.value,
         low=whole.low,
         high=whole.high,

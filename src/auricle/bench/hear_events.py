@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from auricle.bench.hear_predictor import Fitted, FoldRows, Rows, Score
-from auricle.bench.results import JudgeScore
+from auricle.bench.results import HeadScore
 from auricle.bench.task import HearFacts
 from auricle.bench.xares import BOOTSTRAP_ROUNDS, Judged, Plan, Table
 from auricle.errors import DataError
@@ -75,7 +75,7 @@ def score_events(table: Table, chosen: Sequence[Plan], fitted: Sequence[Fitted])
     whole = bootstrap(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS)
     overall = [_onsets(clips.facts, fold.references, fold.estimates) for fold in found]
     names = sorted({*table.classes, *(str(event.label) for events in table.events for event in events)})
-    score = JudgeScore(
+    score = HeadScore(
         value=whole.value,
         low=whole.low,
         high=whole.high,

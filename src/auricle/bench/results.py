@@ -70,7 +70,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeScore:
+class HeadScore:
     """What one kind of head made of the embeddings."""
 
     value: float  # of the task's metric; with folds their plain mean
@@ -112,7 +112,7 @@ class Result:
     protocol: ScoringRule
     seed: int
     data: DataFacts
-    scores: Mapping[str, JudgeScore]  # by judge: "mlp", "knn", "hear", ...
+    scores: Mapping[str, HeadScore]  # by judge: "mlp", "knn", "hear", ...
     items: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by judge, then item; for paired tests
     leaks: Leaks = field(default_factory=Leaks)
     cost: Cost
@@ -323,7 +323,7 @@ def _fault(read: Any) -> str | None:
             return f"manifest is {shorten(read.manifest)}, expected a SHA-256 in 64 hexadecimal digits"
         if wrong := [name for name, count in read.splits.items() if count < 0]:
             return f"splits {shorten(wrong)} have fewer than 0 sounds"
-    if isinstance(read, JudgeScore):
+    if isinstance(read, HeadScore):
         if (read.low is None) != (read.high is None):
             return "found one end of the interval, expected both or none"
         if read.low is not None and read.high is not None and read.low > read.high:

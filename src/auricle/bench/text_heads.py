@@ -9,7 +9,7 @@ from torch import Tensor
 
 from auricle.bench.asr_head import MAX_NEW_TOKENS, SEPARATOR, AsrHead, AsrSettings, Utterance, train_asr
 from auricle.bench.examples import Protocol
-from auricle.bench.results import JudgeScore
+from auricle.bench.results import HeadScore
 from auricle.bench.retrieval_head import Captioned, RetrievalSettings, rank_captions, train_retrieval
 from auricle.bench.xares import BOOTSTRAP_ROUNDS, Judged, Table, plans
 from auricle.errors import ConfigError, DataError
@@ -200,7 +200,7 @@ def _recall(rows: Any) -> float:
 
 
 def _judged(table: Table, test: Sequence[int], each: Any, interval: Any, facts: dict[str, Any]) -> Judged:
-    score = JudgeScore(
+    score = HeadScore(
         value=interval.value,
         low=interval.low,
         high=interval.high,

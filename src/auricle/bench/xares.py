@@ -16,7 +16,7 @@ from torch import Tensor
 from auricle.bench.examples import Protocol
 from auricle.bench.heads import Examples, Fold, HeadSettings, train_heads
 from auricle.bench.probes import knn_scores
-from auricle.bench.results import JudgeScore
+from auricle.bench.results import HeadScore
 from auricle.bench.task import Task
 from auricle.data.order import Permutation
 from auricle.errors import DataError
@@ -64,7 +64,7 @@ class Table:
 class Judged(NamedTuple):
     """A score, and what each test sound contributed to it."""
 
-    score: JudgeScore
+    score: HeadScore
     items: Mapping[str, float]
 
 
@@ -221,7 +221,7 @@ def _score(
     folds = {plan.name: metric(fold.outputs, fold.labels) for plan, fold in zip(chosen, tested, strict=True)}
     whole = over_folds(tested, metric)
     everything = Tested(*(torch.cat(parts) for parts in zip(*tested, strict=True)))
-    score = JudgeScore(
+    score = HeadScore(
         value=whole.value,
         low=whole.low,
         high=whole.high,
@@ -330,7 +330,7 @@ def _score_frames(
         for i in range(len(truth))
     }
     whole = {plan.name: metric(number, range(len(tested[number][1]))) for number, plan in enumerate(chosen)}
-    score = JudgeScore(
+    score = HeadScore(
         value=interval.value,
         low=interval.low,
         high=interval.high,

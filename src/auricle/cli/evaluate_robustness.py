@@ -234,7 +234,7 @@ def _measured(
     check_choice("--protocol", order.protocol, tuple(PROTOCOLS))
     check_choice("--missing", order.judging["missing"], ("error", "worst"))
     import auricle
-    from auricle.engine.request import Decoding
+    from auricle.engine.request import SamplingParams
     from auricle.evaluate.answer_cache import AnswerCache
     from auricle.evaluate.examiner import Examiner
 
@@ -249,7 +249,7 @@ def _measured(
                     model=listener,
                     task=task,
                     cache=cache,
-                    decoding=Decoding(max_new_tokens=order.max_new_tokens or task.max_new_tokens),
+                    sampling=SamplingParams(max_new_tokens=order.max_new_tokens or task.max_new_tokens),
                     encoder=order.tools.encoder if has_captions else None,
                     detector=order.tools.detector() if has_captions else None,
                     **order.judging,

@@ -188,7 +188,7 @@ def _ask(
     tools: Tools | None = None,
     **judging: Any,
 ) -> TaskRun:
-    from auricle.engine.request import Decoding
+    from auricle.engine.request import SamplingParams
     from auricle.evaluate.run import run_task
 
     if tools is not None and job.task.judge in ("caption", "mecat"):
@@ -201,7 +201,7 @@ def _ask(
         source=job.source,
         share=part,
         cache=cache,
-        decoding=Decoding(max_new_tokens=order.max_new_tokens or job.task.max_new_tokens),
+        sampling=SamplingParams(max_new_tokens=order.max_new_tokens or job.task.max_new_tokens),
         batch_size=order.batch_size,
         on_answer=lambda question, reply: advance(),
         **judging,
@@ -212,9 +212,9 @@ def _asked(order: _Order, job: _Job, listener: Any) -> Any:
     """The model as it is asked."""
     if order.choose is None:
         return listener
-    from auricle.evaluate.choosing import ChoosingListener
+    from auricle.evaluate.choosing import ChoosingLM
 
-    return ChoosingListener(listener, job.questions, order.choose)
+    return ChoosingLM(listener, job.questions, order.choose)
 
 
 def _jobs(order: _Order, on_error: Callable[[str, str], None], on_note: Callable[[str], None]) -> list[_Job]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from auricle.bench.heldout import Ask, Encode
     from auricle.data.shards import ShardSet
     from auricle.encode.encoder import Encoder
-    from auricle.listen.model import Listener
+    from auricle.listen.model import AudioLM
     from auricle.metrics.intervals import Score
 
 
@@ -78,7 +78,7 @@ def heldout(
         _print_table(rows)
 
 
-def _asking(ear: Listener, batch_size: int) -> Ask:
+def _asking(ear: AudioLM, batch_size: int) -> Ask:
     def ask(clips: list[Any], prompt: str) -> list[str]:
         started = time.monotonic()
         answers = []

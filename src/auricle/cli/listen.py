@@ -15,7 +15,7 @@ from auricle.cli.telling import Tally, Teller
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
-    from auricle.listen.model import Listener
+    from auricle.listen.model import AudioLM
     from auricle.listen.streaming import AnswerStream
 
 __all__ = ["Tally", "ask", "describe", "transcribe"]
@@ -36,7 +36,7 @@ WindowS = Annotated[
     typer.Option("--window", min=0.4, help="Longest window of a long sound, s; at most what the model was trained on."),
 ]
 
-Hear = Callable[["Listener", list[Any]], Iterator[Any]]
+Hear = Callable[["AudioLM", list[Any]], Iterator[Any]]
 
 
 def describe(
@@ -59,7 +59,7 @@ def describe(
     Example: auricle describe street.ogg recordings/ --json
     """
 
-    def hear(ear: Listener, sources: list[Any]) -> Iterator[Any]:
+    def hear(ear: AudioLM, sources: list[Any]) -> Iterator[Any]:
         return ear.describe_many(
             sources, batch_size=batch_size, dense=dense, window_s=window_s, max_new_tokens=max_new_tokens
         )
@@ -104,20 +104,20 @@ def ask(
     options = None if choices is None else _options(choices)
     rules = None if schema is None else _schema(schema)
 
-    def hear(ear: Listener, sources: list[Any]) -> Iterator[Any]:
-        from auricle.engine.engine import Decoding
+    def hear(ear: AudioLM, sources: list[Any]) -> Iterator[Any]:
+        from auricle.engine.engine import SamplingParams
 
         shared: dict[str, Any] = {"batch_size": batch_size, "window_s": window_s}
         if options is not None:
             return ear.choose_many(sources, prompts[0], options, letters=letters, **shared)
-        shared |= {"reduce": reduce, "decoding": Decoding(max_new_tokens=max_new_tokens)}
+        shared |= {"reduce": reduce, "sampling": SamplingParams(max_new_tokens=max_new_tokens)}
         if rules is not None:
             return ear.ask_many(sources, prompts[0], schema=rules, **shared)
         if len(prompts) > 1:
             return ear.ask_all_many(sources, prompts, **shared)
         if stream:
             return (
-                ear.stream(source, prompts[0], decoding=shared["decoding"], reduce=shared["reduce"], window_s=window_s)
+                ear.stream(source, prompts[0], sampling=shared["sampling"], reduce=shared["reduce"], window_s=window_s)
                 for source in sources
             )
         return ear.ask_many(sources, prompts[0], **shared)
@@ -151,7 +151,7 @@ def transcribe(
     Example: auricle transcribe memo.m4a lecture.mp3 --segments
     """
 
-    def hear(ear: Listener, sources: list[Any]) -> Iterator[Any]:
+    def hear(ear: AudioLM, sources: list[Any]) -> Iterator[Any]:
         return ear.transcribe_many(
             sources,
             batch_size=batch_size,

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from auricle.engine.audio_cache import AudioCache, read_prompt
-from auricle.engine.detokenizer import AnswerText
+from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.kv_cache import name_blocks
 from auricle.engine.loglikelihood import group_continuations, score_group
-from auricle.engine.request import Constraint, Decoding, EngineBusy, Generation, PromptLike, Token
-from auricle.engine.sampling import Chooser
-from auricle.engine.scheduler import Batcher, Counts, Ticket
+from auricle.engine.request import Constraint, EngineBusy, Generation, PromptLike, SamplingParams, Token
+from auricle.engine.sampling import Sampler
+from auricle.engine.scheduler import Counts, Request, Scheduler
 from auricle.engine.turn_lock import Turns
 from auricle.errors import ConfigError, PromptError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from auricle.models.midashenglm import MiDashengLM
     from auricle.weights import LoadedLM
 
-__all__ = ["Constraint", "Decoding", "Engine", "EngineBusy", "Generation", "PromptLike", "Ticket", "Token"]
+__all__ = ["Constraint", "Engine", "EngineBusy", "Generation", "PromptLike", "Request", "SamplingParams", "Token"]
 __all__ += ["check_room", "generate"]
 
 _MB = 1_000_000
@@ -83,7 +83,7 @@ class Engine:
         self._sizes = int(audio_cache_mb * _MB), int(prefix_cache_mb * _MB)
         self._turns = Turns()
         self._audio = AudioCache(self._lm, self._sizes[0])
-        self._batcher = Batcher(
+        self._scheduler = Scheduler(
             self._lm.decoder,
             self._audio.embed,
             max_batch=max_batch,
@@ -95,7 +95,7 @@ class Engine:
     @property
     def counts(self) -> Counts:
         """Steps and tokens so far."""
-        return self._batcher.counts
+        return self._scheduler.counts
 
     @property
     def encoded_clips(self) -> int:
@@ -105,21 +105,21 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Requests that wait for their turn."""
-        return len(self._batcher.waiting)
+        return len(self._scheduler.waiting)
 
     def submit(
         self,
         prompt: PromptLike,
-        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
-    ) -> Ticket:
+    ) -> Request:
         """Hand in a request; `result` gives its answer.
 
         Args:
             prompt: token ids and clips; must not be changed afterwards.
-            decoding: how its tokens are chosen.
+            sampling: how its tokens are chosen.
             constraint: which answers are allowed; an object of its own for each request.
             wait: work off other requests while too many wait; else fail.
 
@@ -127,12 +127,12 @@ class Engine:
             PromptError: it is empty, does not fit its clips, or leaves no room for the answer in the context.
             EngineBusy: ``max_waiting`` requests wait already.
         """
-        return self._submit(self._ticket(prompt, decoding, constraint, is_streamed=False), wait)
+        return self._submit(self._request(prompt, sampling, constraint, is_streamed=False), wait)
 
     def stream(
         self,
         prompt: PromptLike,
-        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
@@ -141,29 +141,29 @@ class Engine:
 
         The texts put together are the answer's text. Leaving the iteration early cancels the request.
         """
-        ticket = self._submit(self._ticket(prompt, decoding, constraint, is_streamed=True), wait)
-        return self._follow(ticket)
+        request = self._submit(self._request(prompt, sampling, constraint, is_streamed=True), wait)
+        return self._follow(request)
 
-    def result(self, ticket: Ticket) -> Generation:
+    def result(self, request: Request) -> Generation:
         """The answer to a request; works until it is there.
 
         Raises: what went wrong with this request, such as an error of its constraint.
         """
-        self._drive(lambda: ticket.is_done)
-        if ticket.error is not None:
-            raise ticket.error
-        found = ticket.generation
+        self._drive(lambda: request.is_done)
+        if request.error is not None:
+            raise request.error
+        found = request.generation
         assert found is not None
         return found if found.text is not None else replace(found, text=self.loaded.tokenizer.decode(found.ids))
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, request: Request) -> None:
         """Stop working on a request; its result is what is there by the next step."""
-        ticket.is_cancelled = True
+        request.is_cancelled = True
 
     def generate(
         self,
         prompts: Sequence[PromptLike],
-        decodings: Decoding | Sequence[Decoding] = Decoding(),  # noqa: B008 - frozen
+        samplings: SamplingParams | Sequence[SamplingParams] = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraints: Sequence[Constraint | None] | None = None,
     ) -> list[Generation]:
@@ -171,34 +171,34 @@ class Engine:
 
         Args:
             prompts: see `submit`.
-            decodings: of each prompt, or one for all.
+            samplings: of each prompt, or one for all.
             constraints: of each prompt.
 
         Returns:
             Answers in the order of the prompts.
 
         Raises:
-            ConfigError: not as many decodings or constraints as prompts.
+            ConfigError: not as many samplings or constraints as prompts.
             PromptError: a prompt cannot be answered, see `submit`; then none is.
         """
-        each = [decodings] * len(prompts) if isinstance(decodings, Decoding) else list(decodings)
+        each = [samplings] * len(prompts) if isinstance(samplings, SamplingParams) else list(samplings)
         bounds = [None] * len(prompts) if constraints is None else list(constraints)
         if not len(each) == len(bounds) == len(prompts):
             raise ConfigError(
-                f"{len(prompts)} prompts came with {len(each)} decodings and {len(bounds)} constraints; "
+                f"{len(prompts)} prompts came with {len(each)} samplings and {len(bounds)} constraints; "
                 "expected one of each a prompt"
             )
-        tickets = [
-            self._ticket(prompt, decoding, constraint, is_streamed=False)
-            for prompt, decoding, constraint in zip(prompts, each, bounds, strict=True)
+        requests = [
+            self._request(prompt, sampling, constraint, is_streamed=False)
+            for prompt, sampling, constraint in zip(prompts, each, bounds, strict=True)
         ]
         try:
-            for ticket in tickets:
-                self._submit(ticket, wait=True)
-            return [self.result(ticket) for ticket in tickets]
+            for request in requests:
+                self._submit(request, wait=True)
+            return [self.result(request) for request in requests]
         finally:
-            for ticket in tickets:
-                self.cancel(ticket)
+            for request in requests:
+                self.cancel(request)
 
     def score(self, prompt: PromptLike, continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of each token of each continuation of a prompt, which is heard and read once.
@@ -220,15 +220,15 @@ class Engine:
         groups = list(group_continuations(continuations, self._prefill_tokens))
         most = max((sum(len(continuations[i]) for i in group) for group in groups), default=0)
         with self._turns.turn():
-            memory, last = self._batcher.read_alone(read, length, names, length + most)
+            memory, last = self._scheduler.read_alone(read, length, names, length + most)
         scores: list[list[float]] = []
         for group in groups:
             # Between groups others may go on; the memory is this call's own.
             with self._turns.turn():
                 scores += score_group(
                     self._lm.decoder,
-                    self._batcher.run,
-                    self._batcher.logits,
+                    self._scheduler.run,
+                    self._scheduler.logits,
                     (memory, length, last),
                     [continuations[index] for index in group],
                 )
@@ -237,19 +237,19 @@ class Engine:
     def step(self) -> bool:
         """Do one step of the work that is there, for a server's own thread; False where there is none."""
         with self._turns.turn():
-            if self._batcher.has_work:
-                self._batcher.step()
-            return self._batcher.has_work
+            if self._scheduler.has_work:
+                self._scheduler.step()
+            return self._scheduler.has_work
 
     def wait_for_work(self, timeout_s: float | None = None) -> bool:
         """Sleep until there is something to do, or for ``timeout_s``; whether there is."""
-        return self._turns.wait_for(lambda: self._batcher.has_work, timeout_s)
+        return self._turns.wait_for(lambda: self._scheduler.has_work, timeout_s)
 
     def forget(self) -> None:
         """Drop all that is known of clips and prompts, as must be done when the model's weights have changed."""
         with self._turns.turn():
             self._audio.clear()
-            self._batcher.prefixes.clear()
+            self._scheduler.prefixes.clear()
 
     def _read(self, prompt: PromptLike) -> tuple[Any, list[bytes]]:
         read = read_prompt(self._lm, prompt)
@@ -257,44 +257,44 @@ class Engine:
         shared = read.tokens()[:-1] if self._sizes[1] else read.tokens()[:0]
         return read, name_blocks(shared)
 
-    def _ticket(
-        self, prompt: PromptLike, decoding: Decoding, constraint: Constraint | None, *, is_streamed: bool
-    ) -> Ticket:
-        check_room(self._lm, prompt, decoding.max_new_tokens)
+    def _request(
+        self, prompt: PromptLike, sampling: SamplingParams, constraint: Constraint | None, *, is_streamed: bool
+    ) -> Request:
+        check_room(self._lm, prompt, sampling.max_new_tokens)
         read, names = self._read(prompt)
-        text = AnswerText(self.loaded.tokenizer, decoding.stop) if is_streamed or decoding.stop else None
-        return Ticket(read, len(read.ids), names, Chooser(decoding, self._ends, constraint), text)
+        text = Detokenizer(self.loaded.tokenizer, sampling.stop) if is_streamed or sampling.stop else None
+        return Request(read, len(read.ids), names, Sampler(sampling, self._ends, constraint), text)
 
-    def _submit(self, ticket: Ticket, wait: bool) -> Ticket:
-        if len(self._batcher.waiting) >= self._max_waiting:
+    def _submit(self, request: Request, wait: bool) -> Request:
+        if len(self._scheduler.waiting) >= self._max_waiting:
             if not wait:
                 raise EngineBusy(
-                    f"{len(self._batcher.waiting)} requests wait already, max_waiting is {self._max_waiting}; "
+                    f"{len(self._scheduler.waiting)} requests wait already, max_waiting is {self._max_waiting}; "
                     "try again later"
                 )
-            self._drive(lambda: len(self._batcher.waiting) < self._max_waiting)
-        self._batcher.waiting.append(ticket)
+            self._drive(lambda: len(self._scheduler.waiting) < self._max_waiting)
+        self._scheduler.waiting.append(request)
         self._turns.wake()
-        return ticket
+        return request
 
-    def _follow(self, ticket: Ticket) -> Iterator[Token]:
+    def _follow(self, request: Request) -> Iterator[Token]:
         try:
             while True:
-                self._drive(lambda: bool(ticket.tokens) or ticket.is_done)
-                while ticket.tokens:
-                    yield ticket.tokens.popleft()
-                if ticket.is_done and not ticket.tokens:
+                self._drive(lambda: bool(request.tokens) or request.is_done)
+                while request.tokens:
+                    yield request.tokens.popleft()
+                if request.is_done and not request.tokens:
                     break
-            if ticket.error is not None:
-                raise ticket.error
+            if request.error is not None:
+                raise request.error
         finally:
-            self.cancel(ticket)
+            self.cancel(request)
 
     def _drive(self, is_ready: Callable[[], bool]) -> None:
         def work() -> None:
-            if not self._batcher.has_work:
+            if not self._scheduler.has_work:
                 raise ConfigError("this request is not the engine's; ask the engine that it was handed in to")
-            self._batcher.step()
+            self._scheduler.step()
 
         self._turns.work_until(is_ready, work)
 
@@ -322,7 +322,7 @@ def generate(
         eos_token_ids: tokens that end an answer; empty: only the length does.
         pad_token_id: not used: no row is padded.
         max_new_tokens: tokens per answer at most.
-        min_new_tokens: see `Decoding`, as for all that follows.
+        min_new_tokens: see `SamplingParams`, as for all that follows.
         do_sample: draw instead of taking the likeliest token.
         temperature: divides the logits.
         top_p: nucleus.
@@ -337,7 +337,7 @@ def generate(
         ConfigError: a setting out of range.
         PromptError: an empty prompt, placeholders that do not fit the clips, or no room for the answer in the context.
     """
-    decoding = Decoding(
+    sampling = SamplingParams(
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
         do_sample=do_sample,
@@ -350,23 +350,23 @@ def generate(
     for prompt in prompts:
         check_room(lm, prompt, max_new_tokens)
     total = max(1, sum(len(prompt.input_ids) for prompt in prompts))
-    batcher = Batcher(
+    scheduler = Scheduler(
         lm.decoder,
         lambda asked: _embed(lm, [prompt for prompt, _ in asked]),
         max_batch=max(1, len(prompts)),
         prefill_tokens=total,
     )
     ends = frozenset(eos_token_ids)
-    tickets = [Ticket(prompt, len(prompt.input_ids), [], Chooser(decoding, ends)) for prompt in prompts]
-    batcher.waiting.extend(tickets)
-    while batcher.has_work:
-        batcher.step()
+    requests = [Request(prompt, len(prompt.input_ids), [], Sampler(sampling, ends)) for prompt in prompts]
+    scheduler.waiting.extend(requests)
+    while scheduler.has_work:
+        scheduler.step()
     answers = []
-    for ticket in tickets:
-        if ticket.error is not None:
-            raise ticket.error
-        assert ticket.generation is not None
-        answers.append(ticket.generation)
+    for request in requests:
+        if request.error is not None:
+            raise request.error
+        assert request.generation is not None
+        answers.append(request.generation)
     return answers
 
 

@@ -59,7 +59,7 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Decoding:
+class SamplingParams:
     """How the next token is chosen; the default is greedy."""
 
     max_new_tokens: int = 128

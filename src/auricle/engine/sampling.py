@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from auricle.engine.request import Constraint, Decoding
+from auricle.engine.request import Constraint, SamplingParams
 from auricle.errors import ConfigError
 
 
 @dataclass(slots=True, eq=False)
-class Chooser:
+class Sampler:
     """The choices of one answer so far, and how the next is made."""
 
-    decoding: Decoding
+    sampling: SamplingParams
     ends: frozenset[int]  # tokens that end the answer
     constraint: Constraint | None = None
     ids: list[int] = field(default_factory=list)
@@ -28,17 +28,17 @@ class Chooser:
 
     def __post_init__(self) -> None:
         """Every request has random numbers of its own: its place in a batch must not change them."""
-        self.draw = random.Random(self.decoding.seed)
+        self.draw = random.Random(self.sampling.seed)
 
     @property
     def is_edited(self) -> bool:
         """Whether the next choice is not from the model's logits as they are."""
-        penalised = self.decoding.repetition_penalty != 1.0 and bool(self.ids)
+        penalised = self.sampling.repetition_penalty != 1.0 and bool(self.ids)
         return penalised or self._is_too_short or self.constraint is not None
 
     @property
     def _is_too_short(self) -> bool:
-        return bool(self.ends) and len(self.ids) < self.decoding.min_new_tokens
+        return bool(self.ends) and len(self.ids) < self.sampling.min_new_tokens
 
     def edit(self, logits: Tensor) -> None:
         """Penalise and forbid, in place, in this row's logits (V,).
@@ -46,7 +46,7 @@ class Chooser:
         Raises:
             ConfigError: the constraint allows nothing.
         """
-        penalty = self.decoding.repetition_penalty
+        penalty = self.sampling.repetition_penalty
         if penalty != 1.0 and self.ids:
             seen = torch.tensor(sorted(set(self.ids)), dtype=torch.long, device=logits.device)
             before = logits[seen]
@@ -77,7 +77,7 @@ class Chooser:
         logits.masked_fill_(~mask, -torch.inf)
 
 
-def choose(rows: Sequence[Chooser], logits: Tensor) -> tuple[list[int], list[float], dict[int, Exception]]:
+def choose(rows: Sequence[Sampler], logits: Tensor) -> tuple[list[int], list[float], dict[int, Exception]]:
     """The next token of each row.
 
     Args:
@@ -98,16 +98,16 @@ def choose(rows: Sequence[Chooser], logits: Tensor) -> tuple[list[int], list[flo
                     failed[index] = error
                     edited[index] = logits[index]
     chosen = edited.argmax(-1)
-    drawn = [index for index, row in enumerate(rows) if row.decoding.do_sample]
+    drawn = [index for index, row in enumerate(rows) if row.sampling.do_sample]
     if drawn:
         chosen[drawn] = _draw([rows[index] for index in drawn], edited[drawn])
     logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
     return chosen.tolist(), logprobs.tolist(), failed
 
 
-def _draw(rows: Sequence[Chooser], logits: Tensor) -> Tensor:
+def _draw(rows: Sequence[Sampler], logits: Tensor) -> Tensor:
     """One draw a row, (B,), by inverting the distribution function at the row's next random number."""
-    settings = [row.decoding for row in rows]
+    settings = [row.sampling for row in rows]
     logits = _candidates(settings, logits)
     # Sums of 150,000 float32 would move the borders between tokens.
     filled = logits.double().softmax(-1).cumsum(-1)
@@ -117,7 +117,7 @@ def _draw(rows: Sequence[Chooser], logits: Tensor) -> Tensor:
     return torch.searchsorted(filled, at[:, None], right=True)[:, 0]
 
 
-def _candidates(settings: Sequence[Decoding], logits: Tensor) -> Tensor:
+def _candidates(settings: Sequence[SamplingParams], logits: Tensor) -> Tensor:
     """Temper (B, V) and put all but the allowed tokens to -inf; the likeliest always stays."""
     device = logits.device
     logits = logits / torch.tensor([each.temperature for each in settings], device=device)[:, None]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from auricle.engine.detokenizer import AnswerText
+from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows
 from auricle.engine.request import Generation, Stopped, Token
-from auricle.engine.sampling import Chooser, choose
+from auricle.engine.sampling import Sampler, choose
 from auricle.errors import AuricleError
 from auricle.models.qwen_decoder import Segment, apply_linear, choose_pass, new_memory
 
@@ -34,14 +34,14 @@ _KEPT_IDLE = 1 << 28  # bytes of row memory that stay allocated while nobody ask
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class Request:
     """A request on its way, and in the end what came of it."""
 
     prompt: Any  # what `Embed` takes
     length: int  # L
     names: list[bytes]  # of the prompt's blocks that may be shared, see `name_blocks`
-    chooser: Chooser
-    text: AnswerText | None = None  # where stop strings or a stream need the text while it grows
+    sampler: Sampler
+    text: Detokenizer | None = None  # where stop strings or a stream need the text while it grows
     is_cancelled: bool = False
     tokens: deque[Token] = field(default_factory=deque)  # given out by ``text``, not yet taken by a stream
     generation: Generation | None = None
@@ -57,26 +57,26 @@ class Ticket:
     @property
     def room(self) -> int:
         """Tokens of the prompt and the longest answer."""
-        return self.length + self.chooser.decoding.max_new_tokens
+        return self.length + self.sampler.sampling.max_new_tokens
 
     def take(self, token: int, logprob: float) -> None:
         """Go on with the chosen token, or end with it."""
         self._logprobs.append(logprob)
-        if token in self.chooser.ends:
+        if token in self.sampler.ends:
             self.finish("eos")
             return
-        self.chooser.ids.append(token)
+        self.sampler.ids.append(token)
         if self.text is not None:
             self._give(self.text.add(token, logprob))
             if self.text.is_stopped:
                 self.finish("stop")
                 return
-        if len(self.chooser.ids) == self.chooser.decoding.max_new_tokens:
+        if len(self.sampler.ids) == self.sampler.sampling.max_new_tokens:
             self.finish("length")
 
     def finish(self, stopped: Stopped) -> None:
         """File the answer as it is."""
-        ids, logprobs, text = self.chooser.ids, self._logprobs, None
+        ids, logprobs, text = self.sampler.ids, self._logprobs, None
         if self.text is not None:
             self._give(self.text.close())
             text = "".join(token.text for token in self._kept)
@@ -93,7 +93,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class Counts:
-    """What a batcher has done so far."""
+    """What a scheduler has done so far."""
 
     steps: int = 0
     read_tokens: int = 0  # of prompts, computed
@@ -110,7 +110,7 @@ class _Reading:
     memory: Tensor  # (layers, 2, 1, K, ≥ L, C)
     start: int  # tokens that were in the prefix cache
     length: int  # L
-    ticket: Ticket | None = None
+    request: Request | None = None
     read: int = field(init=False)
     last: Tensor | None = None  # last hidden state (H,) once all is read
 
@@ -124,8 +124,8 @@ class _Reading:
         return Segment(part[None], positions[None], self.memory, begin, end)
 
 
-class Batcher:
-    """Answers tickets, a step at a time. One thread at a time may call it; tickets may be added by any."""
+class Scheduler:
+    """Answers requests, a step at a time. One thread at a time may call it; requests may be added by any."""
 
     def __init__(
         self,
@@ -148,14 +148,14 @@ class Batcher:
             memory_bytes: of the keys and values of rows being answered; a request that would exceed it waits until it
                 does not or nothing else runs. None: any.
         """
-        self.waiting: deque[Ticket] = deque()
+        self.waiting: deque[Request] = deque()
         self.counts = Counts()
         self.prefixes = PrefixCache(prefix_bytes)
         self._decoder, self._embed = decoder, embed
         self._max_batch, self._prefill_tokens, self._memory_bytes = max_batch, prefill_tokens, memory_bytes
         self.run = choose_pass(decoder)
         self._rows = Rows(decoder)
-        self._answering: list[Ticket] = []  # of each row
+        self._answering: list[Request] = []  # of each row
         self._reading: list[_Reading] = []
         self._coming: dict[bytes, _Reading] = {}  # blocks that are being computed, and by whom
 
@@ -212,18 +212,18 @@ class Batcher:
             self._rows.lengths = [length + 1 for length in self._rows.lengths]
             states.insert(0, hidden[-1][:, 0])
         if states:
-            self._choose([*self._answering, *(r.ticket for r in finished if r.ticket)], torch.cat(states))
+            self._choose([*self._answering, *(r.request for r in finished if r.request)], torch.cat(states))
             self._settle(finished)
 
-    def _choose(self, tickets: Sequence[Ticket], hidden: Tensor) -> None:
-        """Take the next token of each ticket after its last hidden state (M, H)."""
-        chosen, logprobs, failed = choose([ticket.chooser for ticket in tickets], self.logits(hidden))
-        self.counts.answer_tokens += len(tickets) - len(failed)
-        for index, ticket in enumerate(tickets):
+    def _choose(self, requests: Sequence[Request], hidden: Tensor) -> None:
+        """Take the next token of each request after its last hidden state (M, H)."""
+        chosen, logprobs, failed = choose([request.sampler for request in requests], self.logits(hidden))
+        self.counts.answer_tokens += len(requests) - len(failed)
+        for index, request in enumerate(requests):
             if index in failed:
-                ticket.error = failed[index]
+                request.error = failed[index]
             else:
-                ticket.take(chosen[index], logprobs[index])
+                request.take(chosen[index], logprobs[index])
 
     def _settle(self, finished: Sequence[_Reading]) -> None:
         """Rows that are done leave; prompts that are read become rows."""
@@ -232,9 +232,9 @@ class Batcher:
                 self._leave(row)
         self._reading = [reading for reading in self._reading if reading.last is None]
         for reading in finished:
-            if reading.ticket is not None and not reading.ticket.is_done:
-                self._rows.join(reading.memory, reading.length, reading.ticket.room)
-                self._answering.append(reading.ticket)
+            if reading.request is not None and not reading.request.is_done:
+                self._rows.join(reading.memory, reading.length, reading.request.room)
+                self._answering.append(reading.request)
         if not self._answering and self._rows.memory.nbytes > _KEPT_IDLE:
             self._rows.clear()
 
@@ -254,7 +254,7 @@ class Batcher:
             hidden = torch.arange(keys, device=device)[None] > lengths[:, None]
             mask = torch.zeros(hidden.shape, dtype=self._rows.memory.dtype, device=device)
             mask = mask.masked_fill(hidden, -torch.inf)[:, None, None]
-        last = torch.tensor([[ticket.chooser.ids[-1]] for ticket in self._answering], device=device)
+        last = torch.tensor([[request.sampler.ids[-1]] for request in self._answering], device=device)
         embeddings = self._decoder.get_input_embeddings()(last)
         memory = self._rows.memory[:, :, : len(self._answering)]
         return Segment(embeddings, lengths[:, None], memory, lengths, keys, mask)
@@ -288,35 +288,35 @@ class Batcher:
     def _admit(self) -> None:
         """Begin to read as many waiting prompts as there is room for, their sounds encoded together."""
         backlog = sum(reading.length - reading.read for reading in self._reading)
-        passed: list[Ticket] = []
-        admitted: list[Ticket] = []
+        passed: list[Request] = []
+        admitted: list[Request] = []
         claimed: set[bytes] = set(self._coming)
         busy = len(self._answering) + len(self._reading)
-        room = max((ticket.room for ticket in self._tickets()), default=0)
+        room = max((request.room for request in self._tickets()), default=0)
         while self.waiting and busy + len(admitted) < self._max_batch and backlog < self._prefill_tokens:
             if len(passed) >= 4 * self._max_batch:
                 break
-            ticket = self.waiting.popleft()
-            if ticket.is_cancelled:
-                ticket.finish("cancelled")
+            request = self.waiting.popleft()
+            if request.is_cancelled:
+                request.finish("cancelled")
                 continue
-            matched = self.prefixes.match(ticket.names)
-            coming = ticket.names[matched : matched + _WORTH_WAITING]
+            matched = self.prefixes.match(request.names)
+            coming = request.names[matched : matched + _WORTH_WAITING]
             if len(coming) == _WORTH_WAITING and claimed.issuperset(coming):
-                passed.append(ticket)
+                passed.append(request)
                 continue
-            room = max(room, ticket.room)
+            room = max(room, request.room)
             if not self._fits(busy + len(admitted) + 1, room):
-                passed.append(ticket)
+                passed.append(request)
                 break
-            admitted.append(ticket)
-            claimed.update(ticket.names if self.prefixes.max_bytes else ())
-            backlog += ticket.length - BLOCK * matched
+            admitted.append(request)
+            claimed.update(request.names if self.prefixes.max_bytes else ())
+            backlog += request.length - BLOCK * matched
         self.waiting.extendleft(reversed(passed))
-        for ticket, reading in zip(admitted, self._begin(admitted), strict=True):
+        for request, reading in zip(admitted, self._begin(admitted), strict=True):
             if reading is not None:
-                reading.ticket = ticket
-                ticket.prompt = None  # the sounds are not needed any more
+                reading.request = request
+                request.prompt = None  # the sounds are not needed any more
                 self._reading.append(reading)
                 for name in reading.names[reading.start // BLOCK :]:
                     self._coming.setdefault(name, reading)
@@ -324,18 +324,18 @@ class Batcher:
     def _fits(self, batch: int, room: int) -> bool:
         return self._memory_bytes is None or batch == 1 or self._rows.num_bytes(batch, room) <= self._memory_bytes
 
-    def _begin(self, tickets: Sequence[Ticket]) -> list[_Reading | None]:
-        """Open prompts; where that fails, only the tickets fail that fail alone too."""
-        if not tickets:
+    def _begin(self, requests: Sequence[Request]) -> list[_Reading | None]:
+        """Open prompts; where that fails, only the requests fail that fail alone too."""
+        if not requests:
             return []
-        asked = [(ticket.prompt, ticket.length, ticket.names, ticket.length) for ticket in tickets]
+        asked = [(request.prompt, request.length, request.names, request.length) for request in requests]
         try:
             return [*self._open(asked)]
         except Exception as error:
-            if len(tickets) == 1:
-                tickets[0].error = error
+            if len(requests) == 1:
+                requests[0].error = error
                 return [None]
-            return [self._begin([ticket])[0] for ticket in tickets]
+            return [self._begin([request])[0] for request in requests]
 
     def _open(self, asked: Sequence[tuple[Any, int, list[bytes], int]]) -> list[_Reading]:
         """Embed prompts (prompt, length, names of blocks, room) from where the prefix cache ends."""
@@ -349,8 +349,8 @@ class Batcher:
             readings.append(_Reading(names, part, memory, BLOCK * count, length))
         return readings
 
-    def _tickets(self) -> list[Ticket]:
-        return [*self._answering, *(reading.ticket for reading in self._reading if reading.ticket is not None)]
+    def _tickets(self) -> list[Request]:
+        return [*self._answering, *(reading.request for reading in self._reading if reading.request is not None)]
 
     def _drop_cancelled(self) -> None:
         for row in reversed(range(len(self._answering))):
@@ -358,14 +358,14 @@ class Batcher:
                 self._answering[row].finish("cancelled")
                 self._leave(row)
         for reading in list(self._reading):
-            if reading.ticket is not None and reading.ticket.is_cancelled:
-                reading.ticket.finish("cancelled")
+            if reading.request is not None and reading.request.is_cancelled:
+                reading.request.finish("cancelled")
                 self._forget(reading, reading.names)
                 self._reading.remove(reading)
 
     def _abandon(self, error: Exception) -> None:
-        for ticket in self._tickets():
-            if not ticket.is_done:
-                ticket.error = error
+        for request in self._tickets():
+            if not request.is_done:
+                request.error = error
         self._answering, self._reading, self._coming = [], [], {}
         self._rows.clear()

@@ -23,10 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import DataError
 from auricle.evaluate.predictions import read_line
-from auricle.listen.aggregate import Reduction
+from auricle.listen.aggregate import Aggregation
 
 FORMAT = "auricle-answer/1"  # part of every key: grows whenever a key would no longer tell answers apart
 SYNC_S = 5.0  # longest time that answers wait for the disk while others come
@@ -45,8 +45,8 @@ def answer_key(
     prompt: str,
     sound: str,
     *,
-    decoding: Decoding,
-    reduce: Reduction = "auto",
+    sampling: SamplingParams,
+    reduce: Aggregation = "auto",
     window_s: float | None = None,
 ) -> str:
     """SHA-256 over all that decides an answer.
@@ -55,7 +55,7 @@ def answer_key(
         fingerprint: of the model.
         prompt: whole.
         sound: SHA-256 of the file.
-        decoding: how tokens were chosen.
+        sampling: how tokens were chosen.
         reduce: how answers to the windows of a long sound became one.
         window_s: longest window, s; None: the model's.
     """
@@ -64,7 +64,7 @@ def answer_key(
         "model": fingerprint,
         "prompt": prompt,
         "sound": sound,
-        "decoding": asdict(decoding),
+        "decoding": asdict(sampling),
         "reduce": reduce,
         "window_s": window_s,
     }

@@ -8,21 +8,21 @@ from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 from auricle.audio.decode import as_clip
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, DataError
 from auricle.evaluate.question import Question
-from auricle.listen.aggregate import Reduction
-from auricle.listen.model import Listener
+from auricle.listen.aggregate import Aggregation
+from auricle.listen.model import AudioLM
 from auricle.listen.outputs import Answer
 from auricle.metrics.closed_qa import LETTERS
 
 Offer: TypeAlias = Literal["texts", "letters"]
 
 
-class ChoosingListener:
-    """Stands in for a listener whose answers to closed questions are chosen, see `Listener.choose`."""
+class ChoosingLM:
+    """Stands in for a listener whose answers to closed questions are chosen, see `AudioLM.choose`."""
 
-    def __init__(self, listener: Listener, questions: Sequence[Question], offer: Offer) -> None:
+    def __init__(self, listener: AudioLM, questions: Sequence[Question], offer: Offer) -> None:
         """Take the choices of questions.
 
         Args:
@@ -59,11 +59,11 @@ class ChoosingListener:
         requests: Iterable[tuple[Any, Sequence[str]]],
         *,
         batch_size: int = 8,
-        decoding: Decoding | None = None,
-        reduce: Reduction = "auto",
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> Iterator[list[Answer] | AuricleError]:
-        """As `Listener.ask_each`; nothing is decoded, so only ``window_s`` matters."""
+        """As `AudioLM.ask_each`; nothing is decoded, so only ``window_s`` matters."""
         for source, prompts in requests:
             try:
                 clip = as_clip(source, limits=self._listener.limits)

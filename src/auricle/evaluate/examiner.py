@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.evaluate.answer_cache import AnswerCache
 from auricle.evaluate.generate import AsksEach, Reply, ask_questions
 from auricle.evaluate.headline import measure
@@ -47,7 +47,7 @@ class Examiner:
     protocol: ScoringRule = "strict"
     missing: Missing = "error"  # questions without an answer: no score at all, or count them as wrong
     cache: AnswerCache | None = None  # None: nothing is kept
-    decoding: Decoding | None = None  # None: greedily, up to the task's number of tokens
+    sampling: SamplingParams | None = None  # None: greedily, up to the task's number of tokens
     batch_size: int = 8
     encoder: Callable[[], SentenceEncoder] | None = None  # asked for captions only
     detector: ErrorDetector | None = None  # of errors in captions
@@ -65,7 +65,7 @@ class Examiner:
             self.model,
             questions,
             cache=self.cache,
-            decoding=self.decoding or Decoding(max_new_tokens=self.task.max_new_tokens),
+            sampling=self.sampling or SamplingParams(max_new_tokens=self.task.max_new_tokens),
             batch_size=self.batch_size,
             on_answer=self.on_answer,
         )
@@ -91,7 +91,7 @@ class Examiner:
             "title": self.task.title,
             "protocol": self.protocol,
             "missing": self.missing,
-            "decoding": asdict(self.decoding or Decoding(max_new_tokens=self.task.max_new_tokens)),
+            "decoding": asdict(self.sampling or SamplingParams(max_new_tokens=self.task.max_new_tokens)),
             "group_by": self.task.group_by,
             "rounds": self.rounds,
             "seed": self.seed,

@@ -6,11 +6,11 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
 from auricle.evaluate.question import NamedBytes, Question
-from auricle.listen.aggregate import Reduction
+from auricle.listen.aggregate import Aggregation
 
 
 class Reply(NamedTuple):
@@ -22,7 +22,7 @@ class Reply(NamedTuple):
 
 
 class AsksEach(Protocol):
-    """A model that takes questions, as `auricle.listen.model.Listener` does."""
+    """A model that takes questions, as `auricle.listen.model.AudioLM` does."""
 
     @property
     def model(self) -> str:
@@ -37,8 +37,8 @@ class AsksEach(Protocol):
         requests: Iterable[tuple[Any, Sequence[str]]],
         *,
         batch_size: int = 8,
-        decoding: Decoding | None = None,
-        reduce: Reduction = "auto",
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> Iterator[Any]:
         """Of each sound a list of answers with ``text`` and ``receipt``, or its error."""
@@ -49,9 +49,9 @@ def ask_questions(
     questions: Sequence[Question],
     *,
     cache: AnswerCache | None = None,
-    decoding: Decoding | None = None,
+    sampling: SamplingParams | None = None,
     batch_size: int = 8,
-    reduce: Reduction = "auto",
+    reduce: Aggregation = "auto",
     window_s: float | None = None,
     on_answer: Callable[[Question, Reply], None] | None = None,
 ) -> list[Reply]:
@@ -62,7 +62,7 @@ def ask_questions(
         questions: in any order; those whose sounds have one name are about one sound.
         cache: answers of earlier runs, which are taken over; new ones are added as they come, errors are not. None:
             nothing is kept.
-        decoding: how tokens are chosen; None: greedily.
+        sampling: how tokens are chosen; None: greedily.
         batch_size: questions in one batch, of any sounds; sounds are read as batches need them.
         reduce: how answers to the windows of a long sound become one.
         window_s: longest window, s; None: the model's.
@@ -75,11 +75,11 @@ def ask_questions(
         DataError: an answer cannot be kept.
         ConfigError: a setting out of range.
     """
-    chosen = decoding or Decoding()
-    key_of = partial(answer_key, model.fingerprint, decoding=chosen, reduce=reduce, window_s=window_s)
+    chosen = sampling or SamplingParams()
+    key_of = partial(answer_key, model.fingerprint, sampling=chosen, reduce=reduce, window_s=window_s)
     asking = _Asking(questions, key_of, cache, on_answer)
     requests = asking.requests()
-    for result in model.ask_each(requests, batch_size=batch_size, decoding=chosen, reduce=reduce, window_s=window_s):
+    for result in model.ask_each(requests, batch_size=batch_size, sampling=chosen, reduce=reduce, window_s=window_s):
         asking.take(result)
     replies = [reply for reply in asking.replies if reply is not None]
     if len(replies) < len(questions):

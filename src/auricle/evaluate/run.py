@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
 
 from auricle import __version__
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
 from auricle.evaluate.answer_files import ANSWERS, REFERENCES, answer_files, score_answers, utf8, write_whole
@@ -104,7 +104,7 @@ def run_task(
     missing: Missing = "error",
     share: Share = WHOLE,
     cache: AnswerCache | None = None,
-    decoding: Decoding | None = None,
+    sampling: SamplingParams | None = None,
     batch_size: int = 8,
     encoder: Callable[[], SentenceEncoder] | None = None,
     detector: ErrorDetector | None = None,
@@ -123,7 +123,7 @@ def run_task(
         missing: questions without an answer: ``error``, answers are written and not scored; or ``worst``.
         share: of the sounds; less than all are only asked, for a later run that finds their answers in the cache.
         cache: of answers.
-        decoding: how tokens are chosen; None: greedily, up to the task's number of tokens.
+        sampling: how tokens are chosen; None: greedily, up to the task's number of tokens.
         batch_size: questions in one batch.
         encoder: gives that of sentences; asked for captions only.
         detector: of errors in captions.
@@ -134,9 +134,9 @@ def run_task(
         DataError: rows cannot be scored, or files cannot be written; answers that came are in the cache.
         ConfigError: a setting out of range.
     """
-    chosen = decoding or Decoding(max_new_tokens=task.max_new_tokens)
+    chosen = sampling or SamplingParams(max_new_tokens=task.max_new_tokens)
     asked = [question for question in questions if share.has(question.sound.name)]
-    replies = ask_questions(model, asked, cache=cache, decoding=chosen, batch_size=batch_size, on_answer=on_answer)
+    replies = ask_questions(model, asked, cache=cache, sampling=chosen, batch_size=batch_size, on_answer=on_answer)
     folder = run_folder(out, model.model, task) if share == WHOLE else None
     run = TaskRun(folder=folder, questions=asked, replies=replies)
     if run.folder is None:
@@ -196,12 +196,12 @@ def _write_answers(
     task: LanguageTask,
     run: TaskRun,
     model: AsksEach,
-    decoding: Decoding,
+    sampling: SamplingParams,
     source: str,
     protocols: Sequence[ScoringRule],
 ) -> None:
     files = answer_files(task, run.questions, run.replies, model_name=model.model)
-    told = _told(task, run, model, decoding, source, files)
+    told = _told(task, run, model, sampling, source, files)
     stays = all(_holds(folder / name, content) for name, content in files.items())
     for protocol in get_args(ScoringRule):
         if not stays or protocol in protocols:
@@ -224,7 +224,7 @@ def _told(
     task: LanguageTask,
     run: TaskRun,
     model: AsksEach,
-    decoding: Decoding,
+    sampling: SamplingParams,
     source: str,
     files: dict[str, bytes],
 ) -> str:
@@ -239,7 +239,7 @@ def _told(
         "judge": task.judge,
         "source": source,
         "prompts": dict(task.prompts),
-        "decoding": asdict(decoding),
+        "decoding": asdict(sampling),
         "counts": {
             "sounds": len({question.sound.name for question in run.questions}),
             "questions": len(run.questions),

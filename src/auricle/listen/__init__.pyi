@@ -1,5 +1,5 @@
-from .aggregate import Reduction as Reduction
-from .model import Listener as Listener
+from .aggregate import Aggregation as Aggregation
+from .model import AudioLM as AudioLM
 from .model import load as load
 from .no_speech import NoSpeechRule as NoSpeechRule
 from .outputs import Answer as Answer

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from auricle.errors import ConfigError
 from auricle.listen.outputs import Segment
 
-Reduction: TypeAlias = Literal["auto", "distinct", "majority", "any", "summary"]
+Aggregation: TypeAlias = Literal["auto", "distinct", "majority", "any", "summary"]
 
 # Asked of a part, these are true of the whole as soon as they are true of one part.
 _EXISTS = re.compile(
@@ -28,14 +28,14 @@ def check_reduction(how: str) -> None:
     """Refuse an unknown rule.
 
     Raises:
-        ConfigError: it is none of `Reduction`.
+        ConfigError: it is none of `Aggregation`.
     """
-    if how not in get_args(Reduction):
-        raise ConfigError(f"reduce is {how!r}; expected one of {', '.join(get_args(Reduction))}")
+    if how not in get_args(Aggregation):
+        raise ConfigError(f"reduce is {how!r}; expected one of {', '.join(get_args(Aggregation))}")
 
 
 def reduce_answers(
-    question: str, segments: Sequence[Segment], how: Reduction, summarise: Callable[[str], str]
+    question: str, segments: Sequence[Segment], how: Aggregation, summarise: Callable[[str], str]
 ) -> tuple[str, str]:
     """Give one answer for all segments, and say how it came about.
 
@@ -90,7 +90,7 @@ def merge_alike(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(merged)
 
 
-def _fitting(question: str, kinds: set[str]) -> Reduction:
+def _fitting(question: str, kinds: set[str]) -> Aggregation:
     if {kind.split()[0] for kind in kinds if kind} <= {"yes", "no"}:
         return "any" if asks_existence(question) else "majority"
     return "distinct"

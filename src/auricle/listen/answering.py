@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.wording import NO_SPEECH
 from auricle.engine.engine import Engine
-from auricle.engine.request import Decoding, Generation
+from auricle.engine.request import Generation, SamplingParams
 from auricle.listen.hearing import Hearing, Reply
 from auricle.listen.no_speech import NoSpeechRule, is_no_speech
 from auricle.listen.options import Options, best, weigh
@@ -40,27 +40,27 @@ class Answering:
         self.engine = engine or Engine(loaded, max_batch=_KEPT, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
         self.end_id = min(loaded.eos_token_ids)
 
-    def generating(self, decoding: Decoding, constraint: Callable[[], Constraint] | None = None) -> Answer:
+    def generating(self, sampling: SamplingParams, constraint: Callable[[], Constraint] | None = None) -> Answer:
         """Let the model speak.
 
         Args:
-            decoding: how tokens are chosen.
+            sampling: how tokens are chosen.
             constraint: makes the constraint of one answer.
         """
 
         def answer(prompts: Sequence[Prompt]) -> list[Reply]:
             constraints = None if constraint is None else [constraint() for _ in prompts]
-            generations = self.engine.generate(prompts, decoding, constraints=constraints)
+            generations = self.engine.generate(prompts, sampling, constraints=constraints)
             return [Reply(text=self.text(g.ids), mean_logprob=g.mean_logprob) for g in generations]
 
         return answer
 
-    def transcribing(self, decoding: Decoding, rule: NoSpeechRule) -> Answer:
+    def transcribing(self, sampling: SamplingParams, rule: NoSpeechRule) -> Answer:
         """Let the model write down speech, and say nothing where it holds it likelier that there is none."""
         denial = self.ids(NO_SPEECH)
 
         def answer(prompts: Sequence[Prompt]) -> list[Reply]:
-            generations = self.engine.generate(prompts, decoding)
+            generations = self.engine.generate(prompts, sampling)
             return [self._checked(prompt, g, denial, rule) for prompt, g in zip(prompts, generations, strict=True)]
 
         return answer
@@ -82,7 +82,7 @@ class Answering:
         """A way to ask about text alone, greedily; for summaries."""
 
         def ask(question: str) -> str:
-            return self.generating(Decoding())([hearing.text_prompt(question)])[0].text
+            return self.generating(SamplingParams())([hearing.text_prompt(question)])[0].text
 
         return ask
 

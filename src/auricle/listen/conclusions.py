@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.listen.aggregate import Reduction, asks_existence, merge_alike, reduce_answers
+from auricle.listen.aggregate import Aggregation, asks_existence, merge_alike, reduce_answers
 from auricle.listen.hearing import Heard, Hearing
 from auricle.listen.options import best, pool_odds
 from auricle.listen.outputs import Answer, Choice, Description, Transcript
@@ -48,7 +48,7 @@ def transcribe_heard(heard: Heard, hearing: Hearing) -> Transcript:
 
 
 def answer_heard(
-    heard: Heard, hearing: Hearing, number: int, question: str, how: Reduction, summarise: Callable[[str], str]
+    heard: Heard, hearing: Hearing, number: int, question: str, how: Aggregation, summarise: Callable[[str], str]
 ) -> Answer:
     """Put the answers to one of the questions together, see `reduce_answers`."""
     segments = heard.segments(number)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, ConfigError
-from auricle.listen.aggregate import Reduction
+from auricle.listen.aggregate import Aggregation
 from auricle.listen.answering import Answering
 from auricle.listen.hearing import Asked, Hearing
 from auricle.listen.no_speech import NoSpeechRule
@@ -29,7 +29,7 @@ MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
 MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
 
 
-class Listener:
+class AudioLM:
     """A language model with ears."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Listener:
         *,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
-        reduce: Reduction = "auto",
+        reduce: Aggregation = "auto",
         max_new_tokens: int = MAX_NEW_TOKENS,
         do_sample: bool = False,
         temperature: float = 1.0,
@@ -177,7 +177,7 @@ class Listener:
             choices: the answer is one of these, decoded token by token; `choose` weighs them as wholes.
             schema: the answer is JSON of this JSON Schema; needs the extra ``schema``.
             reduce: how the answers of a long sound become one, see `auricle.listen.aggregate.reduce_answers`.
-            max_new_tokens: of each answer; this and the rest as in `auricle.engine.request.Decoding`.
+            max_new_tokens: of each answer; this and the rest as in `auricle.engine.request.SamplingParams`.
             do_sample: draw at random.
             temperature: of the draw.
             top_p: nucleus.
@@ -187,7 +187,7 @@ class Listener:
 
         Raises: as `describe`; ConfigError for a setting out of range; PromptError for JSON cut short.
         """
-        decoding = Decoding(
+        sampling = SamplingParams(
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
             temperature=temperature,
@@ -196,14 +196,19 @@ class Listener:
             repetition_penalty=repetition_penalty,
             seed=seed,
         )
-        answers = self.ask_many([source], prompt, decoding=decoding, choices=choices, schema=schema, reduce=reduce)
+        answers = self.ask_many([source], prompt, sampling=sampling, choices=choices, schema=schema, reduce=reduce)
         return _only(answers).text
 
     def ask_all(
-        self, source: Any, prompts: Sequence[str], *, decoding: Decoding | None = None, reduce: Reduction = "auto"
+        self,
+        source: Any,
+        prompts: Sequence[str],
+        *,
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
     ) -> list[Answer]:
         """Answer several questions about one sound, which is read, encoded and prefilled once; as `ask`."""
-        return _only(self.ask_all_many([source], prompts, decoding=decoding, reduce=reduce))
+        return _only(self.ask_all_many([source], prompts, sampling=sampling, reduce=reduce))
 
     def choose(
         self,
@@ -236,8 +241,8 @@ class Listener:
         source: Any,
         prompt: str,
         *,
-        decoding: Decoding | None = None,
-        reduce: Reduction = "auto",
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> AnswerStream:
         """Answer a question about one sound piece by piece, as the words come.
@@ -248,7 +253,7 @@ class Listener:
         Raises: as `ask`, while it is iterated.
         """
         pieces = stream_answer(
-            self._mind, source, prompt, decoding=decoding or Decoding(), reduce=reduce, window_s=window_s
+            self._mind, source, prompt, sampling=sampling or SamplingParams(), reduce=reduce, window_s=window_s
         )
         return AnswerStream(pieces)
 
@@ -273,7 +278,7 @@ class Listener:
 
         Raises: as `ask`.
         """
-        decoding = Decoding(
+        sampling = SamplingParams(
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
             temperature=temperature,
@@ -282,7 +287,7 @@ class Listener:
             repetition_penalty=repetition_penalty,
             seed=seed,
         )
-        (reply,) = self._mind.answering.generating(decoding)([self._writer.write(messages, limits=self.limits)])
+        (reply,) = self._mind.answering.generating(sampling)([self._writer.write(messages, limits=self.limits)])
         return reply.text
 
     def describe_many(
@@ -329,17 +334,17 @@ class Listener:
         prompt: str,
         *,
         batch_size: int = 8,
-        decoding: Decoding | None = None,
+        sampling: SamplingParams | None = None,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
-        reduce: Reduction = "auto",
+        reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> Iterator[Answer | AuricleError]:
         """Ask one question about many sounds; as `describe_many` and `ask`."""
         work = answers(
             self._mind,
             [prompt],
-            decoding=decoding or Decoding(),
+            sampling=sampling or SamplingParams(),
             choices=choices,
             schema=schema,
             reduce=reduce,
@@ -354,12 +359,12 @@ class Listener:
         prompts: Sequence[str],
         *,
         batch_size: int = 8,
-        decoding: Decoding | None = None,
-        reduce: Reduction = "auto",
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> Iterator[list[Answer] | AuricleError]:
         """Ask the same questions about many sounds; as `describe_many` and `ask_all`."""
-        work = answers(self._mind, prompts, decoding=decoding or Decoding(), reduce=reduce, window_s=window_s)
+        work = answers(self._mind, prompts, sampling=sampling or SamplingParams(), reduce=reduce, window_s=window_s)
         return self._each(sources, work, batch_size)
 
     def ask_each(
@@ -367,8 +372,8 @@ class Listener:
         requests: Iterable[tuple[Any, Sequence[str]]],
         *,
         batch_size: int = 8,
-        decoding: Decoding | None = None,
-        reduce: Reduction = "auto",
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> Iterator[list[Answer] | AuricleError]:
         """Ask every sound questions of its own, each sound read and encoded once; as `describe_many` and `ask_all`.
@@ -376,11 +381,11 @@ class Listener:
         Args:
             requests: sounds, each with its questions; taken as they are needed.
             batch_size: questions in one batch, of any sounds.
-            decoding: how tokens are chosen; None: greedily.
+            sampling: how tokens are chosen; None: greedily.
             reduce: see `ask`.
             window_s: see `describe`.
         """
-        work = answers(self._mind, None, decoding=decoding or Decoding(), reduce=reduce, window_s=window_s)
+        work = answers(self._mind, None, sampling=sampling or SamplingParams(), reduce=reduce, window_s=window_s)
         return self._hear(map(_asked, requests), work, batch_size)
 
     def choose_many(
@@ -413,7 +418,7 @@ def load(
     revision: str | None = None,
     adapter: str | None = None,
     quantize: str | None = None,
-) -> Listener:
+) -> AudioLM:
     """Load an audio language model.
 
     Args:
@@ -431,7 +436,7 @@ def load(
 
     loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
     stated = stated_settings(Path(str(loaded.identity["path"])))
-    return Listener(
+    return AudioLM(
         loaded,
         max_audio_s=stated.get(MAX_AUDIO_KEY, MAX_AUDIO_S),
         max_prompt_s=stated.get(MAX_PROMPT_KEY),

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.engine.request import Decoding
-from auricle.listen.aggregate import Reduction, check_reduction
+from auricle.engine.request import SamplingParams
+from auricle.listen.aggregate import Aggregation, check_reduction
 from auricle.listen.conclusions import answer_heard
 from auricle.listen.hearing import Heard, Reply
 from auricle.listen.long_audio import open_sound
@@ -49,7 +49,7 @@ class AnswerStream:
 
 
 def stream_answer(
-    mind: Mind, source: Any, question: str, *, decoding: Decoding, reduce: Reduction, window_s: float | None
+    mind: Mind, source: Any, question: str, *, sampling: SamplingParams, reduce: Aggregation, window_s: float | None
 ) -> Generator[str, None, Answer]:
     """Answer a question about every window of a sound, in order.
 
@@ -57,7 +57,7 @@ def stream_answer(
         mind: the model.
         source: one sound.
         question: asked of every window.
-        decoding: how tokens are chosen.
+        sampling: how tokens are chosen.
         reduce: how the windows' answers become one.
         window_s: longest window, s.
 
@@ -68,7 +68,7 @@ def stream_answer(
         The answer.
 
     Raises:
-        AuricleError: what `auricle.listen.model.Listener.ask` raises.
+        AuricleError: what `auricle.listen.model.AudioLM.ask` raises.
     """
     check_reduction(reduce)
     sound = open_sound(source, max_samples=mind.samples(window_s), limits=mind.hearing.limits)
@@ -78,9 +78,9 @@ def stream_answer(
         for place, windows in enumerate(heard.take(most)):
             if place:
                 yield "\n"
-            prompt = mind.hearing.prompt(windows, question, decoding.max_new_tokens, heard.facts)
+            prompt = mind.hearing.prompt(windows, question, sampling.max_new_tokens, heard.facts)
             ids, logprob = [], 0.0
-            for token in mind.answering.engine.stream(prompt, decoding):
+            for token in mind.answering.engine.stream(prompt, sampling):
                 ids.append(token.id)
                 logprob += token.logprob
                 if token.text:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.json_schema import JsonRules, read_answer
-from auricle.engine.request import Decoding
+from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, ConfigError
-from auricle.listen.aggregate import Reduction, check_reduction
+from auricle.listen.aggregate import Aggregation, check_reduction
 from auricle.listen.answering import Answering
 from auricle.listen.conclusions import answer_heard, choose_heard, describe_heard, transcribe_heard
 from auricle.listen.hearing import Heard, Hearing, Reply, Task
@@ -74,7 +74,7 @@ class Work:
 def captions(mind: Mind, *, dense: bool, window_s: float | None, max_new_tokens: int) -> Work:
     """Ask for a caption; digital silence is captioned by rule."""
     task = Task(
-        answer=mind.answering.generating(Decoding(max_new_tokens=max_new_tokens)),
+        answer=mind.answering.generating(SamplingParams(max_new_tokens=max_new_tokens)),
         max_new_tokens=max_new_tokens,
         max_samples=mind.samples(window_s),
         rule=lambda window: Reply(text=SILENT_CAPTION, because=_SILENT) if window.is_silent else None,
@@ -93,7 +93,7 @@ def transcripts(mind: Mind, *, window_s: float | None, overlap_s: float | None, 
     max_samples, overlap_samples = mind.samples(window_s), int(overlap_s * SAMPLE_RATE)
     check_overlap(max_samples, overlap_samples)
     task = Task(
-        answer=mind.answering.transcribing(Decoding(max_new_tokens=max_new_tokens), mind.no_speech),
+        answer=mind.answering.transcribing(SamplingParams(max_new_tokens=max_new_tokens), mind.no_speech),
         max_new_tokens=max_new_tokens,
         max_samples=max_samples,
         overlap_samples=overlap_samples,
@@ -111,10 +111,10 @@ def answers(
     mind: Mind,
     prompts: Sequence[str] | None,
     *,
-    decoding: Decoding,
+    sampling: SamplingParams,
     choices: Sequence[str] | None = None,
     schema: Mapping[str, Any] | None = None,
-    reduce: Reduction = "auto",
+    reduce: Aggregation = "auto",
     window_s: float | None = None,
 ) -> Work:
     """Ask questions, whose answers may be bound to choices or to a schema; None: every sound has its own.
@@ -130,8 +130,8 @@ def answers(
     if constraint is not None and reduce == "auto":
         reduce = "majority"  # joined answers would be none of those allowed
     task = Task(
-        answer=mind.answering.generating(decoding, constraint),
-        max_new_tokens=decoding.max_new_tokens,
+        answer=mind.answering.generating(sampling, constraint),
+        max_new_tokens=sampling.max_new_tokens,
         max_samples=mind.samples(window_s),
         together_samples=int(mind.max_prompt_s * SAMPLE_RATE),
     )
@@ -143,7 +143,7 @@ def answers(
         ]
         if schema is None:
             return found
-        return [replace(answer, value=read_answer(answer.text, schema, decoding.max_new_tokens)) for answer in found]
+        return [replace(answer, value=read_answer(answer.text, schema, sampling.max_new_tokens)) for answer in found]
 
     return Work(tuple(prompts or ()), task, conclude)
 
