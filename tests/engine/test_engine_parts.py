@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from auricle.engine.audio_cache import AudioCache, read_prompt
 from auricle.engine.detokenizer import Detokenizer
@@ -18,6 +17,7 @@ from auricle.engine.loglikelihood import group_continuations
 from auricle.engine.request import SamplingParams
 from auricle.engine.sampling import Sampler, choose
 from auricle.listen.model import AudioLM
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights.processor import Prompt
 
 TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
@@ -55,8 +55,8 @@ def test_text_ends_before_the_first_stop_string(ear: AudioLM, text: str, stop: l
     assert kept == ids[: len(kept)] and tokenizer.decode(kept).startswith(found.removesuffix("\ufffd"))
 
 
-def small_decoder() -> Qwen2ForCausalLM:
-    config = Qwen2Config(
+def small_decoder() -> QwenForCausalLM:
+    config = QwenConfig(
         vocab_size=8,
         hidden_size=8,
         intermediate_size=8,
@@ -64,7 +64,7 @@ def small_decoder() -> Qwen2ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    return Qwen2ForCausalLM(config)
+    return QwenForCausalLM(config)
 
 
 @given(seed=st.integers(0, 1000))

@@ -225,13 +225,8 @@ class Engine:
         for group in groups:
             # Between groups others may go on; the memory is this call's own.
             with self._turns.turn():
-                scores += score_group(
-                    self._lm.decoder,
-                    self._scheduler.run,
-                    self._scheduler.logits,
-                    (memory, length, last),
-                    [continuations[index] for index in group],
-                )
+                chosen = [continuations[index] for index in group]
+                scores += score_group(self._lm.decoder, (memory, length, last), chosen)
         return scores
 
     def step(self) -> bool:

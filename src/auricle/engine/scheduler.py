@@ -21,10 +21,10 @@ from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows
 from auricle.engine.request import Generation, Stopped, Token
 from auricle.engine.sampling import Sampler, choose
 from auricle.errors import AuricleError
-from auricle.models.qwen_decoder import Segment, apply_linear, choose_pass, new_memory
+from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    from auricle.models.stock_decoder import Decoder
 
 # Prompts and the token from which each is to be embedded → decoder inputs (L_i - start_i, H).
 Embed = Callable[[Sequence[tuple[Any, int]]], list[Tensor]]
@@ -129,7 +129,7 @@ class Scheduler:
 
     def __init__(
         self,
-        decoder: Qwen2ForCausalLM,
+        decoder: Decoder,
         embed: Embed,
         *,
         max_batch: int,
@@ -153,7 +153,6 @@ class Scheduler:
         self.prefixes = PrefixCache(prefix_bytes)
         self._decoder, self._embed = decoder, embed
         self._max_batch, self._prefill_tokens, self._memory_bytes = max_batch, prefill_tokens, memory_bytes
-        self.run = choose_pass(decoder)
         self._rows = Rows(decoder)
         self._answering: list[Request] = []  # of each row
         self._reading: list[_Reading] = []
@@ -187,13 +186,13 @@ class Scheduler:
         (reading,) = self._open([(prompt, length, names, room)])
         while reading.last is None:
             count = min(self._prefill_tokens, length - reading.read)
-            (hidden,) = self.run([reading.portion(count)])
+            (hidden,) = self._decoder.read([reading.portion(count)])
             self._note_read(reading, count, hidden)
         return reading.memory, reading.last
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (M, H) → logits (M, V) float32."""
-        return apply_linear(self._decoder.lm_head, hidden).float()
+        return self._decoder.lm_head(hidden).float()
 
     def _advance(self) -> None:
         portions = self._portions()
@@ -203,7 +202,7 @@ class Scheduler:
         if not segments:
             return
         self.counts.steps += 1
-        hidden = self.run(segments)
+        hidden = self._decoder.read(segments)
         for (reading, count), own in zip(portions, hidden, strict=False):
             self._note_read(reading, count, own)
         finished = [reading for reading, _ in portions if reading.last is not None]
@@ -343,7 +342,7 @@ class Scheduler:
         embeddings = self._embed([(each[0], BLOCK * count) for each, count in zip(asked, matched, strict=True)])
         readings = []
         for (_, length, names, room), count, part in zip(asked, matched, embeddings, strict=True):
-            memory = new_memory(self._decoder, 1, max(room, length))
+            memory = self._decoder.new_cache(1, max(room, length))
             self.prefixes.read(names[:count], memory)
             self.counts.reused_tokens += BLOCK * count
             readings.append(_Reading(names, part, memory, BLOCK * count, length))
