@@ -1,6 +1,6 @@
 """Load an audio language model and let it answer about one clip: seconds and memory, allocated and mapped.
 
-python benchmarks/loading.py FOLDER [--dtype bfloat16] [--quantize int8] [--adapter DIR] [--clip FILE] [--tokens 8] [--json]
+python benchmarks/loading.py FOLDER [--dtype float32] [--quantize int8] [--adapter DIR] [--clip FILE] [--json]
 
 Linux only. Anonymous memory is what the process allocated; mapped memory are pages of the checkpoint itself, which the
 system can drop and read again. The peaks are sampled every 5 ms. Run it on an otherwise idle machine, once with the

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
+from auricle.models.midashenglm import MiDashengLM
 from auricle.weights import AudioTokens, LoadedLM, load_dasheng, load_midashenglm, safe
-from auricle.weights.lm_layouts import text_settings
+from auricle.weights.construct import on_meta
+from auricle.weights.lm_layouts import midashenglm_settings, qwen_config, text_settings
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,27 @@ def test_a_bfloat16_checkpoint_stays_in_its_file(folder: Path, dtype: str | None
 def test_the_embedded_model_is_float32() -> None:
     assert {p.dtype for p in load_midashenglm("auricle-tiny").model.parameters()} == {torch.float32}
     assert load_dasheng("auricle-tiny").norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"head_dim": 48},
+        {"sliding_window": 100, "max_window_layers": 1},
+        {"tie_word_embeddings": True},
+        {"rope_theta": 1e4, "rms_norm_eps": 1e-5, "attention_dropout": 0.1, "initializer_range": 0.1},
+    ],
+)
+def test_what_is_written_of_a_decoder_is_read_again(lm: LoadedLM, changes: dict[str, Any]) -> None:
+    config = replace(lm.model.config.text, **changes)
+    with on_meta():
+        model = MiDashengLM(replace(lm.model.config, text=config))
+    stated = json.loads(json.dumps(midashenglm_settings(model)))["text_config"]
+    assert qwen_config(text_settings(stated, "x"), "x") == config
+    assert stated["model_type"] == "qwen2_5_omni_text" and stated["hidden_act"] == "silu"
+    assert sum(stated["rope_scaling"]["mrope_section"]) == config.head_dim // 2
+    assert ("head_dim" in stated) == ("head_dim" in changes)
 
 
 def test_a_configuration_without_sizes_is_named(folder: Path) -> None:
