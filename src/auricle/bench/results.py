@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from auricle.bench.task import Domain, Kind
-from auricle.data.strict_json import parse_json, shorten
+from auricle.data.untrusted_json import parse_json, shorten
 from auricle.errors import DataError
 from auricle.files import safe_file_name
 from auricle.metrics.scoring_rule import ScoringRule
