@@ -11,7 +11,7 @@ from pathlib import Path
 from auricle.audio.excerpt import encode_excerpt
 from auricle.errors import AuricleError
 from auricle.evaluate.tables import TaskRow
-from auricle.evaluate.worst_answers import FindSound, WorstAnswer, WorstAnswers, sounds_of, worst_answers
+from auricle.evaluate.worst_answers import FindAudio, WorstAnswer, WorstAnswers, audio_of, worst_answers
 from auricle.pages.page import shown, table
 
 EXCERPT_S = 10.0  # of each sound in the page
@@ -23,9 +23,9 @@ class Players:
     """Players of sounds, until their bytes are used up."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        """See `auricle.evaluate.worst_answers.sounds_of`."""
+        """See `auricle.evaluate.worst_answers.audio_of`."""
         self._roots, self._left = roots, MAX_PAGE_SOUNDS
-        self._known: dict[str, FindSound] = {}
+        self._known: dict[str, FindAudio] = {}
 
     def player(self, row: TaskRow, audio: str) -> str:
         """A player, or in words why there is none."""
@@ -45,7 +45,7 @@ class Players:
     def _find(self, row: TaskRow, audio: str) -> bytes | None:
         for result in row.results.values():
             key = f"{result.task}\0{result.run.get('source', '')}"
-            find = self._known.setdefault(key, sounds_of(result, self._roots))
+            find = self._known.setdefault(key, audio_of(result, self._roots))
             if (content := find(audio)) is not None:
                 return content
         return None
@@ -78,7 +78,7 @@ def worst_section(rows: Sequence[TaskRow], count: int, players: Players | None) 
 
 
 def _examples(row: TaskRow, found: WorstAnswers, players: Players | None) -> str:
-    notes = "".join(f'<p class="note">{shown(model)}: {shown(why)}.</p>' for model, why in found.lacking.items())
+    notes = "".join(f'<p class="note">{shown(model)}: {shown(why)}.</p>' for model, why in found.unknown.items())
     if not found.items:
         return notes or '<p class="note">No answer lost anything.</p>'
     body = [_example(row, each, players) for each in found.items]
@@ -88,11 +88,12 @@ def _examples(row: TaskRow, found: WorstAnswers, players: Players | None) -> str
 def _example(row: TaskRow, each: WorstAnswer, players: Players | None) -> list[str]:
     player = "" if players is None else players.player(row, each.audio)
     group = f"<br><small>{shown(each.group.replace('_', ' '))}</small>" if each.group else ""
-    asked = f"<small>{bounded(each.asked)}</small>" if each.asked else ""
+    asked = f"<small>{bounded(each.question)}</small>" if each.question else ""
     references = "<br>".join(map(bounded, each.references[:5]))
     answers = "".join(
-        f'<span class="said"><span class="who">{shown(model)}</span> <span class="tag">{shown(own.words)}</span><br>'
-        f"{bounded(own.said) if own.said.strip() else '<small>(no answer)</small>'}</span>"
+        f'<span class="said"><span class="who">{shown(model)}</span> '
+        f'<span class="tag">{shown(own.grade.text)}</span><br>'
+        f"{bounded(own.prediction) if own.prediction.strip() else '<small>(no answer)</small>'}</span>"
         for model, own in each.answers.items()
     )
     sound = f"<td>{player}<br><code>{bounded(each.audio, 80)}</code>{group}</td>"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from auricle.errors import DataError
 from auricle.evaluate.answer_examples import Players, bounded, worst_section
-from auricle.evaluate.published_answers import published_answers
-from auricle.evaluate.results import PROTOCOLS, LmResult, by_model
+from auricle.evaluate.results import SCORING_RULES, LmResult, by_model, published_answers
 from auricle.evaluate.tables import (
     MecatGroup,
     Models,
@@ -85,7 +84,7 @@ def write_lm_report(
     parts = [
         f"<h1>{_TITLE}</h1>",
         _summary(rows, models),
-        *(_scores(protocol, [row for row in rows if row.protocol == protocol], models) for protocol in PROTOCOLS),
+        *(_scores(protocol, [row for row in rows if row.protocol == protocol], models) for protocol in SCORING_RULES),
         _drawn(drawn),
         *(_mecat(row) for row in rows if _is_mecat(row)),
         worst_section(rows, worst, players) if worst else "",
@@ -126,7 +125,7 @@ def _write(folder: Path, page: str, drawn: "Mapping[str, tuple[Figure, str]]") -
 
 
 def _is_mecat(row: TaskRow) -> bool:
-    return next(iter(row.results.values())).scored.task == "mecat"
+    return next(iter(row.results.values())).scored.kind == "mecat"
 
 
 # --- tables
@@ -260,8 +259,8 @@ def _mecat_domains(row: TaskRow, domains: Mapping[str, Mapping[str, float]]) -> 
 def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure, str]]":
     """By name the figure and what it shows: all tasks, and of MECAT the domains."""
     found: dict[str, tuple[Figure, str]] = {}
-    by_protocol = {name: shared_rows([row for row in rows if row.protocol == name], models) for name in PROTOCOLS}
-    protocol = max(PROTOCOLS, key=lambda name: len(by_protocol[name]))
+    by_protocol = {name: shared_rows([row for row in rows if row.protocol == name], models) for name in SCORING_RULES}
+    protocol = max(SCORING_RULES, key=lambda name: len(by_protocol[name]))
     if own := by_protocol[protocol]:
         words, axes = _axes(own)
         lines = {label: [_mean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
@@ -358,7 +357,7 @@ def _provenance(models: Models) -> str:
             }
             told = {"model": result.fingerprint or "not known", "data": scored.data, "settings": settings, "run": run}
             codes = "<br>".join(f"{name} <code>{bounded(_json(own), 4000)}</code>" for name, own in told.items() if own)
-            names = (label, result.task, result.protocol, rule, scored.version, counts)
+            names = (label, result.task, result.scoring_rule, rule, scored.version, counts)
             rows.append([*map(cell, names), f'<td class="told">{codes}</td>'])
     head = ["Model", "Task", "Protocol", "Rule", "Auricle", "Counts", "Hashes, settings and what was asked"]
     return f"<h2>Provenance</h2><details><summary>What decided each figure</summary>{table(head, rows)}</details>"

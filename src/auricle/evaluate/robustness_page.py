@@ -5,11 +5,12 @@ Cards may come from a stranger: every text is escaped, the page forbids scripts 
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auricle.errors import DataError
-from auricle.evaluate.corruptions import CONDITIONS, Condition
+from auricle.evaluate.corruptions import CORRUPTIONS, Corruption
 from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
 from auricle.metrics.intervals import Score
 from auricle.metrics.paired import LOWER_IS_BETTER
@@ -31,7 +32,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
         DataError: no cards, or cards of several tasks or protocols.
         MissingExtra: matplotlib is not installed.
     """
-    tasks = {(card.task, str(card.identity["protocol"])) for card in cards}
+    tasks = {(card.task, str(card.scoring_rule)) for card in cards}
     if len(tasks) != 1:
         found = ", ".join(f"{task} ({protocol})" for task, protocol in sorted(tasks)) or "no cards"
         raise DataError(f"found {found}; expected cards of one task under one protocol, plot them one by one")
@@ -45,7 +46,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
     figure.suptitle(words + "\n", fontsize=11)
     plots = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for plot, name in zip(plots, names, strict=False):
-        _panel(plot, CONDITIONS[name], cards)
+        _panel(plot, CORRUPTIONS[name], cards)
     for plot in plots[len(names) :]:
         plot.set_axis_off()
     for plot in plots[::columns]:
@@ -77,7 +78,7 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
     folder.mkdir(parents=True, exist_ok=True)
     by_task: dict[tuple[str, str], list[Card]] = {}
     for card in cards:
-        by_task.setdefault((card.task, str(card.identity["protocol"])), []).append(card)
+        by_task.setdefault((card.task, str(card.scoring_rule)), []).append(card)
     paths, parts = [folder / "robustness.html"], []
     for number, ((task, protocol), own) in enumerate(by_task.items()):
         drawn = ""
@@ -96,8 +97,8 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
 
 def _conditions(cards: Sequence[Card]) -> list[str]:
     """In the order of their declaration."""
-    measured = {curve.condition for card in cards for curve in card.curves}
-    return [name for name in CONDITIONS if name in measured]
+    measured = {curve.corruption for card in cards for curve in card.curves}
+    return [name for name in CORRUPTIONS if name in measured]
 
 
 def _label(card: Card, cards: Sequence[Card]) -> str:
@@ -107,10 +108,10 @@ def _label(card: Card, cards: Sequence[Card]) -> str:
     return f"{drawable(card.name + mark, 44)} (clean {card.metric} {number(card.clean.value)})"
 
 
-def _panel(plot: "Axes", condition: Condition, cards: Sequence[Card]) -> None:
+def _panel(plot: "Axes", condition: Corruption, cards: Sequence[Card]) -> None:
     highest = 1.0
     for number, card in enumerate(cards):
-        curve = next((each for each in card.curves if each.condition == condition.name), None)
+        curve = next((each for each in card.curves if each.corruption == condition.name), None)
         if curve is None:
             continue
         points = {each.level: each.retention for each in curve.levels}
@@ -125,7 +126,7 @@ def _panel(plot: "Axes", condition: Condition, cards: Sequence[Card]) -> None:
     _dress(plot, condition, highest)
 
 
-def _dress(plot: "Axes", condition: Condition, highest: float) -> None:
+def _dress(plot: "Axes", condition: Corruption, highest: float) -> None:
     for share in FALLS:
         plot.axhline(share, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     if condition.in_octaves:
@@ -177,8 +178,8 @@ def _section(cards: Sequence[Card], drawn: str) -> str:
 def _overview(cards: Sequence[Card]) -> str:
     rows = []
     for name in _conditions(cards):
-        condition = CONDITIONS[name]
-        curves = [next((each for each in card.curves if each.condition == name), None) for card in cards]
+        condition = CORRUPTIONS[name]
+        curves = [next((each for each in card.curves if each.corruption == name), None) for card in cards]
         areas = [curve.area for curve in curves if curve is not None and not math.isnan(curve.area)]
         for card, curve in zip(cards, curves, strict=True):
             if curve is None:
@@ -193,7 +194,7 @@ def _overview(cards: Sequence[Card]) -> str:
 def _details(card: Card) -> str:
     rows = []
     for curve in card.curves:
-        condition = CONDITIONS[curve.condition]
+        condition = CORRUPTIONS[curve.corruption]
         for each in curve.levels:
             notes = [f"{each.failed} without answer"] * bool(each.failed)
             notes += [f"{each.partial} heard in part"] * bool(each.partial)
@@ -204,10 +205,10 @@ def _details(card: Card) -> str:
             rows.append([*cells, cell(", ".join(notes))])
     paired = card.metric if card.metric == card.paired_metric else card.paired_metric
     head = ["Condition", "Level", shown(card.metric), "Retention", f"Difference of {shown(paired)}", ""]
-    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.sounds} sounds"
+    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.clips} sounds"
     if card.clean_failed or card.clean_partial:
         clean += f", {card.clean_failed} without answer, {card.clean_partial} heard in part"
-    decided = ", ".join(f"{name} {value}" for name, value in {**card.rule, **card.settings}.items())
+    decided = ", ".join(f"{name} {value}" for name, value in {**asdict(card.rule), **card.settings}.items())
     return (
         f"<details><summary>{shown(card.name)}: {shown(clean)}</summary>{table(head, rows)}"
         f"<p><small>Model <code>{shown(card.identity['fingerprint'])}</code>; {shown(decided)}; auricle "
@@ -215,12 +216,12 @@ def _details(card: Card) -> str:
     )
 
 
-def fall_words(curve: Curve, condition: Condition, share: float) -> str:
+def fall_words(curve: Curve, condition: Corruption, share: float) -> str:
     """Where a retention falls below a share, as people say it."""
     return "; ".join(_crossing_words(each, condition) for each in curve.falls.get(share, ())) or "not known"
 
 
-def _crossing_words(found: Crossing, condition: Condition) -> str:
+def _crossing_words(found: Crossing, condition: Corruption) -> str:
     way = {"up": "", "down": ""} if condition.severe else {"up": "upwards ", "down": "downwards "}
     if found.level is None:
         return f"{way[found.direction]}never"
