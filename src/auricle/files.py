@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from hashlib import sha256
@@ -27,8 +27,6 @@ from auricle.errors import OutputError
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.auricle-tmp")  # .NAME.PID-RANDOM.auricle-tmp
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report a failed write
-_REPLACED = ".replaced"  # in a temporary folder: a folder between two names, which a kill must not cost
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 _FIXES = {
     errno.ENOENT: "create it, or name another place",
     errno.ENOTDIR: "a part of its path is a file; name another folder",
@@ -95,13 +93,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, fresh: bool = False) -> Iterator[Path]:
-    """A folder to fill that takes the name ``path`` when the block ends without an exception.
+def atomic_folder(
+    path: str | Path, *, fresh: bool = False, last: str = "", stale: Sequence[str] = ()
+) -> Iterator[Path]:
+    """A folder to fill that takes the name ``path`` when the block ends without an exception; made with those above it.
+
+    Where ``path`` is a folder already, it stays (it may be mounted): when all files are on disk, they are moved into it
+    one by one. A kill in between cannot leave a readable mixture of old and new if readers need the file ``last``.
 
     Args:
-        path: in a folder that exists. Where it exists itself, the block finds its content (as hard links: files must
-            be replaced, not written in place), and the two folders change places at once.
-        fresh: start empty; what is there is replaced as a whole.
+        path: the folder.
+        fresh: an older folder is replaced as a whole; a kill in between may leave none.
+        last: name of a file that is removed first and moved last.
+        stale: patterns of file names; older files of such names go.
 
     Raises:
         OutputError: see `atomic_write`.
@@ -109,19 +113,21 @@ def atomic_folder(path: str | Path, *, fresh: bool = False) -> Iterator[Path]:
     path = Path(path)
     with output_errors(path):
         _check_target(path, stat.S_ISDIR, "a folder")
-        with _temporary_folder(path) as folder:
-            temporary = folder / path.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        merges = path.exists() and not fresh
+        with _temporary_folder(path / "new" if merges else path) as folder:
+            temporary = folder / Path(os.path.abspath(path)).name
             temporary.mkdir()
-            if path.exists() and not fresh:
-                shutil.copytree(path, temporary, copy_function=_link, symlinks=True, dirs_exist_ok=True)
             yield temporary
             for where, _, names in os.walk(temporary, topdown=False):
                 for name in names:
                     _to_disk(Path(where, name))
                 _sync_folder(Path(where))
-            if path.exists():
-                _exchange(temporary, path)
+            if merges:
+                _merge(temporary, path, last, stale)
             else:
+                if path.exists():
+                    path.rename(folder / ".replaced")
                 temporary.rename(path)
         _sync_folder(path.parent)
 
@@ -281,9 +287,6 @@ def remove_leftovers(folder: str | Path) -> None:
                 continue
             descriptor = _open_locked(Path(entry.path))
             if descriptor is not None:
-                for replaced in Path(entry.path, _REPLACED).glob("*"):  # see `_exchange`
-                    if not Path(folder, replaced.name).exists():
-                        replaced.rename(Path(folder, replaced.name))
                 shutil.rmtree(entry.path, ignore_errors=True)
                 os.close(descriptor)
 
@@ -337,28 +340,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _exchange(new: Path, old: Path) -> None:
-    """Let two folders change places at once; in two steps where the system cannot."""
-    from ctypes import CDLL
-
-    rename = getattr(CDLL(None), "renameat2", None)
-    if rename and not rename(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE):
-        return
-    replaced = new.parent / _REPLACED / old.name
-    replaced.parent.mkdir()
-    old.rename(replaced)
-    try:
-        new.rename(old)
-    except OSError:
-        replaced.rename(old)
-        raise
+def _merge(new: Path, folder: Path, last: str, stale: Sequence[str]) -> None:
+    files = [path.relative_to(new) for path in sorted(new.rglob("*")) if not path.is_dir()]
+    if last:
+        (folder / last).unlink(missing_ok=True)
+    for path in {path for pattern in stale for path in folder.glob(pattern)} - {folder / file for file in files}:
+        path.unlink()
+    _sync_folder(folder)
+    for file in sorted(files, key=lambda file: str(file) == last):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new / file, folder / file)
+    _sync_folder(folder)
 
 
 # --- errors
