@@ -374,11 +374,11 @@ def test_one_holds_the_lock(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_lock_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"\.x\.lock: cannot be written \(there is no folder"):
+    with pytest.raises(OutputError, match=r"no/x: cannot be written \(there is no folder"):
         with files.locked(tmp_path / "no" / "x"):
             pass
     (tmp_path / ".x.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match=r"\.x\.lock: cannot be written"), files.locked(tmp_path / "x"):
+    with pytest.raises(OutputError, match=r"/x: cannot be written"), files.locked(tmp_path / "x"):
         pass
     assert not (tmp_path / "elsewhere").exists()
 

@@ -217,8 +217,7 @@ def locked(path: str | Path) -> Iterator[None]:
     """
     path = Path(path)
     file = path / ".lock" if path.is_dir() else path.with_name(f".{safe_file_name(path.name)}.lock")
-    with output_errors(file):
-        descriptor = _lock_file(file, path)
+    descriptor = _lock_file(file, path)
     try:
         yield
     finally:
@@ -229,7 +228,10 @@ def locked(path: str | Path) -> Iterator[None]:
 
 def _lock_file(file: Path, path: Path) -> int:
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise OutputError(_explanation(path, error.errno, error.strerror or str(error))) from error
         try:
             if not _try_lock(descriptor):
                 holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "unknown"
@@ -275,8 +277,10 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def remove_leftovers(folder: str | Path) -> None:
