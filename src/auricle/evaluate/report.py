@@ -24,6 +24,7 @@ from auricle.evaluate.tables import (
     shared_rows,
     task_rows,
 )
+from auricle.files import atomic_write, make_folder, write_text
 from auricle.metrics.intervals import Score
 from auricle.pages.page import cell, document, shown, table, visible
 from auricle.pages.plots import Line, draw_lines, look_of, new_figure, svg
@@ -73,7 +74,8 @@ def write_lm_report(
         figures: False where matplotlib is not at hand.
 
     Raises:
-        DataError: no results, a task of a model comes twice, or the folder cannot be written to.
+        DataError: no results, or a task of a model comes twice.
+        OutputError: the folder cannot be written.
         MissingExtra: matplotlib is not installed.
     """
     if not results:
@@ -114,14 +116,12 @@ def report_content(results: Sequence[LmResult], *, published: bool = True) -> di
 
 
 def _write(folder: Path, page: str, drawn: "Mapping[str, tuple[Figure, str]]") -> list[Path]:
+    make_folder(folder)
     paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(page, encoding="utf-8")
-        for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
-            figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written to ({error.strerror or error}); name another folder") from None
+    write_text(paths[0], page)
+    for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
+        with atomic_write(path) as file:
+            figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
     return paths
 
 
