@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from auricle.bench.leaderboard import DOMAINS, ScoreTable, leaderboard, score_tables
 from auricle.bench.results import Result, by_encoder
 from auricle.errors import DataError
+from auricle.files import atomic_write, make_folder, write_text
 from auricle.pages.page import cell, document, shown, table
 from auricle.pages.plots import (
     GRID_COLOUR,
@@ -53,14 +54,14 @@ def write_report(results: Sequence[Result], folder: str | Path, *, published: bo
     views = score_tables(results)
     main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.protocol == "strict", v.judge == "mlp"))
     figures = {"radar": _radar(main), "cost": _cost(main)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     page = folder / "report.html"
-    page.write_text(_page(results, views, main, figures, published), encoding="utf-8")
+    write_text(page, _page(results, views, main, figures, published))
     paths = [page]
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
+        with atomic_write(paths[-1]) as file:
+            figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
     return paths
 
 
