@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from auricle.audio.decode import decode
-from auricle.errors import DataError, MissingExtra
+from auricle.errors import DataError, MissingExtra, OutputError
 from auricle.evaluate import answer_examples
 from auricle.evaluate.mecat import CATEGORIES, GROUPS
 from auricle.evaluate.published_answers import published_answers
@@ -194,7 +194,7 @@ def test_no_results_and_no_matplotlib(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     runs(tmp_path / "runs")
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(DataError, match="taken: cannot be written to"):
+    with pytest.raises(OutputError, match=r"taken: cannot be written \(File exists"):
         page_of(tmp_path / "runs", tmp_path / "taken")
 
 

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from auricle.bench.leaderboard import DOMAINS, ScoreTable, leaderboard, score_tables
 from auricle.bench.results import Result, by_encoder
 from auricle.errors import DataError
-from auricle.pages.plots import GRID_COLOUR, MUTED_COLOUR, Drawing, Line, draw_lines, drawable, look_of, new_figure, svg
+from auricle.files import make_folder, write_text
+from auricle.pages.plots import (
+    GRID_COLOUR,
+    MUTED_COLOUR,
+    Drawing,
+    Line,
+    draw_lines,
+    drawable,
+    look_of,
+    new_figure,
+    svg,
+    write_png,
+)
 from auricle.pages.render import render
 from auricle.pages.table import Column, Number, Record, Table, Text, count
 
@@ -48,14 +60,11 @@ def write_report(results: Sequence[Result], folder: str | Path, *, published: bo
     views = score_tables(results)
     main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.protocol == "strict", v.judge == "mlp"))
     figures = {"scores": _scores_figure(main), "cost": _cost_figure(main)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "report.html"
-    page.write_text(_page(results, views, main, figures, published), encoding="utf-8")
-    paths = [page]
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
+    folder = make_folder(folder)
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
+    write_text(paths[0], _page(results, views, main, figures, published))
+    for path, figure in zip(paths[1:], figures.values(), strict=True):
+        write_png(figure, path)
     return paths
 
 

@@ -24,8 +24,9 @@ from auricle.evaluate.tables import (
     shared_rows,
     task_rows,
 )
+from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
-from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg
+from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_png
 from auricle.pages.render import render, visible
 from auricle.pages.table import Column, Entry, Number, Record, Table, Text, count
 
@@ -83,7 +84,8 @@ def write_lm_report(
         figures: False where matplotlib is not installed.
 
     Raises:
-        DataError: no results, a task of a model is given twice, or the folder cannot be written to.
+        DataError: no results, or a task of a model is given twice.
+        OutputError: the folder cannot be written.
         MissingExtra: matplotlib is not installed.
     """
     if not results:
@@ -106,7 +108,12 @@ def write_lm_report(
         more_failures=more,
         records=[_record(label, result) for label, own in models.items() for result in own],
     )
-    return _write(Path(folder), page, {name: figure for name, (figure, _) in drawn.items()})
+    folder = make_folder(folder)
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
+    write_text(paths[0], page)
+    for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
+        write_png(figure, path)
+    return paths
 
 
 def report_content(results: Sequence[LmResult], *, published: bool = True) -> dict[str, Any]:
@@ -125,18 +132,6 @@ def report_content(results: Sequence[LmResult], *, published: bool = True) -> di
             if _is_mecat(row) and (found := mecat_domains(row))
         ],
     }
-
-
-def _write(folder: Path, page: str, figures: "Mapping[str, Figure]") -> list[Path]:
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(page, encoding="utf-8")
-        for path, figure in zip(paths[1:], figures.values(), strict=True):
-            figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written to ({error.strerror or error}); name another folder") from None
-    return paths
 
 
 def _is_mecat(row: TaskRow) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from auricle.errors import DataError
 from auricle.evaluate.corruptions import CONDITIONS, Condition
 from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
+from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
 from auricle.metrics.paired import LOWER_IS_BETTER
-from auricle.pages.plots import GRID_COLOUR, MUTED_COLOUR, Drawing, drawable, look_of, new_figure, svg
+from auricle.pages.plots import GRID_COLOUR, MUTED_COLOUR, Drawing, drawable, look_of, new_figure, svg, write_png
 from auricle.pages.render import render
 from auricle.pages.table import Column, Entry, Number, Table, Text
 
@@ -72,8 +73,7 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
     """
     if not cards:
         raise DataError("found no cards, expected one or more; run the measurement first")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     by_task: dict[tuple[str, str], list[Card]] = {}
     for card in cards:
         by_task.setdefault((card.task, str(card.identity["protocol"])), []).append(card)
@@ -87,10 +87,10 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
             stem = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{task}-{protocol}")
             for kind in ("svg", "png"):
                 paths.append(folder / f"robustness.{stem}.{kind}")
-            paths[-2].write_text(drawn, encoding="utf-8")
-            figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
+            write_text(paths[-2], drawn)
+            write_png(figure, paths[-1])
         tasks.append(_task(own, drawings))
-    paths[0].write_text(render("robustness.html", title=_TITLE, tasks=tasks), encoding="utf-8")
+    write_text(paths[0], render("robustness.html", title=_TITLE, tasks=tasks))
     return paths
 
 

@@ -8,9 +8,11 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import MissingExtra
+from auricle.files import atomic_write
 from auricle.pages.render import visible
 
 if TYPE_CHECKING:
@@ -143,3 +145,9 @@ def svg(figure: "Figure", name: str) -> "Markup":
     label = escape(" ".join(visible(figure.get_suptitle()).replace("\\$", "$").split()) or name)
     size = f"--width: {figure.get_figwidth():g}in"
     return Markup(drawn.replace("<svg", f'<svg style="{size}" fill="currentColor" role="img" aria-label="{label}"', 1))
+
+
+def write_png(figure: "Figure", path: Path) -> None:
+    """Write a figure on white; the same figure gives the same bytes. Raises as `auricle.files.atomic_write`."""
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
