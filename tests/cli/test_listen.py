@@ -5,7 +5,7 @@ import pytest
 
 import auricle as package
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import clock
+from auricle.cli.printing import clock
 
 from .conftest import MODEL, auricle, hear, write_noise
 
