@@ -87,8 +87,7 @@ def main() -> None:
     noise = (0.1 * np.random.default_rng(0).standard_normal(32_000)).astype(np.float32)
     stacks = first_attention(auricle.load(args.model), noise)
     counts = {
-        part: {"frames": len(frames), "files": len({frame.file for frame in frames})}
-        for part, frames in stacks.items()
+        part: {"frames": len(frames), "files": len({frame.file for frame in frames})} for part, frames in stacks.items()
     }
     if args.json:
         print(json.dumps(counts))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from auricle.engine.engine import Generation, SamplingParams, generate
+from auricle.engine.engine import generate
+from auricle.engine.request import Generation, SamplingParams
 from auricle.errors import ConfigError, PromptError
 from auricle.listen.model import AudioLM
 from auricle.weights.processor import Prompt
@@ -15,8 +16,9 @@ NEW = 16
 
 
 def run(ear: AudioLM, prompts: list[Prompt], **settings: Any) -> list[Generation]:
-    settings = {"max_new_tokens": NEW, "eos_token_ids": (), "pad_token_id": ear.loaded.pad_token_id, **settings}
-    return generate(ear.loaded.model, prompts, **settings)
+    ends = settings.pop("eos_token_ids", ())
+    sampling = SamplingParams(**{"max_new_tokens": NEW, **settings})
+    return generate(ear.loaded.model, prompts, sampling, eos_token_ids=ends)
 
 
 def test_single_runs_are_the_reference_ones(

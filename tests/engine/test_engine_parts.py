@@ -11,12 +11,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from auricle.engine.audio_cache import AudioCache, read_prompt
 from auricle.engine.detokenizer import Detokenizer
+from auricle.engine.engine import Engine
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows, name_blocks
 from auricle.engine.loglikelihood import group_continuations
 from auricle.engine.request import SamplingParams
 from auricle.engine.sampling import Sampler, choose
+from auricle.engine.scheduler import Prefill
 from auricle.listen.model import AudioLM
 from auricle.weights.processor import Prompt
 
@@ -122,21 +123,25 @@ def test_audio_is_heard_once_and_bounded(ear: AudioLM) -> None:
     audio = lm.config.audio_token_id
     counts = [len(tokens) for tokens in lm.audio_tokens(noises)]
     prompt = Prompt([1, *[audio] * counts[0], 2, *[audio] * counts[1], *[audio] * counts[2], 3], noises)
-    read = read_prompt(lm, prompt)
-    cache = AudioCache(lm, 1_000_000)
+    engine = Engine(ear.loaded, audio_cache_mb=1)
+    checked = engine.check(prompt, 1)
+
+    def embed(engine: Engine, start: int) -> Tensor | Exception:
+        (found,) = engine._embed([Prefill(checked, start, len(checked.ids))])
+        return found
+
     with torch.inference_mode():
         wanted = lm.embed(torch.tensor([prompt.input_ids]), noises)[0]
         for start in range(len(prompt.input_ids)):
-            (found,) = cache.embed([(read, start)])
-            torch.testing.assert_close(found, wanted[start:], atol=1e-5, rtol=0)
-        assert cache.encoded == 3
-        small = AudioCache(lm, cache.num_bytes - 1)
-        small.embed([(read, 0)])
-        assert small.num_bytes <= small.max_bytes
-        small.embed([(read, len(prompt.input_ids) - 1)])  # no clip is needed
-        assert small.encoded == 3
-        small.embed([(read, 0)])
-        assert small.encoded == 4  # the first was dropped
+            torch.testing.assert_close(embed(engine, start), wanted[start:], atol=1e-5, rtol=0)
+        assert engine.encoded_clips == 3
+        small = Engine(ear.loaded, audio_cache_mb=(engine._audio.num_bytes - 1) / 1e6)
+        embed(small, 0)
+        assert small._audio.num_bytes <= small._audio.max_bytes
+        embed(small, len(prompt.input_ids) - 1)  # no clip is needed
+        assert small.encoded_clips == 3
+        embed(small, 0)
+        assert small.encoded_clips == 4  # the first was dropped
 
 
 def test_draws_follow_the_distribution() -> None:

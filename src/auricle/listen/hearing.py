@@ -13,7 +13,7 @@ from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.batches import prefetch
 from auricle.encode.receipt import Receipt
-from auricle.engine.engine import check_room
+from auricle.engine.prompt import check_room
 from auricle.errors import AudioError, AuricleError, ConfigError
 from auricle.listen.long_audio import Coverage, Sound, try_open
 from auricle.listen.outputs import Odds, Segment
