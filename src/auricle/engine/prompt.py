@@ -68,17 +68,17 @@ def check_prompt(lm: MiDashengLM, prompt: PromptLike, max_new_tokens: int, *, sh
             f"the prompt holds {int(audio.sum())} audio placeholders, its {len(counts)} clips give {sum(counts)} audio "
             "tokens: expand each <|AUDIO|> to audio_token_count(clip) copies"
         )
-    digests = tuple(hashlib.sha256(clip.detach().cpu().contiguous().numpy()).digest() for clip in prompt.clips)
+    digests = tuple(hashlib.sha256(clip.detach().cpu().numpy().tobytes()).digest() for clip in prompt.clips)
     places = np.where(audio, audio.cumsum() - 1, -1)
     # The last token is always computed: the first token of the answer comes from its hidden state.
-    table = _token_table(prompt.input_ids, digests, counts, places)[:-1] if share else ()
+    table = _token_table(prompt.input_ids, digests, counts, places)[: -1 if share else 0]
     return CheckedPrompt(
         tuple(prompt.input_ids),
         tuple(prompt.clips),
         digests,
         tuple(zip(np.cumsum([0, *counts]).tolist(), counts, strict=False)),
         places,
-        name_blocks(table) if len(table) else (),
+        name_blocks(table),
     )
 
 

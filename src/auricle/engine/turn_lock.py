@@ -1,4 +1,4 @@
-"""A lock for threads that wait for one engine: one of them works, for all of them, and the others wake after each turn."""
+"""A lock for threads that wait for one engine: one of them works for all, and the others wake after each turn."""
 
 from __future__ import annotations
 
