@@ -37,16 +37,16 @@ def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) ->
 
 @given(text=TEXTS, cut=st.integers(0, 30))
 @settings(max_examples=50, derandomize=True)
-def test_pieces_make_the_text(ear: AudioLM, text: str, cut: int) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_pieces_make_the_text(model: AudioLM, text: str, cut: int) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:cut]  # often within a character
     assert spelled(tokenizer, ids) == (tokenizer.decode(ids), ids, False)
 
 
 @given(text=TEXTS, stop=st.lists(st.text(alphabet="ab é漢", min_size=1, max_size=3), min_size=1, max_size=3))
 @settings(max_examples=100, derandomize=True)
-def test_text_ends_before_the_first_stop_string(ear: AudioLM, text: str, stop: list[str]) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_text_ends_before_the_first_stop_string(model: AudioLM, text: str, stop: list[str]) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     text = tokenizer.decode(ids)
     cuts = [text.find(word) for word in stop if word in text]
@@ -117,13 +117,13 @@ def test_prefixes_are_found_and_bounded() -> None:
     assert len(nothing) == 0
 
 
-def test_audio_is_heard_once_and_bounded(ear: AudioLM) -> None:
-    lm = ear.loaded.model
+def test_audio_is_heard_once_and_bounded(model: AudioLM) -> None:
+    lm = model.loaded.model
     noises = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (4000, 16_000, 9000)]
     audio = lm.config.audio_token_id
     counts = [len(tokens) for tokens in lm.audio_tokens(noises)]
     prompt = Prompt([1, *[audio] * counts[0], 2, *[audio] * counts[1], *[audio] * counts[2], 3], noises)
-    engine = Engine(ear.loaded, audio_cache_mb=1)
+    engine = Engine(model.loaded, audio_cache_mb=1)
     checked = engine.check(prompt, 1)
 
     def embed(engine: Engine, start: int) -> Tensor | Exception:
@@ -135,7 +135,7 @@ def test_audio_is_heard_once_and_bounded(ear: AudioLM) -> None:
         for start in range(len(prompt.input_ids)):
             torch.testing.assert_close(embed(engine, start), wanted[start:], atol=1e-5, rtol=0)
         assert engine.encoded_clips == 3
-        small = Engine(ear.loaded, audio_cache_mb=(engine._audio.num_bytes - 1) / 1e6)
+        small = Engine(model.loaded, audio_cache_mb=(engine._audio.num_bytes - 1) / 1e6)
         embed(small, 0)
         assert small._audio.num_bytes <= small._audio.max_bytes
         embed(small, len(prompt.input_ids) - 1)  # no clip is needed

@@ -285,7 +285,7 @@ def test_engine_settings_out_of_range_are_refused(loaded: LoadedLM, setting: dic
         Engine(loaded, **setting)
 
 
-def test_a_lone_stop_string_is_one(ear: AudioLM) -> None:
+def test_a_lone_stop_string_is_one(model: AudioLM) -> None:
     assert SamplingParams(stop="ab").stop == ("ab",)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="stop"):
         SamplingParams(stop=("",))

@@ -6,8 +6,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.models.midashenglm import audio_token_count
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from auricle.models.midashenglm import MiDashengLM
+
+_TEXT_TOKENS = 64  # of a prompt, beside its audio
 
 
 class AudioCache:
@@ -42,3 +49,13 @@ class AudioCache:
         """Drop all."""
         self._kept.clear()
         self.num_bytes = 0
+
+
+def cache_sizes_mb(lm: MiDashengLM, max_audio_s: float, num_prompts: int) -> tuple[float, float]:
+    """Megabytes of the audio tokens, and of the keys and values, of prompts with ``max_audio_s`` seconds of audio."""
+    text, size = lm.decoder.config, lm.decoder.dtype.itemsize
+    width, heads = int(text.hidden_size or 0), int(text.num_attention_heads or 1)
+    shared = int(text.num_key_value_heads or heads) / heads  # of the width, by grouped-query attention
+    audio = audio_token_count(int(max_audio_s * SAMPLE_RATE), lm.config.subsample_factor)
+    token_bytes = 2 * int(text.num_hidden_layers or 1) * width * shared * size
+    return num_prompts * audio * width * size / 1e6, num_prompts * (audio + _TEXT_TOKENS) * token_bytes / 1e6
