@@ -185,10 +185,10 @@ def _line(name: str, found: Score) -> str:
 def _write(folder: Path, scored: Scored) -> Path:
     """Write ``KIND.RULE.json``."""
     from auricle.evaluate.predictions import utf8
-    from auricle.evaluate.run import write_whole
+    from auricle.files import make_folder, write_bytes
 
-    path = folder / f"{scored.kind}.{scored.scoring_rule}.json"
-    write_whole(path, utf8(scored.to_json()))
+    path = make_folder(folder) / f"{scored.kind}.{scored.scoring_rule}.json"
+    write_bytes(path, utf8(scored.to_json()))
     return path
 
 

@@ -26,7 +26,7 @@ from auricle.cli.options import (
     check_scoring,
 )
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import Tally
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -320,10 +320,11 @@ def _show_sensitivity(found: PromptSensitivity, path: Path, *, as_json: bool) ->
 def _write(output: Path, identity: Mapping[str, Any], kind: str, text: str) -> Path:
     """Write ``OUTPUT/MODEL/TASK/KIND.PROTOCOL.json``."""
     from auricle.evaluate.predictions import utf8
-    from auricle.evaluate.run import run_folder, write_whole
+    from auricle.evaluate.run import run_folder
     from auricle.evaluate.task import load_language_task
+    from auricle.files import make_folder, write_bytes
 
     folder = run_folder(output, str(identity["model"]), load_language_task(str(identity["task"])))
-    path = folder / f"{kind}.{identity['protocol']}.json"
-    write_whole(path, utf8(text))
+    path = make_folder(folder) / f"{kind}.{identity['protocol']}.json"
+    write_bytes(path, utf8(text))
     return path

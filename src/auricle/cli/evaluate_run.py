@@ -30,7 +30,7 @@ from auricle.cli.options import (
     check_scoring,
 )
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import Tally
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ No file holds a time: the same run gives the same bytes. Scores beside answers a
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +30,7 @@ from auricle.evaluate.questions import Question
 from auricle.evaluate.score_answers import score_predictions
 from auricle.evaluate.scores import Scored, ScoringConfig, measure
 from auricle.evaluate.task import LanguageTask
-from auricle.files import safe_file_name
+from auricle.files import make_folder, safe_file_name, write_bytes
 from auricle.metrics.paired import Measured
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -220,7 +219,7 @@ def run_task(
     parsed = predictions.parse(str(folder / ANSWERS))
     for scoring_rule in scoring_rules:
         scored = evaluator.score(parsed, scoring_rule)
-        write_whole(folder / f"{scoring_rule}.json", utf8(scored.to_json()))
+        write_bytes(folder / f"{scoring_rule}.json", utf8(scored.to_json()))
         run.scored[scoring_rule] = scored
     return run
 
@@ -228,26 +227,6 @@ def run_task(
 def run_folder(out: str | Path, model_name: str, task: LanguageTask) -> Path:
     """The folder of a model and a task; two names of models never share one."""
     return Path(out) / safe_file_name(model_name) / task.name
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file; an older one is replaced only when the new one is whole.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}); name another folder") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_answers(
@@ -270,7 +249,8 @@ def _write_answers(
         names = json.dumps({label: list(own) for label, own in synonyms.items()}, ensure_ascii=False, indent=1)
         more = {"synonyms.json": utf8(names + "\n"), **more}
     for name, content in {**files, **more}.items():
-        write_whole(folder / name, content)
+        make_folder((folder / name).parent)
+        write_bytes(folder / name, content)
 
 
 def _holds(path: Path, content: bytes) -> bool:
