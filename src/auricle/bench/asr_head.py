@@ -16,7 +16,7 @@ from auricle.bench.heads import cosine_rates
 from auricle.data.order import Permutation
 from auricle.engine.engine import generate
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import wer_inv
+from auricle.metrics.word_errors import wer_inv
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
