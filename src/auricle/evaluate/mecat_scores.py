@@ -18,20 +18,27 @@ import torch
 
 from auricle.errors import DataError
 from auricle.evaluate import mecat
-from auricle.evaluate.scores import MECAT_METRICS, RULES, Scored, ScoringConfig, group_numbers, references_digest
+from auricle.evaluate.scores import (
+    MECAT_METRICS,
+    RULES,
+    Scored,
+    ScoringConfig,
+    group_numbers,
+    network_settings,
+    references_digest,
+)
 from auricle.metrics.date import (
     SIZES,
     DateScores,
-    ceiling,
+    date_ceiling,
     date_scores,
     expected_date,
     mean_references,
     weighted_embeddings,
 )
-from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
-from auricle.metrics.intervals import Score
+from auricle.metrics.fense import error_penalties, mean_cosine_similarity
+from auricle.metrics.intervals import Score, bootstrap_mean, proportion_interval
 from auricle.metrics.ngrams import sentence_bleu
-from auricle.metrics.resampling import bootstrap_mean, share
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
@@ -76,7 +83,7 @@ def score_group(
         targets = mean_references(weighted_embeddings(encoder, own_texts), counts)
         _, same = np.unique(["\0".join(sorted(each)) for each in references], return_inverse=True)
         vectors = weighted_embeddings(encoder, texts)
-        date = date_scores(vectors, targets, delta=delta, factors=scale, same=same, protocol=scoring_rule)
+        date = date_scores(vectors, targets, delta=delta, factors=scale, same=same, rule=scoring_rule)
         values |= {name: getattr(date, name).tolist() for name in ("date", "similarity", "discrimination")}
     if "fense" in metrics:
         vectors = encoder.encode([*texts, *own_texts])
@@ -118,8 +125,7 @@ def score_mecat(predictions: mecat.MecatPredictions, config: ScoringConfig) -> S
         items=found.items,
         groups=group_numbers(list(split.entries), [split.clip(name) for name in split.entries]),
         settings={
-            "encoder": encoder.identity,
-            "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
+            **network_settings(encoder, detector),
             "kind": split.kind,
             "date_by_number_of_clips": found.dependence,
             "difficulties": _by_difficulty(split, found.items),
@@ -220,14 +226,14 @@ def _absence(
         "absence_accuracy": right,
         "absence_recall": [hit for hit, is_so in zip(right, absent, strict=True) if is_so],
     }
-    return {group.name: {name: share(each, **resampling) for name, each in parts.items()}}
+    return {group.name: {name: proportion_interval(each, **resampling) for name, each in parts.items()}}
 
 
 def _dependence(scores: DateScores) -> dict[str, float]:
     """What the released score would be among other numbers of clips, and the most it could be among these."""
     number = len(scores.date)
     expected = {str(size): expected_date(scores, size) for size in SIZES}
-    return {"clips": number, "ceiling": ceiling(number), **expected}
+    return {"clips": number, "ceiling": date_ceiling(number), **expected}
 
 
 def _overall(parts: Mapping[str, Mapping[str, Score]], kind: mecat.Kind) -> dict[str, Score]:

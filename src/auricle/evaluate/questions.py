@@ -21,7 +21,7 @@ from auricle.evaluate.composed_questions import caption_references, closed_quest
 from auricle.evaluate.sources import AudioFile, Clip, read_audio_folder, read_clips, split_source
 from auricle.evaluate.task import LanguageTask
 from auricle.metrics.closed_qa import LETTERS, list_choices
-from auricle.metrics.tags import genders, plain
+from auricle.metrics.tags import gender_matcher, plain
 
 _OF_ROWS = ("dataset_name", "audio", "prompt", "model_output", "model_name")
 _REFERENCES = ("text", "lang", "label", "question", "choices", "answer")
@@ -154,7 +154,7 @@ def _closed(task: LanguageTask, clip: Clip) -> dict[str, Any]:
 
 
 def _gender(label: str) -> str:
-    return _INITIALS.get(label.strip().lower()) or genders().exact(label) or label
+    return _INITIALS.get(label.strip().lower()) or gender_matcher().exact(label) or label
 
 
 def _text(clip: Clip, name: str, *, blank: bool = False) -> str:

@@ -13,18 +13,25 @@ from auricle.errors import DataError
 from auricle.evaluate.mecat import MecatPredictions
 from auricle.evaluate.mecat_scores import score_mecat
 from auricle.evaluate.predictions import Predictions, Row
-from auricle.evaluate.scores import RULES, Scored, ScoringConfig, TaskKind, group_numbers, references_digest
-from auricle.metrics import closed_qa, ngrams, tags
-from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
-from auricle.metrics.intervals import Score
-from auricle.metrics.resampling import bootstrap_mean, share
+from auricle.evaluate.scores import (
+    RULES,
+    Scored,
+    ScoringConfig,
+    TaskKind,
+    group_numbers,
+    network_settings,
+    references_digest,
+)
+from auricle.metrics import closed_qa, multilabel, ngrams, tags
+from auricle.metrics.fense import error_penalties, mean_cosine_similarity
+from auricle.metrics.intervals import Score, bootstrap_mean, proportion_interval
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.word_errors import Transcript, error_rates
+from auricle.metrics.word_errors import TranscriptPair, error_rates
 
 _REFERENCES = ("text", "lang", "label", "question", "choices", "answer")  # fields that references are made of
 
 Rows: TypeAlias = Sequence[Row]
-Resampling: TypeAlias = Mapping[str, Any]  # groups, rounds and seed of `auricle.metrics.resampling`
+Resampling: TypeAlias = Mapping[str, Any]  # groups, rounds and seed of `auricle.metrics.intervals`
 
 
 @dataclass(kw_only=True, slots=True)
@@ -123,8 +130,8 @@ def _groups(predictions: Predictions, name: str) -> list[str]:
 
 
 def _transcripts(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
-    transcripts = [Transcript(row.fields["text"], row.answer, row.fields["lang"]) for row in rows]
-    rates = error_rates(transcripts, protocol=config.scoring_rule, unit=config.unit, **resampling)
+    transcripts = [TranscriptPair(row.fields["text"], row.answer, row.fields["lang"]) for row in rows]
+    rates = error_rates(transcripts, rule=config.scoring_rule, unit=config.unit, **resampling)
     counted = [(row, each) for row, each in zip(rows, rates.rows, strict=True) if each.counts]
     return _Found(
         scores={"error_rate": rates.total},
@@ -159,10 +166,12 @@ def _mark(
 
     def score(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
         marked = mark(rows, config)
-        found = _Found(scores={"accuracy": share(marked.right, **resampling)}, counts={"correct": sum(marked.right)})
+        found = _Found(
+            scores={"accuracy": proportion_interval(marked.right, **resampling)}, counts={"correct": sum(marked.right)}
+        )
         found.items["accuracy"] = {row.item: float(hit) for row, hit in zip(rows, marked.right, strict=True)}
         if (unparseable := marked.unparseable) is not None:
-            found.scores["unparseable_rate"] = share(unparseable, **resampling)
+            found.scores["unparseable_rate"] = proportion_interval(unparseable, **resampling)
             found.counts["unparseable"] = sum(unparseable)
             found.items["unparseable_rate"] = {
                 row.item: float(each) for row, each in zip(rows, unparseable, strict=True)
@@ -170,7 +179,7 @@ def _mark(
         for name in sorted(set(marked.classes)):
             own = [at for at, each in enumerate(marked.classes) if each == name]
             groups = [resampling["groups"][at] for at in own]
-            recall = share([marked.right[at] for at in own], **{**resampling, "groups": groups})
+            recall = proportion_interval([marked.right[at] for at in own], **{**resampling, "groups": groups})
             found.parts[name] = {"recall": recall}
         return found
 
@@ -180,12 +189,12 @@ def _mark(
 def _mark_tags(rows: Rows, config: ScoringConfig) -> _Marked:
     labels = [row.texts("label")[0] for row in rows]
     if config.scoring_rule == "compat":
-        right = [tags.tag_is_right_compat(label, row.answer) for label, row in zip(labels, rows, strict=True)]
+        right = [tags.contains_label_compat(label, row.answer) for label, row in zip(labels, rows, strict=True)]
         return _Marked(right=right, classes=labels)
     several = next((row.item for row in rows if len(row.texts("label")) > 1), None)
     if several:
         raise DataError(f"{several}: has several labels, expected one; score the file as multitag")
-    return _mark_names(rows, labels, tags.Naming([*labels, *config.synonyms], config.synonyms))
+    return _mark_names(rows, labels, tags.LabelMatcher([*labels, *config.synonyms], config.synonyms))
 
 
 def _mark_genders(rows: Rows, config: ScoringConfig) -> _Marked:
@@ -195,11 +204,11 @@ def _mark_genders(rows: Rows, config: ScoringConfig) -> _Marked:
         return _Marked(right=right, classes=labels)
     if unknown := sorted(set(map(tags.plain, labels)) - set(tags.GENDERS)):
         raise DataError(f"labels are {', '.join(map(repr, unknown[:5]))}, expected {' and '.join(tags.GENDERS)}")
-    return _mark_names(rows, labels, tags.genders())
+    return _mark_names(rows, labels, tags.gender_matcher())
 
 
-def _mark_names(rows: Rows, labels: list[str], naming: tags.Naming) -> _Marked:
-    named = [tags.tag_found(row.answer, naming) for row in rows]
+def _mark_names(rows: Rows, labels: list[str], matcher: tags.LabelMatcher) -> _Marked:
+    named = [tags.single_label(row.answer, matcher) for row in rows]
     right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
     return _Marked(right=right, unparseable=[each is None for each in named], classes=labels)
 
@@ -217,7 +226,7 @@ def _mark_choices(rows: Rows, config: ScoringConfig) -> _Marked:
     right, unparseable = [], []
     for at, row in enumerate(rows):
         number = closed_qa.choice_of(row.answer, choices[at]) if choices[at] else None
-        right.append(number == truth[at] if choices[at] else closed_qa.agrees(answers[at], row.answer))
+        right.append(number == truth[at] if choices[at] else closed_qa.contains_answer(answers[at], row.answer))
         unparseable.append(number is None if choices[at] else not tags.plain(row.answer))
     return _Marked(right=right, unparseable=unparseable)
 
@@ -231,10 +240,10 @@ def _label_sets(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _F
         ]
     else:
         references = [[tags.plain(label) for label in row.texts("label")] for row in rows]
-        naming = tags.Naming((label for row in rows for label in row.texts("label")), config.synonyms)
-        split = [tags.split_labels(row.answer, naming) for row in rows]
+        matcher = tags.LabelMatcher((label for row in rows for label in row.texts("label")), config.synonyms)
+        split = [tags.split_labels(row.answer, matcher) for row in rows]
         answers, unknown = [each.known for each in split], [each.unknown for each in split]
-    scored = tags.score_labels(references, answers, unknown=unknown, **resampling)
+    scored = multilabel.multilabel_scores(references, answers, unknown=unknown, **resampling)
     return _Found(
         scores={"mAP": scored.mAP, "micro_f1": scored.micro_f1, "macro_f1": scored.macro_f1},
         counts={
@@ -275,8 +284,7 @@ def _captions(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Fou
         counts={**counts, "empty_answers": sum(not tags.plain(text) for text in texts)},
         items={name: dict(zip((row.item for row in rows), own, strict=True)) for name, own in values.items()},
         settings={
-            "encoder": encoder.identity,
-            "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
+            **network_settings(encoder, detector),
             "bleu": ngrams.BLEU_SIGNATURE,
             "chrf": ngrams.CHRF_SIGNATURE,
         },

@@ -15,10 +15,10 @@ from auricle import __version__
 from auricle.data.untrusted_json import StrictFields, check_plain, parse_object, read_text, shorten, validate
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate import mecat
-from auricle.metrics.intervals import Score, plain_score
+from auricle.metrics.fense import PENALTY_RULE
+from auricle.metrics.intervals import ROUNDS, Score, no_score, plain_score
 from auricle.metrics.normalisers import Unit
 from auricle.metrics.paired import Measured, Part
-from auricle.metrics.resampling import ROUNDS
 from auricle.metrics.scoring_rule import ScoringRule
 
 if TYPE_CHECKING:
@@ -212,6 +212,15 @@ def parse_scored(text: str, origin: str = "scores") -> Scored:
     return validate(Scored, content, origin, fix=_FIX)
 
 
+def network_settings(encoder: "SentenceEncoder", detector: "ErrorDetector | None") -> dict[str, Any]:
+    """What settings state about the networks behind the scores of captions, in the order of earlier versions."""
+    if detector is None:
+        return {"encoder": encoder.identity, "error_detector": None}
+    identity = dict(detector.identity)
+    max_tokens = identity.pop("max_tokens")
+    return {"encoder": encoder.identity, "error_detector": {**identity, **PENALTY_RULE, "max_tokens": max_tokens}}
+
+
 def references_digest(references: Mapping[str, Any]) -> str:
     """SHA-256 over items and their references, by name; the same for every order and every model."""
     pairs = [[name, references[name]] for name in sorted(references)]
@@ -235,7 +244,7 @@ def measure(scored: Scored) -> Measured:
         return _measure_mecat(scored)
     names = [scored.rule.metric, "sbert"] if scored.kind == "caption" else [scored.rule.metric]
     metric = next((name for name in names if name in scored.scores), names[0])
-    score = scored.scores.get(metric, _UNKNOWN)
+    score = scored.scores.get(metric, no_score())
     if metric == "error_rate":
         errors, tokens = scored.items["errors"], scored.items["tokens"]
         parts = {"": Part(1.0, {name: (errors[name], tokens[name]) for name in errors})}
@@ -261,8 +270,5 @@ def _measure_mecat(scored: Scored) -> Measured:
     }
     value = sum(weight * scored.parts[name][metric].value for name, weight in weights.items())
     items = sum(len(part.items) for part in parts.values())
-    score = scored.scores.get(metric) or (Score(value, math.nan, math.nan, items) if groups else _UNKNOWN)
+    score = scored.scores.get(metric) or (Score(value, math.nan, math.nan, items) if groups else no_score())
     return Measured(metric if whole else f"mean of {metric}", score, metric, parts)
-
-
-_UNKNOWN = Score(math.nan, math.nan, math.nan, 0)
