@@ -101,7 +101,7 @@ def read_predictions(path: str | Path, kind: TaskKind) -> Predictions:
     Raises:
         DataError: the file is unreadable, has no rows, or a row is damaged, incomplete or duplicated; line named.
     """
-    content = read_text(path, fix="cut the file in parts, or save it as UTF-8")
+    content = read_text(path)
     lines = ((f"{path}, line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
     rows = ((where, parse_object(line, where)) for where, line in lines)
     return parse_predictions(rows, kind, digest=sha256(content.encode()).hexdigest(), origin=str(path))

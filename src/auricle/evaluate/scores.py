@@ -58,17 +58,19 @@ class ScoreFields(StrictFields):
     high: Number | None
     n: Count
 
-    def score(self) -> Score:
-        """With nan for null; ValueError where low is not before high."""
-        value, low, high = (math.nan if each is None else each for each in (self.value, self.low, self.high))
-        found = Score(value, low, high, self.n)
-        if math.isnan(found.low) != math.isnan(found.high) or found.low > found.high:
+    def __post_init__(self) -> None:
+        """Refuse intervals that are none."""
+        if (self.low is None) != (self.high is None) or (self.low or 0.0) > (self.high or 0.0):
             raise ValueError("low before high, or neither")
-        return found
+
+    def score(self) -> Score:
+        """With nan for null."""
+        value, low, high = (math.nan if each is None else each for each in (self.value, self.low, self.high))
+        return Score(value, low, high, self.n)
 
 
 def _score_schema(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-    return core_schema.no_info_after_validator_function(ScoreFields.score, handler(ScoreFields))
+    return core_schema.no_info_after_validator_function(ScoreFields.score, handler.generate_schema(ScoreFields))
 
 
 FileScore: TypeAlias = Annotated[Score, GetPydanticSchema(_score_schema)]
@@ -193,7 +195,7 @@ def read_scored(path: str | Path) -> Scored:
     Raises:
         DataError: unreadable, larger than `MAX_BYTES`, or no scores; the field is named.
     """
-    return parse_scored(read_text(path, max_bytes=MAX_BYTES, fix=_FIX), str(path))
+    return parse_scored(read_text(path, max_bytes=MAX_BYTES), str(path))
 
 
 def parse_scored(text: str, origin: str = "scores") -> Scored:
