@@ -318,7 +318,7 @@ def _show_sensitivity(found: PromptSensitivity, path: Path, *, as_json: bool) ->
 
 
 def _write(output: Path, identity: Mapping[str, Any], kind: str, text: str) -> Path:
-    """Write ``OUTPUT/MODEL/TASK/KIND.PROTOCOL.json``."""
+    """Write ``OUTPUT/MODEL/TASK/KIND.RULE.json``."""
     from auricle.evaluate.predictions import utf8
     from auricle.evaluate.run import run_folder
     from auricle.evaluate.task import load_language_task

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # pydantic takes 60 ms to import
 T = TypeVar("T")
 
 MAX_BYTES = 2**30  # of one file
-_EXPECTED: Mapping[str, str] = {  # by pydantic's type of error; others say it in their message
+_EXPECTED: Mapping[str, str] = {  # by pydantic's type of error; others have it in their message
     "string_type": "text",
     "string_unicode": "valid characters",
     "int_type": "a whole number",

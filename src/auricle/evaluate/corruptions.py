@@ -42,7 +42,7 @@ class Corruption:
     neutral: float | None  # the level that changes nothing; None: every level changes something
     severe: int  # 1: the higher, the more severe; -1: the lower; 0: both directions from the neutral one
     in_octaves: bool  # figures and areas count doublings of the level, as of bit rates
-    is_counted: bool  # levels are whole numbers, and nothing lies between them
+    is_counted: bool  # levels are whole numbers, and nothing is between them
     change: Change
 
 
@@ -59,7 +59,7 @@ def corrupt(waveform: Waveform, corruption: Corruption, level: float, seed: int)
         A new float32 waveform; samples may exceed 1 where a corruption adds energy, as in files of floats.
 
     Raises:
-        ConfigError: the level lies outside the corruption's range, or a codec is not available.
+        ConfigError: the level is outside the corruption's range, or a codec is not available.
     """
     _check_level(corruption, level)
     if level == corruption.neutral or waveform.size == 0:
@@ -74,7 +74,7 @@ def corrupted_file(audio: AudioFile, corruption: Corruption, level: float) -> Au
     Its bytes are a WAV file of floats, the same in every run, so that kept answers are found again.
 
     Raises:
-        ConfigError: the level lies outside the corruption's range.
+        ConfigError: the level is outside the corruption's range.
     """
     _check_level(corruption, level)
     if level == corruption.neutral:

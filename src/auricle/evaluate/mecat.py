@@ -2,7 +2,7 @@
 
 Nine groups of captions and six of questions each get a DATE; the weights of `caption_score` and `question_score` make
 one number of them. A domain code says what a clip holds: ``S0A`` is speech and sound without music. Where a kind of
-content is absent, the references say so in words ("None"), which the released groups score as any caption.
+content is absent, the references state it in words ("None"), which the released groups score as any caption.
 
 Source: `utils.py` and `DATE.py` of github.com/xiaomi-research/mecat.
 """
@@ -148,7 +148,7 @@ _NOTHING = re.compile(
 
 
 def states_absence(text: str) -> bool:
-    """Whether a text says that there is nothing of its kind: "None", "No musical elements", "Speech is absent"."""
+    """Whether a text states that there is nothing of its kind: "None", "No musical elements", "Speech is absent"."""
     return _NOTHING.match(text) is not None
 
 
@@ -216,8 +216,10 @@ def _reference(value: Any, domain: str, where: str) -> tuple[Kind, Reference]:
         return "qa", Reference(domain=domain, texts={category: (answer,)}, difficulty=str(value.get("difficulty", "")))
     texts = {field: value[field] for field in FIELDS if field in value} if isinstance(value, dict) else {}
     texts = {field: [own] if isinstance(own, str) else own for field, own in texts.items()}
-    sound = all(isinstance(own, list) and own and all(isinstance(each, str) for each in own) for own in texts.values())
-    if not texts or not sound:
+    is_valid = all(
+        isinstance(own, list) and own and all(isinstance(each, str) for each in own) for own in texts.values()
+    )
+    if not texts or not is_valid:
         raise DataError(f"{where}: expected lists of texts in {', '.join(FIELDS)}, or a question with its category")
     return "caption", Reference(domain=domain, texts={field: tuple(own) for field, own in texts.items()}, difficulty="")
 

@@ -3,7 +3,7 @@
 =========  ==========================================================================================================
 compat     as released, with its δ; a group of mixed clips also holds those whose content is absent
 strict     the δ that was published; kinds of content are scored where they are present, and where absent only whether
-           the answer says so: absence accuracy
+           the answer states it: absence accuracy
 =========  ==========================================================================================================
 
 By both rules every reference needs an answer; the release skips missing ones.

@@ -24,7 +24,7 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {  # by kind of task
 class Variant(NamedTuple):
     """One version of the questions of a task."""
 
-    name: str  # the prompt, or which choice comes first
+    name: str  # the prompt, or the first choice
     questions: Sequence[Question]
 
 

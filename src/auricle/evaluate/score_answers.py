@@ -155,8 +155,8 @@ class _Marked:
     """Rows that are right or wrong."""
 
     right: list[bool]
-    unparseable: list[bool] | None = None  # None: the rule does not say
-    classes: list[str] = field(default_factory=list)  # references, whose recalls are told apart
+    unparseable: list[bool] | None = None  # None: not known by the rule
+    classes: list[str] = field(default_factory=list)  # references, for recalls of each
 
 
 def _mark(

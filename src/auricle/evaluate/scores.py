@@ -46,6 +46,7 @@ def _check_number(value: Any) -> float:
 Text: TypeAlias = Annotated[str, AfterValidator(check_plain())]
 Plain: TypeAlias = Annotated[Mapping[str, Any], AfterValidator(check_plain())]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
+Amount: TypeAlias = Annotated[float, PlainValidator(_check_number)]  # whole or not
 Number: TypeAlias = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 
 
@@ -147,7 +148,7 @@ class Scored(StrictFields):
     rule: Rule
     scores: Mapping[Text, FileScore]  # by metric
     parts: Mapping[Text, Mapping[Text, FileScore]] = field(default_factory=dict)  # as languages; by name, then metric
-    counts: Mapping[Text, Annotated[float, PlainValidator(_check_number)]] = field(default_factory=dict)  # of rows, …
+    counts: Mapping[Text, Amount] = field(default_factory=dict)  # of rows, …
     items: Mapping[Text, Mapping[Text, Number]] = field(default_factory=dict)  # by metric, then item: for paired tests
     groups: Mapping[Text, Count] = field(default_factory=dict)  # items of one number are resampled together
     settings: Plain = field(default_factory=dict)  # encoder, normalisers, seed, …

@@ -22,8 +22,8 @@ from auricle.evaluate.scores import TaskKind
 
 LanguageDomain: TypeAlias = Literal["speech", "sound", "music", "mixed"]
 Composed: TypeAlias = Literal["event", "captions", "questions"]
-_Text: TypeAlias = Annotated[str, Field(min_length=1)]
-_Texts: TypeAlias = Annotated[tuple[str, ...], Strict(False)]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+Names: TypeAlias = Annotated[tuple[str, ...], Strict(False)]
 
 _SLOTS: Mapping[str, tuple[str, ...]] = {  # that the prompt of a kind of task may have
     "asr": ("lang",),
@@ -44,21 +44,21 @@ class LanguageTask(StrictFields):
     """A data set, its prompt, and how answers are scored."""
 
     name: str
-    title: _Text  # as published tables print it
-    suite: _Text
+    title: Name  # as published tables print it
+    suite: Name
     domain: LanguageDomain
     kind: Annotated[TaskKind, Field(alias="judge")]  # which of `auricle.evaluate.scores.RULES` score it
     # Templates by field of the answer; "": the only one.
     prompts: Mapping[str, str] = field(hash=False)
     lang: str | None = None  # of transcripts, where rows have none
     fact: str | None = None  # column or fact that holds the reference, where its name differs from the usual one
-    group_by: _Text = "audio"  # field of the rows that are resampled together, as a speaker's utterances
+    group_by: Name = "audio"  # field of the rows that are resampled together, as a speaker's utterances
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    synonyms: Mapping[str, _Texts] = field(default_factory=dict, hash=False)  # other names of labels, strict
+    synonyms: Mapping[str, Names] = field(default_factory=dict, hash=False)  # other names of labels, strict
     published: Mapping[str, float] = field(default_factory=dict, hash=False)  # percent, compat rule, by model
     composed: Composed | None = None  # what references are composed of, where only facts are known
     # Values that facts of its clips may have; a clip without the fact is not excluded.
-    only: Mapping[str, _Texts] = field(default_factory=dict, hash=False)
+    only: Mapping[str, Names] = field(default_factory=dict, hash=False)
     note: str = ""  # for readers of its scores
 
     def __post_init__(self) -> None:
