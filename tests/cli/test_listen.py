@@ -70,11 +70,11 @@ def test_a_stream_of_words(folder: Path) -> None:
     assert records[-1]["receipt"]["complete"]
     failed = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream", "--json")
     assert failed.code == 1 and failed.records[0]["error"] and failed.records[-1]["error"] is None
-    told = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream")
-    assert told.code == 1 and "notes.txt" in told.err and "a.wav: " in told.out
+    shown = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream")
+    assert shown.code == 1 and "notes.txt" in shown.err and "a.wav: " in shown.out
 
 
-def test_long_sounds_have_lines_with_times(tmp_path: Path) -> None:
+def test_long_files_have_lines_with_times(tmp_path: Path) -> None:
     long = write_noise(tmp_path / "long.wav", 5.0)
     dense = hear("describe", long, "--dense", "--window", 2)
     assert dense.code == 0 and all(line.startswith("[0:0") for line in dense.out.splitlines())
@@ -134,11 +134,11 @@ def test_partial_coverage_has_its_code(cut: Path, folder: Path) -> None:
     receipts = [record["receipt"] for record in done.records]
     assert [receipt["complete"] for receipt in receipts] == [False, True] and receipts[0]["truncated"]
     shown = hear("describe", cut)
-    assert shown.code == 3 and "heard in part, 0.6 s" in shown.err and len(shown.out.splitlines()) == 1
+    assert shown.code == 3 and "partly processed, 0.6 s" in shown.err and len(shown.out.splitlines()) == 1
     assert hear("describe", cut, "missing.wav").code == 1
 
 
-def test_silence_needs_no_model_to_be_named(tmp_path: Path) -> None:
+def test_silence_is_captioned_by_rule(tmp_path: Path) -> None:
     import numpy as np
     import soundfile
 
@@ -182,7 +182,7 @@ def test_names_cannot_reach_the_terminal(capfdbinary: pytest.CaptureFixture[byte
     assert json.loads(second) == {"file": "\udc80.wav", "caption": "naïve 中"}
 
 
-def test_odd_file_names_are_heard(tmp_path: Path) -> None:
+def test_odd_file_names_are_processed(tmp_path: Path) -> None:
     odd = write_noise(tmp_path / "a.wav", 0.3).rename(tmp_path / "\udc80\n.wav")
     done = hear("describe", odd, "--json")
     assert done.code == 0 and done.records[0]["file"] == str(odd)

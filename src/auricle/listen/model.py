@@ -247,8 +247,8 @@ class AudioLM:
 
         Raises: as `ask`.
         """
-        prompt = self.prompt_writer.write(messages, limits=self.limits)
-        (found,) = self.engine.generate([prompt], SamplingParams.of(sampling))
+        params = SamplingParams.of(sampling)
+        (found,) = self.engine.generate([self.prompt_writer.write(messages, limits=self.limits)], params)
         return reply_of(found).text
 
     def describe_many(
