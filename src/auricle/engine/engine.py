@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from auricle.weights import LoadedLM
 
 _MB = 1_000_000
-_GREEDY = SamplingParams()
 
 
 class Engine:
@@ -116,7 +115,7 @@ class Engine:
     def submit(
         self,
         prompt: PromptLike | CheckedPrompt,
-        sampling: SamplingParams = _GREEDY,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
@@ -138,7 +137,7 @@ class Engine:
     def stream(
         self,
         prompt: PromptLike | CheckedPrompt,
-        sampling: SamplingParams = _GREEDY,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
@@ -166,7 +165,7 @@ class Engine:
     def generate(
         self,
         prompts: Sequence[PromptLike | CheckedPrompt],
-        samplings: SamplingParams | Sequence[SamplingParams] = _GREEDY,
+        samplings: SamplingParams | Sequence[SamplingParams] = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraints: Sequence[Constraint | None] | None = None,
     ) -> list[Generation]:
@@ -343,7 +342,7 @@ class Engine:
 def generate(
     lm: MiDashengLM,
     prompts: Sequence[PromptLike],
-    sampling: SamplingParams = _GREEDY,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
     *,
     eos_token_ids: Collection[int],
 ) -> list[Generation]:
