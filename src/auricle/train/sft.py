@@ -20,11 +20,7 @@ from torch import Tensor, nn
 from auricle.audio.decode import as_clip
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, DataError
-<<<<<<< HEAD
 from auricle.files import write_text
-from auricle.listen.model import MAX_AUDIO_KEY
-=======
->>>>>>> listen
 from auricle.models.midashenglm import MiDashengLM
 from auricle.train import lora, packing
 from auricle.train.config import RunConfig, SftSettings
