@@ -9,8 +9,7 @@ import torch
 
 from auricle.metrics import closed_qa, ngrams, normalisers, tags
 from auricle.metrics.chinese_text import read_aloud_compat
-from auricle.metrics.fense import penalties
-from auricle.metrics.sentence_similarity import mean_cosines
+from auricle.metrics.fense import error_penalties, mean_cosine_similarity
 from auricle.metrics.word_errors import Transcript, error_rates, errors_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "lm_eval"
@@ -103,8 +102,8 @@ def test_sentence_scores() -> None:
     for row in rows:
         references = torch.tensor(row["emb_refs"], dtype=torch.float64)
         owners = torch.zeros(len(references), dtype=torch.int64)
-        sbert = mean_cosines(torch.tensor([row["emb_cand"]], dtype=torch.float64), references, owners).item()
-        factor = penalties([row["error_prob"]])[0]
+        sbert = mean_cosine_similarity(torch.tensor([row["emb_cand"]], dtype=torch.float64), references, owners).item()
+        factor = error_penalties([row["error_prob"]])[0]
         assert (factor < 1) == row["has_error"]
         assert sbert == pytest.approx(row["sbert_score"], abs=1e-6)
         assert sbert == pytest.approx(row["reference_script_reports"], abs=1e-6)

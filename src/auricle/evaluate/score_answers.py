@@ -13,13 +13,13 @@ from auricle.errors import ConfigError, DataError
 from auricle.evaluate.predictions import LINES_TASKS, LinesTask, Missing, Predictions, Row, read_predictions
 from auricle.evaluate.scores import RULES, Scored, group_numbers, references_digest
 from auricle.metrics import closed_qa, ngrams, tags
-from auricle.metrics.fense import ErrorDetector, penalties
+from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
 from auricle.metrics.intervals import Score
 from auricle.metrics.normalisers import Unit
 from auricle.metrics.resampling import ROUNDS, bootstrap_mean, share
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder, mean_cosines
 from auricle.metrics.word_errors import Transcript, error_rates
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 _REFERENCES = ("text", "lang", "label", "question", "choices", "answer")  # fields that say what would be right
 
@@ -281,12 +281,12 @@ def _captions(
     owners = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(own) for own in references]))
     vectors = encoder.encode([*said, *(text for own in references for text in own)])
     values: dict[str, list[float]] = {
-        "sbert": mean_cosines(vectors[: len(rows)], vectors[len(rows) :], owners).tolist()
+        "sbert": mean_cosine_similarity(vectors[: len(rows)], vectors[len(rows) :], owners).tolist()
     }
     if protocol == "strict":  # an empty sentence has a vector too, which is near to some others
         values["sbert"] = [each if tags.plain(text) else 0.0 for each, text in zip(values["sbert"], said, strict=True)]
     if detector is not None:
-        factors = penalties(detector.probabilities(said))
+        factors = error_penalties(detector.probabilities(said))
         values["fense"] = (np.array(values["sbert"]) * factors).tolist()
         found.counts["penalised"] = int((factors < 1).sum())
     for order, scores in enumerate(zip(*map(ngrams.sentence_bleu, said, references), strict=True), 1):
@@ -299,7 +299,7 @@ def _captions(
     found.counts["empty_answers"] = sum(not tags.plain(text) for text in said)
     found.settings = {
         "encoder": encoder.identity,
-        "error_detector": None if detector is None else detector.identity,
+        "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
         "bleu": ngrams.BLEU_SIGNATURE,
         "chrf": ngrams.CHRF_SIGNATURE,
     }

@@ -6,7 +6,6 @@ from .date import date_scores as date_scores
 from .events import Event as Event
 from .events import onset_scores as onset_scores
 from .events import segment_f1 as segment_f1
-from .fense import ErrorDetector as ErrorDetector
 from .intervals import Score as Score
 from .intervals import bootstrap as bootstrap
 from .intervals import proportion as proportion
@@ -15,6 +14,4 @@ from .paired import holm as holm
 from .paired import sign_test as sign_test
 from .retrieval import rank_both as rank_both
 from .scoring_rule import ScoringRule as ScoringRule
-from .sentence_similarity import SentenceEncoder as SentenceEncoder
-from .sentence_similarity import load_sentence_encoder as load_sentence_encoder
 from .word_errors import error_rates as error_rates

@@ -17,7 +17,7 @@ Source: `DATE.py` of github.com/xiaomi-research/mecat. Legend: N clips, D dimens
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from torch import Tensor
 
 from auricle.errors import DataError
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder
 from auricle.metrics.soft_tfidf import soft_tfidf
 
 Array = npt.NDArray[np.float64]
@@ -109,16 +108,37 @@ def ceiling(number: int) -> float:
     return 2 * best / (1 + best)
 
 
-def weighted_vectors(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
-    """Sentences (n, D) whose word vectors were weighted by `soft_tfidf` over these texts; equal ones computed once."""
+class WordEncoder(Protocol):
+    """What `weighted_embeddings` needs of a sentence encoder, as `auricle.weights.sentence_encoders` loads them."""
+
+    @property
+    def special(self) -> tuple[int, int]:
+        """The tokens before and after every text."""
+
+    @property
+    def word_table(self) -> Tensor:
+        """Input embeddings of word pieces (V, W)."""
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included."""
+
+    def encode_tokens(self, token_ids: Sequence[Sequence[int]], weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Embeddings (n, D) of unit length; input embeddings are multiplied by the weights of each text (tokens,)."""
+
+
+def weighted_embeddings(encoder: WordEncoder, texts: Sequence[str]) -> Tensor:
+    """Embeddings (n, D) of sentences whose words are weighted by `soft_tfidf` over these texts.
+
+    Repeated texts are encoded once.
+    """
     unique = list(dict.fromkeys(texts))
-    places = {text: at for at, text in enumerate(unique)}
+    row_of = {text: row for row, text in enumerate(unique)}
     ids = dict(zip(unique, encoder.token_ids(unique), strict=True))
     opening, closing = encoder.special
     weights = soft_tfidf([ids[text] for text in texts], encoder.word_table, opening=opening, closing=closing)
-    own = dict(zip(texts, weights, strict=True))
-    found = encoder.encode_tokens([ids[text] for text in unique], [own[text] for text in unique])
-    return found[[places[text] for text in texts]]
+    weights_of = dict(zip(texts, weights, strict=True))
+    embeddings = encoder.encode_tokens([ids[text] for text in unique], [weights_of[text] for text in unique])
+    return embeddings[[row_of[text] for text in texts]]
 
 
 def mean_references(vectors: Tensor, counts: Sequence[int]) -> Tensor:
