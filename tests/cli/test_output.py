@@ -1,7 +1,9 @@
 """Lines, and bars on a terminal that leave them alone."""
 
 import io
+import re
 import sys
+from typing import Any
 
 import pytest
 
@@ -59,11 +61,13 @@ def test_a_bar_shows_how_much_is_done(
     terminal = on_terminal(monkeypatch)
     with progress("counting [red]\x1b[31m", total, unit=unit) as advance:
         advance(done)
-        assert output._bars._shown is not None
-        output._bars._shown.refresh()
+        assert output._bars.shown is not None
+        output._bars.shown.refresh()
         found = terminal.shown()
     assert "counting [red]\\x1b[31m" in found and shown in found
-    assert output._bars._shown is None and terminal.shown().endswith("\x1b[2K\x1b[?25h\r")  # wiped away, and the cursor is back
+    assert output._bars.shown is None and terminal.shown().endswith(
+        "\x1b[2K\x1b[?25h\r"
+    )  # wiped away, and the cursor is back
 
 
 def test_what_is_known_later_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,21 +75,40 @@ def test_what_is_known_later_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress("counting") as advance:
         advance.start(8)
         advance.at(5, "still counting\n")
-        output._bars._shown.refresh()  # type: ignore[union-attr]
+        output._bars.shown.refresh()  # type: ignore[union-attr]
         assert "still counting " in terminal.shown() and "5/8" in terminal.shown()
 
 
-def test_lines_are_printed_above_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+def screen(written: str) -> list[str]:
+    """What a terminal shows in the end: lines, of which a bar may have wiped some."""
+    rows, at = [""], 0
+    for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\n":
+            at += 1
+            rows += [""] * (at == len(rows))
+        elif part.endswith("A") and part[0] == "\x1b":
+            at -= int(part[2:-1])
+        elif part == "\x1b[2K":
+            rows[at] = ""
+        elif part[0] not in "\x1b\r":
+            rows[at] += part
+    return [row for row in rows if row]
+
+
+def test_lines_are_printed_above_the_bars(monkeypatch: pytest.MonkeyPatch, capsysbinary: Any) -> None:
     terminal = on_terminal(monkeypatch)
     with progress("one", 3), progress("two", 3) as advance:
-        print_line("a line", err=True)
-        before, _, after = terminal.shown().partition("a line\n")
-        assert before.endswith("\x1b[2K") and "one" in after and "two" in after  # wiped before, drawn again after
-        advance()
-        print_line("result\x07")
-        print_json({"key": "ü"})
-    assert "result" not in terminal.shown()
-    assert not output._bars._rows
+        for number in range(3):
+            print_line(f"line {number}", err=True)
+            advance()
+            assert output._bars.shown is not None
+            output._bars.shown.refresh()
+        found = screen(terminal.shown())
+        assert found[:3] == ["line 0", "line 1", "line 2"] and [row[:3] for row in found[3:]] == ["one", "two"]
+    assert screen(terminal.shown()) == ["line 0", "line 1", "line 2"]
+    print_json({"key": "ü"})
+    print_line("a\x07b\nc")
+    assert capsysbinary.readouterr().out.decode() == '{"key": "ü"}\na\\x07b c\n'
 
 
 @pytest.mark.parametrize("where", ["quiet", "pipe", "soon"])
@@ -104,4 +127,4 @@ def test_bars_go_with_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     with pytest.raises(KeyboardInterrupt), progress("counting", 3):
         raise KeyboardInterrupt
-    assert output._bars._shown is None and "\x1b[?25h" in terminal.shown()  # the cursor is back
+    assert output._bars.shown is None and "\x1b[?25h" in terminal.shown()  # the cursor is back

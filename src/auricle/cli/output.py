@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.progress import Progress, ProgressColumn, TaskID
 
 Unit = Literal["items", "audio", "bytes"]
@@ -81,58 +82,69 @@ class _Bars:
     """The bars of this process, below each other."""
 
     def __init__(self) -> None:
-        self._shown: Progress | None = None
+        self.shown: Live | None = None
+        self._bars: Progress | None = None
         self._rows = 0
         self._timer: Timer | None = None
         self._lock = RLock()
 
     @contextmanager
     def row(self, what: str, total: float | None, unit: Unit) -> Iterator[Advance]:
-        bars = self._open()
-        row = bars.add_task(what, total=total, unit=unit)
+        with self._lock:
+            if self._bars is None:
+                self._bars = _new_bars()
+                self._timer = Timer(_DELAY_S, self._draw)
+                self._timer.daemon = True
+                self._timer.start()
+            bars, row = self._bars, self._bars.add_task(what, total=total, unit=unit)
+            self._rows += 1
         try:
             yield Advance(bars, row)
         finally:
-            bars.remove_task(row)
-            self._close()
+            with self._lock:
+                bars.remove_task(row)
+                self._rows -= 1
+                if not self._rows:
+                    self._close()
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """A line goes above the bars: they are taken away and drawn again."""
         with self._lock:
-            is_drawn = self._shown is not None and self._shown.live.is_started
-            if self._shown is None or not is_drawn:
-                yield
-                return
-            self._shown.stop()
+            was_drawn = self.shown is not None
+            self._wipe()
             try:
                 yield
             finally:
-                self._shown.start()
-
-    def _open(self) -> Progress:
-        with self._lock:
-            self._rows += 1
-            if self._shown is None:
-                self._shown = _new_bars()
-                self._timer = Timer(_DELAY_S, self._draw)
-                self._timer.daemon = True
-                self._timer.start()
-            return self._shown
+                if was_drawn:
+                    self._draw()
 
     def _draw(self) -> None:
+        from rich.live import Live
+
         with self._lock:
-            if self._shown is not None:
-                self._shown.start()
+            if self._bars is not None and not self._bars.console.is_dumb_terminal:
+                # A new one each time: one that is started again would wipe the lines above it.
+                self.shown = Live(
+                    self._bars,
+                    console=self._bars.console,
+                    transient=True,
+                    refresh_per_second=10,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                self.shown.start(refresh=True)
+
+    def _wipe(self) -> None:
+        if self.shown is not None:
+            self.shown.stop()
+            self.shown = None
 
     def _close(self) -> None:
-        with self._lock:
-            self._rows -= 1
-            if self._rows or self._shown is None or self._timer is None:
-                return
+        if self._timer is not None:
             self._timer.cancel()
-            self._shown.stop()
-            self._shown = None
+        self._wipe()
+        self._bars = None
 
 
 _bars = _Bars()
@@ -142,22 +154,9 @@ def _new_bars() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        _amount_column(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    return Progress(
-        *columns,
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=console.is_dumb_terminal,
-    )
+    words = TextColumn("{task.description}", markup=False)
+    columns = words, BarColumn(), _amount_column(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def _amount_column() -> ProgressColumn:
