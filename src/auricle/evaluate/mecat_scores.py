@@ -23,16 +23,15 @@ from auricle.evaluate.scores import RULES, Scored, group_numbers, references_dig
 from auricle.metrics.date import (
     SIZES,
     DateScores,
-    ceiling,
+    date_ceiling,
     date_scores,
     expected_date,
     mean_references,
     weighted_embeddings,
 )
 from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
-from auricle.metrics.intervals import Score
+from auricle.metrics.intervals import ROUNDS, Score, bootstrap_mean, proportion_interval
 from auricle.metrics.ngrams import sentence_bleu
-from auricle.metrics.resampling import ROUNDS, bootstrap_mean, share
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
@@ -78,7 +77,7 @@ def score_group(
         own = mean_references(weighted_embeddings(encoder, texts), counts)
         _, same = np.unique(["\0".join(sorted(each)) for each in references], return_inverse=True)
         vectors = weighted_embeddings(encoder, said)
-        date = date_scores(vectors, own, delta=delta, factors=scale, same=same, protocol=protocol)
+        date = date_scores(vectors, own, delta=delta, factors=scale, same=same, rule=protocol)
         values |= {name: getattr(date, name).tolist() for name in ("date", "similarity", "discrimination")}
     if "fense" in metrics:
         vectors = encoder.encode([*said, *texts])
@@ -239,14 +238,14 @@ def _absence(
         "absence_accuracy": right,
         "absence_recall": [hit for hit, is_so in zip(right, absent, strict=True) if is_so],
     }
-    return {group.name: {name: share(each, **draw) for name, each in parts.items()}}
+    return {group.name: {name: proportion_interval(each, **draw) for name, each in parts.items()}}
 
 
 def _dependence(scores: DateScores) -> dict[str, float]:
     """What the released score would be among other numbers of clips, and the most it could be among these."""
     number = len(scores.date)
     foretold = {str(size): expected_date(scores, size) for size in SIZES}
-    return {"clips": number, "ceiling": ceiling(number), **foretold}
+    return {"clips": number, "ceiling": date_ceiling(number), **foretold}
 
 
 def _overall(parts: Mapping[str, Mapping[str, Score]], kind: mecat.Kind) -> dict[str, Score]:

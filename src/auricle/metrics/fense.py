@@ -36,3 +36,12 @@ def mean_cosine_similarity(candidates: Tensor, references: Tensor, owners: Tenso
     cosines = (candidates[owners].double() * references.double()).sum(1)
     sums = torch.zeros(len(candidates), dtype=torch.float64).index_add_(0, owners, cosines)
     return sums / owners.bincount(minlength=len(candidates))
+
+
+def fense_scores(similarity: npt.ArrayLike, error_probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """FENSE of each candidate (n,): its mean cosine similarity, penalised by `error_penalties`.
+
+    >>> fense_scores([0.8, 0.8], [0.1, 0.95]).round(2).tolist()
+    [0.8, 0.08]
+    """
+    return np.asarray(similarity, np.float64) * error_penalties(error_probability)
