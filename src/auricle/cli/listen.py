@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import find_sources, open_source
-from auricle.cli.output import with_progress
+from auricle.cli.output import progress
 from auricle.cli.printing import ResultPrinter, Tally
 from auricle.errors import AuricleError, ConfigError
 
@@ -22,7 +22,7 @@ __all__ = ["Tally", "ask", "describe", "transcribe"]
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
 Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
 Quantize = Annotated[
     str | None, typer.Option("--quantize", help="Round the decoder's weights: int8, int8-dynamic; on a GPU int4, fp8.")
 ]
@@ -44,7 +44,7 @@ def describe(
     window_s: WindowS = None,
     model: Model = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     batch_size: BatchSize = 8,
@@ -85,7 +85,7 @@ def ask(
     window_s: WindowS = None,
     model: Model = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     batch_size: BatchSize = 8,
@@ -133,7 +133,7 @@ def transcribe(
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
     model: Model = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     batch_size: BatchSize = 8,
@@ -175,8 +175,10 @@ def _load(name: str, **settings: Any) -> AudioLM:
 
 def _print_all(printer: ResultPrinter, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()) -> None:
     """Print results in order, and end the verb with its exit code."""
-    for name, result in zip(names, with_progress(results, len(names), "processing", prints=True), strict=True):
-        _print_result(printer, name, result, prompts)
+    with progress("processing", len(names), quiet=printer.as_json) as advance:
+        for name, result in zip(names, results, strict=True):
+            _print_result(printer, name, result, prompts)
+            advance()
     printer.tally.leave()
 
 
