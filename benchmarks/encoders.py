@@ -46,20 +46,20 @@ def measure(data: Path, work: Path, encoders: list[str], tasks: list[str]) -> li
 
     work.mkdir(parents=True, exist_ok=True)
     done = read_results([work]) if list(work.glob("*.json")) else []
-    found = {(each.encoder.name, each.task.name, each.protocol): each for each in done}
+    found = {(each.encoder.name, each.task.name, each.scoring_rule): each for each in done}
     made = {name: load_task(name) for name in tasks}
     folders = {name: data / FOLDERS[name] for name in tasks}
     if ASR in made:
         made[ASR] = replace(made[ASR], epochs=ASR_EPOCHS)
         folders[ASR] = share_of(made[ASR], folders[ASR], work / f"{ASR}.jsonl")
     ears = {name: auricle.load_encoder(name) for name in encoders}
-    for key in ((name, task, protocol) for task in tasks for name in encoders for protocol in PROTOCOLS):
-        name, task, protocol = key
+    for key in ((name, task, scoring_rule) for task in tasks for name in encoders for scoring_rule in PROTOCOLS):
+        name, task, scoring_rule = key
         if key in found:
             continue
-        found[key] = run_task(ears[name], made[task], folders[task], protocol=protocol, store=work / "store")
+        found[key] = run_task(ears[name], made[task], folders[task], scoring_rule=scoring_rule, store=work / "store")
         write_result(work, found[key])
-        print(*key, {judge: round(score.value, 3) for judge, score in found[key].scores.items()}, file=sys.stderr)
+        print(*key, {head: round(score.value, 3) for head, score in found[key].scores.items()}, file=sys.stderr)
     return [found[e, t, p] for t in tasks for p in PROTOCOLS for e in encoders]
 
 
@@ -92,13 +92,13 @@ def table(results: list[Any]) -> str:
     lines = ["| task | protocol | encoder | linear | kNN |", "|---|---|---|---|---|"]
     for each in results:
         cells = []
-        for judge in ("mlp", "knn"):
-            score = each.scores.get(judge)
+        for head in ("mlp", "knn"):
+            score = each.scores.get(head)
             cells.append("" if score is None else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
         if each.task.kind == "asr":
             # A share in [0, 1] hides how far from it most are.
             cells[0] += f", WER {each.scores['mlp'].settings['word_error_rate']:.2f}"
-        lines.append(f"| {each.task.title} | {each.protocol} | {each.encoder.name} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {each.task.title} | {each.scoring_rule} | {each.encoder.name} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 

@@ -83,12 +83,12 @@ def our_run(spec: Facts) -> Facts:
     encoder = auricle.load_encoder(spec["weights"], dtype=spec["dtype"])
     _ = encoder.fingerprint  # hashes the weights, once: part of the whole run, of no stage
     begin = time.perf_counter()
-    result = run_benchmark(encoder, task, spec["tars"], protocol="compat", store=spec["store"], seed=spec["seed"])
+    result = run_benchmark(encoder, task, spec["tars"], scoring_rule="compat", store=spec["store"], seed=spec["seed"])
     took_s = time.perf_counter() - begin
     write_result(spec["results"], result)
     whole_s, cpu_s = time.time() - spec["began"], time.process_time()
     begin = time.perf_counter()
-    strict = run_benchmark(encoder, task, spec["tars"], protocol="strict", store=spec["store"], seed=spec["seed"])
+    strict = run_benchmark(encoder, task, spec["tars"], scoring_rule="strict", store=spec["store"], seed=spec["seed"])
     strict_s = time.perf_counter() - begin
     return {
         "encode_s": result.cost.encode_s,
@@ -98,8 +98,8 @@ def our_run(spec: Facts) -> Facts:
         "cpu_s": cpu_s,
         "cache_bytes": sum(file.stat().st_size for file in Path(spec["store"]).rglob("*") if file.is_file()),
         "encoded": result.cost.encoded,
-        **{judge: score.value for judge, score in result.scores.items()},
-        "strict": {judge: score.value for judge, score in strict.scores.items()},
+        **{head: score.value for head, score in result.scores.items()},
+        "strict": {head: score.value for head, score in strict.scores.items()},
         "strict_s": strict_s,
         "strict_encoded": strict.cost.encoded,
     }
@@ -166,14 +166,14 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> Facts:
     return spread(distances.tolist())
 
 
-def judge(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
+def head(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
     """Scores of our heads on embeddings (n, D) by the reference's rules, the linear ones from many seeds."""
     import torch
 
-    from auricle.bench.xares import Table, judge_knn, judge_linear
+    from auricle.bench.xares import EmbeddedTask, score_knn, score_linear_head
 
     torch.set_num_threads(1)
-    table = Table(
+    table = EmbeddedTask(
         task=task_of(data.folds, data.classes),
         ids=data.digests,
         splits=data.splits,
@@ -182,8 +182,8 @@ def judge(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
         features=torch.from_numpy(rows),
         owners=torch.arange(len(rows)),
     )
-    mlp = [judge_linear(table, "compat", seed=SEED + number).score.value for number in range(OUR_SEEDS)]
-    return {"mlp": mlp, "knn": [judge_knn(table, "compat").score.value]}
+    mlp = [score_linear_head(table, "compat", seed=SEED + number).score.value for number in range(OUR_SEEDS)]
+    return {"mlp": mlp, "knn": [score_knn(table, "compat").score.value]}
 
 
 def ratio(name: str, key: str, pairs: Sequence[tuple[Facts, Facts]]) -> Facts:
@@ -250,7 +250,7 @@ def measure(name: str, args: argparse.Namespace, data: Data, work: Path) -> Fact
     }
     own, stored = read_embeddings(data, work / "round-0")
     gap = distance(own, stored)
-    ours, crossed = judge(data, own), judge(data, stored)
+    ours, crossed = head(data, own), head(data, stored)
     runs = [side["mlp"] for side, _ in pairs]  # seeds are counted from the same number
     assert np.allclose(runs, ours["mlp"][: len(runs)]), f"whole runs gave {runs}, heads alone {ours['mlp'][:3]}"
     return {

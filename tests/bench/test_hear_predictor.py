@@ -16,10 +16,10 @@ from auricle.bench.hear_predictor import (
     PredictorSettings,
     Rows,
     choose_point,
-    draw_points,
     fit_folds,
     fit_predictor,
     grid,
+    sample_points,
 )
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.classification import accuracy, mean_average_precision
@@ -56,14 +56,14 @@ def test_the_grid_is_that_of_hear() -> None:
 
 @given(st.integers(0, 10_000), st.integers(1, 16))
 def test_points_are_drawn_without_repeats(seed: int, count: int) -> None:
-    drawn = draw_points(count, seed=seed)
+    drawn = sample_points(count, seed=seed)
     assert len(set(drawn)) == count and set(drawn) <= set(grid())
-    assert drawn == draw_points(16, seed=seed)[:count]
-    assert len(draw_points(seed=seed)) == 8
+    assert drawn == sample_points(16, seed=seed)[:count]
+    assert len(sample_points(seed=seed)) == 8
 
 
 def test_draws_differ_between_seeds() -> None:
-    assert len({tuple(draw_points(seed=seed)) for seed in range(10)}) > 5
+    assert len({tuple(sample_points(seed=seed)) for seed in range(10)}) > 5
 
 
 @pytest.mark.parametrize("initialisation", ["xavier_uniform", "xavier_normal"])
@@ -129,7 +129,7 @@ def test_the_best_point_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         return hear_predictor.Fitted(Predictor(8, 3, point, width=4), point, "multiclass", worth[point], 3, 3)
 
     monkeypatch.setattr(hear_predictor, "fit_predictor", fitted)
-    tried = draw_points(seed=SMALL.seed)
+    tried = sample_points(seed=SMALL.seed)
     found = choose_point(rows(), rows(), num_classes=3, score=accuracy, settings=SMALL)
     assert found.point == max(tried, key=worth.__getitem__)
     some = grid()[1:3]
@@ -214,7 +214,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="one of xavier"):
         GridPoint(1, 1e-3, "zeros")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"expected 1 … 16"):
-        draw_points(17)
+        sample_points(17)
     with pytest.raises(ConfigError, match="at least one"):
         choose_point(rows(), rows(), num_classes=3, score=accuracy, settings=SMALL, points=[])
     with pytest.raises(DataError, match="do not fit"):

@@ -50,7 +50,7 @@ def test_classes_and_captions_are_measured(keys: Keys, data: Path, tmp_path: Pat
     done = auricle(*command, "-o", out, "--json")
     assert done.code == 0 and [record["task"]["name"] for record in done.records] == ["esc10", "audiocaps", "mine"]
     classes, captions, _ = (read_result(record["file"]) for record in done.records)
-    assert classes.scores["zero_shot"].value == 1.0 and classes.data.sounds == 16
+    assert classes.scores["zero_shot"].value == 1.0 and classes.data.clips == 16
     assert captions.scores["retrieval"].value == 1.0 and captions.scores["retrieval"].settings["captions"] == 4
     assert keys.heard == 16 and keys.asked[0]["pooling"] is None  # type: ignore[attr-defined]
     shown = auricle(*command, "-o", out, "--published")
@@ -98,7 +98,8 @@ def test_published_scores_are_shown_without_a_model(keys: Keys, tmp_path: Path) 
     [
         ([], "--task"),
         (["-t", "esc11"], "esc10"),
-        (["-t", "esc10", "--protocol", "loose"], "--protocol"),
+        (["-t", "esc10", "--protocol", "loose"], "--scoring-rule"),
+        (["-t", "esc10", "--scoring-rule", "loose"], "expected strict, compat or both"),
         (["-t", "esc10", "--domain", "noise"], "sound, music, speech, none"),
         (["-t", "voxceleb1"], "numbers of speakers"),
         (["-t", "nsynth_pitch"], "numbers of keys"),

@@ -273,7 +273,7 @@ def test_incomplete_data_is_prepared_only_on_demand(tmp_path: Path) -> None:
     assert done.code == 1 and "no examples of 1" in done.err and not (tmp_path / "esc50").exists()
     (tmp_path / "in/audio/moved-0.wav").rename(tmp_path / "in/audio/1-0-A-0.wav")
     done = auricle(*prepare)
-    assert done.code == 1 and "1 sounds cannot be taken: 1/1-49-A-49: no audio at" in done.err
+    assert done.code == 1 and "1 clips cannot be taken: 1/1-49-A-49: no audio at" in done.err
     assert "--partial" in done.err and not (tmp_path / "esc50").exists()
     done = auricle(*prepare, "--partial", "--json")
     assert done.code == 1 and "left out: 1/1-49-A-49" in done.err
@@ -289,8 +289,8 @@ def test_a_manifest_can_be_prepared(tmp_path: Path) -> None:
     rows = [{"audio": name, "split": split, "labels": label} for name, split, label in facts]
     text(tmp_path / "in", "manifest.jsonl", *map(json.dumps, rows))
     done = auricle("bench", "prepare", "inside_outside_car", "--from", tmp_path / "in", "--to", tmp_path)
-    assert done.code == 0 and "2 sounds (inside_outside_car_train 1, inside_outside_car_test 1) in 2 tars" in done.out
-    assert "not of the task: 1 sounds, split is spare" in done.out
+    assert done.code == 0 and "2 clips (inside_outside_car_train 1, inside_outside_car_test 1) in 2 tars" in done.out
+    assert "not of the task: 1 clips, split is spare" in done.out
     assert len(load_examples(load_task("inside_outside_car"), tmp_path / "inside_outside_car")) == 2
 
 

@@ -51,7 +51,7 @@ def write_report(results: Sequence[Result], folder: str | Path, *, published: bo
     if not results:
         raise DataError("found no results, expected one or more to report; run the benchmark first")
     views = score_tables(results)
-    main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.protocol == "strict", v.judge == "mlp"))
+    main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.scoring_rule == "strict", v.head == "mlp"))
     figures = {"radar": _radar(main), "cost": _cost(main)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _axes(view: ScoreTable) -> tuple[str, dict[str, list[str]]]:
 def _radar(view: ScoreTable) -> "Figure":
     words, axes = _axes(view)
     figure = new_figure(7.0, 6.4 + 0.14 * len(view.encoders))
-    figure.suptitle(f"{drawable(view.judge)}, {view.protocol}. Each axis: {words}\n", fontsize=11)
+    figure.suptitle(f"{drawable(view.head)}, {view.scoring_rule}. Each axis: {words}\n", fontsize=11)
     lines = [
         Line([view.average(encoder, names) for names in axes.values()], _look(view, encoder, number))
         for number, encoder in enumerate(view.encoders)
@@ -105,7 +105,9 @@ def _cost(view: ScoreTable) -> "Figure":
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     names = view.shared
-    figure.suptitle(f"{drawable(view.judge)}, {view.protocol}: cost and quality over {len(names)} tasks", fontsize=11)
+    figure.suptitle(
+        f"{drawable(view.head)}, {view.scoring_rule}: cost and quality over {len(names)} tasks", fontsize=11
+    )
     costs = {
         "parameters": {encoder: _parameters(own) for encoder, own in view.encoders.items()},
         "seconds to encode an hour of audio": {e: _encode_s_per_hour(own.values()) for e, own in view.encoders.items()},
@@ -198,14 +200,14 @@ def _scores(view: ScoreTable) -> str:
     foot = f'<tr><td colspan="3">Weighted average over the tasks all encoders have: {len(shared)}</td>' + "".join(
         cell(average, "n") for average in averages
     )
-    title = f"<h2>{shown(view.judge)}, {shown(view.protocol)} protocol</h2><p>{PROTOCOLS[view.protocol]}</p>"
+    title = f"<h2>{shown(view.head)}, {shown(view.scoring_rule)} protocol</h2><p>{PROTOCOLS[view.scoring_rule]}</p>"
     return title + table(["Domain", "Task", "Metric", *heads], rows, foot + "</tr>")
 
 
 def _score(view: ScoreTable, encoder: str, result: Result | None, best: float) -> str:
     if result is None:
         return cell("–", "n")
-    score = result.scores[view.judge]
+    score = result.scores[view.head]
     styles = ["n", *["best"] * (score.value == best), *["random"] * view.is_random(encoder)]
     interval = "" if score.low is None or score.high is None else f"{score.low:.3g} to {score.high:.3g}, "
     return f'<td class="{" ".join(styles)}">{score.value:.4g}<small>{interval}n = {score.n}</small></td>'
@@ -220,7 +222,7 @@ def _leaks(results: Sequence[Result]) -> str:
                 closest = f"{max(pair[4] for pair in near):.4f}" if near else "–"
                 (item, split), (other, its_split) = (exact or near)[0][:2], (exact or near)[0][2:4]
                 first = f"{item} ({split}) and {other} ({its_split})"
-                names = (result.task.title, result.protocol, encoder)
+                names = (result.task.title, result.scoring_rule, encoder)
                 rows.append([cell(text) for text in (*names, len(exact), len(near), closest, first)])
     if not rows:
         return "<h2>Leaks</h2><p>The results name no sound that stands in two splits.</p>"
@@ -240,7 +242,7 @@ def _standings(results: Sequence[Result]) -> str:
         counted = f"{standing.headline.counted} of {standing.headline.total}"
         remarks = ", ".join(remark for remark in standing.remarks if not remark.startswith("partial"))
         style = "random" if standing.origin == "published" or standing.is_random else ""
-        cells = [cell(text, style) for text in (standing.judge, standing.system, standing.protocol)]
+        cells = [cell(text, style) for text in (standing.head, standing.system, standing.scoring_rule)]
         rest = [cell(text, style) for text in (remarks or "measured", standing.source)]
         rows.append([*cells, cell(average, "n"), cell(counted, "n"), *rest])
     head = ["Judge", "System", "Protocol", "Weighted average", "Tasks counted", "Remarks", "Source"]
@@ -256,11 +258,11 @@ def _provenance(results: Sequence[Result]) -> str:
     for encoder, own in by_encoder(results).items():
         for result in own:
             splits = ", ".join(f"{name}: {count}" for name, count in result.data.splits.items())
-            data = f"{result.data.sounds} sounds, {result.data.pieces} pieces, {result.data.seconds:.0f} s; {splits}"
+            data = f"{result.data.clips} sounds, {result.data.pieces} pieces, {result.data.seconds:.0f} s; {splits}"
             cost = f"{result.cost.encoded} encoded in {result.cost.encode_s:.1f} s, {result.cost.reused} reused"
-            settings = {judge: score.settings for judge, score in result.scores.items()}
+            settings = {head: score.settings for head, score in result.scores.items()}
             codes = (result.encoder.fingerprint, result.data.manifest, json.dumps(settings, ensure_ascii=False))
-            names = (encoder, result.task.name, result.protocol, result.seed, result.version, data, cost)
+            names = (encoder, result.task.name, result.scoring_rule, result.seed, result.version, data, cost)
             rows.append([*map(cell, names), *(f"<td><code>{shown(code)}</code></td>" for code in codes)])
     head = [
         *("Encoder", "Task", "Protocol", "Seed", "Auricle", "Data", "Cost"),
