@@ -6,12 +6,10 @@ mapping are sorted, so the same run gives the same bytes.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,7 +18,7 @@ from pydantic import AfterValidator, Field, Strict, TypeAdapter, WrapSerializer
 from auricle.bench.task import LOWER_IS_BETTER, Domain, Kind, Listed, Task
 from auricle.data.untrusted_json import StrictFields, check_plain, parse_json, read_text, shorten, validate
 from auricle.errors import DataError
-from auricle.files import safe_file_name
+from auricle.files import make_folder, safe_file_name, write_text
 from auricle.metrics.intervals import Score
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -261,20 +259,12 @@ def write_result(folder: str | Path, result: Result) -> Path:
 
     Raises:
         DataError: a field is out of its type or range.
+        OutputError: the file cannot be written.
     """
     text = result.to_json()
     stem = ".".join(safe_file_name(part) for part in (result.encoder.name, result.task.name, result.scoring_rule))
-    path = Path(folder) / f"{stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{sha256(path.name.encode()).hexdigest()[:16]}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path = make_folder(folder) / f"{stem}.json"
+    write_text(path, text)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,12 +41,16 @@ def embed(
 
     Example: auricle embed recordings/ -o recordings.safetensors
     """
+    from auricle.files import check_writable
+
     if output is None and (frames or not as_json):
         raise typer.BadParameter("name a file to write", param_hint="--output")
     if output is not None and output.suffix.lower() not in _WRITERS:
         raise typer.BadParameter(f"expected one of {', '.join(_WRITERS)}, got {output.name}", param_hint="--output")
     if output is not None and output.suffix.lower() == ".parquet":
         _need_pyarrow()
+    if output is not None:
+        check_writable(output)
     names = find_sources(files)
     sources = [open_source(name) for name in names]
 
@@ -76,21 +79,16 @@ def embed(
 
 
 def _write(output: Path, kept: dict[str, Tensor], encoder: Encoder, *, frames: bool) -> None:
-    """Write to a neighbour first, so that a file of that name is always whole."""
+    from auricle.files import atomic_path
+
     facts = {
         "files": list(kept),
         "model": encoder.name,
         "sampling_rate": encoder.sampling_rate,
         "hop_size_in_ms": encoder.hop_size_in_ms,
     }
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(output) as temporary:
         _WRITERS[output.suffix.lower()](temporary, kept, facts, frames)
-        temporary.replace(output)
-    except OSError as error:
-        raise AuricleError(f"{output}: cannot be written ({error.strerror or error}); name another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _tensors(kept: dict[str, Tensor], frames: bool) -> dict[str, Tensor]:

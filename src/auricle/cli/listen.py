@@ -11,7 +11,7 @@ import typer
 
 from auricle.cli.inputs import find_sources, open_source
 from auricle.cli.output import with_progress
-from auricle.cli.telling import Tally, Teller
+from auricle.cli.printing import Tally, Teller
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
