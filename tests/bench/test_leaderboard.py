@@ -9,8 +9,8 @@ from auricle.bench.published import published_tables
 from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.bench.task import Domain, LabelRule, Source, Suite, Task
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import weighted_average
 from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.suite_average import weighted_average
 
 
 def known_task(name: str, domain: Domain, weight: float, **changes: Any) -> Task:

@@ -27,8 +27,8 @@ from auricle.bench.xares import HeadResult, Predictions, mean_over_folds, scores
 from auricle.encode.zero_shot import ENGLISH, Aligns, Prompts, embed_labels
 from auricle.errors import AuricleError, ConfigError, DataError
 from auricle.metrics.classification import accuracy, mean_average_precision
-from auricle.metrics.intervals import Score, proportion
-from auricle.metrics.retrieval import Estimate, Rankings, rank_both
+from auricle.metrics.intervals import Score, wilson_interval
+from auricle.metrics.retrieval import Estimate, RetrievalEstimates, retrieval_estimates
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.models.frame_model import Identity
 
@@ -217,7 +217,7 @@ def _score_classes(clips: _Clips, classes: Sequence[str], scores: Tensor, prompt
         rows = {split: data.clips_of(split) for split in splits}
         facts["splits"] = {split: metric(scores[own], labels[own]) for split, own in rows.items()}
     hits = (scores.argmax(1) == labels).numpy() if not _is_ranked(task) else None
-    interval = mean_over_folds([tested], metric) if hits is None else proportion(hits)
+    interval = mean_over_folds([tested], metric) if hits is None else wilson_interval(hits)
     score = HeadScore.of(interval, classes=scores_by_class(data, tested), settings=facts)
     return HeadResult(score, scores_by_item(data, tested))
 
@@ -237,7 +237,7 @@ def _score_captions(
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     text_of = {key: text for (_, text), key in zip(pairs, keys, strict=True)}
     matches = {(clip_of[digests[row]], caption_of[key]): None for (row, _), key in zip(pairs, keys, strict=True)}
-    rankings = rank_both(
+    rankings = retrieval_estimates(
         clips.vectors[[first[digest] for digest in clip_of]],
         embed([text_of[key] for key in caption_of]),
         torch.tensor(list(matches)),
@@ -248,7 +248,7 @@ def _score_captions(
         "merged_captions": len(keys) - len(caption_of),
         "language": language,
     }
-    items = {listed[first[digest]].id: rankings.sounds[number] for digest, number in clip_of.items()}
+    items = {listed[first[digest]].id: rankings.clips[number] for digest, number in clip_of.items()}
     return _score_rankings(rankings, items, facts)
 
 
@@ -257,7 +257,7 @@ def _numbers(keys: Sequence[Any]) -> dict[Any, int]:
     return {key: number for number, key in enumerate(dict.fromkeys(keys))}
 
 
-def _score_rankings(rankings: Rankings, items: Mapping[str, Tensor], facts: dict[str, Any]) -> HeadResult:
+def _score_rankings(rankings: RetrievalEstimates, items: Mapping[str, Tensor], facts: dict[str, Any]) -> HeadResult:
     def plain(table: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
         return {name: estimate._asdict() for name, estimate in table.items()}
 

@@ -17,7 +17,7 @@ from auricle.data.order import Permutation
 from auricle.engine.engine import generate
 from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import wer_inv
+from auricle.metrics.word_errors import wer_inv
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

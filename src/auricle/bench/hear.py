@@ -21,7 +21,7 @@ from auricle.bench.results import HeadScore
 from auricle.bench.task import Task
 from auricle.bench.xares import HeadResult, Metric, Predictions, mean_over_folds, scores_by_class, scores_by_item
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import accuracy, auc_roc, d_prime, mean_average_precision
+from auricle.metrics.classification import accuracy, d_prime, mean_average_precision, roc_auc
 
 SEMITONES = 12  # of an octave
 
@@ -186,7 +186,7 @@ def _score_scenes(
         shares = torch.cat([placements(fold.outputs, fold.labels) for fold in seen]).tolist()
         items = {data.ids[i]: round(share, 6) for i, share in zip(everything.clips.tolist(), shares, strict=True)}
         classes = {
-            data.classes[c]: auc_roc(everything.outputs[:, [c]], everything.labels[:, [c]])
+            data.classes[c]: roc_auc(everything.outputs[:, [c]], everything.labels[:, [c]])
             for c in _defined(everything.labels)
         }
     else:
@@ -241,7 +241,7 @@ def _defined(truth: Tensor) -> list[int]:
 def _area(outputs: Tensor, truth: Tensor) -> float:
     known = _defined(truth)
     # One class alone, as in some resamples of a few clips, is ordered neither correctly nor wrongly.
-    return auc_roc(outputs[:, known], truth[:, known]) if known else 0.5
+    return roc_auc(outputs[:, known], truth[:, known]) if known else 0.5
 
 
 def _d_prime(outputs: Tensor, truth: Tensor) -> float:

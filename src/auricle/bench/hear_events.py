@@ -18,7 +18,7 @@ from auricle.bench.task import HearFacts
 from auricle.bench.xares import BOOTSTRAP_ROUNDS, HeadResult
 from auricle.errors import DataError
 from auricle.metrics.events import Detection, Event, events_from_frames, onset_scores, segment_scores
-from auricle.metrics.intervals import bootstrap
+from auricle.metrics.intervals import bootstrap_interval
 
 _ROUNDING_MS = 1e-4  # by which events reach further than their ends; hear-eval-kit `task_embeddings.py`
 
@@ -76,7 +76,7 @@ def score_events(data: EmbeddedTask, chosen: Sequence[Partition], fitted: Sequen
     overall = [_onsets(clips.facts, fold.references, fold.estimates) for fold in found]
     names = sorted({*data.classes, *(str(event.label) for events in data.events for event in events)})
     score = HeadScore.of(
-        bootstrap(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS),
+        bootstrap_interval(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS),
         folds={own.name: each.f_measure for own, each in zip(chosen, overall, strict=True)},
         classes=_by_label(clips.facts, found, names),
         settings=_settings(clips.facts, found, overall, names),

@@ -20,8 +20,9 @@ from auricle.data.scenes import DIGITS
 from auricle.data.shards import ShardSet
 from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT, names_event, names_speech
 from auricle.errors import DataError
-from auricle.metrics.classification import edit_distance, words
-from auricle.metrics.intervals import Score, bootstrap, proportion
+from auricle.metrics.intervals import Score, bootstrap_interval, wilson_interval
+from auricle.metrics.normalisers import split_words
+from auricle.metrics.word_errors import edit_distance
 
 Waveform = npt.NDArray[np.float32]
 Answer = Callable[[list[Waveform], str], list[str]]  # clips and one prompt → answers
@@ -85,10 +86,10 @@ def language_model_rows(answer: Answer, test: ShardSet, *, seed: int = 0, limit:
     rows: dict[str, Score] = {}
     captions = answer(events.waveforms(), CAPTION_PROMPT)
     named = [names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
-    rows["event named in the caption"] = proportion(named)
+    rows["event named in the caption"] = wilson_interval(named)
     transcripts = answer(digits.waveforms(), TRANSCRIBE_PROMPT)
-    rows["digit transcribed exactly"] = proportion(
-        [words(h) == words(t) for h, t in zip(transcripts, digits.facts("text"), strict=True)]
+    rows["digit transcribed exactly"] = wilson_interval(
+        [split_words(h) == split_words(t) for h, t in zip(transcripts, digits.facts("text"), strict=True)]
     )
     rows["speech/sound/music/mixed"] = _category(answer, test, rng, limit)
     rows |= _gender(answer, utterances)
@@ -112,8 +113,8 @@ def _category(answer: Answer, test: ShardSet, rng: np.random.Generator, limit: i
         mixtures.append(_mixture(sampled[front][number], sampled[back][number], rng))
     clips = [*sampled["speech"], *sampled["sound"], *sampled["music"], *mixtures]
     truth = [kind for kind in ("speech", "sound", "music", "mixed") for _ in range(count)]
-    return proportion(
-        [words(found)[:1] == [kind] for found, kind in zip(answer(clips, CATEGORY_PROMPT), truth, strict=True)]
+    return wilson_interval(
+        [split_words(found)[:1] == [kind] for found, kind in zip(answer(clips, CATEGORY_PROMPT), truth, strict=True)]
     )
 
 
@@ -129,23 +130,23 @@ def _gender(answer: Answer, utterances: Clips) -> dict[str, Score]:
         if meta.get("gender")
     ]
     answers = answer([waveform for _, waveform in known], GENDER_PROMPT)
-    right = [words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
+    right = [split_words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
     adults = [hit for hit, (meta, _) in zip(right, known, strict=True) if (meta.get("age") or 0) >= ADULT]
-    rows = {"gender of the speaker": proportion(right)}
-    return rows | ({"gender of adult speakers": proportion(adults)} if adults else {})
+    rows = {"gender of the speaker": wilson_interval(right)}
+    return rows | ({"gender of adult speakers": wilson_interval(adults)} if adults else {})
 
 
 def _both_parts(answer: Answer, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
     """Each sound event under an utterance at 0-10 dB: the caption must name speech and the event."""
     sounds = events.waveforms()
     if not utterances.ids:
-        return proportion([])
+        return wilson_interval([])
     chosen = rng.choice(utterances.ids, size=len(sounds))
     mixtures = [
         _mixture(utterances.shards.read(int(i)).waveform, sound, rng) for i, sound in zip(chosen, sounds, strict=True)
     ]
     captions = answer(mixtures, CAPTION_PROMPT)
-    return proportion(
+    return wilson_interval(
         [names_speech(c) and names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
     )
 
@@ -160,9 +161,9 @@ def _word_error_rate(answer: Answer, utterances: Clips) -> Score:
     transcripts = answer(utterances.waveforms(), TRANSCRIBE_PROMPT)
     counts = []
     for found, text in zip(transcripts, utterances.facts("text"), strict=True):
-        spoken = [] if found.rstrip(".").lower() == NO_SPEECH else words(found)
-        counts.append((edit_distance(words(text), spoken), len(words(text))))
-    return bootstrap(
+        spoken = [] if found.rstrip(".").lower() == NO_SPEECH else split_words(found)
+        counts.append((edit_distance(split_words(text), spoken), len(split_words(text))))
+    return bootstrap_interval(
         np.array(counts, dtype=np.float64),
         lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum()),
         groups=utterances.facts("speaker"),
@@ -185,7 +186,9 @@ def encoder_rows(embed: Embed, train: ShardSet, test: ShardSet, *, limit: int | 
         for source, run in (("encoder", embed), ("mean log-mel", mean_log_mel)):
             inputs, queries = run(known.waveforms()), run(unknown.waveforms())
             for probe, predict in (("kNN", knn_predict), ("linear", linear_predict)):
-                rows[f"{name}, {probe}, {source}"] = proportion((predict(inputs, labels, queries) == truth).numpy())
+                rows[f"{name}, {probe}, {source}"] = wilson_interval(
+                    (predict(inputs, labels, queries) == truth).numpy()
+                )
     return rows
 
 

@@ -13,8 +13,8 @@ from auricle.bench.published import published_tables
 from auricle.bench.results import Result, by_encoder
 from auricle.bench.task import LOWER_IS_BETTER, Domain, Task, tasks
 from auricle.errors import DataError
-from auricle.metrics.classification import weighted_average
 from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.suite_average import weighted_average
 
 DOMAINS: tuple[str, ...] = get_args(Domain)
 

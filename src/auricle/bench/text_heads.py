@@ -13,9 +13,10 @@ from auricle.bench.results import HeadScore
 from auricle.bench.retrieval_head import Captioned, RetrievalSettings, rank_captions, train_retrieval
 from auricle.bench.xares import BOOTSTRAP_ROUNDS, HeadResult
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import summarise, word_errors
-from auricle.metrics.intervals import Score, bootstrap
+from auricle.metrics.intervals import Score, bootstrap_interval
+from auricle.metrics.retrieval import summarise_ranks
 from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.word_errors import count_word_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,7 +74,7 @@ def score_asr_head(
     scores = train_asr(head, train, valid, settings=settings, on_epoch=lambda epoch, score: on_epoch(epoch))
     transcripts = _transcribe(head, [utterance.frames for utterance in test])
     pairs = [(utterance.text, found) for utterance, found in zip(test, transcripts, strict=True)]
-    counts = np.array([word_errors(*pair) for pair in pairs], np.float64)
+    counts = np.array([count_word_errors(*pair) for pair in pairs], np.float64)
     if not counts[:, 1].sum():
         raise DataError("the test transcripts have no words, so no error rate exists; check the field of the text")
     facts: dict[str, Any] = {
@@ -87,7 +88,7 @@ def score_asr_head(
         "transcripts": [list(pair) for pair in pairs[:_SHOWN]],
     }
     rates = 1.0 - counts[:, 0] / counts[:, 1].clip(min=1)
-    return _result(data, parts.test, rates, bootstrap(counts, _wer_inv, rounds=BOOTSTRAP_ROUNDS), facts)
+    return _result(data, parts.test, rates, bootstrap_interval(counts, _wer_inv, rounds=BOOTSTRAP_ROUNDS), facts)
 
 
 def score_retrieval_head(
@@ -135,7 +136,7 @@ def score_retrieval_head(
     of_clip = (ranks.of_captions == 1).double()
     hits = torch.zeros(len(of_clip), dtype=torch.float64).index_add_(0, test.owners, (ranks.of_clips == 1).double())
     rows = torch.stack([of_clip, hits, test.owners.bincount().double()], 1).numpy()
-    both = summarise(ranks)
+    both = summarise_ranks(ranks)
     facts: dict[str, Any] = {
         "epochs": settings.epochs,
         "epoch": scores.index(max(scores)),
@@ -144,7 +145,7 @@ def score_retrieval_head(
         "text_to_audio": both[1]._asdict(),
     }
     each = (rows[:, 0] + rows[:, 1] / rows[:, 2]) / 2
-    return _result(data, parts.test, each, bootstrap(rows, _recall, rounds=BOOTSTRAP_ROUNDS), facts)
+    return _result(data, parts.test, each, bootstrap_interval(rows, _recall, rounds=BOOTSTRAP_ROUNDS), facts)
 
 
 def _parts(data: EmbeddedTask, scoring_rule: ScoringRule, seed: int) -> _Parts:

@@ -16,9 +16,10 @@ from auricle.bench.embedded_task import EmbeddedTask, Partition, partitions
 from auricle.bench.heads import Fold, HeadSettings, LabelledFeatures, train_heads
 from auricle.bench.probes import Mode, knn_scores
 from auricle.bench.results import HeadScore
-from auricle.metrics.classification import accuracy, mean_average_precision, mean_squared_error
+from auricle.metrics.classification import accuracy, mean_average_precision
 from auricle.metrics.events import segment_f1
-from auricle.metrics.intervals import Score, bootstrap, bootstrap_means
+from auricle.metrics.intervals import Score, bootstrap_fold_means, bootstrap_interval
+from auricle.metrics.regression import mean_squared_error
 from auricle.metrics.scoring_rule import ScoringRule
 
 KNN_NEIGHBOURS, KNN_TEMPERATURE = 10, 0.07  # X-ARES `knn.py`
@@ -114,7 +115,7 @@ def mean_over_folds(tested: Sequence[Predictions], metric: Metric) -> Score:
     clips = torch.cat([fold.clips for fold in tested]).numpy()
     if metric in _OF_ITEMS:
         each = torch.cat([_OF_ITEMS[metric](fold.outputs, fold.labels) for fold in tested]).double().numpy()
-        return bootstrap_means(each, numbers[:, 0], groups=clips, rounds=BOOTSTRAP_ROUNDS)
+        return bootstrap_fold_means(each, numbers[:, 0], groups=clips, rounds=BOOTSTRAP_ROUNDS)
 
     def mean(rows: Any) -> float:
         values = []
@@ -124,7 +125,7 @@ def mean_over_folds(tested: Sequence[Predictions], metric: Metric) -> Score:
                 values.append(metric(fold.outputs[picked], fold.labels[picked]))
         return float(np.mean(values))
 
-    return bootstrap(numbers.astype(np.float64), mean, groups=clips, rounds=BOOTSTRAP_ROUNDS)
+    return bootstrap_interval(numbers.astype(np.float64), mean, groups=clips, rounds=BOOTSTRAP_ROUNDS)
 
 
 def scores_by_class(data: EmbeddedTask, tested: Predictions) -> dict[str, float]:
@@ -257,6 +258,6 @@ def _score_frames(
         for i in range(len(truth))
     }
     folds = {name: metric(number, range(len(tested[number][1]))) for number, name in enumerate(names)}
-    interval = bootstrap(rows, mean, rounds=BOOTSTRAP_ROUNDS)
+    interval = bootstrap_interval(rows, mean, rounds=BOOTSTRAP_ROUNDS)
     score = HeadScore.of(interval, folds=folds if data.task.folds else {}, settings=settings)
     return HeadResult(score, items)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auricle.cli import bench_align, bench_data
-from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, progress_bar, scoring_rules, to_json
+from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, clip_progress, scoring_rules, to_json
 from auricle.cli.listen import AsJson, Device
 from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
@@ -63,7 +63,7 @@ def run(
         loaded = auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
         for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in rules):
             try:
-                with progress_bar(f"{name} on {declared.name}") as progress:
+                with clip_progress(f"{name} on {declared.name}", quiet=as_json) as progress:
                     result = run_benchmark(
                         loaded,
                         declared,

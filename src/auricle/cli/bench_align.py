@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from auricle.cli.align import LabelsFile, Language, Template, domain_templates
-from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, progress_bar, scoring_rules, to_json
+from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, clip_progress, scoring_rules, to_json
 from auricle.cli.listen import AsJson, Device, Dtype
 from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
@@ -126,7 +126,7 @@ def _measured(
 
     name, run = settings["name"], zero_shot if "prompts" in settings else text_retrieval
     try:
-        with progress_bar(f"{name} on {task.name}") as progress:
+        with clip_progress(f"{name} on {task.name}", quiet=as_json) as progress:
             result = run(aligner, task, place, progress=progress, **settings)
     except ConfigError:
         raise

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import count
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.bench_options import FAILED, To, progress_bar
+from auricle.cli.bench_options import FAILED, To
 from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -78,10 +77,9 @@ def prepare(
     task = _with_tars(name)
     folder = to / task.name
     examples = _examples(task, source, folder, partial=partial)
-    written = count(1)
-    with progress_bar(f"{task.name}, clips") as update:
+    with progress(f"{task.name}, clips", len(examples), quiet=as_json) as advance:
         sets = {task.tars[split]: _labelled_files(task, each) for split, each in examples.by_split.items()}
-        tars = write_label_tars(folder, sets, progress=lambda _: update(next(written), len(examples)))
+        tars = write_label_tars(folder, sets, progress=advance)
     _compare(examples, folder)
     counts = {split: len(each) for split, each in examples.by_split.items()}
     size = sum(tar.stat().st_size for tar in tars)
@@ -161,9 +159,9 @@ def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> N
 
     folder = to / task.name
     _link_from_siblings(task, record, to)
-    with _bytes_bar() as progress:
-        for file in record.files:
-            fetch(file, folder, progress=progress)
+    for file in record.files:
+        with progress(file.name, file.size, unit="bytes", quiet=as_json) as advance:
+            fetch(file, folder, progress=lambda name, done, size: advance.at(done))
     for pattern in task.tars.values():
         find_tars(folder, pattern)
     if as_json:
@@ -247,22 +245,3 @@ def _compare(examples: Examples, folder: Path) -> None:
     again = load_examples(examples.task, folder)
     if again.refused or truths(again) != truths(examples):
         raise DataError(f"the tars in {folder} read back as another task than they were written from; delete them")
-
-
-@contextmanager
-def _bytes_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars for files: a function that takes the name of one, bytes so far, and bytes in all."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    rows: dict[str, TaskID] = {}
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def show(name: str, done: int, size: int) -> None:
-            if name not in rows:
-                rows[name] = progress.add_task(name, total=size)
-            progress.update(rows[name], completed=done)
-
-        yield show

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from auricle.cli.output import progress
+
 if TYPE_CHECKING:
     from auricle.metrics.scoring_rule import ScoringRule
 
@@ -43,15 +45,15 @@ def scoring_rules(text: str) -> list[ScoringRule]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's standard error: a function of how many are finished, and of how many."""
-    from rich.console import Console
-    from rich.progress import Progress
+def clip_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar, see `auricle.cli.output.progress`: a function of how many clips are finished, and of how many."""
+    with progress(what, quiet=quiet) as advance:
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task(what, total=None)
-        yield lambda finished, total: progress.update(row, completed=finished, total=total)
+        def update(finished: int, total: int) -> None:
+            advance.start(total)
+            advance.at(finished)
+
+        yield update
 
 
 def to_json(value: Any) -> Any:

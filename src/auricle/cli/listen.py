@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import find_sources, open_source
-from auricle.cli.output import with_progress
+from auricle.cli.output import progress
 from auricle.cli.printing import Tally, Teller
 from auricle.errors import AuricleError, ConfigError
 
@@ -188,8 +188,10 @@ def _listen(
         for name, pieces in zip(names, results, strict=True):
             _tell_stream(teller, name, pieces)
     else:
-        for name, result in zip(names, with_progress(results, len(names), "listening", prints=True), strict=True):
-            _tell(teller, name, result, prompts or [])
+        with progress("reading", len(names), quiet=as_json) as advance:
+            for name, result in zip(names, results, strict=True):
+                _tell(teller, name, result, prompts or [])
+                advance()
     teller.tally.leave()
 
 
