@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from auricle.bench.alignment import text_retrieval, zero_shot
-from auricle.bench.class_words import declared_words, task_prompts
+from auricle.bench.class_words import task_prompts
 from auricle.bench.examples import captioned_task, read_captioned
 from auricle.bench.published import compare_published, published_scores
 from auricle.bench.report import write_report
@@ -76,7 +76,7 @@ def test_clips_are_classified_by_prompts(folder: Path) -> None:
     assert score.classes == {"dog": 0.75, "rain": 1.0, "rooster": 1.0}
     assert score.settings["splits"] == {"a": 1.0, "b": pytest.approx(5 / 6)}
     assert score.settings["chance"] == pytest.approx(1 / 3)
-    assert score.settings["templates"] == list(TEMPLATES["sound"]) and "The sound of dog can be heard." in keys.read
+    assert score.settings["templates"] == list(TEMPLATES["sound"]) and "The sound of dog can be heard." in keys.texts
     assert result.items["zero_shot"]["b/s9"] == 0 and sum(result.items["zero_shot"].values()) == 11
     assert (result.task.metric, result.task.kind, result.scoring_rule) == ("accuracy", "clip", "strict")
     assert result.data.splits == {"a": 6, "b": 6}
@@ -96,18 +96,20 @@ def test_the_result_is_one_of_the_benchmark(folder: Path, tmp_path: Path) -> Non
 def test_clips_and_texts_are_embedded_once(folder: Path) -> None:
     keys = Keys()
     first = measure(keys, task(), folder)
-    keys.heard, keys.read = 0, []
+    keys.num_clips, keys.texts = 0, []
     second = measure(keys, task(), folder)
-    assert (keys.heard, keys.read) == (0, []) and (second.cost.encoded, second.cost.reused) == (0, 12)
+    assert (keys.num_clips, keys.texts) == (0, []) and (second.cost.encoded, second.cost.reused) == (0, 12)
     assert second.cost.audio_s == 0 and replace(second, cost=first.cost).to_json() == first.to_json()
     half = measure(keys, task(), folder, splits=["b"])
-    assert (keys.heard, half.scores["zero_shot"].n) == (0, 6) and half.data.splits == {"b": 6}
+    assert (keys.num_clips, half.scores["zero_shot"].n) == (0, 6) and half.data.splits == {"b": 6}
     other = Keys()
     other.fingerprint = "c" * 64
     measure(other, task(), folder)
-    assert other.heard == 12 and other.read  # another model shares nothing
+    assert other.num_clips == 12 and other.texts  # another model shares nothing
     german = measure(keys, task(), folder, prompts=task_prompts(task(), language="deu_Latn"))
-    assert keys.heard == 0 and len(keys.read) == 3 and german.scores["zero_shot"].settings["language"] == "deu_Latn"
+    assert (
+        keys.num_clips == 0 and len(keys.texts) == 3 and german.scores["zero_shot"].settings["language"] == "deu_Latn"
+    )
 
 
 def test_words_and_templates_can_be_chosen(folder: Path) -> None:
@@ -191,7 +193,7 @@ def test_captions_are_retrieved_by_clips_and_clips_by_captions(captioned: Path) 
     assert set(result.items["retrieval"].values()) == {1.0} and "new/c1" in result.items["retrieval"]
     assert (result.task.metric, result.task.kind, result.task.domain) == ("recallatk_r1", "retrieval", "private")
     assert parse_result(result.to_json()) == result
-    assert sorted(keys.read) == sorted({" ".join(text.split()) for text in keys.read})
+    assert sorted(keys.texts) == sorted({" ".join(text.split()) for text in keys.texts})
 
 
 def test_the_published_rule_treats_each_caption_as_different(captioned: Path) -> None:
@@ -244,39 +246,6 @@ def test_transcripts_of_a_speech_task_are_captions(tmp_path: Path) -> None:
     declared = task(**parts, kind="asr", loss="language_model", metric="WER_inv", label=rule, knn=False)
     result = measure(Keys(), declared, write(tmp_path / "data", rows))
     assert result.scores["retrieval"].value == 1.0 and result.task.kind == "retrieval"
-
-
-def test_declared_words_are_of_classes_that_are_there() -> None:
-    known = {each.name: each for each in tasks()}
-    for name, each in known.items():
-        words = declared_words(each)
-        if words and isinstance(each.classes, tuple):
-            assert words.keys() <= set(each.classes), name
-        if each.label.value == "index" and words:
-            assert each.num_classes == len(words), name
-        assert len(set(words.values())) == len(words), name
-    assert declared_words(known["esc50"])["49"] == "hand saw" and declared_words(known["esc50"])["0"] == "dog"
-    # The ten of ESC-10 are among the fifty under their names.
-    assert {name.replace("_", " ") for name in known["esc10"].classes} <= set(declared_words(known["esc50"]).values())  # type: ignore[union-attr]
-
-
-def test_every_declared_task_of_classes_has_prompts_or_says_why_not() -> None:
-    prompted, refused = [], []
-    for each in tasks():
-        if each.kind != "clip":
-            continue
-        try:
-            prompts = task_prompts(each)
-        except ConfigError as error:
-            assert "which cannot be put into words" in str(error)
-            refused.append(each.name)
-            continue
-        prompted.append(each.name)
-        assert prompts.templates in TEMPLATES.values()
-        for name in each.classes if isinstance(each.classes, tuple) else ():
-            assert any(letter.isalpha() for letter in prompts.of(name)[0])
-    assert {"esc50", "esc10", "fsd50k", "vocalsound", "gtzan_genre", "speechcommandsv1"} <= set(prompted)
-    assert {"voxceleb1", "nsynth_pitch"} <= set(refused)
 
 
 def test_phrases_are_given_by_class_or_by_its_words() -> None:

@@ -184,7 +184,7 @@ def test_what_cannot_be_compared_is_named() -> None:
         made_up("a", "turned", items),
         made_up("a", "empty", {}, value=0.5),
         made_up("a", "other", items),
-        made_up("a", "judged", items, head="knn"),
+        made_up("a", "scored", items, head="knn"),
         made_up("a", "fine", items),
     ]
     theirs = [
@@ -193,7 +193,7 @@ def test_what_cannot_be_compared_is_named() -> None:
         made_up("b", "turned", items, higher_is_better=False),
         made_up("b", "empty", {}, value=0.25),
         made_up("b", "other", {"item0": 1.0, "item9": 1.0}, value=0.5),
-        made_up("b", "judged", items),
+        made_up("b", "scored", items),
         made_up("b", "fine", items),
     ]
     comparison = compare(mine, theirs)
@@ -204,8 +204,8 @@ def test_what_cannot_be_compared_is_named() -> None:
     assert "other metric" in reasons["turned", "strict", None]
     assert "no scores of single items" in reasons["empty", "strict", "mlp"]
     assert "2 items" in reasons["other", "strict", "mlp"]
-    assert "only the first" in reasons["judged", "strict", "knn"]
-    assert "only the second" in reasons["judged", "strict", "mlp"]
+    assert "only the first" in reasons["scored", "strict", "knn"]
+    assert "only the second" in reasons["scored", "strict", "mlp"]
     assert "only the second" in reasons["fine", "compat", None] and len(reasons) == 8
     (overall,) = comparison.overall
     assert overall.tasks == ("empty", "other", "fine") and overall.item_tasks == ("fine",)

@@ -9,7 +9,7 @@ from auricle.metrics.scoring_rule import ScoringRule
 from .toy_task import embedded
 
 
-def test_strict_picks_epochs_on_neither_training_nor_test_sounds() -> None:
+def test_strict_picks_epochs_on_neither_training_nor_test_clips() -> None:
     rows = embedded([0, 1] * 40, ["a", "a", "b", "b"] * 20)
     for partition in partitions(rows, "strict", 1):
         parts = [set(sounds.tolist()) for sounds in partition[1:]]
@@ -29,6 +29,6 @@ def test_declared_validation_sets_are_taken() -> None:
         assert (len(partition.train), len(partition.valid), len(partition.test)) == (30, 15, 15)
 
 
-def test_too_few_sounds_to_keep_some_back_is_said() -> None:
+def test_too_few_clips_to_hold_some_out_are_an_error() -> None:
     with pytest.raises(DataError, match="too few to keep some for validation"):
         partitions(embedded([0, 1, 0, 1], ["a", "a", "b", "b"]), "strict", 0)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from auricle.bench import hear
+from auricle.bench.embedded_task import EmbeddedTask
 from auricle.bench.hear import chroma_accuracy, hear_partitions, placements, predictor_settings, score_hear
 from auricle.bench.hear_events import frame_times, labels_at
 from auricle.bench.hear_predictor import Fitted, GridPoint
 from auricle.bench.task import Task, load_task, tasks
-from auricle.bench.xares import EmbeddedTask, HeadResult
+from auricle.bench.xares import HeadResult
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.classification import roc_auc
 from auricle.metrics.events import Event, onset_scores
@@ -62,9 +63,9 @@ def timed(chosen: Task, *, each: int = 6, noise: float = 0.3, length_s: float = 
     for number in range(len(splits)):
         onsets = [rng.uniform(0.2, 1.0), rng.uniform(2.0, 3.0)]
         own = [Event(at, at + length_s, NAMES[(number + i) % 2]) for i, at in enumerate(onsets)]
-        heard = labels_at(own, NAMES[:2], frame_times(FRAMES, HOP_MS))
+        active = labels_at(own, NAMES[:2], frame_times(FRAMES, HOP_MS))
         events.append(own)
-        frames.append(2 * heard @ torch.eye(2, DIM) + noise * torch.tensor(rng.standard_normal((FRAMES, DIM))).float())
+        frames.append(2 * active @ torch.eye(2, DIM) + noise * torch.tensor(rng.standard_normal((FRAMES, DIM))).float())
     return EmbeddedTask(
         task=chosen,
         ids=[f"{split}/s{i}" for i, split in enumerate(splits)],
@@ -86,7 +87,7 @@ def head(table: EmbeddedTask, *, epochs: int = 12, points: Sequence[GridPoint] =
 
 
 @pytest.mark.parametrize("name", [declared.name for declared in tasks("hear")])
-def test_every_declared_task_is_judged(name: str) -> None:
+def test_every_declared_task_is_scored(name: str) -> None:
     chosen = load_task(name)
     table = timed(chosen) if chosen.kind == "frame" else scenes(chosen)
     score, items = head(table, points=POINTS[:1])
@@ -164,7 +165,7 @@ def test_a_class_that_was_not_trained_is_never_hit() -> None:
 
 
 def test_octaves_are_the_same_chroma() -> None:
-    """Classes stand in the order of their names as text, so their numbers are no semitones."""
+    """Classes are in the order of their names as text, so their numbers are no semitones."""
     pitches = torch.tensor([108, 21, 33, 34])
     outputs = torch.eye(4)
     labels = torch.tensor([3, 2, 1, -1])  # wrong by 74 semitones, by an octave, by an octave, unknown
@@ -204,7 +205,7 @@ def test_a_perfect_d_prime_is_no_number_of_json() -> None:
     assert math.isfinite(noisy.settings["beside"]["d prime"]) and noisy.settings["beside"]["AUCROC"] < 1
 
 
-def test_frames_are_heard_at_their_centres() -> None:
+def test_frames_are_labelled_at_their_centres() -> None:
     times = frame_times(5, 40.0)
     assert times.tolist() == [20, 60, 100, 140, 180]
     events = [Event(0.06, 0.1, "a"), Event(0.101, 0.139, "b"), Event(0.0, 0.021, "b"), Event(0.0, 9.0, "c")]
@@ -222,7 +223,7 @@ def test_frames_of_any_events(bounds: list[tuple[int, int]], hop_ms: float) -> N
 
 def exact(table: EmbeddedTask) -> tuple[EmbeddedTask, Any]:
     """Features that are the truth itself, and a fit that gives them back as probabilities."""
-    heard = [labels_at(events, table.classes, frame_times(FRAMES, HOP_MS)) for events in table.events]
+    active = [labels_at(events, table.classes, frame_times(FRAMES, HOP_MS)) for events in table.events]
 
     class Told(Fitted):
         def probabilities(self, embeddings: Tensor) -> Tensor:
@@ -232,10 +233,10 @@ def exact(table: EmbeddedTask) -> tuple[EmbeddedTask, Any]:
         fold_scores = [fold.score(fold.valid.embeddings, fold.valid.targets) for fold in folds]
         return [Told(None, POINTS[0], "multilabel", score, 3, 3) for score in fold_scores]  # type: ignore[arg-type]
 
-    return replace(table, features=torch.cat(heard)), fit_folds
+    return replace(table, features=torch.cat(active)), fit_folds
 
 
-def test_events_heard_frame_by_frame_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_labelled_frame_by_frame_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     table, fit_folds = exact(timed(load_task("hear_maestro_5h")))
     monkeypatch.setattr(hear, "fit_folds", fit_folds)
     score, items = head(table)
@@ -264,8 +265,8 @@ def test_the_shortest_event_is_chosen_on_validation(monkeypatch: pytest.MonkeyPa
         assert found.settings["min_duration_ms"] == [250.0] and found.value == 1.0
     # Short events that are there: keeping them is better on validation, and the test keeps its false ones then.
     short = [[*own, Event(3.78, 3.98, NAMES[0])] if 6 <= i < 12 else own for i, own in enumerate(table.events)]
-    told = replace(table, events=short, features=spurious.flatten(0, 1))
-    found = head(told).score
+    changed = replace(table, events=short, features=spurious.flatten(0, 1))
+    found = head(changed).score
     assert found.settings["min_duration_ms"] == [125.0] and found.value == pytest.approx(4 / 5)
 
 

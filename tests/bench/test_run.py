@@ -34,7 +34,7 @@ def test_a_task_is_measured_from_sounds_to_scores(folder: Path, tmp_path: Path, 
     assert encoder.count == 80 and result.data.clips == 80 and result.data.splits == {"a": 40, "b": 40}
     assert set(result.scores) == {"mlp", "knn"} and result.scores["mlp"].folds.keys() == {"a", "b"}
     for head, score in result.scores.items():
-        # The released kNN scales features, not sounds: with two features it cannot tell levels.
+        # The released kNN scales features, not clips: with two features it cannot separate levels.
         assert score.n == 80 and (score.value > 0.9 or (head, scoring_rule) == ("knn", "compat"))
         assert score.low is not None and score.high is not None and score.low <= score.value <= score.high
         assert score.value == pytest.approx(np.mean(list(score.folds.values())))
@@ -64,7 +64,7 @@ def test_labels_without_relation_to_the_sounds_score_chance(folder: Path, tmp_pa
         assert 0.3 < score.value < 0.7
 
 
-def test_crops_are_kept_and_judged_by_sound_when_strict(tmp_path: Path) -> None:
+def test_crops_are_kept_and_scored_by_clip_when_strict(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "data",
         [
@@ -87,7 +87,7 @@ def test_a_class_no_fold_trained_on_is_never_hit() -> None:
     assert all(wrong[f"s{i}"] == 0.0 for i in range(3, 40, 4))
 
 
-def test_several_labels_are_judged_by_average_precision(tmp_path: Path) -> None:
+def test_several_labels_are_scored_by_average_precision(tmp_path: Path) -> None:
     rows = []
     for i in range(60):
         label = ("noise", "tone", "noise;tone")[i % 3]
@@ -101,7 +101,7 @@ def test_several_labels_are_judged_by_average_precision(tmp_path: Path) -> None:
     assert result.scores["mlp"].classes.keys() == {"noise", "tone"}
 
 
-def test_numbers_are_judged_by_their_squared_error(tmp_path: Path) -> None:
+def test_numbers_are_scored_by_their_squared_error(tmp_path: Path) -> None:
     rows = []
     for i in range(60):
         level = (i % 10) / 10
@@ -115,7 +115,7 @@ def test_numbers_are_judged_by_their_squared_error(tmp_path: Path) -> None:
     assert not result.task.higher_is_better and 0 <= result.scores["mlp"].value < 0.082  # below their variance
 
 
-def test_events_are_judged_in_segments(tmp_path: Path) -> None:
+def test_events_are_scored_in_segments(tmp_path: Path) -> None:
     rows = []
     for i in range(40):
         quiet = 0.01 * waveform("noise", i, seconds=2.0)
@@ -126,7 +126,7 @@ def test_events_are_judged_in_segments(tmp_path: Path) -> None:
                 events.append({"onset": start, "offset": start + 1.0, "event": "tone"})
         rows.append((f"s{i}", {"label": events, "fold": "ab"[i % 2]}, quiet))
     rule = LabelRule(field="label", event="event", onset="onset", offset="offset")
-    heard = task(
+    framed = task(
         kind="frame",
         loss="bce",
         metric="segmentf1_macro",
@@ -137,7 +137,7 @@ def test_events_are_judged_in_segments(tmp_path: Path) -> None:
         knn=False,
     )
     result = run_benchmark(
-        Levels(), heard, write(tmp_path / "data", rows), scoring_rule="strict", store=tmp_path / "store"
+        Levels(), framed, write(tmp_path / "data", rows), scoring_rule="strict", store=tmp_path / "store"
     )
     assert result.scores["mlp"].value > 0.8 and len(result.items["mlp"]) == 40
 
@@ -165,7 +165,7 @@ def test_refused_sounds_end_the_run(folder: Path, tmp_path: Path) -> None:
         run_benchmark(Levels(), task(), folder, scoring_rule="strict", store=tmp_path / "store")
 
 
-def test_scenes_of_hear_are_judged_by_its_predictor(tmp_path: Path) -> None:
+def test_scenes_of_hear_are_scored_by_its_predictor(tmp_path: Path) -> None:
     rows = []
     for i in range(60):
         label = ("tone", "noise")[i % 2]
@@ -190,8 +190,8 @@ def test_events_of_hear_are_found_by_their_onsets(tmp_path: Path) -> None:
         events = [{"label": "tone", "start": 1000 * start, "end": 1000 * (start + 0.3)}]
         rows.append((f"s{i}", {"events": events, "split": ("train", "valid", "test")[i // 3 % 3]}, quiet))
     task = load_task("hear_dcase2016_task2")
-    heard = replace(task, classes=("tone",), epochs=20, hear=replace(task.hear, duration_s=1.0))
+    framed = replace(task, classes=("tone",), epochs=20, hear=replace(task.hear, duration_s=1.0))
     result = run_benchmark(
-        Levels(), heard, write(tmp_path / "data", rows), scoring_rule="compat", store=tmp_path / "store"
+        Levels(), framed, write(tmp_path / "data", rows), scoring_rule="compat", store=tmp_path / "store"
     )
     assert result.scores["hear"].value > 0.8 and result.task.metric == "onset_f"

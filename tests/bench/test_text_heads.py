@@ -62,13 +62,13 @@ def test_an_encoder_that_hencoder_nothing_transcribes_at_chance(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("scoring_rule", ["compat", "strict"])
-def test_captions_are_found_by_what_is_heard(tmp_path: Path, scoring_rule: Any) -> None:
+def test_captions_are_found_by_clips(tmp_path: Path, scoring_rule: Any) -> None:
     rows = []
     for i in range(60):
         label = ("tone", "noise")[i % 2]
         split = ("train", "train", "train", "valid", "test")[i // 2 % 5]
-        captions = [f"{label} of a machine", f"some {label} is heard"]
-        # Loudness tells apart the sounds of a kind, as words do: quiet, loud.
+        captions = [f"{label} of a machine", f"some {label} is audible"]
+        # Loudness separates the clips of a kind, as words do: quiet, loud.
         loud = i % 4 < 2
         captions = [f"{'loud' if loud else 'quiet'} {caption}" for caption in captions]
         samples = waveform(label, i) * (1.0 if loud else 0.1)
@@ -76,14 +76,14 @@ def test_captions_are_found_by_what_is_heard(tmp_path: Path, scoring_rule: Any) 
     folder = write(tmp_path / "data", rows)
     result = run_benchmark(Levels(), captioned(), folder, scoring_rule=scoring_rule, store=tmp_path / "store")
     score = result.scores["mlp"]
-    # Twelve test clips of four kinds cannot be told from their like, so R@1 ends near a third; chance is a twelfth.
+    # Three test clips of each of four kinds have the same captions, so R@1 ends near a third; chance is a twelfth.
     assert score.n == 12 and len(result.items["mlp"]) == 12
     assert score.value == pytest.approx(np.mean(list(result.items["mlp"].values())), abs=1e-6)
     assert score.settings["audio_to_text"]["r5"] >= 0.5
     assert score.settings["text_to_audio"]["r5"] >= 0.5
 
 
-def test_clips_beyond_the_context_are_told_before_training(tmp_path: Path) -> None:
+def test_clips_beyond_the_context_are_refused_before_training(tmp_path: Path) -> None:
     class Dense(Levels):
         def embed_many(self, sources: Any, *, frames: bool = False) -> Any:
             for result in super().embed_many(sources, frames=frames):
@@ -93,7 +93,7 @@ def test_clips_beyond_the_context_are_told_before_training(tmp_path: Path) -> No
         run_benchmark(Dense(), spoken(), speech(tmp_path / "data"), scoring_rule="compat", store=tmp_path / "store")
 
 
-def test_texts_are_not_judged_in_folds(tmp_path: Path) -> None:
+def test_texts_are_not_scored_in_folds(tmp_path: Path) -> None:
     rows = [(f"s{i}", {"text": "a", "fold": "ab"[i % 2]}, waveform("tone", i)) for i in range(8)]
     folds = spoken(folds=("a", "b"), train=None, valid=None, test=None, split_field="fold")
     with pytest.raises(DataError, match="folds"):

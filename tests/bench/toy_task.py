@@ -1,4 +1,4 @@
-"""A task of tones and noise, an encoder that tells them apart, and embeddings of random numbers."""
+"""A task of tones and noise, an encoder that separates them, and embeddings of random numbers."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from auricle.bench.task import LabelRule, Source, Task
 
 
 class Levels:
-    """Frames of 40 ms: level, and level of the differences; tells tones from noise."""
+    """Frames of 40 ms: level, and level of the differences; separates tones from noise."""
 
     name = "levels"
     output_dim = 2

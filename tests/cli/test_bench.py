@@ -62,7 +62,7 @@ def test_a_task_without_data_fails_and_the_others_go_on(data: Path, tmp_path: Pa
     assert failed["task"] == "esc50" and failed["error"] and measured["task"]["name"] == "esc10"
 
 
-def test_wrong_usage_is_told_apart(data: Path, tmp_path: Path) -> None:
+def test_wrong_usage_has_its_own_exit_code(data: Path, tmp_path: Path) -> None:
     run = ["bench", "run", "-o", tmp_path / "out", "--data", data]
     assert auricle(*run, "-e", "log-mel", "-t", "esc11").code == 2
     for flag in ("--protocol", "--scoring-rule"):

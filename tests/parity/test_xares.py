@@ -1,4 +1,4 @@
-"""The judges against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
+"""Heads and metrics against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
 
 import json
 from pathlib import Path
@@ -208,7 +208,7 @@ def test_asr_adapter() -> None:
 
 
 def activity(targets: Tensor) -> list[Any]:
-    """[class, [first frame, last frame, frames]] of each class that is heard."""
+    """[class, [first frame, last frame, frames]] of each active class."""
     found = [(number, column.nonzero().flatten().tolist()) for number, column in enumerate(targets.t())]
     return [[number, [frames[0], frames[-1], len(frames)]] for number, frames in found if frames]
 
