@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import DataError
-from auricle.evaluate.answer_examples import bounded, worst_examples
+from auricle.evaluate.answer_examples import MAX_TEXT, worst_examples
 from auricle.evaluate.published_answers import published_answers
 from auricle.evaluate.results import PROTOCOLS, LmResult, by_model
 from auricle.evaluate.tables import (
@@ -27,7 +27,7 @@ from auricle.evaluate.tables import (
 from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
 from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_png
-from auricle.pages.render import render, visible
+from auricle.pages.render import bounded, render, visible
 from auricle.pages.table import Column, Entry, Number, Record, Table, Text, count
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def _failures(models: Models) -> tuple[Table, int]:
         for task, result in {result.task: result for result in own}.items():
             for name, why in _failed(result):
                 if len(rows) < MAX_ROWS:
-                    rows.append([bounded(name, 200), bounded(why), task, label])
+                    rows.append([bounded(name, 200), bounded(why, MAX_TEXT), task, label])
                 else:
                     more += 1
             if unanswered := result.scored.counts.get("unanswered") or result.scored.counts.get("missing"):
