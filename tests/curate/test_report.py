@@ -27,7 +27,7 @@ def write_hostile(folder: Path) -> ShardSet:
     return ShardSet(folder)
 
 
-def test_the_page_needs_nothing_else_and_trusts_nobody(tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file_and_texts_stay_texts(tmp_path: Path) -> None:
     filter_shards(write_hostile(tmp_path / "in"), tmp_path / "out", Tones())
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -54,7 +54,7 @@ def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert players and sum(map(len, players)) <= 100_000 and "left out, to keep the page small" in text
 
 
-def test_groups_are_told_in_numbers(tmp_path: Path) -> None:
+def test_groups_are_shown_in_numbers(tmp_path: Path) -> None:
     filter_shards(write_pairs(tmp_path / "in", 200), tmp_path / "out", Tones())
     text = " ".join(Page((tmp_path / "out" / "report.html").read_text()).words)
     for words in ("bells / en", "tones / en", "Keep rate", "Dropped, the surest", "fits no better than random pairs"):
@@ -62,7 +62,7 @@ def test_groups_are_told_in_numbers(tmp_path: Path) -> None:
     assert "--alike" not in text
 
 
-def test_data_that_repeats_itself_is_told(tmp_path: Path) -> None:
+def test_data_that_repeats_itself_is_reported(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "in", "set") as writer:
         for i in range(200):
             hertz = 400 + 600 * (i % 8)
@@ -75,9 +75,21 @@ def test_data_that_repeats_itself_is_told(tmp_path: Path) -> None:
     assert second.summary["keep"] > 190 and "--alike" not in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_without_matplotlib_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = write_pairs(tmp_path / "in", 40)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"auricle\[bench\]"):
         filter_shards(shards, tmp_path / "out", Tones())
     assert not (tmp_path / "out").exists()
+
+
+def test_examples_have_the_names_of_their_files(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "in", "set") as writer:
+        for i in range(60):
+            facts = {"caption": f"{100 * (i + 1)} Hz"} | ({"id": f"/data/set/file {i}.wav"} if i % 2 else {})
+            writer.write(f"_data_set_{i}", tone(100 * (i + 1), seed=i), facts)
+    filter_shards(ShardSet(tmp_path / "in"), tmp_path / "out", Tones(noise=0.0))
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    found = set(re.findall(r"file \d+\.wav|_data_set_\d+", page.text))
+    assert "/data/set" not in page.text
+    assert found and all(int(re.findall(r"\d+", name)[0]) % 2 == name.startswith("file") for name in found)

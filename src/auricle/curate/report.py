@@ -104,7 +104,7 @@ def _draw(calibrations: Sequence[Calibration], facts: Sequence[Mapping[str, Any]
     columns = min(3, panels)
     rows = -(-panels // columns)
     figure = new_figure(4.2 * columns, 3.2 * rows + 0.5)
-    figure.suptitle("Scores of real and random pairs")
+    figure.suptitle("Scores of real and random pairs\n")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place, number in zip(axes, shown, strict=False):
         _draw_distributions(place, calibrations[number], facts[number]["score_at_p"], p)
@@ -166,7 +166,7 @@ def _groups(calibrations: Sequence[Mapping[str, Any]], p: float) -> Table:
         "auc_matched": Column(title="AUC", note="without mismatched", decimals=3),
         "equal_error_rate": percent("Equal error"),
         "equal_error_threshold": Column(title="Equal error", note="at score", decimals=1),
-        "score_at_p": Column(title="Score", note=f"at p = {p:g}", decimals=1),
+        "score_at_p": Column(title="Score", note=f"at p\u00a0=\u00a0{p:g}", decimals=1),
         "random_passing": percent("Random passing"),
         "mismatched_share": percent("Mismatched"),
         "mean_real": Column(title="Mean", note="real", decimals=1),
@@ -189,7 +189,7 @@ def _keep_rate(calibrations: Sequence[Mapping[str, Any]]) -> Table:
         for each in islice(calibrations, MAX_ROWS)
         for title, name in (("kept", "kept"), ("of these wrong", "mismatched"))
     ]
-    columns = [Column(title=f"p = {limit:g}", decimals=1, is_percent=True) for limit in limits]
+    columns = [Column(title=f"p\u00a0=\u00a0{limit:g}", decimals=1, is_percent=True) for limit in limits]
     return Table(label="Keep rate", columns=[Column(title="Group"), *columns], rows=rows)
 
 
@@ -230,7 +230,7 @@ def _example(shards: ShardSet, pair: int, record: Mapping[str, Any], players: Pl
     return Example(
         player=players.player(lambda: shards.read(pair).waveform),
         name=_clip_name(shards, pair, record["key"]),
-        note=f"score {record['score']:.1f}, p {record['p']:.3f}, probability {record['probability']:.2f}",
+        note=f"score {record['score']:.1f}, p {record['p']:.2g}, probability {record['probability']:.2f}",
         facts=[
             Fact("Caption", [bounded(caption, _LONGEST) for caption in record["captions"][:5]]),
             Fact("Why", [bounded(reason, _LONGEST) for reason in record["reasons"]]),

@@ -49,7 +49,7 @@ def worst_examples(
             worst = worst_answers(row, count)
             notes = [f"{model}: {why}" for model, why in worst.lacking.items()]
             found[row.task] = Worst(
-                row.title, row.protocol, notes, [_example(row, each, clips) for each in worst.items]
+                row.title, row.scoring_rule, notes, [_example(row, each, clips) for each in worst.items]
             )
     return list(found.values())
 

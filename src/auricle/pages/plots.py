@@ -54,12 +54,15 @@ def new_figure(width: float, height: float, what: str = "The benchmark report") 
 
 
 def drawable(text: str, width: int = 34) -> str:
-    """A name as matplotlib can draw it: no formulas, no letters the font lacks, no great length."""
+    """A name as matplotlib can draw it: no formulas, no letters the font lacks; of a long one start and end."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties())).get_charmap()
     drawn = "".join(letter if ord(letter) in known else "\ufffd" for letter in visible(text))
-    return textwrap.shorten(drawn, width, placeholder="…").replace("$", r"\$") or "…"
+    drawn = " ".join(drawn.split())
+    if len(drawn) > width:
+        drawn = f"{drawn[: width // 2]}…{drawn[-(width - width // 2 - 1) :]}"
+    return drawn.replace("$", r"\$") or "…"
 
 
 def look_of(label: str, number: int) -> dict[str, Any]:
