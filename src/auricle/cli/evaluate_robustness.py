@@ -27,7 +27,7 @@ from auricle.cli.evaluate import (
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Quantize
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import Tally
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def robustness(
     batch_size: BatchSize = 8,
     max_new_tokens: MaxNewTokens = None,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     as_json: AsJson = False,
@@ -148,7 +148,7 @@ def prompts(
     batch_size: BatchSize = 8,
     max_new_tokens: MaxNewTokens = None,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.listen import AsJson, Device
-from auricle.cli.output import print_json, print_line, with_progress
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
@@ -85,10 +85,12 @@ def _asking(ear: AudioLM, batch_size: int) -> Ask:
         started = time.monotonic()
         answers = []
         results = ear.ask_many(clips, prompt, batch_size=batch_size)
-        for result in with_progress(results, len(clips), prompt, prints=False):
-            if isinstance(result, AuricleError):
-                raise result
-            answers.append(result.text)
+        with progress(prompt, len(clips)) as advance:
+            for result in results:
+                if isinstance(result, AuricleError):
+                    raise result
+                answers.append(result.text)
+                advance()
         print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: {prompt}", err=True)
         return answers
 
