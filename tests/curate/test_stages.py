@@ -12,7 +12,7 @@ from .tones import Tones
 
 
 def stage(name: str, needs: str, gives: str = "", run: Any = lambda *values: "".join(values)) -> Stage:
-    return Stage(name=name, needs=tuple(needs.split()), gives=gives, run=run)
+    return Stage(name, tuple(needs.split()), gives, run)
 
 
 def test_each_stage_gets_what_it_needs_in_order() -> None:
@@ -35,7 +35,7 @@ def test_nothing_runs_where_a_value_is_missing_or_replaced(stages: list[Stage], 
     def refuse(*values: Any) -> None:
         raise AssertionError("a stage ran")
 
-    first = Stage(name="first", needs=("a",), run=refuse)
+    first = Stage("first", ("a",), "", refuse)
     with pytest.raises(ConfigError, match=message):
         run_stages([first, *stages], {"a": "A"})
 

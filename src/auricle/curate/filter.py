@@ -22,17 +22,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from auricle.curate import report
 from auricle.curate.decision import NAMES, FilterConfig, Verdicts, decide, numbers, reasons
 from auricle.curate.embedding import AudioTextModel, embed_pairs
 from auricle.curate.pairs import PairTable, read_lines
 from auricle.curate.random_pairs import Evidence, score_pairs
+from auricle.curate.report import write_report
 from auricle.curate.splitting import Split, output_names, restore_tars, split_tars
 from auricle.curate.stages import Stage, run_stages
 from auricle.curate.summary import summarise
 from auricle.data.shards import ShardSet
 from auricle.errors import DataError
 from auricle.files import atomic_write, locked, make_folder, remove_leftovers, write_bytes
+from auricle.pages.plots import new_figure
 
 _FORMAT = "auricle-filter-1"
 _OUTPUTS = ("scores.jsonl", "calibration.json", "report.html", "distributions.png", "summary.json")
@@ -71,7 +72,7 @@ def filter_shards(
         OutputError: the folder cannot be written, or another run is writing there.
         MissingExtra: matplotlib, which draws the distributions, is not installed.
     """
-    report.check_figures()
+    new_figure(1, 1, "The filter's report")  # fails before hours of work rather than after them
     config, out = config or FilterConfig(), Path(out)
     with _input_errors(out):
         _claim(out, shards)
@@ -93,30 +94,17 @@ def filter_stages(
     embed = partial(_embed, folder=out / "embeddings", aligner=aligner, caption=config.caption, on_pairs=on_pairs)
     score = partial(score_pairs, p=config.p, num_captions=config.random_captions, alike=config.alike, seed=config.seed)
     found = ("shards", "table", "evidence", "verdicts")
+    page = ("shards", "evidence", "verdicts", "scores", "calibrations", "summary")
     return [
-        Stage(name="embed", needs=("shards",), gives="table", run=embed),
-        Stage(name="score", needs=("table",), gives="evidence", run=score),
-        Stage(name="decide", needs=("table", "evidence"), gives="verdicts", run=partial(decide, config=config)),
-        Stage(
-            name="summarise",
-            needs=found,
-            gives="summary",
-            run=partial(summarise, config=config, model=aligner.fingerprint),
-        ),
-        Stage(name="split", needs=("shards", "verdicts", "summary"), run=partial(_split, out=out, on_tar=on_tar)),
-        Stage(name="list", needs=found, gives="scores", run=partial(_write_scores, out=out, config=config)),
-        Stage(
-            name="calibrate",
-            needs=("evidence",),
-            gives="calibrations",
-            run=partial(_write_calibrations, out=out, p=config.p),
-        ),
-        Stage(
-            name="report",
-            needs=("shards", "evidence", "verdicts", "scores", "calibrations", "summary"),
-            run=partial(report.write_report, out=out, config=config),
-        ),
-        Stage(name="finish", needs=("summary",), run=partial(_write_json, path=out / "summary.json")),
+        Stage("embed", ("shards",), "table", embed),
+        Stage("score", ("table",), "evidence", score),
+        Stage("decide", ("table", "evidence"), "verdicts", partial(decide, config=config)),
+        Stage("summarise", found, "summary", partial(summarise, config=config, model=aligner.fingerprint)),
+        Stage("split", ("shards", "verdicts", "summary"), "", partial(_split, out=out, on_tar=on_tar)),
+        Stage("list", found, "scores", partial(_write_scores, out=out, config=config)),
+        Stage("calibrate", ("evidence",), "calibrations", partial(_write_calibrations, out=out, p=config.p)),
+        Stage("report", page, "", partial(write_report, out=out, config=config)),
+        Stage("finish", ("summary",), "", partial(_write_json, path=out / "summary.json")),
     ]
 
 

@@ -34,15 +34,6 @@ _COLOURS = dict(zip(("real pairs", "random audio (randa)", "random caption (rand
 _LINES = ("-", "--", "-.", ":")
 
 
-def check_figures() -> None:
-    """Fail before hours of work rather than after them.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    new_figure(1, 1, "The filter's report")
-
-
 def write_report(
     shards: ShardSet,
     evidence: Evidence,
@@ -54,18 +45,7 @@ def write_report(
     out: Path,
     config: FilterConfig,
 ) -> None:
-    """Write ``report.html`` and ``distributions.png``.
-
-    Args:
-        shards: the input, for the players of examples.
-        evidence: of all pairs.
-        verdicts: of all pairs.
-        scores: scores.jsonl, from which the texts of the examples are taken.
-        calibrations: as in calibration.json.
-        summary: as in summary.json.
-        out: folder of the run.
-        config: thresholds.
-    """
+    """Write ``report.html`` and ``distributions.png`` from what the stages found; see `auricle.curate.filter`."""
     figure = _draw(evidence.calibrations, calibrations, config.p)
     write_png(figure, out / "distributions.png")
     chosen = _choose_examples(evidence, verdicts, config)
@@ -173,12 +153,11 @@ def _groups(calibrations: Sequence[Mapping[str, Any]], p: float) -> Table:
         "mean_randa": Column(title="Mean", note="randa", decimals=1),
         "mean_randt": Column(title="Mean", note="randt", decimals=1),
     }
-    rows = [[_entry(each[name]) for name in columns] for each in islice(calibrations, MAX_ROWS)]
+    rows = [
+        [bounded(each["group"], _LONGEST), *(each[name] for name in islice(columns, 1, None))]
+        for each in islice(calibrations, MAX_ROWS)
+    ]
     return Table(label="Domains and languages", columns=list(columns.values()), rows=rows)
-
-
-def _entry(value: str | float | None) -> str | float | None:
-    return bounded(value, _LONGEST) if isinstance(value, str) else value
 
 
 def _keep_rate(calibrations: Sequence[Mapping[str, Any]]) -> Table:

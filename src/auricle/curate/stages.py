@@ -7,7 +7,7 @@ from typing import Any
 from auricle.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A step of a pipeline.
 
@@ -17,7 +17,7 @@ class Stage:
 
     name: str
     needs: tuple[str, ...]  # of the input and of earlier stages; the arguments of `run`, in this order
-    gives: str = ""  # name of what `run` returns; empty: nothing
+    gives: str  # name of what `run` returns; empty: nothing
     run: Callable[..., Any]
 
 

@@ -24,9 +24,8 @@ from auricle.evaluate.tables import (
     shared_rows,
     task_rows,
 )
-from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
-from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_png
+from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_page
 from auricle.pages.render import bounded, render, visible
 from auricle.pages.table import Column, Entry, Number, Record, Table, Text, count
 
@@ -108,12 +107,7 @@ def write_lm_report(
         more_failures=more,
         records=[_record(label, result) for label, own in models.items() for result in own],
     )
-    folder = make_folder(folder)
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
-    write_text(paths[0], page)
-    for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
-        write_png(figure, path)
-    return paths
+    return write_page(folder, page, {name: figure for name, (figure, _) in drawn.items()})
 
 
 def report_content(results: Sequence[LmResult], *, published: bool = True) -> dict[str, Any]:

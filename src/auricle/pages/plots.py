@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import MissingExtra
-from auricle.files import atomic_write
+from auricle.files import atomic_write, make_folder, write_text
 from auricle.pages.render import visible
 
 if TYPE_CHECKING:
@@ -148,6 +148,20 @@ def svg(figure: "Figure", name: str) -> "Markup":
     label = escape(" ".join(visible(figure.get_suptitle()).replace("\\$", "$").split()) or name)
     size = f"--width: {figure.get_figwidth():g}in"
     return Markup(drawn.replace("<svg", f'<svg style="{size}" fill="currentColor" role="img" aria-label="{label}"', 1))
+
+
+def write_page(folder: str | Path, page: str, figures: "Mapping[str, Figure]") -> list[Path]:
+    """Write ``report.html``, and each figure by its name as PNG; returns the paths.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder = make_folder(folder)
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
+    write_text(paths[0], page)
+    for path, figure in zip(paths[1:], figures.values(), strict=True):
+        write_png(figure, path)
+    return paths
 
 
 def write_png(figure: "Figure", path: Path) -> None:
