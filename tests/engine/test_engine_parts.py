@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.engine import Engine
@@ -19,6 +18,7 @@ from auricle.engine.request import SamplingParams
 from auricle.engine.sampling import Sampler, choose
 from auricle.engine.scheduler import Prefill
 from auricle.listen.model import AudioLM
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights.processor import Prompt
 
 TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
@@ -26,13 +26,13 @@ TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
 
 def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, list[int], bool]:
     text = Detokenizer(tokenizer, stop)
-    given_out = []
+    returned = []
     for token in ids:
-        given_out += text.add(token, -1.0)
+        returned += text.add(token, -1.0)
         if text.is_stopped:
             break
-    given_out += text.close()
-    return "".join(token.text for token in given_out), [token.id for token in given_out], text.is_stopped
+    returned += text.close()
+    return "".join(token.text for token in returned), [token.id for token in returned], text.is_stopped
 
 
 @given(text=TEXTS, cut=st.integers(0, 30))
@@ -56,8 +56,8 @@ def test_text_ends_before_the_first_stop_string(model: AudioLM, text: str, stop:
     assert kept == ids[: len(kept)] and tokenizer.decode(kept).startswith(found.removesuffix("\ufffd"))
 
 
-def small_decoder() -> Qwen2ForCausalLM:
-    config = Qwen2Config(
+def small_decoder() -> QwenForCausalLM:
+    config = QwenConfig(
         vocab_size=8,
         hidden_size=8,
         intermediate_size=8,
@@ -65,25 +65,25 @@ def small_decoder() -> Qwen2ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    return Qwen2ForCausalLM(config)
+    return QwenForCausalLM(config)
 
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, derandomize=True)
 def test_rows_keep_their_memory(seed: int) -> None:
-    draw, rows = random.Random(seed), Rows(small_decoder())
+    rng, rows = random.Random(seed), Rows(small_decoder())
     mirror: list[Tensor] = []
     for _ in range(12):
-        if mirror and draw.random() < 0.4:
-            row = draw.randrange(len(mirror))
+        if mirror and rng.random() < 0.4:
+            row = rng.randrange(len(mirror))
             rows.leave(row)
             last = mirror.pop()
             if row < len(mirror):
                 mirror[row] = last
         else:
-            length = draw.randint(1, 200)
+            length = rng.randint(1, 200)
             memory = torch.randn(1, 2, 1, 1, length + 3, 4)
-            rows.join(memory, length, length + draw.randint(0, 100))
+            rows.join(memory, length, length + rng.randint(0, 100))
             mirror.append(memory[:, :, 0, :, :length])
         assert rows.lengths == [each.shape[3] for each in mirror]
         for row, each in enumerate(mirror):
@@ -117,7 +117,7 @@ def test_prefixes_are_found_and_bounded() -> None:
     assert len(nothing) == 0
 
 
-def test_audio_is_heard_once_and_bounded(model: AudioLM) -> None:
+def test_clips_are_encoded_once_and_the_cache_is_bounded(model: AudioLM) -> None:
     lm = model.loaded.model
     noises = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (4000, 16_000, 9000)]
     audio = lm.config.audio_token_id
@@ -144,7 +144,7 @@ def test_audio_is_heard_once_and_bounded(model: AudioLM) -> None:
         assert small.encoded_clips == 4  # the first was dropped
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 0.5]]).repeat(4000, 1)
     rows = [Sampler(SamplingParams(do_sample=True, seed=seed), frozenset()) for seed in range(4000)]
     chosen, logprobs, failed = choose(rows, logits)

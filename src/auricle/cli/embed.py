@@ -11,7 +11,7 @@ import typer
 
 from auricle.cli.inputs import find_sources, open_source
 from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
-from auricle.cli.output import print_json, with_progress
+from auricle.cli.output import print_json, progress
 from auricle.errors import AuricleError, MissingExtra
 
 if TYPE_CHECKING:
@@ -57,22 +57,23 @@ def embed(
     import auricle
 
     encoder = auricle.load_encoder(model, device=device, dtype=dtype)
-    results = with_progress(encoder.embed_many(sources, frames=frames), len(names), "embedding", prints=as_json)
     tally, kept = Tally(), {}
-    for name, result in zip(names, results, strict=True):
-        record: dict[str, Any] = {"file": name, "receipt": None, "model": encoder.name, "error": None}
-        if isinstance(result, AuricleError):
-            record["error"] = str(result)
-        else:
-            record["receipt"] = result.receipt.as_dict()
-            tally.note_receipt(name, result.receipt, quiet=as_json)
-            if output is None:
-                record["embedding"] = result.values.tolist()
+    with progress("embedding", len(names), quiet=as_json) as advance:
+        for name, result in zip(names, encoder.embed_many(sources, frames=frames), strict=True):
+            record: dict[str, Any] = {"file": name, "receipt": None, "model": encoder.name, "error": None}
+            if isinstance(result, AuricleError):
+                record["error"] = str(result)
             else:
-                kept[name] = result.values
-        if as_json:
-            print_json(record)
-        tally.note_error(name, record["error"], quiet=as_json)
+                record["receipt"] = result.receipt.as_dict()
+                tally.note_receipt(name, result.receipt, quiet=as_json)
+                if output is None:
+                    record["embedding"] = result.values.tolist()
+                else:
+                    kept[name] = result.values
+            if as_json:
+                print_json(record)
+            tally.note_error(name, record["error"], quiet=as_json)
+            advance()
     if output is not None and kept:
         _write(output, kept, encoder, frames=frames)
     tally.leave()

@@ -63,7 +63,7 @@ def report(
 
     found = find_results(results)
     paths = write_lm_report(
-        found, output, published=published, worst=worst, sounds=sounds, audio=audio or (), figures=figures
+        found, output, published=published, worst=worst, players=sounds, audio=audio or (), figures=figures
     )
     if as_json:
         print_json({"files": [str(path) for path in paths], **report_content(found, published=published)})

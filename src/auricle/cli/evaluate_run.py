@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -29,12 +28,13 @@ from auricle.cli.options import (
     check_choice,
     check_scoring,
 )
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.evaluate.answer_cache import AnswerCache
+    from auricle.evaluate.generate import Reply
     from auricle.evaluate.questions import Question
     from auricle.evaluate.run import Evaluator, Share, TaskRun
     from auricle.evaluate.scores import ScoringConfig
@@ -88,7 +88,7 @@ def run(
     max_new_tokens: TaskMaxNewTokens = None,
     batch_size: BatchSize = 8,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     encoder: SentenceModel = "minilm",
@@ -118,7 +118,8 @@ def run(
     if workers > 1 and jobs:
         _generate_in_processes(settings, part, workers, sum(len(job.questions) for job in jobs))
     scoring = scoring_config(encoder, error_detector, device, missing=missing, seed=seed)
-    for job, done, model_name, generated in _runs(settings, part, jobs, scoring, SCORING_RULES[scoring_rule]):
+    runs = _runs(settings, part, jobs, scoring, SCORING_RULES[scoring_rule], quiet=as_json)
+    for job, done, model_name, generated in runs:
         if isinstance(done, AuricleError):
             _report_error(tally, job.task.name, str(done), as_json=as_json)
         else:
@@ -147,7 +148,13 @@ def tasks(
 
 
 def _runs(
-    settings: _Settings, part: Share, jobs: Sequence[_Job], scoring: ScoringConfig, scoring_rules: Sequence[Any]
+    settings: _Settings,
+    part: Share,
+    jobs: Sequence[_Job],
+    scoring: ScoringConfig,
+    scoring_rules: Sequence[Any],
+    *,
+    quiet: bool,
 ) -> Iterator[tuple[_Job, TaskRun | AuricleError, str, int]]:
     """Each job with its result or error, the name of the model, and the number of generated answers."""
     if not jobs:
@@ -163,11 +170,11 @@ def _runs(
             result: TaskRun | AuricleError
             name = ""
             try:
-                evaluator = _evaluator(settings, job, model, cache)
+                evaluator = dataclasses.replace(_evaluator(settings, job, model, cache), scoring=scoring)
                 name = evaluator.model.model
-                with _bar(f"{name} on {job.task.name}", len(job.questions)) as advance:
+                with progress(f"{name} on {job.task.name}", len(job.questions), quiet=quiet) as advance:
                     result = run_task(
-                        dataclasses.replace(evaluator, scoring=scoring, on_reply=advance),
+                        dataclasses.replace(evaluator, on_reply=_each(advance)),
                         job.questions,
                         settings.output,
                         source=job.source,
@@ -179,6 +186,11 @@ def _runs(
             except AuricleError as error:
                 result = error
             yield job, result, name, cache.added - before
+
+
+def _each(done: Callable[[], None]) -> Callable[[Question, Reply], None]:
+    """Calls ``done`` for every reply."""
+    return lambda question, reply: done()
 
 
 def _evaluator(settings: _Settings, job: _Job, model: Any, cache: AnswerCache) -> Evaluator:
@@ -238,7 +250,7 @@ def _generate_in_processes(settings: _Settings, part: Share, workers: int, quest
             processes[receiver] = context.Process(target=_work, args=(settings, share, threads, sender), daemon=True)
             processes[receiver].start()
             sender.close()  # the other process has it too: its end is the end of the pipe
-        with _bar(f"{workers} processes", questions) as advance:
+        with progress(f"{workers} processes", questions) as advance:
             open_pipes = set(processes)
             while open_pipes:
                 ready: Any
@@ -276,7 +288,7 @@ def _work(settings: _Settings, share: Share, threads: int, sender: Any) -> None:
             for job in jobs:
                 evaluator = _evaluator(settings, job, model, cache)
                 own = [question for question in job.questions if share.has(question.audio.name)]
-                dataclasses.replace(evaluator, on_reply=lambda *_: sender.send(None)).generate(own)
+                dataclasses.replace(evaluator, on_reply=_each(lambda: sender.send(None))).generate(own)
     except (AuricleError, KeyboardInterrupt):
         sys.exit(1)
 
@@ -329,15 +341,3 @@ def _report_error(tally: Tally, name: str, error: str, *, as_json: bool) -> None
     if as_json:
         print_json({"name": name, "error": error})
     tally.note_error(name, error, quiet=as_json)
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on a terminal's standard error: a function to call for each answer."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task(what, total=total)
-        yield lambda *_: progress.advance(row)
