@@ -1,5 +1,4 @@
 from math import comb
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from auricle.errors import DataError
-from auricle.metrics.retrieval import METRICS, chance_scores, rank_candidates, retrieval_estimates, retrieval_scores
+from auricle.metrics.retrieval import (
+    METRICS,
+    chance_scores,
+    rank_candidates,
+    recall_at_1,
+    retrieval_estimates,
+    retrieval_scores,
+)
 
 
 def plain(owners: Tensor) -> Tensor:
@@ -123,16 +128,24 @@ def test_chance_of_mixed_queries_is_their_mean() -> None:
     assert four["median_rank"] < mixed["median_rank"] < one["median_rank"]
 
 
-@pytest.mark.parametrize(
-    ("audio", "text", "pairs"),
-    [
-        (torch.ones(2, 3), torch.ones(2, 4), [[0, 0], [1, 1]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0], [0, 1]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0], [1, 0]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0], [2, 1]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0, 0]]),
-    ],
-)
-def test_what_does_not_fit_is_refused(audio: Tensor, text: Tensor, pairs: Any) -> None:
-    with pytest.raises(DataError):
-        retrieval_estimates(audio, text, torch.tensor(pairs))
+def test_perfect_and_collapsed_retrieval() -> None:
+    clips = torch.eye(6)
+    owners = torch.arange(6).repeat_interleave(3)
+    for way in retrieval_scores(clips, clips[owners], owners):
+        assert way[:5] == (1.0, 1.0, 1.0, 1.0, 1.0)
+    for way in retrieval_scores(torch.ones(6, 4), torch.ones(18, 4), owners):
+        assert way.r1 == 0.0
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_retrieval_knows_owners_in_any_order(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    audio, text = torch.randn(8, 5, generator=generator), torch.randn(24, 5, generator=generator)
+    owners = torch.arange(8).repeat_interleave(3)
+    order = torch.randperm(24, generator=generator)
+    expected = retrieval_scores(audio, text, owners)
+    for found, way in zip(retrieval_scores(audio, text[order], owners[order]), expected, strict=True):
+        assert found == pytest.approx(way, abs=1e-12)
+    repeated = recall_at_1(audio[owners], text, captions=3)
+    assert repeated == pytest.approx((expected[0].r1 + expected[1].r1) / 2)
