@@ -224,10 +224,11 @@ def _line(name: str, found: Score) -> str:
 
 def _write(folder: Path, scored: Scored) -> Path:
     """Write ``TASK.PROTOCOL.json``."""
-    from auricle.evaluate.answer_files import utf8, write_whole
+    from auricle.evaluate.answer_files import utf8
+    from auricle.files import make_folder, write_bytes
 
-    path = folder / f"{scored.task}.{scored.protocol}.json"
-    write_whole(path, utf8(scored.to_json()))
+    path = make_folder(folder) / f"{scored.task}.{scored.protocol}.json"
+    write_bytes(path, utf8(scored.to_json()))
     return path
 
 
