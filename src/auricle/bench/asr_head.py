@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from auricle.bench.heads import cosine_rates
 from auricle.data.order import Permutation
 from auricle.engine.engine import generate
+from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.classification import wer_inv
 
@@ -85,7 +86,7 @@ class AsrAdapter(nn.Module):
 
 
 class _Prompt(NamedTuple):
-    """What the engine takes: `auricle.engine.engine.PromptLike`."""
+    """What the engine takes: `auricle.engine.request.PromptLike`."""
 
     input_ids: Sequence[int]
     clips: Sequence[Tensor]
@@ -185,10 +186,8 @@ class AsrHead(nn.Module):
         answers = generate(
             cast("MiDashengLM", self),  # all that the engine asks of it are `decoder` and `embed`
             prompts,
+            SamplingParams(max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty),
             eos_token_ids=[self.end_id],
-            pad_token_id=self.end_id,
-            max_new_tokens=max_new_tokens,
-            repetition_penalty=repetition_penalty,
         )
         return [self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
 

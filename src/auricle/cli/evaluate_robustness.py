@@ -27,7 +27,7 @@ from auricle.cli.evaluate import (
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Quantize
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import Tally
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 if TYPE_CHECKING:

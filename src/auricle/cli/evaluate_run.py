@@ -30,7 +30,7 @@ from auricle.cli.evaluate import (
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Model, Quantize
 from auricle.cli.output import print_json, print_line, progress
-from auricle.cli.telling import Tally
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
     ".webm .mka .mkv .mov .wma .asf .amr .ac3 .wv .ape .tta .avi .flv".split()
 )
 STDIN = "-"
+_MOST_PROBED = 256  # reading more headers only to show a total would take its time
 
 
 def find_sources(arguments: Sequence[str]) -> list[str]:
@@ -51,6 +52,25 @@ def open_source(name: str) -> Any:
     from auricle.audio.limits import DEFAULT_LIMITS
 
     return _Stdin(sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1))
+
+
+def audio_seconds(names: Sequence[str]) -> float | None:
+    """Seconds of audio in files, as their headers state it; None where one does not, or where there are many files."""
+    from auricle.audio.decode import probe
+    from auricle.errors import AuricleError
+
+    if STDIN in names or len(names) > _MOST_PROBED:
+        return None
+    total = 0.0
+    for name in names:
+        try:
+            seconds = probe(name).duration_s
+        except AuricleError:  # reported when the file is read
+            continue
+        if seconds is None:
+            return None
+        total += seconds
+    return total
 
 
 def _names(argument: str) -> list[str]:

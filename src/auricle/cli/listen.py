@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.inputs import find_sources, open_source
+from auricle.cli.inputs import audio_seconds, find_sources, open_source
 from auricle.cli.output import progress
-from auricle.cli.telling import Tally, Teller
+from auricle.cli.printing import Tally, Teller
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ WindowS = Annotated[
     typer.Option("--window", min=0.4, help="Longest window of a long sound, s; at most what the model was trained on."),
 ]
 
+_DONE = {"caption": "describing", "answer": "answering", "text": "transcribing"}  # by key of the record
 Hear = Callable[["AudioLM", list[Any]], Iterator[Any]]
 
 
@@ -181,17 +183,18 @@ def _listen(
 
     import auricle
 
-    ear = auricle.load(**opened)
+    with progress(f"loading {opened['name']}", quiet=as_json):
+        ear = auricle.load(**opened)
     teller = Teller(key, ear.model, as_json=as_json, has_many=len(names) > 1, timed=timed)
     results = hear(ear, sources)
     if stream:
         for name, pieces in zip(names, results, strict=True):
             _tell_stream(teller, name, pieces)
     else:
-        with progress("reading", len(names), quiet=as_json) as advance:
+        with progress(_DONE[key], partial(audio_seconds, names), unit="audio", quiet=as_json) as advance:
+            ear.on_audio = advance
             for name, result in zip(names, results, strict=True):
                 _tell(teller, name, result, prompts or [])
-                advance()
     teller.tally.leave()
 
 

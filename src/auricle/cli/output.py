@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,19 +62,21 @@ class Advance:
 
 
 @contextmanager
-def progress(what: str, total: float | None = None, *, unit: Unit = "items", quiet: bool = False) -> Iterator[Advance]:
+def progress(
+    what: str, total: float | Callable[[], float | None] | None = None, *, unit: Unit = "items", quiet: bool = False
+) -> Iterator[Advance]:
     """A bar on standard error while the block runs, where that is a terminal; lines are printed above it.
 
     Args:
         what: is being done.
-        total: of the work; None: not known (yet, see `Advance.start`).
+        total: of the work, or what finds it out where a bar is shown; None: not known (yet, see `Advance.start`).
         unit: of the work: things that are counted, seconds of audio, or bytes.
         quiet: show nothing, as where JSON is asked for.
     """
     if quiet or not sys.stderr.isatty():
         yield Advance()
         return
-    with _bars.row(visible(what), total, unit) as advance:
+    with _bars.row(visible(what), total() if callable(total) else total, unit) as advance:
         yield advance
 
 

@@ -174,13 +174,14 @@ def pack(
                     flawed.append((entry.id, remark))
             if progress is not None:
                 progress(done, len(failed))
+    own = sorted(Path(folder).glob(f"{name}-{'[0-9]' * 6}.tar"))  # NAME-10-… is another set
     return PackReport(
         written=written,
         failed=failed,
         flawed=flawed,
         audio_s=num_samples / 16_000,
         seconds=time.monotonic() - started,
-        manifest_hash=ShardSet(sorted(Path(folder).glob(f"{name}-{'[0-9]' * 6}.tar"))).manifest_hash if written else None,
+        manifest_hash=ShardSet(own).manifest_hash if written else None,
     )
 
 

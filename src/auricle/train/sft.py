@@ -21,7 +21,6 @@ from auricle.audio.decode import as_clip
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, DataError
 from auricle.files import write_text
-from auricle.listen.model import MAX_AUDIO_KEY
 from auricle.models.midashenglm import MiDashengLM
 from auricle.train import lora, packing
 from auricle.train.config import RunConfig, SftSettings
@@ -30,6 +29,7 @@ from auricle.train.sft_data import Row, Sources
 from auricle.train.sft_examples import Conversation, Example, lay
 from auricle.weights import load_midashenglm, save_midashenglm
 from auricle.weights.adapters import write_adapter
+from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.lm_layouts import midashenglm_to_hub
 
 PARTS = {"encoder": "audio_encoder", "projector": "audio_projector", "decoder": "decoder"}
