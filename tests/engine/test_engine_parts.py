@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.engine import Engine
@@ -19,6 +18,7 @@ from auricle.engine.request import SamplingParams
 from auricle.engine.sampling import Sampler, choose
 from auricle.engine.scheduler import Prefill
 from auricle.listen.model import AudioLM
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights.processor import Prompt
 
 TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
@@ -56,8 +56,8 @@ def test_text_ends_before_the_first_stop_string(model: AudioLM, text: str, stop:
     assert kept == ids[: len(kept)] and tokenizer.decode(kept).startswith(found.removesuffix("\ufffd"))
 
 
-def small_decoder() -> Qwen2ForCausalLM:
-    config = Qwen2Config(
+def small_decoder() -> QwenForCausalLM:
+    config = QwenConfig(
         vocab_size=8,
         hidden_size=8,
         intermediate_size=8,
@@ -65,7 +65,7 @@ def small_decoder() -> Qwen2ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    return Qwen2ForCausalLM(config)
+    return QwenForCausalLM(config)
 
 
 @given(seed=st.integers(0, 1000))

@@ -146,7 +146,7 @@ def test_what_breaks_a_step_is_told_to_all_in_it(
     request = engine.submit(asked[0], SamplingParams(max_new_tokens=NEW))
     engine.step()
     with monkeypatch.context() as patch:
-        patch.setattr(engine._scheduler, "run", lambda segments: 1 / 0)
+        patch.setattr(engine._scheduler._decoder, "read", lambda segments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.result(request)
     assert engine.generate(asked, SamplingParams(max_new_tokens=NEW))[0].ids == alone[0]

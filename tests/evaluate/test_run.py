@@ -16,9 +16,9 @@ from auricle.evaluate.questions import read_questions
 from auricle.evaluate.run import Share, TaskRun, read_share, run_folder, run_task, score_questions
 from auricle.evaluate.score_answers import ScoringSettings, read_synonyms, score_predictions
 from auricle.evaluate.task import load_language_task
-from auricle.metrics.sentence_similarity import SentenceEncoder, load_sentence_encoder
+from auricle.weights.sentence_encoders import SentenceEncoder, load_sentence_encoder
 
-from ..metrics.toy_sentences import write_encoder
+from ..weights.toy_sentences import write_encoder
 from .fake_listener import TASK, FakeListener, question, questions
 
 BOTH: Any = ("compat", "strict")

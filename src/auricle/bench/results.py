@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from auricle.bench.task import Domain, Kind
-from auricle.data.strict_json import parse_json, shorten
+from auricle.data.untrusted_json import parse_json, shorten
 from auricle.errors import DataError
 from auricle.files import make_folder, safe_file_name, write_text
 from auricle.metrics.scoring_rule import ScoringRule

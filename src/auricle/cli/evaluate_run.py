@@ -86,7 +86,7 @@ def run(
     max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = 8,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     encoder: Encoder = "minilm",

@@ -27,7 +27,7 @@ def export(
 
     check_export(file)
     with progress("exporting"):
-        loaded = load_midashenglm(model, adapter=adapter, revision=revision)
+        loaded = load_midashenglm(model, dtype="float32", adapter=adapter, revision=revision)
         written = save_audio(loaded.model, file)
     width = loaded.model.decoder.config.hidden_size
     print_line(f"{written.path}: waveform (N,) float32 at 16 kHz, 0.2 to {MAX_SAMPLES // 16_000} s")

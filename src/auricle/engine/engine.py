@@ -227,13 +227,8 @@ class Engine:
         for group in groups:
             # Between groups other threads may work; the memory belongs to this call alone.
             with self._turns.turn():
-                scores += score_group(
-                    self._lm.decoder,
-                    self._scheduler.run,
-                    self._scheduler.logits,
-                    (memory, length, last),
-                    [continuations[index] for index in group],
-                )
+                chosen = [continuations[index] for index in group]
+                scores += score_group(self._lm.decoder, (memory, length, last), chosen)
         return scores
 
     def step(self) -> bool:

@@ -21,10 +21,10 @@ from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows
 from auricle.engine.prompt import CheckedPrompt
 from auricle.engine.request import Generation, Stopped, Token
 from auricle.engine.sampling import Sampler, choose
-from auricle.models.qwen_decoder import Segment, apply_linear, choose_pass, new_memory
+from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    from auricle.models.stock_decoder import Decoder
 
 _WORTH_WAITING = 2  # blocks of a shared prefix that another prompt is computing; fewer are computed twice instead
 _KEPT_IDLE = 1 << 28  # bytes of row memory that stay allocated while there are no requests
@@ -134,7 +134,7 @@ class Scheduler:
 
     def __init__(
         self,
-        decoder: Qwen2ForCausalLM,
+        decoder: Decoder,
         *,
         max_batch: int,
         prefill_tokens: int,
@@ -156,7 +156,6 @@ class Scheduler:
         self.prefixes = PrefixCache(prefix_bytes)
         self._decoder = decoder
         self._max_batch, self._prefill_tokens, self._memory_bytes = max_batch, prefill_tokens, memory_bytes
-        self.run = choose_pass(decoder)
         self._rows = Rows(decoder)
         self._answering: list[Request] = []  # of each row
         self._admitted: list[Prefill] = []  # not started yet
@@ -202,13 +201,13 @@ class Scheduler:
         self._fill(prefill, embeddings)
         while prefill.last is None:
             count = min(self._prefill_tokens, prefill.length - prefill.read)
-            (hidden,) = self.run([prefill.portion(count)])
+            (hidden,) = self._decoder.read([prefill.portion(count)])
             self._note_read(prefill, count, hidden)
         return prefill.memory, prefill.last
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (M, H) → logits (M, V) float32."""
-        return apply_linear(self._decoder.lm_head, hidden).float()
+        return self._decoder.lm_head(hidden).float()
 
     def advance(self) -> None:
         """One pass of the decoder: the next token of every row, and a portion of the prompts."""
@@ -219,7 +218,7 @@ class Scheduler:
         if not segments:
             return
         self.counts.steps += 1
-        hidden = self.run(segments)
+        hidden = self._decoder.read(segments)
         for (reading, count), own in zip(portions, hidden, strict=False):
             self._note_read(reading, count, own)
         finished = [reading for reading, _ in portions if reading.last is not None]
@@ -341,7 +340,7 @@ class Scheduler:
         if isinstance(embeddings, Exception):
             raise embeddings
         prefill.embeddings = embeddings
-        prefill.memory = new_memory(self._decoder, 1, prefill.room)
+        prefill.memory = self._decoder.new_cache(1, prefill.room)
         self.prefixes.read(prefill.prompt.blocks[: prefill.start // BLOCK], prefill.memory)
         self.counts.reused_tokens += prefill.start
 

@@ -17,9 +17,8 @@ from auricle.evaluate.question import Question
 from auricle.evaluate.score_answers import ScoringSettings, score_predictions
 from auricle.evaluate.scores import Scored
 from auricle.evaluate.task import LanguageTask
-from auricle.metrics.fense import ErrorDetector
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 ANSWERS, REFERENCES = "answers.jsonl", "references"
 

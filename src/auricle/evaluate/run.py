@@ -31,9 +31,8 @@ from auricle.evaluate.question import Question
 from auricle.evaluate.scores import Scored
 from auricle.evaluate.task import LanguageTask
 from auricle.files import make_folder, safe_file_name, write_bytes
-from auricle.metrics.fense import ErrorDetector
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 FORMAT = "auricle-run/1"
 _NAMED = 5  # clips in a message

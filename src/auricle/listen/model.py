@@ -362,7 +362,7 @@ def load(
     name: str = "auricle-tiny",
     *,
     device: str = "cpu",
-    dtype: str = "float32",
+    dtype: str | None = None,
     revision: str | None = None,
     adapter: str | None = None,
     quantize: str | None = None,
@@ -372,7 +372,8 @@ def load(
     Args:
         name: embedded name, hub id, or folder in a published layout.
         device: ``cpu``, ``cuda``, …
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
+            stored so, else float32.
         revision: of a hub id: branch, tag or commit.
         adapter: folder or hub id of a PEFT adapter to merge.
         quantize: ``int8``, ``int8-dynamic``, ``int4`` or ``fp8``, see `auricle.weights.quantize`; None: as stored.

@@ -102,8 +102,8 @@ class Dasheng(nn.Module):
         self.front_end = LogMel()
         self.init_bn = nn.BatchNorm1d(DASHENG_MEL.num_mels, momentum=0.01)
         self.patch_embed = PatchEmbed(width)
-        self.time_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, config.chunk_tokens))
-        self.freq_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, 1))
+        self.time_pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width, 1, config.chunk_tokens), std=0.02))
+        self.freq_pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width, 1, 1), std=0.02))
         self.blocks = nn.ModuleList(
             Block(
                 width,

@@ -120,7 +120,7 @@ def heldout_probe(config: RunConfig) -> Callable[[nn.Module], dict[str, Any]]:
 
     def probe(network: nn.Module) -> dict[str, Any]:
         if not around:
-            around.append(load_midashenglm(settings.init))
+            around.append(load_midashenglm(settings.init, dtype=settings.dtype))
         assert isinstance(network, MiDashengLM)
         around[0] = replace(around[0], model=network)
         found = judge(around[0], rows, max_new_tokens=settings.max_new_tokens)

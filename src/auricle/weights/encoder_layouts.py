@@ -25,9 +25,10 @@ from auricle.models.encoders.speech import FAMILIES
 from auricle.models.frame_model import FrameModel
 from auricle.weights import safe
 from auricle.weights.catalog import entries, resolve
+from auricle.weights.construct import fill, skip_init
 from auricle.weights.hub_encoders import load_frame_model
-from auricle.weights.layouts import check_keys, unset
-from auricle.weights.loaders import fill, place_of
+from auricle.weights.layouts import check_keys
+from auricle.weights.loaders import place_of
 
 _OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
 _SPEECHBRAIN = "model.ckpt"  # in a folder of several .ckpt files
@@ -101,7 +102,7 @@ def load_encoder_model(
         return load_frame_model(name_or_path, device=device, dtype=dtype, revision=same, layers=layers)
     family, parts = found
     _warn(family)
-    with unset():
+    with skip_init():
         network = family.network(parts.config)
     check_keys(parts.state, network.state_dict(), source.name)
     fill(network, parts.state, kind, place, source.name)

@@ -25,7 +25,7 @@ from auricle.files import atomic_path, check_writable
 from auricle.models.blocks import Block
 from auricle.models.dasheng import PATCH_FRAMES, SAMPLES_PER_TOKEN, Dasheng
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, AudioProjector, MiDashengLM
-from auricle.weights.layouts import unset
+from auricle.weights.construct import on_meta
 from auricle.weights.quantize import check_unrounded
 
 FORMATS = (".pt2", ".onnx")
@@ -61,7 +61,7 @@ class AudioGraph(nn.Module):
         if encoder.config.long_clips != "v009":
             raise ConfigError("only encoders that leave the last chunk short (long_clips 'v009') can be exported")
         hidden, factor = model.decoder.config.hidden_size, model.audio_projector.factor
-        with unset():
+        with on_meta():
             self.encoder = Dasheng(encoder.config)
             self.projector = AudioProjector(encoder.config.embed_dim, hidden, factor)
         for ours, theirs in ((self.encoder, encoder), (self.projector, model.audio_projector)):

@@ -5,9 +5,10 @@
 * Shard names of an index are hostile until checked.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.files import atomic_folder, atomic_path, write_json, write_text
+from auricle.weights.construct import LazyTensor, StoredTensor, made
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = (INDEX, "model*.safetensors")  # files that a newly written model replaces
@@ -47,9 +49,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         LayoutMismatch: an index and its shards disagree, or no tensors are found.
         WeightsError: no such file.
     """
+    return {name: made(tensor) for name, tensor in read_stored(path).items()}
+
+
+def read_stored(path: str | Path) -> dict[str, StoredTensor]:
+    """As `read_tensors`, but matrices stored as int8 are made when they are needed."""
     path = Path(path)
     if path.is_dir():
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, StoredTensor] = {}
         for file, names in weight_files(path).items():
             found = _read_file(file)
             _check_shard(file, names, found, tensors)
@@ -207,9 +214,9 @@ def rows_to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 matrices of `rows_to_int8`; other tensors as they are."""
-    found: dict[str, Tensor] = {}
+def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    """The float32 matrices of `rows_to_int8`, made when they are needed; other tensors as they are."""
+    found: dict[str, StoredTensor] = {}
     for name, tensor in tensors.items():
         scale = tensors.get(f"{name}{ROW_SCALE}")
         if name.endswith(ROW_SCALE) and name.removesuffix(ROW_SCALE) in tensors:
@@ -217,8 +224,12 @@ def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if scale is None or tensor.dtype != torch.int8 or scale.shape != (len(tensor), 1):
             found[name] = tensor
         else:
-            found[name] = (tensor.flatten(1).float() * scale.float()).view(tensor.shape)
+            found[name] = LazyTensor(tensor.shape, torch.float32, functools.partial(_scaled_rows, tensor, scale))
     return found
+
+
+def _scaled_rows(rows: Tensor, scale: Tensor) -> Tensor:
+    return (rows.flatten(1).float() * scale.float()).view(rows.shape)
 
 
 def sha256(path: str | Path) -> str:
@@ -277,11 +288,11 @@ def plain_name(name: object, folder: Path) -> str:
     return name
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> dict[str, StoredTensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.suffix in PICKLED:
-        return tensors_of(read_pickled(path), path)
+        return {**tensors_of(read_pickled(path), path)}
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path}: unknown weights file, expected .safetensors, .pt, .pth or .bin")
     from safetensors import SafetensorError
@@ -323,10 +334,10 @@ def _read_index(folder: Path) -> dict[Path, set[str] | None]:
     return files
 
 
-def _check_shard(file: Path, names: set[str] | None, found: dict[str, Tensor], before: dict[str, Tensor]) -> None:
-    if names is not None and (wrong := sorted(names ^ found.keys())):
+def _check_shard(file: Path, names: set[str] | None, found: Collection[str], before: Collection[str]) -> None:
+    if names is not None and (wrong := sorted(names ^ set(found))):
         raise LayoutMismatch(f"{file}: the index and the shard disagree on {len(wrong)} tensors, e.g. {wrong[0]}")
-    if twice := sorted(found.keys() & before.keys()):
+    if twice := sorted(set(found) & set(before)):
         raise LayoutMismatch(f"{file}: {len(twice)} tensors are also in another shard, e.g. {twice[0]}")
 
 

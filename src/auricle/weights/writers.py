@@ -18,11 +18,12 @@ from auricle.models.text import StockTextConfig
 from auricle.weights import safe
 from auricle.weights.cards import Card, render_card
 from auricle.weights.catalog import resolve
+from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub, state_sha256
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
-from auricle.weights.loaders import DTYPES, AudioTokens, is_float32, load_dasheng, load_midashenglm
+from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which say nothing about the audio tower
