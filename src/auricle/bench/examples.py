@@ -17,7 +17,7 @@ from auricle.audio.decode import decode
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.bench.task import Task
 from auricle.data.batches import prefetch
-from auricle.data.label_tars import LabelledSound, TarAudio, stream_label_tars
+from auricle.data.label_tars import LabelledClip, TarAudio, stream_label_tars
 from auricle.data.manifest import Entry, read_manifest
 from auricle.data.upstream import read_layout
 from auricle.errors import AudioError, AuricleError, ConfigError, DataError
@@ -120,7 +120,7 @@ class _Gathered:
 
     def add_tars(self, split: str, folder: Path, pattern: str) -> None:
         for found in stream_label_tars(folder, pattern):
-            if isinstance(found, LabelledSound):
+            if isinstance(found, LabelledClip):
                 name = f"{split}/{found.audio.tar.stem}/{found.key}"
                 self._add(Example(name, split, found.audio, self._facts(found.label)))
             else:

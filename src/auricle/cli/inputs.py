@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-# What a folder is searched for; files without a suffix are told by their content.
+# Suffixes searched in folders; files without a suffix are recognised by content.
 SUFFIXES = frozenset(
     ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .voc .m4a .m4b .mp4 .aac "
     ".webm .mka .mkv .mov .wma .asf .amr .ac3 .wv .ape .tta .avi .flv".split()
@@ -22,10 +22,10 @@ _MOST_PROBED = 256  # reading more headers only to show a total would take its t
 
 
 def find_sources(arguments: Sequence[str]) -> list[str]:
-    """Replace folders and globs among file names by the audio files they hold, in order, each once.
+    """Replace folders and globs by the audio files they contain, in order, each once.
 
     Raises:
-        typer.BadParameter: a folder or glob holds none.
+        typer.BadParameter: a folder or glob without audio files.
     """
     found: dict[str, None] = {}
     for argument in arguments:
@@ -37,13 +37,13 @@ def find_sources(arguments: Sequence[str]) -> list[str]:
 
 
 class _Stdin(io.BytesIO):
-    """All of standard input, under the name that messages and receipts give it."""
+    """All of standard input, with its name for messages and receipts."""
 
     name = STDIN
 
 
 def open_source(name: str) -> Any:
-    """Give what the audio room reads: the name, or the bytes on standard input, which are read here and now.
+    """The source of a name: the name, or the bytes of standard input, which are read at once.
 
     A thread that waits for standard input could not be interrupted.
     """
@@ -80,7 +80,7 @@ def _names(argument: str) -> list[str]:
         return sorted(_inside(argument))
     if glob.has_magic(argument) and not os.path.lexists(argument):
         return sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
-    return [argument]  # where it is missing, reading it says so
+    return [argument]  # if it is missing, reading it reports that
 
 
 def _inside(folder: str) -> Iterator[str]:
