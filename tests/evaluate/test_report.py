@@ -1,4 +1,4 @@
-"""The page on answers: every figure with its origin, sounds that can be heard, and nothing a stranger wrote acts."""
+"""The page on answers: every figure with its provenance, players, and untrusted text that stays text."""
 
 import base64
 import json
@@ -66,7 +66,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
     return page_of(runs(out), out / "report", figures=True), out
 
 
-def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> None:
+def test_the_page_needs_no_other_file(plain: tuple[Page, Path]) -> None:
     page, _ = plain
     assert not page.tags & {"script", "img", "link", "iframe", "form"}
     (policy,) = [value for _, name, value in page.attributes if name == "content" and "default-src" in value]
@@ -83,7 +83,7 @@ def test_the_figures_are_there(plain: tuple[Page, Path]) -> None:
     assert "svg" in page.tags and "Scoring rule strict. Each axis: one task" in page.text
 
 
-def test_scores_stand_with_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
+def test_scores_have_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
     html = (plain[1] / "report" / "report.html").read_text(encoding="utf-8")
     assert re.search(r'<td class="n best">100\.0</td><td class="interval best">51\.0 to 100\.0</td>', html)
     assert re.search(r'<td class="n">50\.0</td><td class="interval">[\d.]+ to [\d.]+</td>', html)
@@ -92,7 +92,7 @@ def test_scores_stand_with_intervals_and_the_best_is_marked(plain: tuple[Page, P
     assert "best" not in row and "–" in row  # a model alone is not the best of two
 
 
-def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
+def test_the_provenance_is_shown(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     digest = sha256((plain[1] / "bad" / "events" / "answers.jsonl").read_bytes()).hexdigest()
     for part in (
@@ -106,7 +106,7 @@ def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
     assert "No clip is known to have failed" in text
 
 
-def test_worst_answers_of_all_models_stand_together(plain: tuple[Page, Path]) -> None:
+def test_worst_answers_of_all_models_are_together(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     worst = text[text.index("Worst answers") : text.index("Failures")]
     assert "1.wav Reference dog Prompt Tell events. bad wrong wolf good right dog" in worst
@@ -115,7 +115,7 @@ def test_worst_answers_of_all_models_stand_together(plain: tuple[Page, Path]) ->
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
+def test_untrusted_text_stays_text(text: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     row = {
         "dataset_name": text,
@@ -125,13 +125,13 @@ def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
         "label": [f"{text} zz yy"],
         text: text,
     }
-    told = {
+    facts = {
         "failed": [{"audio": text, "error": text}, text, {"audio": [text]}],
         "heard_in_part": [text, {"a": text}],
         "source": text,
         "prompts": {text: text},
     }
-    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **told}, group_by=text)
+    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **facts}, group_by=text)
     scored = json.loads((path / "events" / "strict.json").read_text())
     for name in ("counts", "settings", "data"):
         scored[name][text] = 1
@@ -145,11 +145,11 @@ def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
     assert page.text.count(visible) > 8
 
 
-def test_failures_are_told(tmp_path: Path) -> None:
-    told = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
+def test_failures_are_shown(tmp_path: Path) -> None:
+    facts = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
     rows = events("cat", "dog", "rain", "sea")
     rows[0]["model_output"] = None
-    write_run(tmp_path, "m", "events", rows, run=told, protocols=("strict", "compat"))
+    write_run(tmp_path, "m", "events", rows, run=facts, protocols=("strict", "compat"))
     text = page_of(tmp_path, tmp_path / "report").text
     for part in ("x.wav failed: x.wav: is no audio", "y.wav partly processed", "1 without an answer, counted as wrong"):
         assert text.count(part) == 1
@@ -163,10 +163,10 @@ def test_other_items_are_not_ranked(tmp_path: Path) -> None:
     assert "not the same items or tools" in page_of(tmp_path, tmp_path / "report").text
 
 
-def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_models_of_one_name_have_different_labels(tmp_path: Path) -> None:
     for place, fingerprint in (("a", "1" * 64), ("b", "2" * 64)):
-        told = {"model": "m", "fingerprint": fingerprint}
-        write_run(tmp_path, place, "events", events(*LABELS), run=told)
+        facts = {"model": "m", "fingerprint": fingerprint}
+        write_run(tmp_path, place, "events", events(*LABELS), run=facts)
     assert list(by_model(find_results(tmp_path))) == ["m (11111111)", "m (22222222)"]
     write_run(tmp_path, "c", "events", events(*LABELS), run={"model": "m", "fingerprint": "1" * 64})
     with pytest.raises(DataError, match=r"a second result of .* on events \(strict\)"):
@@ -206,7 +206,7 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-# Sounds
+# Players
 
 
 def sounds_in(page: Page) -> list[bytes]:
@@ -214,7 +214,7 @@ def sounds_in(page: Page) -> list[bytes]:
     return [base64.b64decode(value.removeprefix("data:audio/mpeg;base64,")) for value in sources]
 
 
-def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
+def test_clips_of_the_source_can_be_played(tmp_path: Path) -> None:
     manifest = tmp_path / "data" / "m.jsonl"
     for at in range(4):
         wav(tmp_path / "data" / f"{at}.wav", 0.2)
@@ -224,13 +224,13 @@ def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "m", "events", events("cat", "wolf", "snow", "sea"), run={"source": str(manifest)})
     found = sounds_in(page_of(tmp_path / "runs", tmp_path / "report"))
     assert [decode(each).facts.duration_s for each in found] == pytest.approx([10.0, 0.2], abs=0.02)
-    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", sounds=False)) == []
+    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", players=False)) == []
     (tmp_path / "data" / "1.wav").write_bytes(b"no sound")
     page = page_of(tmp_path / "runs", tmp_path / "report")
     assert len(sounds_in(page)) == 1 and "clip cannot be read" in page.text
 
 
-def test_folders_of_sounds_come_first_and_are_not_left(tmp_path: Path) -> None:
+def test_folders_of_clips_come_first_and_are_not_left(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "m", "events", events(*LABELS), run={"source": str(tmp_path / "gone.jsonl")})
     (result,) = find_results(tmp_path / "runs")
     root = tmp_path / "root"
@@ -243,7 +243,7 @@ def test_folders_of_sounds_come_first_and_are_not_left(tmp_path: Path) -> None:
         assert find(name) is None
 
 
-def test_sounds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_players_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for at in range(4):
         wav(tmp_path / "audio" / f"{at}.wav")
     write_run(tmp_path / "runs", "m", "events", events("x", "x", "x", "x"))
@@ -276,7 +276,7 @@ def test_published_figures_are_those_of_the_declared_tasks() -> None:
     assert by_name["mecat_date"].groups["Qwen2.5-Omni-7B"]["mecat_caption"]["content_long"] == 0.611
 
 
-def test_published_figures_stand_apart_and_only_beside_compat(tmp_path: Path) -> None:
+def test_published_figures_are_apart_and_only_beside_compat(tmp_path: Path) -> None:
     truth = [{"label": ["cat", "dog"]}, {"label": ["dog"]}]
     rows = rows_of("fsd50k", ["cat; dog", "dog"], truth)
     write_run(tmp_path / "runs", "m", "fsd50k", rows, protocols=("strict", "compat"))

@@ -284,5 +284,5 @@ def test_panels_are_conditions_and_lines_are_models() -> None:
     assert lines[0].get_xydata().tolist() == [[-80, 0], [0, 1], [10, 1]]
     assert noise.xaxis_inverted() and not gain.xaxis_inverted()
     other = card_of("gain=10", protocol="compat")
-    with pytest.raises(DataError, match="of one task under one protocol"):
+    with pytest.raises(DataError, match="of one task under one scoring rule"):
         plot_cards([*cards, other])

@@ -61,7 +61,7 @@ def report(
 
     found = find_results(results)
     paths = write_lm_report(
-        found, output, published=published, worst=worst, sounds=sounds, audio=audio or (), figures=figures
+        found, output, published=published, worst=worst, players=sounds, audio=audio or (), figures=figures
     )
     if as_json:
         print_json({"files": [str(path) for path in paths], **report_content(found, published=published)})
@@ -71,11 +71,11 @@ def report(
 
 
 def _content(found: AnswerComparison) -> dict[str, Any]:
-    from auricle.evaluate.tables import plain
+    from auricle.metrics.intervals import plain_score
 
     tests = []
     for test in found.tests:
-        scores = {name: plain(getattr(test, name)) for name in ("first", "second", "difference")}
+        scores = {name: plain_score(getattr(test, name)) for name in ("first", "second", "difference")}
         tests.append({**asdict(test), **scores, "better": test.better})
     left_out = [each._asdict() for each in found.left_out]
     return {"first": found.first, "second": found.second, "tests": tests, "left_out": left_out}

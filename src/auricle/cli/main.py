@@ -22,7 +22,7 @@ from auricle.cli import (
     evaluate_robustness,
     evaluate_run,
     export,
-    judge,
+    heldout,
     listen,
     search,
     train,
@@ -79,7 +79,7 @@ for verb in (
     build.convert,
     export.export,
     train.train,
-    judge.heldout,
+    heldout.heldout,
     curate.filter,
     doctor.doctor,
 ):

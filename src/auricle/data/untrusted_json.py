@@ -160,6 +160,8 @@ def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: f
         elif isinstance(value, str):
             if len(value) > max_characters:
                 raise ValueError(f"names and texts of at most {max_characters} characters")
+            if any("\ud800" <= letter <= "\udfff" for letter in value):  # half of a surrogate pair
+                raise ValueError("valid characters")
         elif isinstance(value, int | float):
             if not abs(value) <= max_number:
                 raise ValueError(f"numbers of at most {max_number:g}")

@@ -12,6 +12,7 @@ from auricle.audio.decode import decode
 from auricle.evaluate.tables import TaskRow
 from auricle.evaluate.worst_answers import FindSound, WorstAnswer, sounds_of, worst_answers
 from auricle.pages.players import Example, Fact, Player, Players
+from auricle.pages.render import bounded
 
 EXCERPT_S = 10.0  # of each clip in the page
 MAX_PLAYER_BYTES = 7 << 20  # of all players together; those beyond it are left out
@@ -48,7 +49,7 @@ def worst_examples(
             worst = worst_answers(row, count)
             notes = [f"{model}: {why}" for model, why in worst.lacking.items()]
             found[row.task] = Worst(
-                row.title, row.protocol, notes, [_example(row, each, clips) for each in worst.items]
+                row.title, row.scoring_rule, notes, [_example(row, each, clips) for each in worst.items]
             )
     return list(found.values())
 
@@ -79,16 +80,11 @@ def _example(row: TaskRow, each: WorstAnswer, clips: _Clips | None) -> Example:
         name=bounded(each.audio, 80),
         note=each.group.replace("_", " "),
         facts=[
-            Fact("Reference", [bounded(text) for text in each.references[:5]]),
-            *([Fact("Prompt", [bounded(each.asked)])] if each.asked else []),
+            Fact("Reference", [bounded(text, MAX_TEXT) for text in each.references[:5]]),
+            *([Fact("Prompt", [bounded(each.asked, MAX_TEXT)])] if each.asked else []),
             *(
-                Fact(model, [bounded(own.said) if own.said.strip() else "(no answer)"], own.words)
+                Fact(model, [bounded(own.said, MAX_TEXT) if own.said.strip() else "(no answer)"], own.words)
                 for model, own in each.answers.items()
             ),
         ],
     )
-
-
-def bounded(text: str, length: int = MAX_TEXT) -> str:
-    """A text, cut where it is too long."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"

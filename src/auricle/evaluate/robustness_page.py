@@ -27,13 +27,13 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
     """One panel for each condition, one line with its 95 % band for each model; all cards are of one task.
 
     Raises:
-        DataError: no cards, or cards of several tasks or protocols.
+        DataError: no cards, or cards of several tasks or scoring rules.
         MissingExtra: matplotlib is not installed.
     """
     tasks = {(card.task, str(card.identity["protocol"])) for card in cards}
     if len(tasks) != 1:
-        found = ", ".join(f"{task} ({protocol})" for task, protocol in sorted(tasks)) or "no cards"
-        raise DataError(f"found {found}; expected cards of one task under one protocol, plot them one by one")
+        found = ", ".join(f"{task} ({rule})" for task, rule in sorted(tasks)) or "no cards"
+        raise DataError(f"found {found}; expected cards of one task under one scoring rule, plot them one by one")
     names = _conditions(cards)
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
@@ -60,7 +60,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
 
 
 def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = True) -> list[Path]:
-    """Write ``robustness.html``, and of each task ``robustness.TASK.PROTOCOL.svg`` and ``.png``; return their paths.
+    """Write ``robustness.html``, and of each task ``robustness.TASK-RULE.svg`` and ``.png``; return their paths.
 
     Args:
         cards: of any models and tasks.
@@ -78,13 +78,13 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
     for card in cards:
         by_task.setdefault((card.task, str(card.identity["protocol"])), []).append(card)
     paths, tasks = [folder / "robustness.html"], []
-    for number, ((task, protocol), own) in enumerate(by_task.items()):
+    for number, ((task, rule), own) in enumerate(by_task.items()):
         drawings = []
         if figures:
             figure = plot_cards(own)
             drawn = svg(figure, f"figure{number}")
             drawings.append(Drawing(drawn, f"Dashed: {' and '.join(f'{share:g}' for share in FALLS)}."))
-            stem = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{task}-{protocol}")
+            stem = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{task}-{rule}")
             for kind in ("svg", "png"):
                 paths.append(folder / f"robustness.{stem}.{kind}")
             write_text(paths[-2], drawn)

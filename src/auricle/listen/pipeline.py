@@ -335,6 +335,17 @@ def reply_of(generation: Generation) -> Reply:
     return Reply(text=(generation.text or "").strip(), mean_logprob=generation.mean_logprob)
 
 
+def check_questions(questions: Sequence[str]) -> Sequence[str]:
+    """Refuse what is not a list of questions.
+
+    Raises:
+        ConfigError: a text, or an empty list.
+    """
+    if isinstance(questions, str) or not questions:
+        raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
+    return questions
+
+
 def _windowing(model: AudioLM, window_s: float | None, **settings: Any) -> Windowing:
     """Windows of up to ``window_s``.
 
