@@ -240,12 +240,9 @@ def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> 
             replies = task.answer([each.prompt for each in pending]) if pending else []
             for each, reply in zip(pending, replies, strict=True):
                 each.recording.replies[each.key] = reply
-<<<<<<< HEAD
+                _report(task, each.recording, each.key)
             batch.clear()  # waveforms are large
             pending.clear()
-=======
-                _report(task, each.recording, each.key)
->>>>>>> files
             while opened and (isinstance(opened[0], AuricleError) or opened[0].is_done):
                 yield _result(task, opened.popleft())
     finally:
