@@ -28,7 +28,8 @@ from pairs import Row, compare, processor, seconds, spread
 from torch import Tensor
 
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.engine.engine import Engine, SamplingParams
+from auricle.engine.engine import Engine
+from auricle.engine.request import SamplingParams
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig, QwenForCausalLM

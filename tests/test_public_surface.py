@@ -42,7 +42,7 @@ def test_the_public_surface_is_small() -> None:
 def test_a_public_name_has_one_home() -> None:
     """Under one room, and defined by one module: a name that two rooms offer would mean two things."""
     names = [line.partition(" = ")[0] for line in surface.public_api() if not line.startswith(" ")]
-    offered = [re.split(r"[(:]", name)[0].rpartition(".")[2] for name in names if name.count(".") > 1]
+    offered = [re.split(r"[(: ]", name)[0].rpartition(".")[2] for name in names if name.count(".") > 1]
     assert sorted(offered) == sorted(set(offered))
 
 
@@ -56,25 +56,59 @@ def test_a_room_delivers_what_it_offers(room: str) -> None:
 
 
 def test_every_kind_of_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surface, "SOURCE", tmp_path)
-    (tmp_path / "audio").mkdir()
-    (tmp_path / "__init__.pyi").write_text("from .audio import yes as yes\n__version__: str\n")
-    (tmp_path / "audio" / "__init__.pyi").write_text("from .limits import RATE as RATE, Limits as Limits, yes as yes\n")
-    (tmp_path / "audio" / "limits.py").write_text(
-        "RATE: int = 1\nclass Limits(Base):\n    seconds: float = 1.0\n    def check(self, at=1): ...\n"
-        "    def _inner(self): ...\ndef _no(): ...\nasync def yes(a: int, *, b=2) -> str: ...\n"
+    monkeypatch.setattr(surface, "SOURCE", tmp_path / "auricle")
+    write_package(
+        tmp_path / "auricle",
+        {
+            "__init__.pyi": "from .audio import yes as yes\n__version__: str\n",
+            "audio/__init__.pyi": "from .limits import RATE as RATE, Rule as Rule, Limits as Limits, yes as yes\n",
+            "audio/limits.py": "from .base import Base\nRATE: int = 1\nRule: TypeAlias = Literal['a', 'b']\n"
+            "@dataclass(frozen=True)\nclass Limits(Base):\n    seconds: float = 1.0\n"
+            "    def check(self, at=1): ...\n    def __iter__(self): ...\n    def _inner(self): ...\n"
+            "def _no(): ...\n@overload\ndef yes(a: int) -> int: ...\nasync def yes(a: int, *, b=2) -> str: ...\n",
+            "audio/base.py": "class Base(Protocol):\n    KIND = 'b'\n    def check(self): ...\n    def far(self): ...\n",
+            "errors.py": "class Bad(Exception): ...\ndef hint(): ...\n",
+        },
     )
-    (tmp_path / "errors.py").write_text("class Bad(Exception): ...\ndef hint(): ...\n")
     assert surface.public_api() == [
         "auricle.yes = auricle.audio.yes",
         "auricle.__version__: str",
         "auricle.audio.RATE: int",
-        "auricle.audio.Limits(Base)",
+        "auricle.audio.Rule = Literal['a', 'b']",
+        "auricle.audio.Limits(Base) @dataclass(frozen=True)",
         "    seconds: float = 1.0",
         "    check(self, at=1)",
+        "    __iter__(self)",
+        "    KIND = 'b'",  # of a base that is not public itself
+        "    far(self)",
+        "auricle.audio.yes(a: int) -> int",
         "auricle.audio.yes(a: int, *, b=2) -> str",
         "auricle.errors.Bad(Exception)",
     ]
+
+
+def test_a_public_base_has_its_own_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "SOURCE", tmp_path / "auricle")
+    stub = "from .parts import Base as Base\nfrom .whole import Whole as Whole\n"
+    parts = "class Base:\n    def far(self): ...\n"
+    whole = "from auricle.audio.parts import Base\nclass Whole(Base):\n    def near(self): ...\n"
+    files = {"audio/__init__.pyi": stub, "audio/parts.py": parts, "audio/whole.py": whole, "errors.py": ""}
+    write_package(tmp_path / "auricle", files)
+    expected = ["auricle.audio.Base()", "    far(self)", "auricle.audio.Whole(Base)", "    near(self)"]
+    assert surface.public_api() == expected
+
+
+def test_a_name_that_no_module_defines_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "SOURCE", tmp_path / "auricle")
+    write_package(tmp_path / "auricle", {"audio/__init__.pyi": "from .limits import gone\n", "audio/limits.py": ""})
+    with pytest.raises(LookupError, match="gone"):
+        surface.public_api()
+
+
+def write_package(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
 
 def test_every_kind_of_flag_is_read() -> None:

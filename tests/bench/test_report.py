@@ -1,26 +1,16 @@
 import re
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from auricle.bench.report import write_report
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
+from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
 from auricle.errors import DataError, MissingExtra
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "--><svg onload=alert(1)>",
-    "]]></style></title></svg><a href=javascript:alert(1)>",
-    r"$\frac{$x$ \undefined $",
-    "&lt;b&gt; \u202e evil \x1b[31m",
-    "\n<iframe src='https://example.org'>\n",
-    "耳朵 🦻",
-]
+from ..pages.reading import HOSTILE, Page
 
 
 def made_up(encoder: str, task: str, value: float, **changes: Any) -> Result:
@@ -38,14 +28,16 @@ def made_up(encoder: str, task: str, value: float, **changes: Any) -> Result:
         encoder=EncoderFacts(
             name=encoder, fingerprint=encoder, output_dim=8, hop_ms=40.0, parameters=5_000_000, random=False
         ),
-        protocol="strict",
+        scoring_rule="strict",
         seed=4711,
-        data=DataFacts(manifest="ab" * 32, sounds=10, pieces=10, seconds=50.0, splits={"train": 6, "test": 4}),
+        data=DataFacts(manifest="ab" * 32, clips=10, pieces=10, seconds=50.0, splits={"train": 6, "test": 4}),
         scores={
             "mlp": HeadScore(
                 value=value, low=value - 0.01, high=value + 0.02, n=400, folds={}, classes={}, settings={"lr": 0.001}
             )
         },
+        items={},
+        leaks=NO_LEAKS,
         cost=Cost(encode_s=2.0, audio_s=50.0, encoded=10, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=2),
         version="0.1.0",
     )
@@ -60,43 +52,10 @@ def three_domains(encoder: str, value: float, **changes: Any) -> list[Result]:
     return results
 
 
-class Page(HTMLParser):
-    """What a browser would see."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
 def written(results: list[Result], folder: Path, **options: Any) -> Page:
     pytest.importorskip("matplotlib")
     paths = write_report(results, folder, **options)
-    assert [path.name for path in paths] == ["report.html", "radar.png", "cost.png"]
+    assert [path.name for path in paths] == ["report.html", "scores.png", "cost.png"]
     for path in paths[1:]:
         assert path.read_bytes().startswith(b"\x89PNG")
     page = Page(paths[0].read_text(encoding="utf-8"))
@@ -111,7 +70,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
     return written([*three_domains("a", 0.5), *three_domains("b", 0.75)], folder), folder
 
 
-def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> None:
+def test_the_page_needs_no_other_file(plain: tuple[Page, Path]) -> None:
     page, _ = plain
     assert "script" not in page.tags and "img" not in page.tags and "link" not in page.tags
     assert any(name == "content" and "default-src 'none'" in value for _, name, value in page.attributes)
@@ -126,26 +85,26 @@ def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> Non
     assert links and set(links) <= set(ids)
 
 
-def test_every_number_has_its_origin(plain: tuple[Page, Path]) -> None:
-    for part in ("0.49 to 0.52", "n = 400", "4711", "ab" * 32, "0.1.0", '{"mlp": {"lr": 0.001}}', "train: 6"):
+def test_every_number_has_its_provenance(plain: tuple[Page, Path]) -> None:
+    for part in ("0.490 to 0.520", "n = 400", "4711", "ab" * 32, "0.1.0", '{"mlp": {"lr": 0.001}}', "train: 6"):
         assert part in plain[0].text
 
 
 def test_what_does_not_apply_is_not_claimed(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
-    assert "no sound that stands in two splits" in text and "Warning" not in text
+    assert "no clip that is in two splits" in text and "Warning" not in text
     assert "random weights" not in text and "not re-measured" not in text
     assert "weighted average of a domain, 3 tasks in all" in text
 
 
 def test_the_same_results_give_the_same_page(plain: tuple[Page, Path], tmp_path: Path) -> None:
     written([*three_domains("a", 0.5), *three_domains("b", 0.75)], tmp_path)
-    for name in ("report.html", "radar.png", "cost.png"):
+    for name in ("report.html", "scores.png", "cost.png"):
         assert (tmp_path / name).read_bytes() == (plain[1] / name).read_bytes()
 
 
 def hostile(payload: str, task: str) -> Result:
-    """A valid result with the payload wherever a text may stand."""
+    """A valid result with the payload wherever a text may be."""
     plain = made_up("x", "y", 0.5)
     score = replace(plain.scores["mlp"], settings={payload: [payload]}, folds={payload: 0.5}, classes={payload: 0.5})
     pair = (payload, payload, payload, payload)
@@ -180,17 +139,17 @@ def test_the_best_of_a_row_is_marked(tmp_path: Path) -> None:
     other = replace(error, encoder=made_up("b", "error", 1.0).encoder, scores=made_up("b", "error", 3.0).scores)
     written([*three_domains("a", 0.5), error, *three_domains("b", 0.75), other], tmp_path, published=False)
     raw = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r'<td class="n best">([\d.]+)<', raw) == ["0.75", "3", "0.75", "0.75"]
+    assert re.findall(r'<td class="n best">([\d.]+)<', raw) == ["0.750", "3.000", "0.750", "0.750"]
     assert "error (lower is better)" not in raw and "accuracy (lower is better)" in raw
     assert "tasks all encoders have: 3" in raw
 
 
 def test_random_weights_and_leaks_are_marked(tmp_path: Path) -> None:
-    leaks = Leaks(exact=(("bark.wav", "train", "woof.wav", "test"),))
+    leaks = Leaks(exact=(("bark.wav", "train", "woof.wav", "test"),), near=())
     floor = [replace(r, encoder=replace(r.encoder, random=True)) for r in three_domains("floor", 0.1)]
     text = written([*three_domains("a", 0.5, leaks=leaks), *floor], tmp_path).text
     assert "floor random weights" in text
-    assert "Warning. Sounds stand in two splits" in text and "bark.wav (train) and woof.wav (test)" in text
+    assert "Warning. Some clips are in two splits" in text and "bark.wav (train) and woof.wav (test)" in text
 
 
 def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:
@@ -199,7 +158,7 @@ def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:
     assert "not on the same data" in page.text and "tasks all encoders have: 0" in page.text
 
 
-def test_published_scores_stand_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
+def test_published_scores_are_shown_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
     text = written([made_up("mine", "esc50", 0.5)], tmp_path).text
     assert "published, not re-measured" in text and "BEATs (90M) iter3" in text and "1 of 22" in text
     assert "fewer than three domains" in text  # one task spans no radar either, and is drawn as a bar
@@ -223,8 +182,8 @@ def test_extreme_costs_are_drawn(
 
 
 def test_scores_outside_0_and_1_are_shown_but_not_averaged(tmp_path: Path) -> None:
-    huge = replace(made_up("a", "huge", -1e15), protocol="compat")
-    zero = replace(made_up("a", "free", 0.0), protocol="compat")
+    huge = replace(made_up("a", "huge", -1e15), scoring_rule="compat")
+    zero = replace(made_up("a", "free", 0.0), scoring_rule="compat")
     text = written([huge, replace(zero, task=replace(zero.task, weight=0.0))], tmp_path, published=False).text
     assert "-1e+15" in text and "tasks all encoders have: 1 0.000" in text
 

@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 from auricle.cli import evaluate_report
 from auricle.cli.evaluate import evaluate
 from auricle.errors import DataError
-from auricle.evaluate.score_answers import ScoringSettings, score_predictions
+from auricle.metrics.scoring_rule import ScoringRule
+
+from ..evaluate.toy_runs import score_file
 
 LABELS = ["cat", "dog", "rain", "sea"] * 4
 
@@ -37,10 +39,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for at, label in enumerate(LABELS)
         ]
         (place / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        chosen = ScoringSettings(rounds=20)
-        for protocol in ("strict", "compat") if model == "a" else ("strict",):
-            scored = score_predictions(place / "answers.jsonl", "tagging", protocol=protocol, settings=chosen)
-            (place / f"{protocol}.json").write_text(scored.to_json())
+        rules: list[ScoringRule] = ["strict", "compat"] if model == "a" else ["strict"]
+        for rule in rules:
+            scored = score_file(place / "answers.jsonl", "tagging", rule, rounds=20)
+            (place / f"{rule}.json").write_text(scored.to_json())
     return folder
 
 
@@ -68,13 +70,13 @@ def test_a_page(out: Path, tmp_path: Path) -> None:
     done = call("report", out, "-o", tmp_path / "report", "--no-figures", "--worst", 2)
     assert (done.exit_code, done.output.split()) == (0, [str(tmp_path / "report" / "report.html")])
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert page.count("sound not found") == 2 and "\x1b" not in page
+    assert page.count("clip not found") == 2 and "\x1b" not in page
     done = call("report", out / "a", out / "b", "-o", tmp_path / "other", "--no-figures", "--no-sounds", "--json")
     found = json.loads(done.output)
     assert found["files"] == [str(tmp_path / "other" / "report.html")]
     tables = {each["protocol"]: each for each in found["tables"]}
     assert tables["strict"]["best"] == ["a"] and tables["strict"]["scores"]["b"]["n"] == 16
-    assert "sound not found" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+    assert "clip not found" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
 
 
 def test_mistakes_are_named(out: Path, tmp_path: Path) -> None:

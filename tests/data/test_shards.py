@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from auricle.data import shard_index
 from auricle.data.shards import ShardSet, ShardWriter, safe_key
-from auricle.errors import DataError
+from auricle.errors import DataError, OutputError
 
 
 def tone(num_samples=800, seed=0):
@@ -141,6 +141,16 @@ def test_a_writer_refuses_to_overwrite(tmp_path):
     assert len(ShardSet(tmp_path)) == 4
 
 
+def test_two_writers_do_not_write_one_set(tmp_path):
+    with ShardWriter(tmp_path, "set") as writer:
+        writer.write("a", tone(), {})
+        with pytest.raises(OutputError, match=r"set: another run is writing here \(process \d+"):
+            ShardWriter(tmp_path, "set")
+        fill(tmp_path, 3, name="set-10")  # a name that begins alike is another set
+    fill(tmp_path, 2, name="set-10-000000")
+    assert len(ShardSet(tmp_path)) == 6 and not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize("key", ["", "a.b", "a/b", "../a", "é", "a b", "x" * 91])
 def test_bad_keys_are_refused(tmp_path, key):
     with ShardWriter(tmp_path, "set") as writer, pytest.raises(DataError, match="keys are unique"):
@@ -222,7 +232,7 @@ def test_damage_behind_the_index_is_found_when_the_clip_is_read(tmp_path):
         file.seek(place)
         file.write(b"\xff\x00\xff")
     assert shards.read(2).key == "clip-2"
-    with pytest.raises(DataError, match=r"set-000000\.tar: clip 'clip-3' is not what the index says"):
+    with pytest.raises(DataError, match=r"set-000000\.tar: clip 'clip-3' is not what the index states"):
         shards.read(3)
 
 
@@ -264,7 +274,7 @@ def test_a_forged_index_is_refused(tmp_path, damage):
         columns["audio_size"] = columns["audio_size"].copy()
         columns["audio_size"][1] = {"beyond": 1 << 50, "negative": -5}[damage]
         save_file(columns, path, {"format": "auricle-shard-index-1", "ignored": "{}"})
-    with pytest.raises(DataError, match="no usable shard index"):
+    with pytest.raises(DataError, match="not a usable shard index"):
         ShardSet(tmp_path)
 
 
@@ -283,5 +293,5 @@ def test_audio_files_lie_as_they_were_stored(tmp_path):
     status = tar.stat()
     tar.write_bytes(content[:place] + b"\0\1\2\3" + content[place + 4 :])
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(DataError, match=r"clip 'clip-1' is not what the index says"):
+    with pytest.raises(DataError, match=r"clip 'clip-1' is not what the index states"):
         shards.read_audio(1)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from auricle.engine.audio_cache import AudioCache, read_prompt
 from auricle.engine.detokenizer import Detokenizer
+from auricle.engine.engine import Engine
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows, name_blocks
 from auricle.engine.loglikelihood import group_continuations
 from auricle.engine.request import SamplingParams
 from auricle.engine.sampling import Sampler, choose
+from auricle.engine.scheduler import Prefill
 from auricle.listen.model import AudioLM
 from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights.processor import Prompt
@@ -25,27 +26,27 @@ TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
 
 def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, list[int], bool]:
     text = Detokenizer(tokenizer, stop)
-    given_out = []
+    returned = []
     for token in ids:
-        given_out += text.add(token, -1.0)
+        returned += text.add(token, -1.0)
         if text.is_stopped:
             break
-    given_out += text.close()
-    return "".join(token.text for token in given_out), [token.id for token in given_out], text.is_stopped
+    returned += text.close()
+    return "".join(token.text for token in returned), [token.id for token in returned], text.is_stopped
 
 
 @given(text=TEXTS, cut=st.integers(0, 30))
 @settings(max_examples=50, derandomize=True)
-def test_pieces_make_the_text(ear: AudioLM, text: str, cut: int) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_pieces_make_the_text(model: AudioLM, text: str, cut: int) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:cut]  # often within a character
     assert spelled(tokenizer, ids) == (tokenizer.decode(ids), ids, False)
 
 
 @given(text=TEXTS, stop=st.lists(st.text(alphabet="ab é漢", min_size=1, max_size=3), min_size=1, max_size=3))
 @settings(max_examples=100, derandomize=True)
-def test_text_ends_before_the_first_stop_string(ear: AudioLM, text: str, stop: list[str]) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_text_ends_before_the_first_stop_string(model: AudioLM, text: str, stop: list[str]) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     text = tokenizer.decode(ids)
     cuts = [text.find(word) for word in stop if word in text]
@@ -70,19 +71,19 @@ def small_decoder() -> QwenForCausalLM:
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, derandomize=True)
 def test_rows_keep_their_memory(seed: int) -> None:
-    draw, rows = random.Random(seed), Rows(small_decoder())
+    rng, rows = random.Random(seed), Rows(small_decoder())
     mirror: list[Tensor] = []
     for _ in range(12):
-        if mirror and draw.random() < 0.4:
-            row = draw.randrange(len(mirror))
+        if mirror and rng.random() < 0.4:
+            row = rng.randrange(len(mirror))
             rows.leave(row)
             last = mirror.pop()
             if row < len(mirror):
                 mirror[row] = last
         else:
-            length = draw.randint(1, 200)
+            length = rng.randint(1, 200)
             memory = torch.randn(1, 2, 1, 1, length + 3, 4)
-            rows.join(memory, length, length + draw.randint(0, 100))
+            rows.join(memory, length, length + rng.randint(0, 100))
             mirror.append(memory[:, :, 0, :, :length])
         assert rows.lengths == [each.shape[3] for each in mirror]
         for row, each in enumerate(mirror):
@@ -116,30 +117,34 @@ def test_prefixes_are_found_and_bounded() -> None:
     assert len(nothing) == 0
 
 
-def test_audio_is_heard_once_and_bounded(ear: AudioLM) -> None:
-    lm = ear.loaded.model
+def test_clips_are_encoded_once_and_the_cache_is_bounded(model: AudioLM) -> None:
+    lm = model.loaded.model
     noises = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (4000, 16_000, 9000)]
     audio = lm.config.audio_token_id
     counts = [len(tokens) for tokens in lm.audio_tokens(noises)]
     prompt = Prompt([1, *[audio] * counts[0], 2, *[audio] * counts[1], *[audio] * counts[2], 3], noises)
-    read = read_prompt(lm, prompt)
-    cache = AudioCache(lm, 1_000_000)
+    engine = Engine(model.loaded, audio_cache_mb=1)
+    checked = engine.check(prompt, 1)
+
+    def embed(engine: Engine, start: int) -> Tensor | Exception:
+        (found,) = engine._embed([Prefill(checked, start, len(checked.ids))])
+        return found
+
     with torch.inference_mode():
         wanted = lm.embed(torch.tensor([prompt.input_ids]), noises)[0]
         for start in range(len(prompt.input_ids)):
-            (found,) = cache.embed([(read, start)])
-            torch.testing.assert_close(found, wanted[start:], atol=1e-5, rtol=0)
-        assert cache.encoded == 3
-        small = AudioCache(lm, cache.num_bytes - 1)
-        small.embed([(read, 0)])
-        assert small.num_bytes <= small.max_bytes
-        small.embed([(read, len(prompt.input_ids) - 1)])  # no clip is needed
-        assert small.encoded == 3
-        small.embed([(read, 0)])
-        assert small.encoded == 4  # the first was dropped
+            torch.testing.assert_close(embed(engine, start), wanted[start:], atol=1e-5, rtol=0)
+        assert engine.encoded_clips == 3
+        small = Engine(model.loaded, audio_cache_mb=(engine._audio.num_bytes - 1) / 1e6)
+        embed(small, 0)
+        assert small._audio.num_bytes <= small._audio.max_bytes
+        embed(small, len(prompt.input_ids) - 1)  # no clip is needed
+        assert small.encoded_clips == 3
+        embed(small, 0)
+        assert small.encoded_clips == 4  # the first was dropped
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 0.5]]).repeat(4000, 1)
     rows = [Sampler(SamplingParams(do_sample=True, seed=seed), frozenset()) for seed in range(4000)]
     chosen, logprobs, failed = choose(rows, logits)

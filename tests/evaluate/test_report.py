@@ -1,7 +1,6 @@
-"""The page on answers: every figure with its origin, sounds that can be heard, and nothing a stranger wrote acts."""
+"""The page on answers: every figure with its provenance, players, and untrusted text that stays text."""
 
 import base64
-import io
 import json
 import re
 import sys
@@ -14,20 +13,18 @@ import pytest
 import soundfile
 
 from auricle.audio.decode import decode
-from auricle.audio.excerpt import encode_excerpt
-from auricle.errors import BrokenAudio, DataError, MissingExtra
+from auricle.errors import DataError, MissingExtra, OutputError
 from auricle.evaluate import answer_examples
 from auricle.evaluate.mecat import CATEGORIES, GROUPS
-from auricle.evaluate.published_answers import published_answers
 from auricle.evaluate.report import report_content, write_lm_report
-from auricle.evaluate.results import by_model, find_results
+from auricle.evaluate.results import by_model, find_results, published_answers
 from auricle.evaluate.scores import RULES, Scored
 from auricle.evaluate.tables import mecat_domains, task_rows
 from auricle.evaluate.task import language_tasks
-from auricle.evaluate.worst_answers import sounds_of, worst_answers
+from auricle.evaluate.worst_answers import audio_of, worst_answers
 from auricle.metrics.intervals import Score
 
-from ..bench.test_report import HOSTILE, Page
+from ..pages.reading import HOSTILE, Page
 from .toy_runs import rows_of, write_run
 
 LABELS = ["cat", "dog", "rain", "sea"]
@@ -46,8 +43,8 @@ def events(*said: str) -> list[dict[str, Any]]:
 
 def runs(out: Path) -> Path:
     """Two models; the second is worse on one task and alone on another."""
-    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), protocols=("strict", "compat"))
-    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), protocols=("strict", "compat"))
+    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), scoring_rules=("strict", "compat"))
+    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), scoring_rules=("strict", "compat"))
     gender = rows_of("gender", ["male", "female"], [{"label": ["male"]}, {"label": ["male"]}])
     write_run(out, "bad", "gender", gender)
     return out
@@ -68,13 +65,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
     return page_of(runs(out), out / "report", figures=True), out
 
 
-def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> None:
+def test_the_page_needs_no_other_file(plain: tuple[Page, Path]) -> None:
     page, _ = plain
     assert not page.tags & {"script", "img", "link", "iframe", "form"}
     (policy,) = [value for _, name, value in page.attributes if name == "content" and "default-src" in value]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; media-src data:"
     for tag, name, value in page.attributes:
-        assert not name.startswith("on") and (name != "src" or value.startswith("data:audio/ogg;base64,"))
+        assert not name.startswith("on") and (name != "src" or value.startswith("data:audio/mpeg;base64,"))
         assert "http" not in value or name.startswith("xmlns"), (tag, name, value)
         assert name not in ("href", "xlink:href") or value.startswith("#")
 
@@ -82,18 +79,19 @@ def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> Non
 def test_the_figures_are_there(plain: tuple[Page, Path]) -> None:
     page, out = plain
     assert (out / "report" / "tasks.png").read_bytes().startswith(b"\x89PNG")
-    assert "svg" in page.tags and "Strict protocol. Each axis: one task" in page.text
+    assert "svg" in page.tags and "Scoring rule strict. Each axis: one task" in page.text
 
 
-def test_scores_stand_with_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
+def test_scores_have_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
     html = (plain[1] / "report" / "report.html").read_text(encoding="utf-8")
-    assert re.search(r'<td class="n best">100\.0<small>51\.0 to 100\.0, n = 4</small>', html)
-    assert re.search(r'<td class="n">50\.0<small>[\d.]+ to [\d.]+, n = 4</small>', html)
-    row = next(line for line in html.split("\n") if "Speaker&#x27;s gender" in line and "accuracy" in line)
+    assert re.search(r'<td class="n best">100\.0</td><td class="interval best">51\.0 to 100\.0</td>', html)
+    assert re.search(r'<td class="n">50\.0</td><td class="interval">[\d.]+ to [\d.]+</td>', html)
+    assert "sound · accuracy · n\u00a0=\u00a04</small>" in html
+    row = next(line for line in html.split("\n") if "Speaker&#39;s gender" in line and "accuracy" in line)
     assert "best" not in row and "–" in row  # a model alone is not the best of two
 
 
-def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
+def test_the_provenance_is_shown(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     digest = sha256((plain[1] / "bad" / "events" / "answers.jsonl").read_bytes()).hexdigest()
     for part in (
@@ -104,19 +102,19 @@ def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
         '"seed": 0',
     ):
         assert part in text
-    assert "No sound is known to have failed" in text
+    assert "No clip is known to have failed" in text
 
 
-def test_worst_answers_of_all_models_stand_together(plain: tuple[Page, Path]) -> None:
+def test_worst_answers_of_all_models_are_together(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     worst = text[text.index("Worst answers") : text.index("Failures")]
-    assert "1.wav dog Tell events. bad wrong wolf good right dog" in worst
-    assert "2.wav rain" in worst and "0.wav cat" not in worst and "sound not found" in worst
+    assert "1.wav Reference dog Prompt Tell events. bad wrong wolf good right dog" in worst
+    assert "2.wav Reference rain" in worst and "0.wav" not in worst and "clip not found" in worst
     assert worst.count("Sound events") == 1  # by one protocol
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
+def test_untrusted_text_stays_text(text: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     row = {
         "dataset_name": text,
@@ -126,13 +124,13 @@ def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
         "label": [f"{text} zz yy"],
         text: text,
     }
-    told = {
+    facts = {
         "failed": [{"audio": text, "error": text}, text, {"audio": [text]}],
         "heard_in_part": [text, {"a": text}],
         "source": text,
         "prompts": {text: text},
     }
-    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **told}, group_by=text)
+    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **facts}, group_by=text)
     scored = json.loads((path / "events" / "strict.json").read_text())
     for name in ("counts", "settings", "data"):
         scored[name][text] = 1
@@ -146,13 +144,13 @@ def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
     assert page.text.count(visible) > 8
 
 
-def test_failures_are_told(tmp_path: Path) -> None:
-    told = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
+def test_failures_are_shown(tmp_path: Path) -> None:
+    facts = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
     rows = events("cat", "dog", "rain", "sea")
     rows[0]["model_output"] = None
-    write_run(tmp_path, "m", "events", rows, run=told, protocols=("strict", "compat"))
+    write_run(tmp_path, "m", "events", rows, run=facts, scoring_rules=("strict", "compat"))
     text = page_of(tmp_path, tmp_path / "report").text
-    for part in ("x.wav failed: x.wav: is no audio", "y.wav heard in part", "1 without an answer, counted as wrong"):
+    for part in ("x.wav failed: x.wav: is no audio", "y.wav partly processed", "1 without an answer, counted as wrong"):
         assert text.count(part) == 1
 
 
@@ -164,10 +162,10 @@ def test_other_items_are_not_ranked(tmp_path: Path) -> None:
     assert "not the same items or tools" in page_of(tmp_path, tmp_path / "report").text
 
 
-def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_models_of_one_name_have_different_labels(tmp_path: Path) -> None:
     for place, fingerprint in (("a", "1" * 64), ("b", "2" * 64)):
-        told = {"model": "m", "fingerprint": fingerprint}
-        write_run(tmp_path, place, "events", events(*LABELS), run=told)
+        facts = {"model": "m", "fingerprint": fingerprint}
+        write_run(tmp_path, place, "events", events(*LABELS), run=facts)
     assert list(by_model(find_results(tmp_path))) == ["m (11111111)", "m (22222222)"]
     write_run(tmp_path, "c", "events", events(*LABELS), run={"model": "m", "fingerprint": "1" * 64})
     with pytest.raises(DataError, match=r"a second result of .* on events \(strict\)"):
@@ -195,7 +193,7 @@ def test_no_results_and_no_matplotlib(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     runs(tmp_path / "runs")
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(DataError, match="taken: cannot be written to"):
+    with pytest.raises(OutputError, match=r"taken: cannot be written \(File exists"):
         page_of(tmp_path / "runs", tmp_path / "taken")
 
 
@@ -207,15 +205,15 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-# Sounds
+# Players
 
 
 def sounds_in(page: Page) -> list[bytes]:
     sources = [value for tag, name, value in page.attributes if (tag, name) == ("audio", "src")]
-    return [base64.b64decode(value.removeprefix("data:audio/ogg;base64,")) for value in sources]
+    return [base64.b64decode(value.removeprefix("data:audio/mpeg;base64,")) for value in sources]
 
 
-def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
+def test_clips_of_the_source_can_be_played(tmp_path: Path) -> None:
     manifest = tmp_path / "data" / "m.jsonl"
     for at in range(4):
         wav(tmp_path / "data" / f"{at}.wav", 0.2)
@@ -225,45 +223,33 @@ def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "m", "events", events("cat", "wolf", "snow", "sea"), run={"source": str(manifest)})
     found = sounds_in(page_of(tmp_path / "runs", tmp_path / "report"))
     assert [decode(each).facts.duration_s for each in found] == pytest.approx([10.0, 0.2], abs=0.02)
-    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", sounds=False)) == []
+    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", players=False)) == []
     (tmp_path / "data" / "1.wav").write_bytes(b"no sound")
     page = page_of(tmp_path / "runs", tmp_path / "report")
-    assert len(sounds_in(page)) == 1 and "sound cannot be read" in page.text
+    assert len(sounds_in(page)) == 1 and "clip cannot be read" in page.text
 
 
-def test_folders_of_sounds_come_first_and_are_not_left(tmp_path: Path) -> None:
+def test_folders_of_clips_come_first_and_are_not_left(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "m", "events", events(*LABELS), run={"source": str(tmp_path / "gone.jsonl")})
     (result,) = find_results(tmp_path / "runs")
     root = tmp_path / "root"
     inside = wav(root / "sub" / "a.wav").read_bytes()
     wav(tmp_path / "secret.wav")
     (root / "link.wav").symlink_to(tmp_path / "secret.wav")
-    find = sounds_of(result, [root])
+    find = audio_of(result, [root])
     assert find("sub/a.wav") == inside and find("sub/a") == inside
     for name in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "none.wav", "a\0b", "x" * 5000, "", "sub"):
         assert find(name) is None
 
 
-def test_sounds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_players_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for at in range(4):
         wav(tmp_path / "audio" / f"{at}.wav")
     write_run(tmp_path / "runs", "m", "events", events("x", "x", "x", "x"))
     assert len(sounds_in(page_of(tmp_path / "runs", tmp_path / "report", audio=[tmp_path / "audio"]))) == 4
-    monkeypatch.setattr(answer_examples, "MAX_PAGE_SOUNDS", 15_000)
+    monkeypatch.setattr(answer_examples, "MAX_PLAYER_BYTES", 6_000)
     page = page_of(tmp_path / "runs", tmp_path / "report", audio=[tmp_path / "audio"])
     assert 0 < len(sounds_in(page)) < 4 and "left out, to keep the page small" in page.text
-
-
-def test_an_excerpt_is_short_and_says_nothing_of_its_source(tmp_path: Path) -> None:
-    noise = np.random.default_rng(1).normal(0, 0.1, (44_100 * 3, 2))
-    with soundfile.SoundFile(tmp_path / "a.flac", "w", 44_100, 2) as file:
-        file.comment = "a secret"
-        file.write(noise)
-    found = encode_excerpt(tmp_path / "a.flac", seconds=2.0)
-    assert found.startswith(b"OggS") and b"secret" not in found and len(found) < 30_000
-    assert decode(found).facts.duration_s == pytest.approx(2.0, abs=0.01)
-    with pytest.raises(BrokenAudio):
-        encode_excerpt(io.BytesIO(b""))
 
 
 # Published figures
@@ -289,10 +275,10 @@ def test_published_figures_are_those_of_the_declared_tasks() -> None:
     assert by_name["mecat_date"].groups["Qwen2.5-Omni-7B"]["mecat_caption"]["content_long"] == 0.611
 
 
-def test_published_figures_stand_apart_and_only_beside_compat(tmp_path: Path) -> None:
+def test_published_figures_are_apart_and_only_beside_compat(tmp_path: Path) -> None:
     truth = [{"label": ["cat", "dog"]}, {"label": ["dog"]}]
     rows = rows_of("fsd50k", ["cat; dog", "dog"], truth)
-    write_run(tmp_path / "runs", "m", "fsd50k", rows, protocols=("strict", "compat"))
+    write_run(tmp_path / "runs", "m", "fsd50k", rows, scoring_rules=("strict", "compat"))
     page = page_of(tmp_path / "runs", tmp_path / "report")
     text = page.text[page.text.index("Beside published figures") :]
     assert "not re-measured" in text and "MiDashengLM-7B MiDashengLM technical report" in text and "37.58" in text
@@ -320,8 +306,8 @@ def mecat_run(out: Path, model: str, gain: float) -> None:
     (folder / "answers.jsonl").write_text("".join(said))
     values = {name: gain * (at + 1) / 10 for at, name in enumerate(name for own in clips.values() for name in own)}
     scored = Scored(
-        task="mecat",
-        protocol="compat",
+        kind="mecat",
+        scoring_rule="compat",
         rule=RULES["mecat", "compat"],
         scores={},
         parts={"content_long": {"date": Score(sum(values.values()) / 4, 0.1, 0.9, 4)}},
@@ -347,7 +333,7 @@ def test_groups_and_domains_of_mecat(tmp_path: Path) -> None:
     found = worst_answers(row, 2)
     items = [(each.group, each.item, each.audio) for each in found.items]
     assert items == [("content_long", "S00_1", "S00_1"), ("content_long", "S00_2", "S00_2")]
-    assert found.items[0].answers["a"].said == "a says" and found.items[0].references == ("a dog",)
+    assert found.items[0].answers["a"].prediction == "a says" and found.items[0].references == ("a dog",)
     page = page_of(tmp_path / "runs", tmp_path / "report", figures=True)
     assert "MECAT-Caption: groups, compat" in page.text and "61.1" in page.text  # of Qwen2.5-Omni-7B, long
     assert "Sentences were compared by toy here" not in page.text  # no published figure is of that metric

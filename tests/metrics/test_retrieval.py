@@ -1,5 +1,4 @@
 from math import comb
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,51 +8,56 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from auricle.errors import DataError
-from auricle.metrics.classification import retrieval
-from auricle.metrics.retrieval import METRICS, chance, find, rank_both
+from auricle.metrics.retrieval import (
+    METRICS,
+    chance_scores,
+    rank_candidates,
+    recall_at_1,
+    retrieval_estimates,
+    retrieval_scores,
+)
 
 
 def plain(owners: Tensor) -> Tensor:
-    """Pairs of captions that belong to one sound each."""
+    """Pairs of captions that belong to one clip each."""
     return torch.stack([owners, torch.arange(len(owners))], 1)
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=15), st.integers(0, 999), st.booleans())
 @settings(max_examples=60)
-def test_captions_of_one_sound_are_judged_as_by_retrieval(counts: list[int], seed: int, coarse: bool) -> None:
+def test_captions_of_one_clip_each_score_as_retrieval_scores_does(counts: list[int], seed: int, coarse: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     audio, text = torch.randn(len(counts), 5, generator=generator), torch.randn(len(owners), 5, generator=generator)
     if coarse:  # many equal similarities
         audio, text = F.one_hot(audio.argmax(1), 5).float(), F.one_hot(text.argmax(1), 5).float()
-    found = rank_both(audio, text, plain(owners), rounds=20)
-    for ours, expected in zip(found[1:3], retrieval(audio, text, owners), strict=True):
+    found = retrieval_estimates(audio, text, plain(owners), rounds=20)
+    for ours, expected in zip(found[1:3], retrieval_scores(audio, text, owners), strict=True):
         assert {name: ours[name].value for name in METRICS} == pytest.approx(expected._asdict())
         assert all(estimate.low <= estimate.high for estimate in ours.values())
     assert found.recall.value == pytest.approx((found.audio_to_text["r1"].value + found.text_to_audio["r1"].value) / 2)
     if len(set(counts)) == 1:
-        assert float(found.sounds.mean()) == pytest.approx(found.recall.value)
+        assert float(found.clips.mean()) == pytest.approx(found.recall.value)
 
 
-def test_a_caption_is_right_for_all_its_sounds() -> None:
+def test_a_caption_is_relevant_to_all_its_clips() -> None:
     audio = torch.eye(3)[[0, 0, 1, 2]]  # two dogs, rain, a siren
     text = torch.eye(3)  # dog, rain, siren
     pairs = torch.tensor([[0, 0], [1, 0], [2, 1], [3, 2]])
-    found = rank_both(audio, text, pairs, rounds=20)
+    found = retrieval_estimates(audio, text, pairs, rounds=20)
     assert found.recall.value == 1.0 and found.text_to_audio["map10"].value == 1.0
     # As captions of their own the two dogs would hide each other: equal and wrong ones come first.
-    apart = rank_both(audio, text[[0, 0, 1, 2]], plain(torch.arange(4)), rounds=20)
+    apart = retrieval_estimates(audio, text[[0, 0, 1, 2]], plain(torch.arange(4)), rounds=20)
     assert apart.recall.value == 0.5 and apart.audio_to_text["mean_rank"].value == 1.5
 
 
 def test_average_precision_is_of_the_first_ten() -> None:
     candidates = torch.linspace(0, 1, 30)[:, None] * torch.tensor([0.0, 1.0]) + torch.tensor([1.0, 0.0])
     query = torch.tensor([[1.0, 0.0]])  # candidate i has rank i + 1
-    found = find(query, candidates, [torch.tensor([20, 1, 3])])
-    assert found.ranks.tolist() == [2] and found.precision.item() == pytest.approx((1 / 2 + 2 / 4) / 3)
-    assert find(query, candidates, [torch.arange(15)]).precision.item() == pytest.approx(1.0)
-    assert find(query, candidates, [torch.tensor([10])]).precision.item() == 0.0
+    found = rank_candidates(query, candidates, [torch.tensor([20, 1, 3])])
+    assert found.first.tolist() == [2] and found.average_precision.item() == pytest.approx((1 / 2 + 2 / 4) / 3)
+    assert rank_candidates(query, candidates, [torch.arange(15)]).average_precision.item() == pytest.approx(1.0)
+    assert rank_candidates(query, candidates, [torch.tensor([10])]).average_precision.item() == 0.0
 
 
 def test_an_interval_holds_the_truth_of_the_many() -> None:
@@ -62,16 +66,16 @@ def test_an_interval_holds_the_truth_of_the_many() -> None:
     held, widths = 0, []
     for _ in range(60):
         hits = rng.random(60) < 0.4
-        # A pair that is found lies on its own axis, the others look at nothing of theirs.
+        # A pair that is found has an axis to itself; the other captions are orthogonal to all clips.
         audio = torch.eye(120)[:60]
         text = torch.where(torch.tensor(hits)[:, None], audio, torch.eye(120)[60:])
-        recall = rank_both(audio, text, plain(torch.arange(60)), rounds=100).recall
+        recall = retrieval_estimates(audio, text, plain(torch.arange(60)), rounds=100).recall
         held += recall.low <= 0.4 <= recall.high
         widths.append(recall.high - recall.low)
     assert held >= 52 and np.mean(widths) == pytest.approx(4 * (0.4 * 0.6 / 60) ** 0.5, rel=0.1)
 
 
-def test_intervals_shrink_and_draw_whole_sounds() -> None:
+def test_intervals_shrink_and_resample_whole_clips() -> None:
     generator = torch.Generator().manual_seed(0)
     audio = torch.randn(400, 8, generator=generator)
     owners = torch.arange(400).repeat_interleave(3)
@@ -79,27 +83,29 @@ def test_intervals_shrink_and_draw_whole_sounds() -> None:
 
     def width(count: int, captions: int) -> float:
         rows = (owners < count) & (torch.arange(1200) % 3 < captions)
-        found = rank_both(audio[:count], text[rows], plain(owners[rows]), rounds=400).text_to_audio["r10"]
+        found = retrieval_estimates(audio[:count], text[rows], plain(owners[rows]), rounds=400).text_to_audio["r10"]
         assert found.low < found.value < found.high
         return found.high - found.low
 
     assert width(400, 3) < width(50, 3)
-    # Three equal captions say no more than one: the sounds are drawn, not the captions.
-    same = rank_both(audio[:50], text[:150:3], plain(torch.arange(50)), rounds=400).text_to_audio
-    thrice = rank_both(audio[:50], text[:150:3].repeat_interleave(3, 0), plain(owners[:150]), rounds=400).text_to_audio
+    # Three equal captions count as one: clips are resampled, not captions.
+    same = retrieval_estimates(audio[:50], text[:150:3], plain(torch.arange(50)), rounds=400).text_to_audio
+    thrice = retrieval_estimates(
+        audio[:50], text[:150:3].repeat_interleave(3, 0), plain(owners[:150]), rounds=400
+    ).text_to_audio
     assert thrice["r10"] == pytest.approx(same["r10"]) and thrice["mean_rank"] == pytest.approx(same["mean_rank"])
 
 
 def test_runs_are_repeated_by_their_seed() -> None:
     audio, text = torch.randn(30, 4), torch.randn(30, 4)
-    one, same, other = (rank_both(audio, text, plain(torch.arange(30)), seed=seed) for seed in (1, 1, 2))
+    one, same, other = (retrieval_estimates(audio, text, plain(torch.arange(30)), seed=seed) for seed in (1, 1, 2))
     assert one.recall == same.recall and one.audio_to_text == same.audio_to_text
     assert one.audio_to_text["mean_rank"] != other.audio_to_text["mean_rank"]
 
 
 @pytest.mark.parametrize(("right", "candidates"), [(1, 40), (1, 3), (5, 40), (15, 40), (3, 3)])
 def test_chance_is_what_random_orders_give(right: int, candidates: int) -> None:
-    expected = chance(torch.full((7,), right), candidates)
+    expected = chance_scores(torch.full((7,), right), candidates)
     misses = comb(candidates - right, 5) / comb(candidates, 5) if candidates >= 5 else 0.0
     assert expected["r5"] == pytest.approx(1 - misses)
     generator = torch.Generator().manual_seed(0)
@@ -115,23 +121,31 @@ def test_chance_is_what_random_orders_give(right: int, candidates: int) -> None:
 
 
 def test_chance_of_mixed_queries_is_their_mean() -> None:
-    mixed = chance(torch.tensor([1, 1, 4]), 20)
-    one, four = chance(torch.tensor([1]), 20), chance(torch.tensor([4]), 20)
+    mixed = chance_scores(torch.tensor([1, 1, 4]), 20)
+    one, four = chance_scores(torch.tensor([1]), 20), chance_scores(torch.tensor([4]), 20)
     for name in ("r1", "r5", "r10", "mean_rank", "map10"):
         assert mixed[name] == pytest.approx((2 * one[name] + four[name]) / 3)
     assert four["median_rank"] < mixed["median_rank"] < one["median_rank"]
 
 
-@pytest.mark.parametrize(
-    ("audio", "text", "pairs"),
-    [
-        (torch.ones(2, 3), torch.ones(2, 4), [[0, 0], [1, 1]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0], [0, 1]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0], [1, 0]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0], [2, 1]]),
-        (torch.ones(2, 3), torch.ones(2, 3), [[0, 0, 0]]),
-    ],
-)
-def test_what_does_not_fit_is_refused(audio: Tensor, text: Tensor, pairs: Any) -> None:
-    with pytest.raises(DataError):
-        rank_both(audio, text, torch.tensor(pairs))
+def test_perfect_and_collapsed_retrieval() -> None:
+    clips = torch.eye(6)
+    owners = torch.arange(6).repeat_interleave(3)
+    for way in retrieval_scores(clips, clips[owners], owners):
+        assert way[:5] == (1.0, 1.0, 1.0, 1.0, 1.0)
+    for way in retrieval_scores(torch.ones(6, 4), torch.ones(18, 4), owners):
+        assert way.r1 == 0.0
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_captions_may_come_in_any_order(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    audio, text = torch.randn(8, 5, generator=generator), torch.randn(24, 5, generator=generator)
+    owners = torch.arange(8).repeat_interleave(3)
+    order = torch.randperm(24, generator=generator)
+    expected = retrieval_scores(audio, text, owners)
+    for found, way in zip(retrieval_scores(audio, text[order], owners[order]), expected, strict=True):
+        assert found == pytest.approx(way, abs=1e-12)
+    repeated = recall_at_1(audio[owners], text, captions=3)
+    assert repeated == pytest.approx((expected[0].r1 + expected[1].r1) / 2)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.bench.alignment import text_retrieval
-from auricle.bench.alignment_data import own_task
-from auricle.metrics.retrieval import rank_both
+from auricle.bench.examples import captioned_task
+from auricle.metrics.retrieval import retrieval_estimates
 from auricle.models.frame_model import Identity
 
 from .conftest import ROOTS
@@ -75,7 +75,9 @@ def folder(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("captions", [1, 5])
 def test_rankings(folder: Path, captions: int) -> None:
     case = Case(folder, captions)
-    found = rank_both(case.audio, case.text, torch.stack([case.owners, torch.arange(len(case.text))], 1), rounds=50)
+    found = retrieval_estimates(
+        case.audio, case.text, torch.stack([case.owners, torch.arange(len(case.text))], 1), rounds=50
+    )
     tables = {direction: getattr(found, direction) for direction in DIRECTIONS}
     case.check({key: {name: table[name].value for name in NAMES} for key, table in tables.items()})
     for table in tables.values():
@@ -92,9 +94,9 @@ def test_a_run_over_a_manifest(folder: Path, tmp_path: Path, captions: int, rule
         said = [str(row) for row in range(number * captions, (number + 1) * captions)]
         lines.append(json.dumps({"audio": f"{number}.wav", "captions": said}) + "\n")
     (tmp_path / "set.jsonl").write_text("".join(lines))
-    task = own_task("set")
+    task = captioned_task("set")
     result = text_retrieval(
-        Replay(case), task, tmp_path / "set.jsonl", name="replay", store=tmp_path / "store", rule=rule
+        Replay(case), task, tmp_path / "set.jsonl", name="replay", store=tmp_path / "store", scoring_rule=rule
     )
     score = result.scores["retrieval"]
     case.check({key: {name: score.settings[key][name]["value"] for name in NAMES} for key in DIRECTIONS})

@@ -1,4 +1,4 @@
-"""The judges against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
+"""Heads and metrics against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from auricle.bench.asr_head import AsrAdapter
-from auricle.bench.heads import Examples, Fold, Heads, HeadSettings, Trained, cosine_rates, train_heads
+from auricle.bench.heads import Fold, Heads, HeadSettings, LabelledFeatures, Trained, cosine_rates, train_heads
 from auricle.bench.probes import knn_predict, knn_scores
 from auricle.bench.retrieval_head import contrastive_loss
 from auricle.bench.task import load_task
 from auricle.metrics import classification as metrics
-from auricle.metrics import events
+from auricle.metrics import events, regression, retrieval, suite_average, word_errors
 from auricle.metrics.events import (
     Detection,
     Event,
@@ -67,7 +67,7 @@ def test_frame_mean_average_precision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "metric"), [("MAE", metrics.mean_absolute_error), ("MSE", metrics.mean_squared_error)]
+    ("name", "metric"), [("MAE", regression.mean_absolute_error), ("MSE", regression.mean_squared_error)]
 )
 def test_errors_of_numbers(name: str, metric: Any) -> None:
     assert metric(*joined(METRICS["MAE"]["batches"])) == pytest.approx(METRICS[name]["result"], abs=FLOAT32)
@@ -87,9 +87,9 @@ def test_segment_f1(case: dict[str, Any]) -> None:
 def test_retrieval() -> None:
     case = METRICS["retrieval"]
     audio, text, captions = torch.tensor(case["audio"]), torch.tensor(case["text"]), case["num_caps"]
-    assert metrics.recall_at_1(audio, text, captions=captions) == pytest.approx(case["recallatk_r1"], abs=EXACT)
+    assert retrieval.recall_at_1(audio, text, captions=captions) == pytest.approx(case["recallatk_r1"], abs=EXACT)
     owners = torch.arange(len(audio) // captions).repeat_interleave(captions)
-    both = metrics.retrieval(audio[::captions], text, owners)
+    both = retrieval.retrieval_scores(audio[::captions], text, owners)
     for ours, theirs in zip(both, (case["detail_percent"][way] for way in ("a2t", "t2a")), strict=True):
         ranks = [theirs["meanr"], theirs["medr"]]
         shares = [theirs[name] / 100 for name in ("r1", "r5", "r10")]
@@ -102,7 +102,7 @@ def test_retrieval() -> None:
 
 @pytest.mark.parametrize("case", METRICS["WER_inv"], ids=["mixed", "saturated"])
 def test_word_error_rate(case: dict[str, Any]) -> None:
-    assert metrics.wer_inv(case["ref"], case["hyp"]) == pytest.approx(case["result"], abs=EXACT)
+    assert word_errors.wer_inv(case["ref"], case["hyp"]) == pytest.approx(case["result"], abs=EXACT)
 
 
 def test_equal_error_rate() -> None:
@@ -114,7 +114,7 @@ def test_equal_error_rate() -> None:
 @pytest.mark.parametrize("case", METRICS["weighted_average"], ids=["suite", "no weight"])
 def test_weighted_average(case: dict[str, Any]) -> None:
     columns = zip(*case["table"].values(), strict=True)
-    assert [metrics.weighted_average(column) for column in columns] == pytest.approx(case["result"], abs=EXACT)
+    assert [suite_average.weighted_average(column) for column in columns] == pytest.approx(case["result"], abs=EXACT)
 
 
 # Nearest neighbours
@@ -162,7 +162,12 @@ def trained() -> Trained:
     start = Heads(*(part.expand(1, 2, *part.shape[2:]) for part in start.tensors))
     fold = Fold(0, torch.arange(n), torch.arange(n, len(features)))
     return train_heads(
-        Examples(features, labels), [fold], num_outputs=5, score=metrics.accuracy, settings=settings, start=start
+        LabelledFeatures(features, labels),
+        [fold],
+        num_outputs=5,
+        score=metrics.accuracy,
+        settings=settings,
+        start=start,
     )
 
 
@@ -203,7 +208,7 @@ def test_asr_adapter() -> None:
 
 
 def activity(targets: Tensor) -> list[Any]:
-    """[class, [first frame, last frame, frames]] of each class that is heard."""
+    """[class, [first frame, last frame, frames]] of each active class."""
     found = [(number, column.nonzero().flatten().tolist()) for number, column in enumerate(targets.t())]
     return [[number, [frames[0], frames[-1], len(frames)]] for number, frames in found if frames]
 

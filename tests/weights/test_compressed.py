@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch
+from auricle.files import write_json
 from auricle.weights import load_midashenglm, safe
 from auricle.weights.compressed import decompress
 from auricle.weights.construct import LazyTensor, made
@@ -135,7 +136,7 @@ def checkpoint(request: pytest.FixtureRequest, lm_folder: Path, tmp_path: Path) 
             stored[name] = tensor
     safe.write_tensors(tmp_path / "lm" / "model.safetensors", stored)
     config = json.loads((lm_folder / "config.json").read_text())
-    safe.write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
+    write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
     return tmp_path / "lm", meant
 
 
@@ -183,7 +184,7 @@ def test_what_was_read_can_be_rounded_again(lm_folder: Path) -> None:
 def test_other_ways_are_refused(lm_folder: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     shutil.copytree(lm_folder, tmp_path / "lm")
     config = json.loads((lm_folder / "config.json").read_text())
-    safe.write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
+    write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
     with pytest.raises(LayoutMismatch, match=message):
         load_midashenglm(tmp_path / "lm")
 

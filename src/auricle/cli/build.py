@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 
-data = typer.Typer(no_args_is_help=True, help="Manifests and data sets to tar shards.")
+data = typer.Typer(no_args_is_help=True, help="Write, index and inspect tar shards.")
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models known by name.
+    """List the models with a name.
 
-    Hub ids, folders and files can be loaded as well.
+    Hub ids, folders and files can be loaded, too.
 
     Example: auricle models
     """
@@ -45,20 +45,22 @@ def convert(
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
     adapter: Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to merge.")] = None,
 ) -> None:
-    """Convert any published checkpoint to a safetensors folder.
+    """Convert a Dasheng or MiDashengLM checkpoint to a safetensors folder.
 
     Example: auricle convert dasheng_base.pt dasheng-base/
     """
     from auricle.weights import convert as convert_weights
 
-    print_line(str(convert_weights(source, destination, dtype=dtype, adapter=adapter)))
+    with progress("converting"):
+        written = convert_weights(source, destination, dtype=dtype, adapter=adapter)
+    print_line(str(written))
 
 
 @data.command()
 def pack(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Manifest (.jsonl, .csv, .tsv), or data set folder.")],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the shards.")],
-    name: Annotated[str | None, typer.Option("--name", help="Of the shards; the folder's by default.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the shards; by default that of the folder.")] = None,
     layout: Annotated[str, typer.Option("--layout", help="manifest, esc50, fsdd or speechocean762.")] = "manifest",
     only: Annotated[
         str | None,
@@ -66,18 +68,25 @@ def pack(
             "--only", help="esc50: folds 1,2,3; fsdd: speakers; speechocean762: train or test; else FACT=VALUES."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Decoding threads.")] = 2,
 ) -> None:
     """Decode a data set and write it as tar shards.
 
-    The shards hold 16 kHz mono. Entries that cannot be read are named and left out.
+    Shards hold 16 kHz mono audio. Entries that cannot be read are reported and left out.
 
     Example: auricle data pack my_clips.jsonl shards/mine
     """
     from auricle.data import recipes
 
     entries = _entries(source, layout, only)
-    report = recipes.pack(entries, folder, name or folder.resolve().name, workers=workers)
+    with progress("packing") as advance:
+        report = recipes.pack(
+            entries,
+            folder,
+            name or folder.resolve().name,
+            workers=workers,
+            progress=lambda done, failed: advance.at(done),
+        )
     for key, problem in [*report.failed, *report.flawed]:
         print_line(f"auricle: {key}: {problem}", err=True)
     print_line(
@@ -115,20 +124,22 @@ def _entries(source: Path, layout: str, only: str | None) -> Any:
 
 @data.command()
 def index(
-    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards of any origin.")],
+    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")],
 ) -> None:
-    """Index tar shards anew.
+    """Rebuild the index of tar shards.
 
-    A missing index is made on first use as well.
+    A missing index is also built on first use.
 
     Example: auricle data index shards/mine/*.tar
     """
     from auricle.data.shard_index import build_index, save
 
-    for tar in tars:
-        made = build_index(tar)
-        save(made)
-        print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
+    with progress("indexing", len(tars)) as advance:
+        for tar in tars:
+            made = build_index(tar)
+            save(made)
+            advance()
+            print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
 
 
 @data.command()
@@ -136,7 +147,7 @@ def info(
     shards: Annotated[list[Path], typer.Argument(metavar="SHARDS", help="Folders of shards, or tars.")],
     as_json: AsJson = False,
 ) -> None:
-    """Tell what shards hold.
+    """Show what shards contain.
 
     Example: auricle data info shards/mine
     """

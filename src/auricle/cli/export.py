@@ -1,4 +1,4 @@
-"""The verb that writes a model's ear for other runtimes: export."""
+"""The verb that writes an encoder for other runtimes: export."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from auricle.cli.output import print_line
+from auricle.cli.output import print_line, progress
 
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Audio language model: name, hub id or folder.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file, .pt2 (torch.export) or .onnx.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, .pt2 (torch.export) or .onnx.")],
     adapter: Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to merge.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
 ) -> None:
@@ -20,14 +20,15 @@ def export(
 
     The graph turns one clip of 16 kHz samples into audio tokens and is compared with the model.
 
-    Example: auricle export auricle-tiny ear.onnx
+    Example: auricle export auricle-tiny encoder.onnx
     """
     from auricle.weights import load_midashenglm
     from auricle.weights.export import MAX_SAMPLES, check_export, save_audio
 
     check_export(file)
-    loaded = load_midashenglm(model, dtype="float32", adapter=adapter, revision=revision)
-    written = save_audio(loaded.model, file)
+    with progress("exporting"):
+        loaded = load_midashenglm(model, dtype="float32", adapter=adapter, revision=revision)
+        written = save_audio(loaded.model, file)
     width = loaded.model.decoder.config.hidden_size
     print_line(f"{written.path}: waveform (N,) float32 at 16 kHz, 0.2 to {MAX_SAMPLES // 16_000} s")
     print_line(f"  -> audio_tokens (n, {width}) float32 at {25 / loaded.model.config.subsample_factor:g} Hz")

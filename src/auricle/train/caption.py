@@ -16,7 +16,6 @@ from auricle.data.scenes import Pools, make_scene
 from auricle.data.shards import ShardSet
 from auricle.data.wording import example
 from auricle.errors import ConfigError, DataError
-from auricle.listen.model import MAX_AUDIO_KEY
 from auricle.models.dasheng import DashengConfig
 from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig
@@ -25,6 +24,7 @@ from auricle.train.config import CaptionSettings, RunConfig
 from auricle.train.objective import Batch, Objective, run_card
 from auricle.train.pairs import scene_config
 from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
+from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
 
 # Qwen's turns; the audio stands where the message puts it.

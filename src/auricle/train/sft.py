@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from auricle.audio.decode import as_clip
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, DataError
-from auricle.listen.model import MAX_AUDIO_KEY
+from auricle.files import write_text
 from auricle.models.midashenglm import MiDashengLM
 from auricle.models.qwen_attention import Layout
 from auricle.train import lora
@@ -31,6 +31,7 @@ from auricle.train.sft_data import Row, Sources
 from auricle.train.sft_examples import Conversation, Example, lay
 from auricle.weights import load_midashenglm, save_midashenglm
 from auricle.weights.adapters import write_adapter
+from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.lm_layouts import midashenglm_to_hub
 
 PARTS = {"encoder": "audio_encoder", "projector": "audio_projector", "decoder": "decoder"}
@@ -277,4 +278,4 @@ def _seeded(noise: int, device: torch.device) -> Iterator[None]:
 
 def _write_skipped(file: Path, sources: Sources) -> None:
     lines = [json.dumps({"row": where, "reason": reason}, ensure_ascii=False) for where, reason in sources.reports]
-    file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_text(file, "".join(line + "\n" for line in lines))

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch, WeightsError
+from auricle.files import atomic_folder, write_json
 from auricle.weights import safe
 from auricle.weights.construct import LazyTensor, StoredTensor, made
 
@@ -138,10 +139,10 @@ def write_adapter(
         "target_modules": "|".join(patterns),
         "modules_to_save": list(modules_to_save) or None,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     stored = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    safe.write_tensors(folder / "adapter_model.safetensors", stored)
-    safe.write_json(folder / "adapter_config.json", config)
+    with atomic_folder(folder, last="adapter_config.json") as aside:
+        safe.write_tensors(aside / "adapter_model.safetensors", stored)
+        write_json(aside / "adapter_config.json", config)
     return folder
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch
+from auricle.files import write_json
 from auricle.models.encoders.pieces import Family, Parts, PieceFrames, Pool
 from auricle.models.encoders.speech import FAMILIES
 from auricle.models.frame_model import FrameModel
@@ -116,11 +117,11 @@ def save_encoder(folder: str | Path, model: PieceFrames) -> Path:
         model: layers and pooling are not written, they belong to the name that asks for them.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     network = model.network
-    safe.write_folder(folder, network.state_dict())
     ours = {"family": network.family, "config": dataclasses.asdict(network.config)}
-    safe.write_json(folder / "config.json", {"model_type": _OURS, _OURS: ours})
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, network.state_dict())
+        write_json(aside / "config.json", {"model_type": _OURS, _OURS: ours})
     return folder
 
 

@@ -8,8 +8,8 @@
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
+from auricle.files import atomic_folder, atomic_path, write_json, write_text
 from auricle.weights.construct import LazyTensor, StoredTensor, made
 
 INDEX = "model.safetensors.index.json"
+_WEIGHTS = (INDEX, "model*.safetensors")  # files that a newly written model replaces
 SUMS = "SHA256SUMS"
 ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -157,25 +159,23 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write one ``.safetensors`` file; an existing one is replaced only when the new one is whole."""
+    """Write one ``.safetensors`` file; see `auricle.files.atomic_write`."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(ready, str(partial), metadata={"format": "pt", **(metadata or {})})
-        partial.chmod(0o644)  # the writer makes it private, which a package must not be
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(ready, temporary, metadata={"format": "pt", **(metadata or {})})
+
+
+def model_folder(folder: str | Path) -> AbstractContextManager[Path]:
+    """A folder to write a model into: an older model's weights go, other files stay; see `auricle.files`."""
+    return atomic_folder(folder, last="config.json", stale=_WEIGHTS)
 
 
 def write_folder(
     folder: str | Path, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> list[Path]:
     """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth."""
-    folder = Path(folder)
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
@@ -184,22 +184,18 @@ def write_folder(
             size = 0
         shards[-1][name] = tensor
         size += tensor.nbytes
-    stale = [folder / INDEX, *folder.glob("model*.safetensors")]
     names = ["model.safetensors"]
     if len(shards) > 1:
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        write_tensors(folder / name, shard)
-    written = [folder / name for name in names]
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-        written.append(folder / INDEX)
-    for old in stale:
-        if old not in written:
-            old.unlink(missing_ok=True)
-    return written
+    with atomic_folder(folder, last=INDEX, stale=_WEIGHTS) as aside:
+        for name, shard in zip(names, shards, strict=True):
+            write_tensors(aside / name, shard)
+        if len(shards) > 1:
+            total = sum(tensor.nbytes for tensor in tensors.values())
+            places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+            write_json(aside / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+            names.append(INDEX)
+    return [Path(folder) / name for name in names]
 
 
 def rows_to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -236,11 +232,6 @@ def _scaled_rows(rows: Tensor, scale: Tensor) -> Tensor:
     return (rows.flatten(1).float() * scale.float()).view(rows.shape)
 
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, two spaces deep, with a final newline."""
-    Path(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file; of a folder, that of its weights (of the lines ``HASH  NAME`` if several)."""
     path = Path(path)
@@ -261,7 +252,7 @@ def write_checksums(folder: str | Path) -> None:
     """Write ``SHA256SUMS`` over every file of a folder, in the format of ``sha256sum``."""
     folder = Path(folder)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != SUMS and not p.name.startswith("."))
-    (folder / SUMS).write_text("".join(f"{sha256(p)}  {p.name}\n" for p in files), encoding="utf-8")
+    write_text(folder / SUMS, "".join(f"{sha256(p)}  {p.name}\n" for p in files))
 
 
 def verify_checksums(folder: str | Path) -> None:

@@ -1,0 +1,15 @@
+"""Transcribe speech, window by window.
+
+The embedded model was trained on single spoken digits, so it needs short windows. A published model takes windows of
+30 seconds, and `overlap_s` joins them where the words agree.
+"""
+
+from pathlib import Path
+
+import auricle
+
+model = auricle.load("auricle-tiny")
+transcript = model.transcribe(Path(__file__).parent / "voice.ogg", window_s=1.2)
+print(transcript.text)
+for segment in transcript.segments:
+    print(f"{segment.start_s:5.2f} to {segment.stop_s:5.2f} s: {segment.text}")

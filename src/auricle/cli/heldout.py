@@ -1,0 +1,130 @@
+"""The verb that measures: heldout."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auricle.cli.listen import AsJson, Device
+from auricle.cli.output import print_json, print_line, progress
+from auricle.errors import AuricleError
+
+if TYPE_CHECKING:
+    from auricle.bench.heldout import Answer, Embed
+    from auricle.data.shards import ShardSet
+    from auricle.encode.encoder import Encoder
+    from auricle.listen.model import AudioLM
+    from auricle.metrics.intervals import Score
+
+
+def heldout(
+    shards: Annotated[Path, typer.Argument(metavar="TEST_SHARDS", help="Clips the models were not trained on.")],
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", help="Shards to train the probes on; without them no encoder rows."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Language model: name, hub id or folder.")] = "auricle-tiny",
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Encoder: name, hub id, folder or file.")
+    ] = "auricle-tiny-encoder",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most clips of one row; all by default.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures made from the clips.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in one batch.")] = 32,
+    device: Device = "cpu",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models on clips they were not trained on.
+
+    Each row has its 95 % interval: Wilson's for shares, a bootstrap over speakers for the word error rate.
+
+    Example: auricle heldout shards/test --train shards/train -o table.json
+    """
+    import auricle
+    from auricle.bench.heldout import encoder_rows, language_model_rows
+    from auricle.data.shards import ShardSet
+    from auricle.files import check_writable, write_json
+
+    if output:
+        check_writable(output)
+
+    started = time.monotonic()
+    test = ShardSet(shards)
+    known = ShardSet(train) if train else None
+    loaded = auricle.load(model, device=device)
+    rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
+    report: dict[str, Any] = {
+        "rows": {},
+        "model": _identity(loaded.loaded.identity),
+        "encoder": None,
+        "test": _facts(test),
+        "train": None,
+        "seed": seed,
+        "limit": limit,
+        "version": auricle.__version__,
+    }
+    if known:
+        embedder = auricle.load_encoder(encoder, device=device)
+        rows |= encoder_rows(_embeddings_of(embedder), known, test, limit=limit)
+        report |= {"encoder": {"name": embedder.name, "fingerprint": embedder.fingerprint}, "train": _facts(known)}
+    report["rows"] = {name: _plain(score) for name, score in rows.items()}
+    report["seconds"] = round(time.monotonic() - started, 1)
+    if output:
+        write_json(output, report)
+    if as_json:
+        print_json(report)
+    else:
+        _print_table(rows)
+
+
+def _answers_of(model: AudioLM, batch_size: int) -> Answer:
+    def answer(clips: list[Any], prompt: str) -> list[str]:
+        started = time.monotonic()
+        answers = []
+        results = model.ask_many(clips, prompt, batch_size=batch_size)
+        with progress(prompt, len(clips)) as advance:
+            for result in results:
+                if isinstance(result, AuricleError):
+                    raise result
+                answers.append(result.text)
+                advance()
+        print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: {prompt}", err=True)
+        return answers
+
+    return answer
+
+
+def _embeddings_of(encoder: Encoder) -> Embed:
+    def embed(clips: list[Any]) -> Any:
+        started = time.monotonic()
+        vectors = encoder.embed(clips)
+        print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: embedded", err=True)
+        return vectors
+
+    return embed
+
+
+def _identity(identity: dict[str, str | None]) -> dict[str, str | None]:
+    return {key: value for key, value in identity.items() if key != "path"}
+
+
+def _facts(shards: ShardSet) -> dict[str, Any]:
+    return {"clips": len(shards), "manifest": shards.manifest_hash}
+
+
+def _plain(score: Score) -> dict[str, float | int | None]:
+    """Plain values of JSON; a row without clips has no value."""
+    return {key: None if math.isnan(value) else round(value, 6) for key, value in score._asdict().items()}
+
+
+def _print_table(rows: dict[str, Score]) -> None:
+    width = max(len(name) for name in rows)
+    print_line(f"{'':{width}}  {'value':>7}  {'95 % interval':>17}  {'clips':>6}")
+    for name, score in rows.items():
+        interval = f"{100 * score.low:6.1f} - {100 * score.high:.1f} %" if score.n else "no such clips"
+        value = f"{100 * score.value:5.1f} %" if score.n else ""
+        print_line(f"{name:{width}}  {value:>7}  {interval:>17}  {score.n:6}")
