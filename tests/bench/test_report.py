@@ -104,7 +104,7 @@ def test_the_same_results_give_the_same_page(plain: tuple[Page, Path], tmp_path:
 
 
 def hostile(payload: str, task: str) -> Result:
-    """A valid result with the payload wherever a text may stand."""
+    """A valid result with the payload wherever a text may be."""
     plain = made_up("x", "y", 0.5)
     score = replace(plain.scores["mlp"], settings={payload: [payload]}, folds={payload: 0.5}, classes={payload: 0.5})
     pair = (payload, payload, payload, payload)
@@ -158,7 +158,7 @@ def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:
     assert "not on the same data" in page.text and "tasks all encoders have: 0" in page.text
 
 
-def test_published_scores_stand_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
+def test_published_scores_are_shown_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
     text = written([made_up("mine", "esc50", 0.5)], tmp_path).text
     assert "published, not re-measured" in text and "BEATs (90M) iter3" in text and "1 of 22" in text
     assert "fewer than three domains" in text  # one task spans no radar either, and is drawn as a bar

@@ -150,4 +150,4 @@ def test_several_labels_may_hold(keys: Keys, sounds: Path) -> None:
 
 def test_a_truncated_clip_is_reported(keys: Keys, cut: Path) -> None:
     done = auricle("score", cut, "rain")
-    assert done.code == 3 and "heard in part" in done.err
+    assert done.code == 3 and "partly processed" in done.err

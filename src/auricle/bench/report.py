@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from auricle.bench.leaderboard import DOMAINS, ScoreTable, leaderboard, score_tables
 from auricle.bench.results import Result, by_encoder
 from auricle.errors import DataError
-from auricle.files import make_folder, write_text
 from auricle.pages.plots import (
     GRID_COLOUR,
     MUTED_COLOUR,
@@ -20,7 +19,7 @@ from auricle.pages.plots import (
     look_of,
     new_figure,
     svg,
-    write_png,
+    write_page,
 )
 from auricle.pages.render import render
 from auricle.pages.table import Column, Number, Record, Table, Text, count
@@ -60,12 +59,7 @@ def write_report(results: Sequence[Result], folder: str | Path, *, published: bo
     views = score_tables(results)
     main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.scoring_rule == "strict", v.head == "mlp"))
     figures = {"scores": _scores_figure(main), "cost": _cost_figure(main)}
-    folder = make_folder(folder)
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
-    write_text(paths[0], _page(results, views, main, figures, published))
-    for path, figure in zip(paths[1:], figures.values(), strict=True):
-        write_png(figure, path)
-    return paths
+    return write_page(folder, _page(results, views, main, figures, published), figures)
 
 
 # --- figures
