@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 
 from auricle.metrics.date import date_scores, mean_references
-from auricle.metrics.sentence_similarity import load_sentence_encoder
 from auricle.metrics.soft_tfidf import soft_tfidf
+from auricle.weights.sentence_encoders import load_sentence_encoder
 
 WIDTH, DELTA = 384, 0.1703
 OPENING, CLOSING, FIRST = 101, 102, 1996  # token ids: special, and the first whole word

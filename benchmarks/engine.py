@@ -27,7 +27,8 @@ from pairs import Row, compare, processor, seconds, spread
 from torch import Tensor
 
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.engine.engine import Engine, SamplingParams
+from auricle.engine.engine import Engine
+from auricle.engine.request import SamplingParams
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.weights import LoadedLM, load_midashenglm

@@ -27,7 +27,7 @@ from pairs import processor
 
 from auricle.curate.calibration import auc
 from auricle.data.shards import ShardSet
-from auricle.metrics.intervals import proportion
+from auricle.metrics.intervals import wilson_interval
 
 KILLS = 3
 
@@ -94,7 +94,7 @@ def judge(records: list[dict[str, Any]], mismatched: dict[str, bool]) -> dict[st
 
 def share(passed: np.ndarray) -> dict[str, float]:
     """A share with its 95 % interval."""
-    found = proportion(passed)
+    found = wilson_interval(passed)
     return {"value": round(found.value, 4), "low": round(found.low, 4), "high": round(found.high, 4), "n": len(passed)}
 
 

@@ -74,7 +74,7 @@ def stitched(data: Path, model: str, pause_s: float) -> dict[str, Any]:
     """Digits in a row, transcribed together and one by one."""
     import auricle
     from auricle.audio.decode import as_clip
-    from auricle.metrics.classification import edit_distance
+    from auricle.metrics.word_errors import edit_distance
 
     ear, draw = auricle.load(model), random.Random(0)
     files = sorted(data.glob(f"fsdd/recordings/*_{SPEAKER}_*"))

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from auricle.audio.decode import as_clip
 from auricle.data.wording import CAPTION_PROMPT
 from auricle.engine.engine import generate
+from auricle.engine.request import SamplingParams
 from auricle.models.dasheng import DashengConfig
 from auricle.models.int8 import Int8Linear, round_rows
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
@@ -154,7 +155,7 @@ def decode(size: str, rounds: int) -> dict[str, Any]:
         prompts = [Prompt(torch.randint(10, 1000, (PROMPT,), generator=generator).tolist(), []) for _ in range(rows)]
 
         def answer(model: MiDashengLM, tokens: int, prompts: list[Prompt] = prompts) -> list[Any]:
-            return generate(model, prompts, eos_token_ids=(), pad_token_id=0, max_new_tokens=tokens)
+            return generate(model, prompts, SamplingParams(max_new_tokens=tokens), eos_token_ids=())
 
         first = together({kind: lambda m=model: answer(m, 1) for kind, model in found.items()}, rounds)
         whole = together({kind: lambda m=model: answer(m, 1 + STEPS) for kind, model in found.items()}, rounds)
@@ -234,13 +235,8 @@ def captions(loaded: LoadedLM, prompts: list[Prompt]) -> list[list[int]]:
     made: list[list[int]] = []
     for start in range(0, len(prompts), 8):
         batch = prompts[start : start + 8]
-        answers_ = generate(
-            loaded.model,
-            batch,
-            eos_token_ids=loaded.eos_token_ids,
-            pad_token_id=loaded.pad_token_id,
-            max_new_tokens=64,
-        )
+        sampling = SamplingParams(max_new_tokens=64)
+        answers_ = generate(loaded.model, batch, sampling, eos_token_ids=loaded.eos_token_ids)
         made += [answer.ids for answer in answers_]
     return made
 

@@ -41,14 +41,14 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session")
-def ear() -> AudioLM:
+def model() -> AudioLM:
     return load(str(FOLDER / "model"))
 
 
 @pytest.fixture(scope="session")
-def writer(ear: AudioLM) -> PromptWriter:
+def writer(model: AudioLM) -> PromptWriter:
     return PromptWriter(
-        ear.loaded.tokenizer, ear.loaded.chat_template, audio_token_id=ear.loaded.model.config.audio_token_id
+        model.loaded.tokenizer, model.loaded.chat_template, audio_token_id=model.loaded.model.config.audio_token_id
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import auricle
 from auricle.data.shards import ShardSet
 from auricle.data.wording import CAPTION_PROMPT
-from auricle.engine.engine import SamplingParams
+from auricle.engine.request import SamplingParams
 
 RATE, FRAMES_HZ = 16_000, 25
 ROWS = ("event named in the caption", "digit transcribed exactly", "gender of the speaker")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from auricle.data.scenes import CHILD_AGE
-from auricle.metrics.intervals import bootstrap, proportion
+from auricle.metrics.intervals import bootstrap_interval, wilson_interval
 from auricle.train.sft_data import read_rows
 from auricle.train.sft_eval import judge
 from auricle.weights import load_midashenglm, safe
@@ -79,8 +79,10 @@ def scores(manifest: Path, name: str) -> dict[str, Any]:
     }
     row: dict[str, Any] = {"model": Path(name).name, "sha256": loaded.identity["sha256"]}
     for key, values in hits.items():
-        share = proportion(values)
-        spread = bootstrap(np.array(values, float)[:, None], lambda drawn: float(drawn.mean()), groups=speakers)
+        share = wilson_interval(values)
+        spread = bootstrap_interval(
+            np.array(values, float)[:, None], lambda drawn: float(drawn.mean()), groups=speakers
+        )
         row[key] = {
             "accuracy": round(share.value, 4),
             "wilson": [round(share.low, 4), round(share.high, 4)],

@@ -16,6 +16,7 @@
     ├── ConfigError           a setting is out of range
     ├── PromptError           messages and audio do not fit together
     ├── TrainingError         a run could not start, resume or go on
+    ├── OutputError           a file or folder could not be written, or another run is writing it
     └── MissingExtra          an optional dependency is not installed
 
 Each message says what was found, what was expected and how to fix it.
@@ -79,6 +80,10 @@ class PromptError(AuricleError):
 
 class TrainingError(AuricleError):
     """A run could not start, resume or go on."""
+
+
+class OutputError(AuricleError):
+    """A file or folder could not be written, or another run is writing it."""
 
 
 class MissingExtra(AuricleError):

@@ -8,6 +8,8 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from auricle.bench.asr_head import END, SEPARATOR, AsrAdapter, AsrHead, AsrSettings, Utterance, train_asr
 from auricle.errors import ConfigError, DataError, PromptError
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
+from auricle.models.stock_decoder import Decoder, StockDecoder
 
 VOCABULARY = ["one", "two", "three", "four", "five", "six"]
 DIM = 6
@@ -20,20 +22,33 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def language_model(**changes: Any) -> Qwen2ForCausalLM:
-    config = Qwen2Config(
-        vocab_size=len(VOCABULARY) + 2,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,  # of the default 0.02 a network so small says the same of everything
-        **{"max_position_embeddings": 512, **changes},
-    )
+GEOMETRY: dict[str, Any] = {
+    "vocab_size": len(VOCABULARY) + 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,  # of the default 0.02 a network so small says the same of everything
+    "max_position_embeddings": 512,
+}
+
+
+def stock_model() -> Qwen2ForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Qwen2ForCausalLM(config)
+        return Qwen2ForCausalLM(Qwen2Config(**GEOMETRY, rope_parameters={"rope_theta": 1e4, "rope_type": "default"}))
+
+
+def language_model(kind: str = "ours") -> Decoder:
+    """The same weights in our decoder, or in that of transformers."""
+    stock = stock_model()
+    if kind == "transformers":
+        return StockDecoder(stock)
+    with torch.random.fork_rng():
+        model = QwenForCausalLM(QwenConfig(**GEOMETRY, rope_theta=1e4))
+    model.load_state_dict(stock.state_dict())
+    return model
 
 
 def spoken(text: str, frames_per_word: int = 2) -> Utterance:
@@ -44,9 +59,9 @@ def spoken(text: str, frames_per_word: int = 2) -> Utterance:
 TEXTS = ["one", "two three", "four", "five five one", "six two"]
 
 
-@pytest.fixture
-def head() -> AsrHead:
-    return AsrHead(language_model(), tokenizer(), DIM)
+@pytest.fixture(params=["ours", "transformers"])
+def head(request: pytest.FixtureRequest) -> AsrHead:
+    return AsrHead(language_model(request.param), tokenizer(), DIM)
 
 
 def test_sizes_come_from_the_language_model(head: AsrHead) -> None:
@@ -64,7 +79,7 @@ def test_the_loss_is_that_of_the_language_model(head: AsrHead) -> None:
     vectors = head.decoder.get_input_embeddings()(torch.tensor([[head.separator_id, *text_ids]]))
     inputs = torch.cat([head.adapter(frames)[None], vectors], dim=1)
     labels = torch.tensor([[-100] * (len(frames) + 1) + text_ids])
-    expected = head.decoder(inputs_embeds=inputs, labels=labels).loss
+    expected = stock_model()(inputs_embeds=inputs, labels=labels).loss
     assert head.loss([Utterance(frames, text)]).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -84,7 +99,7 @@ def test_utterances_do_not_hear_each_other(head: AsrHead) -> None:
 @pytest.mark.filterwarnings("ignore:Passing `repetition_penalty` with:UserWarning")
 @pytest.mark.parametrize("penalty", [1.0, 1.1, 3.0])
 def test_transcripts_are_those_of_transformers(head: AsrHead, penalty: float) -> None:
-    said = set()
+    said, stock = set(), stock_model()
     for text in TEXTS:
         frames = spoken(text).frames
         separator = head.decoder.get_input_embeddings()(torch.tensor([[head.separator_id]]))
@@ -93,7 +108,7 @@ def test_transcripts_are_those_of_transformers(head: AsrHead, penalty: float) ->
             max_new_tokens=12, repetition_penalty=penalty, eos_token_id=head.end_id, pad_token_id=head.end_id
         )
         mask = torch.ones(inputs.shape[:2], dtype=torch.long)
-        theirs = head.decoder.generate(inputs_embeds=inputs, attention_mask=mask, generation_config=config)[0]
+        theirs = stock.generate(inputs_embeds=inputs, attention_mask=mask, generation_config=config)[0]
         expected = head.tokenizer.decode(theirs.tolist(), skip_special_tokens=True)
         ours = head.transcribe([frames], max_new_tokens=12, repetition_penalty=penalty)
         assert ours == [expected]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from auricle.bench.compare import compare
 from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.paired import holm, sign_test
+from auricle.metrics.paired import holm_correction, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
 
 
@@ -77,13 +77,13 @@ def test_the_sign_test_of_many_items_neither_overflows_nor_vanishes() -> None:
 
 
 def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == [] and holm([0.7]) == [0.7] and holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([]) == [] and holm_correction([0.7]) == [0.7] and holm_correction([0.9, 0.8]) == [1.0, 1.0]
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_raises_and_keeps_the_order(p_values: list[float]) -> None:
-    corrected = holm(p_values)
+    corrected = holm_correction(p_values)
     assert all(1 >= after >= before for before, after in zip(p_values, corrected, strict=True))
     by_before = [after for _, after in sorted(zip(p_values, corrected, strict=True))]
     assert by_before == sorted(by_before)

@@ -108,7 +108,9 @@ def test_long_files_make_windows_of_their_own(tmp_path: Path, monkeypatch: pytes
 
 def test_a_half_written_segment_is_not_read(tmp_path: Path) -> None:
     store = Store(tmp_path, "e", "t")
-    (store.folder / "abc.writing").write_bytes(b"half")
+    half = store.folder / ".abc.1-00000000.auricle-tmp"  # what a kill leaves
+    half.mkdir()
+    (half / "abc.safetensors").write_bytes(b"half")
     assert len(Store(tmp_path, "e", "t")) == 0
     (store.folder / "abc.safetensors").write_bytes(b"half")
     with pytest.raises(DataError, match="delete it"):

@@ -19,8 +19,9 @@ from auricle.bench.heads import (
     train_heads,
 )
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import accuracy, mean_absolute_error, mean_average_precision
+from auricle.metrics.classification import accuracy, mean_average_precision
 from auricle.metrics.events import segment_f1
+from auricle.metrics.regression import mean_absolute_error
 
 DIM, CLASSES = 6, 3
 

@@ -18,7 +18,7 @@ from auricle.bench.hear_predictor import Fitted, GridPoint
 from auricle.bench.task import Task, load_task, tasks
 from auricle.bench.xares import Judged, Table
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import auc_roc
+from auricle.metrics.classification import roc_auc
 from auricle.metrics.events import Event, onset_scores
 
 POINTS = [GridPoint(1, 2e-2, "xavier_uniform"), GridPoint(2, 1e-2, "xavier_normal")]
@@ -186,7 +186,7 @@ def test_placements_average_to_the_area(seed: int, n: int, classes: int) -> None
     truth = (torch.rand(n, classes, generator=generator) < 0.4).float()
     each = placements(outputs, truth)
     known = (truth.any(0) & ~truth.all(0)).nonzero()[:, 0]
-    expected = auc_roc(outputs[:, known], truth[:, known]) if len(known) else 0.5
+    expected = roc_auc(outputs[:, known], truth[:, known]) if len(known) else 0.5
     assert each.shape == (n,) and float(each.mean()) == pytest.approx(expected)
     assert 0 <= float(each.min()) and float(each.max()) <= 1
 

@@ -15,8 +15,8 @@ from auricle.bench.leaderboard import (
 from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.bench.task import tasks
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import weighted_average
 from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.suite_average import weighted_average
 
 KNOWN = (
     SuiteTask(name="bark", title="Bark", domain="sound", weight=1.0),

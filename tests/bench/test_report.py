@@ -1,7 +1,6 @@
 import re
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,7 @@ from auricle.bench.report import write_report
 from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
 from auricle.errors import DataError, MissingExtra
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "--><svg onload=alert(1)>",
-    "]]></style></title></svg><a href=javascript:alert(1)>",
-    r"$\frac{$x$ \undefined $",
-    "&lt;b&gt; \u202e evil \x1b[31m",
-    "\n<iframe src='https://example.org'>\n",
-    "耳朵 🦻",
-]
+from ..pages.reading import HOSTILE, Page
 
 
 def made_up(encoder: str, task: str, value: float, **changes: Any) -> Result:
@@ -60,43 +50,10 @@ def three_domains(encoder: str, value: float, **changes: Any) -> list[Result]:
     return results
 
 
-class Page(HTMLParser):
-    """What a browser would see."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
 def written(results: list[Result], folder: Path, **options: Any) -> Page:
     pytest.importorskip("matplotlib")
     paths = write_report(results, folder, **options)
-    assert [path.name for path in paths] == ["report.html", "radar.png", "cost.png"]
+    assert [path.name for path in paths] == ["report.html", "scores.png", "cost.png"]
     for path in paths[1:]:
         assert path.read_bytes().startswith(b"\x89PNG")
     page = Page(paths[0].read_text(encoding="utf-8"))
@@ -111,7 +68,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
     return written([*three_domains("a", 0.5), *three_domains("b", 0.75)], folder), folder
 
 
-def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> None:
+def test_the_page_needs_no_other_file(plain: tuple[Page, Path]) -> None:
     page, _ = plain
     assert "script" not in page.tags and "img" not in page.tags and "link" not in page.tags
     assert any(name == "content" and "default-src 'none'" in value for _, name, value in page.attributes)
@@ -126,21 +83,21 @@ def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> Non
     assert links and set(links) <= set(ids)
 
 
-def test_every_number_has_its_origin(plain: tuple[Page, Path]) -> None:
-    for part in ("0.49 to 0.52", "n = 400", "4711", "ab" * 32, "0.1.0", '{"mlp": {"lr": 0.001}}', "train: 6"):
+def test_every_number_has_its_provenance(plain: tuple[Page, Path]) -> None:
+    for part in ("0.490 to 0.520", "n = 400", "4711", "ab" * 32, "0.1.0", '{"mlp": {"lr": 0.001}}', "train: 6"):
         assert part in plain[0].text
 
 
 def test_what_does_not_apply_is_not_claimed(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
-    assert "no sound that stands in two splits" in text and "Warning" not in text
+    assert "no clip that is in two splits" in text and "Warning" not in text
     assert "random weights" not in text and "not re-measured" not in text
     assert "weighted average of a domain, 3 tasks in all" in text
 
 
 def test_the_same_results_give_the_same_page(plain: tuple[Page, Path], tmp_path: Path) -> None:
     written([*three_domains("a", 0.5), *three_domains("b", 0.75)], tmp_path)
-    for name in ("report.html", "radar.png", "cost.png"):
+    for name in ("report.html", "scores.png", "cost.png"):
         assert (tmp_path / name).read_bytes() == (plain[1] / name).read_bytes()
 
 
@@ -180,7 +137,7 @@ def test_the_best_of_a_row_is_marked(tmp_path: Path) -> None:
     other = replace(error, encoder=made_up("b", "error", 1.0).encoder, scores=made_up("b", "error", 3.0).scores)
     written([*three_domains("a", 0.5), error, *three_domains("b", 0.75), other], tmp_path, published=False)
     raw = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r'<td class="n best">([\d.]+)<', raw) == ["0.75", "3", "0.75", "0.75"]
+    assert re.findall(r'<td class="n best">([\d.]+)<', raw) == ["0.750", "3.000", "0.750", "0.750"]
     assert "error (lower is better)" not in raw and "accuracy (lower is better)" in raw
     assert "tasks all encoders have: 3" in raw
 
@@ -190,7 +147,7 @@ def test_random_weights_and_leaks_are_marked(tmp_path: Path) -> None:
     floor = [replace(r, encoder=replace(r.encoder, random=True)) for r in three_domains("floor", 0.1)]
     text = written([*three_domains("a", 0.5, leaks=leaks), *floor], tmp_path).text
     assert "floor random weights" in text
-    assert "Warning. Sounds stand in two splits" in text and "bark.wav (train) and woof.wav (test)" in text
+    assert "Warning. Some clips are in two splits" in text and "bark.wav (train) and woof.wav (test)" in text
 
 
 def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:

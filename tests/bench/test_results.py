@@ -23,7 +23,7 @@ from auricle.bench.results import (
     read_results,
     write_result,
 )
-from auricle.errors import DataError
+from auricle.errors import DataError, OutputError
 
 RESULT = Result(
     task=TaskFacts(
@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("no space left")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match=r"cannot be written \(no space left\)"):
         write_result(tmp_path, replace(RESULT, seed=7))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 

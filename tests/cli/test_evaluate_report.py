@@ -68,13 +68,13 @@ def test_a_page(out: Path, tmp_path: Path) -> None:
     done = call("report", out, "-o", tmp_path / "report", "--no-figures", "--worst", 2)
     assert (done.exit_code, done.output.split()) == (0, [str(tmp_path / "report" / "report.html")])
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert page.count("sound not found") == 2 and "\x1b" not in page
+    assert page.count("clip not found") == 2 and "\x1b" not in page
     done = call("report", out / "a", out / "b", "-o", tmp_path / "other", "--no-figures", "--no-sounds", "--json")
     found = json.loads(done.output)
     assert found["files"] == [str(tmp_path / "other" / "report.html")]
     tables = {each["protocol"]: each for each in found["tables"]}
     assert tables["strict"]["best"] == ["a"] and tables["strict"]["scores"]["b"]["n"] == 16
-    assert "sound not found" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+    assert "clip not found" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
 
 
 def test_mistakes_are_named(out: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 import auricle as package
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import clock
+from auricle.cli.printing import clock
 
 from .conftest import MODEL, auricle, hear, write_noise
 
@@ -21,14 +21,14 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
     done = hear(verb, folder, "--json", "--batch-size", 2, *extra(verb))
     assert (done.code, done.err) == (0, "")
     assert [Path(record["file"]).name for record in done.records] == ["a.wav", "b.flac", "c.WAV"]
-    ear = package.load(MODEL)
+    model = package.load(MODEL)
     for record in done.records:
         assert list(record) == ["file", KEYS[verb], "segments", "receipt", "model", "error"]
         assert record["model"] == MODEL and record["error"] is None and record["receipt"]["complete"]
         expected = {
-            "describe": lambda file: ear.describe(file, max_new_tokens=4).caption,
-            "transcribe": lambda file: ear.transcribe(file, max_new_tokens=4).text,
-            "ask": lambda file: ear.ask(file, "What is it?", max_new_tokens=4),
+            "describe": lambda file: model.describe(file, max_new_tokens=4).caption,
+            "transcribe": lambda file: model.transcribe(file, max_new_tokens=4).text,
+            "ask": lambda file: model.ask(file, "What is it?", max_new_tokens=4),
         }[verb](record["file"])
         assert record[KEYS[verb]] == expected
 
@@ -57,9 +57,9 @@ def test_answers_by_a_schema(folder: Path, tmp_path: Path) -> None:
 def test_several_questions_have_a_record_each(folder: Path) -> None:
     done = hear("ask", folder, "-p", "What is it?", "-p", "Who speaks?", "--json")
     assert done.code == 0 and len(done.records) == 6
-    ear = package.load(MODEL)
+    model = package.load(MODEL)
     for record in done.records:
-        assert record["answer"] == ear.ask(record["file"], record["prompt"], max_new_tokens=4)
+        assert record["answer"] == model.ask(record["file"], record["prompt"], max_new_tokens=4)
 
 
 def test_a_stream_of_words(folder: Path) -> None:

@@ -1,4 +1,3 @@
-import io
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ from auricle.cli import train as room
 from auricle.data.shards import ShardWriter
 
 from .conftest import Outcome, auricle
+from .test_output import on_terminal
 
 RECORD = {"step": 20, "loss": 0.51234, "grad_norm": 1.0, "lr": 1e-3, "audio_s_per_s": 1234.0, "eta_s": 65.0}
 
@@ -42,17 +42,11 @@ def test_an_encoder_is_probed_while_it_trains(digits: Path) -> None:
 
 
 def test_a_terminal_gets_one_line_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("TERM", "xterm")
+    terminal = on_terminal(monkeypatch)
     with room._display(100, as_json=False) as show:
         show(RECORD)
         show({**RECORD, "step": 40, "knn_events": 0.5})
-    shown = sys.stderr.getvalue()
+    shown = terminal.shown()
     assert "40/100" in shown and "loss 0.5123" in shown and "1,234 s of audio/s" in shown and "0:01:05" in shown
     assert "step 40: knn_events 0.5" in shown
 

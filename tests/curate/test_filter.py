@@ -17,7 +17,7 @@ from auricle.curate.decision import NAMES, FilterConfig
 from auricle.curate.filter import filter_shards, undo_filter
 from auricle.curate.pairs import captions_of
 from auricle.data.shards import ShardSet, ShardWriter
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, OutputError
 
 from .tones import FEWEST_SAMPLES, Tones, pitch, tone, write_pairs
 
@@ -373,7 +373,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     shards = write_pairs(tmp_path / "in", 100)
 
     def second(count: int) -> None:
-        with pytest.raises(DataError, match="another run works in"):
+        with pytest.raises(OutputError, match=r"out: another run is writing here \(process"):
             filter_shards(shards, tmp_path / "out", Tones())
 
     filter_shards(shards, tmp_path / "out", Tones(), on_pairs=second)
@@ -386,7 +386,7 @@ def test_a_full_disk_is_told_and_what_is_done_is_kept(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some file")
 
     with monkeypatch.context() as patch:
-        patch.setattr(splitting, "write_whole", full)
+        patch.setattr(splitting, "write_bytes", full)
         with pytest.raises(DataError, match=r"some file: cannot be read or written .No space left"):
             filter_shards(shards, tmp_path / "out", model)
     assert filter_shards(shards, tmp_path / "out", model).encoded == (0, 0) and model.heard == 100

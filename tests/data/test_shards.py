@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from auricle.data import shard_index
 from auricle.data.shards import ShardSet, ShardWriter, safe_key
-from auricle.errors import DataError
+from auricle.errors import DataError, OutputError
 
 
 def tone(num_samples=800, seed=0):
@@ -139,6 +139,16 @@ def test_a_writer_refuses_to_overwrite(tmp_path):
         ShardWriter(tmp_path, "set")
     fill(tmp_path, 2, name="other")
     assert len(ShardSet(tmp_path)) == 4
+
+
+def test_two_writers_do_not_write_one_set(tmp_path):
+    with ShardWriter(tmp_path, "set") as writer:
+        writer.write("a", tone(), {})
+        with pytest.raises(OutputError, match=r"set: another run is writing here \(process \d+"):
+            ShardWriter(tmp_path, "set")
+        fill(tmp_path, 3, name="set-10")  # a name that begins alike is another set
+    fill(tmp_path, 2, name="set-10-000000")
+    assert len(ShardSet(tmp_path)) == 6 and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("key", ["", "a.b", "a/b", "../a", "é", "a b", "x" * 91])

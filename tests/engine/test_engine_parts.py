@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from auricle.engine.audio_cache import AudioCache, read_prompt
 from auricle.engine.detokenizer import Detokenizer
+from auricle.engine.engine import Engine
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows, name_blocks
 from auricle.engine.loglikelihood import group_continuations
 from auricle.engine.request import SamplingParams
 from auricle.engine.sampling import Sampler, choose
+from auricle.engine.scheduler import Prefill
 from auricle.listen.model import AudioLM
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights.processor import Prompt
 
 TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
@@ -36,16 +37,16 @@ def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) ->
 
 @given(text=TEXTS, cut=st.integers(0, 30))
 @settings(max_examples=50, derandomize=True)
-def test_pieces_make_the_text(ear: AudioLM, text: str, cut: int) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_pieces_make_the_text(model: AudioLM, text: str, cut: int) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:cut]  # often within a character
     assert spelled(tokenizer, ids) == (tokenizer.decode(ids), ids, False)
 
 
 @given(text=TEXTS, stop=st.lists(st.text(alphabet="ab é漢", min_size=1, max_size=3), min_size=1, max_size=3))
 @settings(max_examples=100, derandomize=True)
-def test_text_ends_before_the_first_stop_string(ear: AudioLM, text: str, stop: list[str]) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_text_ends_before_the_first_stop_string(model: AudioLM, text: str, stop: list[str]) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     text = tokenizer.decode(ids)
     cuts = [text.find(word) for word in stop if word in text]
@@ -55,8 +56,8 @@ def test_text_ends_before_the_first_stop_string(ear: AudioLM, text: str, stop: l
     assert kept == ids[: len(kept)] and tokenizer.decode(kept).startswith(found.removesuffix("\ufffd"))
 
 
-def small_decoder() -> Qwen2ForCausalLM:
-    config = Qwen2Config(
+def small_decoder() -> QwenForCausalLM:
+    config = QwenConfig(
         vocab_size=8,
         hidden_size=8,
         intermediate_size=8,
@@ -64,7 +65,7 @@ def small_decoder() -> Qwen2ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    return Qwen2ForCausalLM(config)
+    return QwenForCausalLM(config)
 
 
 @given(seed=st.integers(0, 1000))
@@ -116,27 +117,31 @@ def test_prefixes_are_found_and_bounded() -> None:
     assert len(nothing) == 0
 
 
-def test_audio_is_heard_once_and_bounded(ear: AudioLM) -> None:
-    lm = ear.loaded.model
+def test_audio_is_heard_once_and_bounded(model: AudioLM) -> None:
+    lm = model.loaded.model
     noises = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (4000, 16_000, 9000)]
     audio = lm.config.audio_token_id
     counts = [len(tokens) for tokens in lm.audio_tokens(noises)]
     prompt = Prompt([1, *[audio] * counts[0], 2, *[audio] * counts[1], *[audio] * counts[2], 3], noises)
-    read = read_prompt(lm, prompt)
-    cache = AudioCache(lm, 1_000_000)
+    engine = Engine(model.loaded, audio_cache_mb=1)
+    checked = engine.check(prompt, 1)
+
+    def embed(engine: Engine, start: int) -> Tensor | Exception:
+        (found,) = engine._embed([Prefill(checked, start, len(checked.ids))])
+        return found
+
     with torch.inference_mode():
         wanted = lm.embed(torch.tensor([prompt.input_ids]), noises)[0]
         for start in range(len(prompt.input_ids)):
-            (found,) = cache.embed([(read, start)])
-            torch.testing.assert_close(found, wanted[start:], atol=1e-5, rtol=0)
-        assert cache.encoded == 3
-        small = AudioCache(lm, cache.num_bytes - 1)
-        small.embed([(read, 0)])
-        assert small.num_bytes <= small.max_bytes
-        small.embed([(read, len(prompt.input_ids) - 1)])  # no clip is needed
-        assert small.encoded == 3
-        small.embed([(read, 0)])
-        assert small.encoded == 4  # the first was dropped
+            torch.testing.assert_close(embed(engine, start), wanted[start:], atol=1e-5, rtol=0)
+        assert engine.encoded_clips == 3
+        small = Engine(model.loaded, audio_cache_mb=(engine._audio.num_bytes - 1) / 1e6)
+        embed(small, 0)
+        assert small._audio.num_bytes <= small._audio.max_bytes
+        embed(small, len(prompt.input_ids) - 1)  # no clip is needed
+        assert small.encoded_clips == 3
+        embed(small, 0)
+        assert small.encoded_clips == 4  # the first was dropped
 
 
 def test_draws_follow_the_distribution() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from auricle.engine.engine import Engine, EngineBusy, SamplingParams
+from auricle.engine.engine import Engine
+from auricle.engine.request import EngineBusy, SamplingParams
 from auricle.errors import AuricleError, ConfigError, PromptError
 from auricle.listen.model import AudioLM
 from auricle.weights import LoadedLM, load_midashenglm
@@ -145,7 +146,7 @@ def test_what_breaks_a_step_is_told_to_all_in_it(
     request = engine.submit(asked[0], SamplingParams(max_new_tokens=NEW))
     engine.step()
     with monkeypatch.context() as patch:
-        patch.setattr(engine._scheduler, "run", lambda segments: 1 / 0)
+        patch.setattr(engine._scheduler._decoder, "read", lambda segments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.result(request)
     assert engine.generate(asked, SamplingParams(max_new_tokens=NEW))[0].ids == alone[0]
@@ -272,7 +273,7 @@ def test_what_cannot_be_answered_is_refused_at_once(engine: Engine, asked: list[
     with pytest.raises(ConfigError, match="7 prompts came with 1 samplings"):
         engine.generate(asked, [SamplingParams()])
     assert not engine.step()
-    with pytest.raises(ConfigError, match="not the engine's"):
+    with pytest.raises(ConfigError, match="another engine"):
         engine.result(Engine(engine.loaded).submit(asked[0]))
 
 
@@ -284,7 +285,7 @@ def test_engine_settings_out_of_range_are_refused(loaded: LoadedLM, setting: dic
         Engine(loaded, **setting)
 
 
-def test_a_lone_stop_string_is_one(ear: AudioLM) -> None:
+def test_a_lone_stop_string_is_one(model: AudioLM) -> None:
     assert SamplingParams(stop="ab").stop == ("ab",)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="stop"):
         SamplingParams(stop=("",))

@@ -16,9 +16,9 @@ from auricle.evaluate.questions import read_questions
 from auricle.evaluate.run import Share, TaskRun, read_share, run_folder, run_task, score_questions
 from auricle.evaluate.score_answers import ScoringSettings, read_synonyms, score_predictions
 from auricle.evaluate.task import load_language_task
-from auricle.metrics.sentence_similarity import SentenceEncoder, load_sentence_encoder
+from auricle.weights.sentence_encoders import SentenceEncoder, load_sentence_encoder
 
-from ..metrics.toy_sentences import write_encoder
+from ..weights.toy_sentences import write_encoder
 from .fake_listener import TASK, FakeListener, question, questions
 
 BOTH: Any = ("compat", "strict")
@@ -67,7 +67,7 @@ from auricle.evaluate import answer_cache
 from auricle.evaluate import run as lm_run
 from tests.evaluate.fake_listener import TASK, FakeListener, questions
 
-out, write, whole = Path(sys.argv[2]), answer_cache._write, lm_run.write_whole
+out, write, whole = Path(sys.argv[2]), answer_cache._write, lm_run.write_bytes
 
 def run(where, number):
     count = 0
@@ -89,7 +89,7 @@ def run(where, number):
     def placed(path, content):
         die() if comes(path.name) else None
         whole(path, content)
-    answer_cache._write, lm_run.write_whole = half, placed
+    answer_cache._write, lm_run.write_bytes = half, placed
     with answer_cache.AnswerCache(out / "cache") as cache:
         lm_run.run_task(Mortal(log=out / "asked"), TASK, questions(12), out, protocols=("compat", "strict"),
                         cache=cache, batch_size=3)

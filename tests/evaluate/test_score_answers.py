@@ -27,10 +27,9 @@ from auricle.evaluate.mecat_scores import score_mecat
 from auricle.evaluate.predictions import read_predictions
 from auricle.evaluate.score_answers import ScoringSettings, read_synonyms, score_predictions
 from auricle.evaluate.scores import RULES, Scored
-from auricle.metrics.fense import load_error_detector
-from auricle.metrics.sentence_similarity import SentenceEncoder, load_sentence_encoder
+from auricle.weights.sentence_encoders import SentenceEncoder, load_error_detector, load_sentence_encoder
 
-from ..metrics.toy_sentences import write_detector, write_encoder
+from ..weights.toy_sentences import write_detector, write_encoder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from auricle.errors import ConfigError
 from auricle.evaluate.mecat import FIELDS
 from auricle.evaluate.scores import RULES
 from auricle.evaluate.task import LanguageTask, language_tasks, load_language_task, read_language_tasks, slots
-from auricle.metrics.tags import Naming
+from auricle.metrics.tags import LabelMatcher
 
 
 def declaration(**changes):
@@ -66,7 +66,7 @@ def test_the_tiny_suite_speaks_as_the_model_was_taught():
     synonyms = load_language_task("events").synonyms
     assert set(synonyms) == {words.name for words in EVENTS.values()}
     assert all(set(words.accepted) <= {*synonyms[words.name], words.name} for words in EVENTS.values())
-    assert Naming(synonyms, synonyms).find("It is an ocean, and a phone.") == [
+    assert LabelMatcher(synonyms, synonyms).find("It is an ocean, and a phone.") == [
         "sea waves crashing",
         "telephone ringing",
     ]

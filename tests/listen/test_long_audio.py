@@ -1,4 +1,4 @@
-"""Sounds longer than a model hears at once: from a stream, covered whole, in memory that does not grow."""
+"""Sources longer than a window: read as a stream, covered whole, in memory that does not grow."""
 
 import itertools
 import resource
@@ -16,10 +16,11 @@ from auricle.engine.request import SamplingParams
 from auricle.errors import BrokenAudio, ConfigError
 from auricle.listen import long_audio
 from auricle.listen.aggregate import SUMMARY_PROMPT
-from auricle.listen.long_audio import open_sound
+from auricle.listen.long_audio import open_recording
 from auricle.listen.model import AudioLM
+from auricle.listen.windows import Windowing
 
-from .test_model import NEW, noise, says
+from .test_model import NEW, answers_with, noise
 
 RATE = 16_000
 
@@ -46,19 +47,19 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def short(ear: AudioLM) -> AudioLM:
-    """A listener of 10 s at once."""
-    return AudioLM(ear.loaded, max_audio_s=10.0)
+def short(model: AudioLM) -> AudioLM:
+    """A model with windows of 10 s."""
+    return AudioLM(model.loaded, max_audio_s=10.0)
 
 
-def test_every_verb_hears_62_seconds_whole(short: AudioLM, minute: Path) -> None:
+def test_every_verb_processes_62_seconds_whole(short: AudioLM, minute: Path) -> None:
     described = short.describe(minute, max_new_tokens=NEW)
     written = short.transcribe(minute, max_new_tokens=NEW)
     (answer,) = short.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
     choice = short.choose(minute, "Is it loud?", ["yes", "no"])
     for result in (described, written, answer, choice):
         assert_covers(result.receipt, 62.0)
-        assert len(result.segments) >= 7 and "heard in" in result.receipt.notes[0]
+        assert len(result.segments) >= 7 and "processed in" in result.receipt.notes[0]
         assert result.segments[0].start_s == 0 and result.segments[-1].stop_s == 62.0
         assert all(left.stop_s == right.start_s for left, right in itertools.pairwise(result.segments))
     assert described.receipt.audio_tokens == pytest.approx(310, abs=1)
@@ -71,21 +72,21 @@ def test_a_stream_gives_what_the_whole_waveform_gives(short: AudioLM, minute: Pa
         assert streamed.segments == held.segments and streamed.receipt.read == held.receipt.read
 
 
-def test_words_around_cuts_into_sound_are_heard_twice_and_written_once(
-    ear: AudioLM, monkeypatch: pytest.MonkeyPatch
+def test_words_around_cuts_into_sound_are_in_two_windows_and_written_once(
+    model: AudioLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 24 words, one each second; the stand-in writes down those that a window holds in full.
+    # 24 words, one each second; the stand-in writes down those that are in a window in full.
     def writes(self: object, prompts: list[object], *_: object, **__: object) -> list[object]:
-        heard = []
+        texts = []
         for prompt in prompts:
             counts = np.unique(np.rint(np.abs(prompt.clips[0].numpy()) * 100), return_counts=True)  # type: ignore[attr-defined]
-            heard.append(" ".join(f"w{int(value)}" for value, count in zip(*counts, strict=True) if count > 0.9 * RATE))
-        return [generation(ear, text) for text in heard]
+            texts.append(" ".join(f"w{int(value)}" for value, count in zip(*counts, strict=True) if count > 0.9 * RATE))
+        return [generation(model, text) for text in texts]
 
     sign = np.where(np.random.default_rng(0).random(24 * RATE) < 0.5, -1, 1)
     waveform = (sign * np.repeat(np.arange(1, 25) / 100, RATE)).astype(np.float32)
     monkeypatch.setattr("auricle.engine.engine.Engine.generate", writes)
-    short = AudioLM(ear.loaded, max_audio_s=10.0)
+    short = AudioLM(model.loaded, max_audio_s=10.0)
     whole = " ".join(f"w{number}" for number in range(1, 25))
     found = short.transcribe(waveform, overlap_s=3.0)
     assert found.text == whole and " ".join(segment.text for segment in found.segments) == whole
@@ -93,11 +94,11 @@ def test_words_around_cuts_into_sound_are_heard_twice_and_written_once(
     assert_covers(found.receipt, 24.0)
 
 
-def generation(ear: AudioLM, text: str) -> object:
+def generation(model: AudioLM, text: str) -> object:
     from auricle.engine.request import Generation
 
-    ids = ear.loaded.tokenizer.encode(text, add_special_tokens=False).ids
-    return Generation(ids, "eos", -1.0, (-1.0,) * (len(ids) + 1))
+    ids = model.loaded.tokenizer.encode(text, add_special_tokens=False).ids
+    return Generation(ids, "eos", -1.0, (-1.0,) * (len(ids) + 1), text)
 
 
 def test_no_overlap_around_pauses(short: AudioLM, minute: Path) -> None:
@@ -105,8 +106,8 @@ def test_no_overlap_around_pauses(short: AudioLM, minute: Path) -> None:
     assert len(found.receipt.overlaps) < len(found.segments) / 2
 
 
-def test_dense_captions_join_neighbours_alike(short: AudioLM, minute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    says(monkeypatch, short, "Rain.")
+def test_dense_captions_join_equal_neighbours(short: AudioLM, minute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers_with(monkeypatch, short, "Rain.")
     plain, dense = short.describe(minute), short.describe(minute, dense=True)
     assert len(plain.segments) > 5 and [(s.start_s, s.stop_s, s.text) for s in dense.segments] == [(0.0, 62.0, "Rain.")]
     assert plain.caption == dense.caption == "Rain." and plain.receipt == dense.receipt
@@ -121,8 +122,8 @@ def test_smaller_windows_and_not_larger_ones(short: AudioLM, minute: Path) -> No
         short.transcribe(minute, overlap_s=5.0)
 
 
-def test_a_model_for_several_clips_hears_windows_side_by_side(ear: AudioLM, minute: Path) -> None:
-    several = AudioLM(ear.loaded, max_audio_s=30.0, max_prompt_s=65.0)
+def test_a_model_for_several_clips_is_given_windows_side_by_side(model: AudioLM, minute: Path) -> None:
+    several = AudioLM(model.loaded, max_audio_s=30.0, max_prompt_s=65.0)
     (answer,) = several.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
     assert [(s.start_s, s.stop_s) for s in answer.segments] == [(0.0, 62.0)]
     assert len(answer.receipt.read) == 3 and "in one prompt" in answer.receipt.notes[0]
@@ -135,7 +136,7 @@ def test_a_model_for_several_clips_hears_windows_side_by_side(ear: AudioLM, minu
     assert len(several.ask_all(longer, ["What?"], sampling=SamplingParams(max_new_tokens=1))[0].segments) == 3
 
 
-def test_a_file_that_breaks_off_is_heard_as_far_as_it_goes(short: AudioLM, minute: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_processed_as_far_as_it_goes(short: AudioLM, minute: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.wav"
     cut.write_bytes(minute.read_bytes()[: minute.stat().st_size // 2])
     found = short.describe(cut, max_new_tokens=1)
@@ -160,11 +161,12 @@ def test_an_error_hours_into_a_file_ends_that_file_alone(
     assert isinstance(second, BrokenAudio) and "ends in noise" in str(second)
 
 
-def test_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
     def peak_growth(path: Path) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sound = open_sound(path, max_samples=10 * RATE, overlap_samples=2 * RATE, limits=DEFAULT_LIMITS)
-        assert sum(window.stop - window.start for window in sound) == soundfile.info(path).frames
+        windowing = Windowing(max_samples=10 * RATE, overlap_samples=2 * RATE)
+        recording = open_recording(path, ["?"], windowing, DEFAULT_LIMITS)
+        assert sum(window.stop - window.start for (window,) in recording.take()) == soundfile.info(path).frames
         return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
     peak_growth(write(tmp_path / "one.wav", 60.0, 6))
@@ -172,19 +174,20 @@ def test_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:
     assert peak_growth(write(tmp_path / "twenty.wav", 1200.0, 20)) < 20_000_000
 
 
-def test_a_held_clip_is_taken_as_it_is(ear: AudioLM) -> None:
-    sound = open_sound(noise(3), max_samples=RATE, limits=DEFAULT_LIMITS)
-    facts, windows = sound.facts, list(sound)
+def test_a_waveform_in_memory_is_not_decoded() -> None:
+    windowing = Windowing(max_samples=RATE)
+    recording = open_recording(noise(3), ["?"], windowing, DEFAULT_LIMITS)
+    facts, windows = recording.facts, [window for (window,) in recording.take()]
     assert facts.name == "<array>" and len(windows) == 3
-    clip = Clip(noise(3), facts)
-    assert [w.stop for w in open_sound(clip, max_samples=RATE, limits=DEFAULT_LIMITS)] == [w.stop for w in windows]
+    clip = open_recording(Clip(noise(3), facts), ["?"], windowing, DEFAULT_LIMITS)
+    assert [window.stop for (window,) in clip.take()] == [window.stop for window in windows]
 
 
-def test_an_answer_comes_in_pieces(ear: AudioLM, wavs: list[Path]) -> None:
-    with ear.stream(wavs[2], "What is it?", sampling=SamplingParams(max_new_tokens=8)) as pieces:
+def test_an_answer_comes_in_pieces(model: AudioLM, wavs: list[Path]) -> None:
+    with model.stream(wavs[2], "What is it?", sampling=SamplingParams(max_new_tokens=8)) as pieces:
         assert pieces.answer is None
         text = "".join(pieces)
-    assert text.strip() == ear.ask(wavs[2], "What is it?", max_new_tokens=8)
+    assert text.strip() == model.ask(wavs[2], "What is it?", max_new_tokens=8)
     assert pieces.answer is not None and pieces.answer.text == text.strip() and pieces.answer.receipt.complete
 
 
@@ -192,9 +195,9 @@ def test_a_long_answer_has_a_line_for_each_window(short: AudioLM, minute: Path) 
     pieces = short.stream(minute, "What is it?", sampling=SamplingParams(max_new_tokens=NEW))
     text = "".join(pieces)
     whole = pieces.answer
-    (asked,) = short.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
-    assert whole is not None and whole.text == asked.text and whole.receipt == asked.receipt
-    lines = [segment.text for segment in asked.segments]
+    (expected,) = short.ask_all(minute, ["What is it?"], sampling=SamplingParams(max_new_tokens=NEW))
+    assert whole is not None and whole.text == expected.text and whole.receipt == expected.receipt
+    lines = [segment.text for segment in expected.segments]
     assert text.count("\n") >= len(lines) - 1 and all(line in text for line in lines)
     early = short.stream(minute, "What is it?")
     next(early)

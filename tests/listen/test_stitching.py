@@ -24,7 +24,7 @@ def joined(texts: list[str], overlaps: list[bool]) -> str:
         ("今天天气很好", "很好我们走吧", "今天天气很好我们走吧"),
     ],
 )
-def test_what_both_heard_is_written_once(left: str, right: str, whole: str) -> None:
+def test_words_of_the_overlap_are_written_once(left: str, right: str, whole: str) -> None:
     assert joined([left, right], [False, True]) == whole
 
 
@@ -50,7 +50,7 @@ def test_broken_words_at_the_cuts_do_no_harm() -> None:
     while at < len(words):
         piece = words[at : at + 20]
         if at:
-            piece[0] = piece[0][2:]  # its begin was cut off
+            piece[0] = piece[0][2:]  # its start was cut off
         if at + 20 < len(words):
             piece[-1] = piece[-1][: draw.randint(1, 4)]
         texts.append(" ".join(piece))

@@ -22,14 +22,14 @@ class Loudness:
         return frame.abs().max().clamp(max=1)
 
 
-def test_windows_without_speech_are_not_transcribed(ear: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_without_speech_are_not_transcribed(model: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vad, "_load", Loudness)
     waveform = noise(6) * 0.1
     waveform[: 2 * 16_000] = np.sign(waveform[: 2 * 16_000])
-    short = AudioLM(ear.loaded, max_audio_s=2.0)
+    short = AudioLM(model.loaded, max_audio_s=2.0)
     found = short.transcribe(waveform, vad=True, overlap_s=0.0, max_new_tokens=NEW)
-    ruled = [segment.start_s for segment in found.segments if segment.mean_logprob is None]
-    assert found.segments[0].mean_logprob is not None and ruled == [segment.start_s for segment in found.segments[1:]]
+    by_rule = [segment.start_s for segment in found.segments if segment.mean_logprob is None]
+    assert found.segments[0].mean_logprob is not None and by_rule == [segment.start_s for segment in found.segments[1:]]
     assert "silero-vad finds no speech: 2-6 s" in found.receipt.notes[-1] and found.receipt.complete
 
 
@@ -38,11 +38,11 @@ def test_the_real_detector_knows_silence_and_noise_and_changes_nothing() -> None
     threads = torch.get_num_threads()
     detector = vad.SpeechDetector()
     assert torch.get_num_threads() == threads
-    assert not detector.hears_speech(np.zeros(8_000, np.float32)) and not detector.hears_speech(noise(1))
-    assert not detector.hears_speech(np.zeros(0, np.float32))
+    assert not detector.has_speech(np.zeros(8_000, np.float32)) and not detector.has_speech(noise(1))
+    assert not detector.has_speech(np.zeros(0, np.float32))
 
 
-def test_without_silero_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_silero_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "silero_vad", None)
     with pytest.raises(MissingExtra, match=r"auricle\[vad\]"):
         vad.SpeechDetector()

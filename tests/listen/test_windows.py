@@ -41,7 +41,7 @@ def blocks(waveform: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def plan(windows: list[Window]) -> list[tuple[int, int, int, int]]:
-    return [(window.start, window.stop, window.before, window.heard_stop) for window in windows]
+    return [(window.start, window.stop, window.before, window.audio_stop) for window in windows]
 
 
 @given(
@@ -64,11 +64,11 @@ def test_a_stream_is_covered_without_gap(
     assert all(left.stop == right.start for left, right in itertools.pairwise(windows))
     for window in windows:
         assert window.start < window.stop and 0 < len(window.waveform) <= max_samples
-        assert np.array_equal(waveform[window.start - window.before : window.heard_stop], window.waveform)
-    # What was heard beyond a cut by one window is heard before it by the next; never more than was asked for.
+        assert np.array_equal(waveform[window.start - window.before : window.audio_stop], window.waveform)
+    # Where a window reaches beyond a cut, the next reaches before it; never by more than the overlap.
     for left, right in itertools.pairwise(windows):
-        assert left.heard_stop - left.stop <= overlap // 2 and right.before <= overlap // 2
-        assert (left.heard_stop > left.stop) == (right.before > 0) or left.stop == num_samples
+        assert left.audio_stop - left.stop <= overlap // 2 and right.before <= overlap // 2
+        assert (left.audio_stop > left.stop) == (right.before > 0) or left.stop == num_samples
     again = list(stream_quiet_windows(blocks(waveform, num_samples), max_samples, overlap))
     assert plan(again) == plan(windows)
 
@@ -86,7 +86,7 @@ def test_windows_overlap_around_sound_and_not_around_pauses() -> None:
     assert all(window.before == 16_000 for window in loud[1:])
     waveform[int(7.1 * 16_000) : int(7.9 * 16_000)] *= 1e-2
     first, second = stream_quiet_windows([waveform], 160_000, 32_000)
-    assert first.heard_stop == first.stop == second.start and second.before == 0
+    assert first.audio_stop == first.stop == second.start and second.before == 0
 
 
 def test_a_stream_needs_no_more_than_a_few_windows_ahead() -> None:
@@ -104,6 +104,6 @@ def test_a_stream_needs_no_more_than_a_few_windows_ahead() -> None:
 
 
 @pytest.mark.parametrize(("longest", "overlap"), [(6_000, 0), (160_000, -1), (160_000, 60_000)])
-def test_windows_that_make_no_sense_are_refused(longest: int, overlap: int) -> None:
+def test_impossible_windows_are_refused(longest: int, overlap: int) -> None:
     with pytest.raises(ConfigError, match="expected"):
         list(stream_quiet_windows([np.ones(10, np.float32)], longest, overlap))

@@ -3,7 +3,8 @@ from functools import cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.metrics.classification import edit_distance, words
+from auricle.metrics.normalisers import split_words
+from auricle.metrics.word_errors import edit_distance
 
 
 def brute_force(reference: str, hypothesis: str) -> int:
@@ -30,6 +31,13 @@ def test_edit_distance(one: str, two: str, three: str) -> None:
 
 
 def test_words_are_told_from_their_dress() -> None:
-    assert words("  Mark, is GOING... to-see\n 'elephants'! ") == ["mark", "is", "going", "to", "see", "'elephants'"]
-    assert words("it's three o'clock.") == ["it's", "three", "o'clock"]
-    assert words("...") == [] and words("") == []
+    assert split_words("  Mark, is GOING... to-see\n 'elephants'! ") == [
+        "mark",
+        "is",
+        "going",
+        "to",
+        "see",
+        "'elephants'",
+    ]
+    assert split_words("it's three o'clock.") == ["it's", "three", "o'clock"]
+    assert split_words("...") == [] and split_words("") == []

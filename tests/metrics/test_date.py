@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from auricle.errors import DataError
 from auricle.metrics import date, soft_tfidf
-from auricle.metrics.date import ceiling, date_of_matrix, date_scores, expected_date, mean_references
+from auricle.metrics.date import date_ceiling, date_of_matrix, date_scores, expected_date, mean_references
 
 
 def unit(rows: int, width: int = 8, seed: int = 0) -> torch.Tensor:
@@ -26,43 +26,43 @@ def test_blocks_give_what_the_whole_matrix_gives(monkeypatch: pytest.MonkeyPatch
 def test_perfect_captions_among_few_clips(number: int) -> None:
     vectors = torch.eye(number)
     released = date_scores(vectors, vectors, delta=0.1)
-    assert released.date.mean() == pytest.approx(ceiling(number))
+    assert released.date.mean() == pytest.approx(date_ceiling(number))
     if number > 1:
-        strict = date_scores(vectors, vectors, delta=0.1, protocol="strict")
+        strict = date_scores(vectors, vectors, delta=0.1, rule="strict")
         assert (strict.date == 1).all() and (strict.discrimination == 1).all()
     else:
         with pytest.raises(DataError, match="two clips or more"):
-            date_scores(vectors, vectors, delta=0.1, protocol="strict")
+            date_scores(vectors, vectors, delta=0.1, rule="strict")
 
 
 def test_known_ceilings() -> None:
-    assert [round(ceiling(n), 3) for n in (1, 2, 5, 50, 300)] == [0.0, 0.667, 0.889, 0.990, 0.998]
+    assert [round(date_ceiling(n), 3) for n in (1, 2, 5, 50, 300)] == [0.0, 0.667, 0.889, 0.990, 0.998]
 
 
 def test_a_constant_caption_tells_nothing_apart() -> None:
     vectors = unit(40)
     same = F.normalize(vectors.mean(0, keepdim=True), dim=1).expand(40, -1)
-    assert date_scores(same, vectors, delta=0.3, protocol="strict").date.mean() < 0.35
+    assert date_scores(same, vectors, delta=0.3, rule="strict").date.mean() < 0.35
 
 
 def test_twins_are_not_counted_as_confusions() -> None:
     vectors = torch.eye(4)[[0, 0, 1, 2]]  # the first two clips have the same references
     released = date_scores(vectors, vectors, delta=0.1)
     assert released.discrimination.tolist() == [0.5, 0.5, 0.75, 0.75]
-    strict = date_scores(vectors, vectors, delta=0.1, same=[7, 7, 1, 2], protocol="strict")
+    strict = date_scores(vectors, vectors, delta=0.1, same=[7, 7, 1, 2], rule="strict")
     assert strict.discrimination.tolist() == [1.0] * 4
 
 
 def test_a_penalty_costs_similarity_not_discrimination() -> None:
     vectors, factors = torch.eye(6), [0.1, *[1.0] * 5]
     released = date_scores(vectors, vectors, delta=0.3, factors=factors)
-    strict = date_scores(vectors, vectors, delta=0.3, factors=factors, protocol="strict")
+    strict = date_scores(vectors, vectors, delta=0.3, factors=factors, rule="strict")
     assert released.date[0] == 0 and released.date[1] > 0.9  # all of its scores are within delta
     assert strict.similarity[0] == pytest.approx(0.1) and strict.discrimination[0] == 1
 
 
 def test_a_negative_similarity_is_no_score() -> None:
-    found = date_scores(-torch.eye(3), torch.eye(3), delta=0.1, protocol="strict")
+    found = date_scores(-torch.eye(3), torch.eye(3), delta=0.1, rule="strict")
     assert (found.date == 0).all() and (found.similarity == 0).all()
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from auricle.errors import DataError
-from auricle.metrics.classification import retrieval
-from auricle.metrics.retrieval import METRICS, chance, find, rank_both
+from auricle.metrics.retrieval import METRICS, chance_scores, rank_candidates, retrieval_estimates, retrieval_scores
 
 
 def plain(owners: Tensor) -> Tensor:
@@ -27,33 +26,33 @@ def test_captions_of_one_sound_are_judged_as_by_retrieval(counts: list[int], see
     audio, text = torch.randn(len(counts), 5, generator=generator), torch.randn(len(owners), 5, generator=generator)
     if coarse:  # many equal similarities
         audio, text = F.one_hot(audio.argmax(1), 5).float(), F.one_hot(text.argmax(1), 5).float()
-    found = rank_both(audio, text, plain(owners), rounds=20)
-    for ours, expected in zip(found[1:3], retrieval(audio, text, owners), strict=True):
+    found = retrieval_estimates(audio, text, plain(owners), rounds=20)
+    for ours, expected in zip(found[1:3], retrieval_scores(audio, text, owners), strict=True):
         assert {name: ours[name].value for name in METRICS} == pytest.approx(expected._asdict())
         assert all(estimate.low <= estimate.high for estimate in ours.values())
     assert found.recall.value == pytest.approx((found.audio_to_text["r1"].value + found.text_to_audio["r1"].value) / 2)
     if len(set(counts)) == 1:
-        assert float(found.sounds.mean()) == pytest.approx(found.recall.value)
+        assert float(found.clips.mean()) == pytest.approx(found.recall.value)
 
 
 def test_a_caption_is_right_for_all_its_sounds() -> None:
     audio = torch.eye(3)[[0, 0, 1, 2]]  # two dogs, rain, a siren
     text = torch.eye(3)  # dog, rain, siren
     pairs = torch.tensor([[0, 0], [1, 0], [2, 1], [3, 2]])
-    found = rank_both(audio, text, pairs, rounds=20)
+    found = retrieval_estimates(audio, text, pairs, rounds=20)
     assert found.recall.value == 1.0 and found.text_to_audio["map10"].value == 1.0
     # As captions of their own the two dogs would hide each other: equal and wrong ones come first.
-    apart = rank_both(audio, text[[0, 0, 1, 2]], plain(torch.arange(4)), rounds=20)
+    apart = retrieval_estimates(audio, text[[0, 0, 1, 2]], plain(torch.arange(4)), rounds=20)
     assert apart.recall.value == 0.5 and apart.audio_to_text["mean_rank"].value == 1.5
 
 
 def test_average_precision_is_of_the_first_ten() -> None:
     candidates = torch.linspace(0, 1, 30)[:, None] * torch.tensor([0.0, 1.0]) + torch.tensor([1.0, 0.0])
     query = torch.tensor([[1.0, 0.0]])  # candidate i has rank i + 1
-    found = find(query, candidates, [torch.tensor([20, 1, 3])])
-    assert found.ranks.tolist() == [2] and found.precision.item() == pytest.approx((1 / 2 + 2 / 4) / 3)
-    assert find(query, candidates, [torch.arange(15)]).precision.item() == pytest.approx(1.0)
-    assert find(query, candidates, [torch.tensor([10])]).precision.item() == 0.0
+    found = rank_candidates(query, candidates, [torch.tensor([20, 1, 3])])
+    assert found.first.tolist() == [2] and found.average_precision.item() == pytest.approx((1 / 2 + 2 / 4) / 3)
+    assert rank_candidates(query, candidates, [torch.arange(15)]).average_precision.item() == pytest.approx(1.0)
+    assert rank_candidates(query, candidates, [torch.tensor([10])]).average_precision.item() == 0.0
 
 
 def test_an_interval_holds_the_truth_of_the_many() -> None:
@@ -65,7 +64,7 @@ def test_an_interval_holds_the_truth_of_the_many() -> None:
         # A pair that is found lies on its own axis, the others look at nothing of theirs.
         audio = torch.eye(120)[:60]
         text = torch.where(torch.tensor(hits)[:, None], audio, torch.eye(120)[60:])
-        recall = rank_both(audio, text, plain(torch.arange(60)), rounds=100).recall
+        recall = retrieval_estimates(audio, text, plain(torch.arange(60)), rounds=100).recall
         held += recall.low <= 0.4 <= recall.high
         widths.append(recall.high - recall.low)
     assert held >= 52 and np.mean(widths) == pytest.approx(4 * (0.4 * 0.6 / 60) ** 0.5, rel=0.1)
@@ -79,27 +78,29 @@ def test_intervals_shrink_and_draw_whole_sounds() -> None:
 
     def width(count: int, captions: int) -> float:
         rows = (owners < count) & (torch.arange(1200) % 3 < captions)
-        found = rank_both(audio[:count], text[rows], plain(owners[rows]), rounds=400).text_to_audio["r10"]
+        found = retrieval_estimates(audio[:count], text[rows], plain(owners[rows]), rounds=400).text_to_audio["r10"]
         assert found.low < found.value < found.high
         return found.high - found.low
 
     assert width(400, 3) < width(50, 3)
     # Three equal captions say no more than one: the sounds are drawn, not the captions.
-    same = rank_both(audio[:50], text[:150:3], plain(torch.arange(50)), rounds=400).text_to_audio
-    thrice = rank_both(audio[:50], text[:150:3].repeat_interleave(3, 0), plain(owners[:150]), rounds=400).text_to_audio
+    same = retrieval_estimates(audio[:50], text[:150:3], plain(torch.arange(50)), rounds=400).text_to_audio
+    thrice = retrieval_estimates(
+        audio[:50], text[:150:3].repeat_interleave(3, 0), plain(owners[:150]), rounds=400
+    ).text_to_audio
     assert thrice["r10"] == pytest.approx(same["r10"]) and thrice["mean_rank"] == pytest.approx(same["mean_rank"])
 
 
 def test_runs_are_repeated_by_their_seed() -> None:
     audio, text = torch.randn(30, 4), torch.randn(30, 4)
-    one, same, other = (rank_both(audio, text, plain(torch.arange(30)), seed=seed) for seed in (1, 1, 2))
+    one, same, other = (retrieval_estimates(audio, text, plain(torch.arange(30)), seed=seed) for seed in (1, 1, 2))
     assert one.recall == same.recall and one.audio_to_text == same.audio_to_text
     assert one.audio_to_text["mean_rank"] != other.audio_to_text["mean_rank"]
 
 
 @pytest.mark.parametrize(("right", "candidates"), [(1, 40), (1, 3), (5, 40), (15, 40), (3, 3)])
 def test_chance_is_what_random_orders_give(right: int, candidates: int) -> None:
-    expected = chance(torch.full((7,), right), candidates)
+    expected = chance_scores(torch.full((7,), right), candidates)
     misses = comb(candidates - right, 5) / comb(candidates, 5) if candidates >= 5 else 0.0
     assert expected["r5"] == pytest.approx(1 - misses)
     generator = torch.Generator().manual_seed(0)
@@ -115,8 +116,8 @@ def test_chance_is_what_random_orders_give(right: int, candidates: int) -> None:
 
 
 def test_chance_of_mixed_queries_is_their_mean() -> None:
-    mixed = chance(torch.tensor([1, 1, 4]), 20)
-    one, four = chance(torch.tensor([1]), 20), chance(torch.tensor([4]), 20)
+    mixed = chance_scores(torch.tensor([1, 1, 4]), 20)
+    one, four = chance_scores(torch.tensor([1]), 20), chance_scores(torch.tensor([4]), 20)
     for name in ("r1", "r5", "r10", "mean_rank", "map10"):
         assert mixed[name] == pytest.approx((2 * one[name] + four[name]) / 3)
     assert four["median_rank"] < mixed["median_rank"] < one["median_rank"]
@@ -134,4 +135,4 @@ def test_chance_of_mixed_queries_is_their_mean() -> None:
 )
 def test_what_does_not_fit_is_refused(audio: Tensor, text: Tensor, pairs: Any) -> None:
     with pytest.raises(DataError):
-        rank_both(audio, text, torch.tensor(pairs))
+        retrieval_estimates(audio, text, torch.tensor(pairs))

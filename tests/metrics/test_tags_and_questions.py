@@ -4,24 +4,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.errors import DataError
-from auricle.metrics import closed_qa, ngrams, tags
-from auricle.metrics.tags import Naming, plain, split_labels, tag_found
+from auricle.metrics import closed_qa, multilabel, ngrams, tags
+from auricle.metrics.tags import LabelMatcher, plain, single_label, split_labels
 
 
 def test_a_label_is_found_by_whole_words_and_the_longest_name() -> None:
-    naming = Naming(["cat", "bass", "bass guitar", "guitar", "male", "female"], {"cat": ["kitten", "house cat"]})
-    assert tag_found("A Kitten, meowing", naming) == tag_found("the house-cat", naming) == "cat"
-    assert tag_found("concatenate", naming) is None and tag_found("female voice", naming) == "female"
-    assert tag_found("Bass guitar.", naming) == "bass guitar"
-    assert tag_found("bass and guitar", naming) is None  # two labels are no answer
+    naming = LabelMatcher(["cat", "bass", "bass guitar", "guitar", "male", "female"], {"cat": ["kitten", "house cat"]})
+    assert single_label("A Kitten, meowing", naming) == single_label("the house-cat", naming) == "cat"
+    assert single_label("concatenate", naming) is None and single_label("female voice", naming) == "female"
+    assert single_label("Bass guitar.", naming) == "bass guitar"
+    assert single_label("bass and guitar", naming) is None  # two labels are no answer
     assert naming.find("guitar, then bass guitar and guitar") == ["guitar", "bass guitar"]
 
 
 def test_names_must_tell_labels_apart() -> None:
-    with pytest.raises(DataError, match="'kitty' stands for 'cat' and for 'tiger'"):
-        Naming(["cat", "tiger"], {"cat": ["kitty"], "tiger": ["kitty"]})
+    with pytest.raises(DataError, match="'kitty' names 'cat' and 'tiger'"):
+        LabelMatcher(["cat", "tiger"], {"cat": ["kitty"], "tiger": ["kitty"]})
     with pytest.raises(DataError, match="expected words"):
-        Naming(["..."])
+        LabelMatcher(["..."])
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,11 @@ def test_names_must_tell_labels_apart() -> None:
     [("It's a woman.", "female"), ("The man speaks", "male"), ("a man and a woman", None), ("human", None), ("", None)],
 )
 def test_genders(said: str, gender: str | None) -> None:
-    assert tag_found(said, tags.genders()) == gender
+    assert single_label(said, tags.gender_matcher()) == gender
 
 
 def test_several_labels_are_split_by_signs_then_by_names() -> None:
-    naming = Naming(["Vehicle horn and car horn and honking", "Dog", "Domestic sounds, home sounds"])
+    naming = LabelMatcher(["Vehicle horn and car horn and honking", "Dog", "Domestic sounds, home sounds"])
     known, unknown = split_labels("Vehicle horn, car horn, honking; dog\ndomestic sounds and home sounds", naming)
     assert known == {plain(name) for name in naming.names} and unknown == 0
     assert split_labels("dog, unicorn, dragon", naming) == ({"dog"}, 2) and split_labels("", naming) == (set(), 0)
@@ -64,7 +64,7 @@ def test_average_precision_is_that_of_ranked_scores(expected: list[set[str]], ra
     found = [set(random.sample("abcd", random.randrange(4))) for _ in expected]  # type: ignore[attr-defined]
     names = sorted(set().union(*expected))
     table = [np.array([[name in row for name in names] for row in rows], int) for rows in (expected, found)]
-    scored = tags.score_labels(expected, found, rounds=5)
+    scored = multilabel.multilabel_scores(expected, found, rounds=5)
     assert scored.mAP.value == pytest.approx(metrics.average_precision_score(*table, average="macro"))
     if len(names) > 1:  # a single column would be taken for two classes
         assert scored.macro_f1.value == pytest.approx(metrics.f1_score(*table, average="macro", zero_division=0))
@@ -72,12 +72,12 @@ def test_average_precision_is_that_of_ranked_scores(expected: list[set[str]], ra
 
 
 def test_unknown_labels_are_wrong_but_make_no_class() -> None:
-    scored = tags.score_labels([["a"], ["b"]], [["a", "x"], ["b"]], rounds=5)
+    scored = multilabel.multilabel_scores([["a"], ["b"]], [["a", "x"], ["b"]], rounds=5)
     assert scored.mAP.value == scored.macro_f1.value == 1 and scored.micro_f1.value == 4 / 5
     assert scored.unknown == 1 and scored.f1 == (2 / 3, 1)
     for references, answers in (([], []), ([["a"]], []), ([[]], [["a"]])):
         with pytest.raises(DataError, match="expected one answer for each"):
-            tags.score_labels(references, answers)
+            multilabel.multilabel_scores(references, answers)
 
 
 SONGS = ["A happy song", "A sad song", "Silence"]
@@ -127,7 +127,7 @@ def test_answers_are_letters_if_all_of_them_are() -> None:
     ],
 )
 def test_answers_without_choices(answer: str, said: str, right: bool) -> None:
-    assert closed_qa.agrees(answer, said) is right
+    assert closed_qa.contains_answer(answer, said) is right
 
 
 def test_runs_of_words() -> None:

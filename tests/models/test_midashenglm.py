@@ -14,6 +14,7 @@ from auricle.models.midashenglm import (
     audio_token_count,
     padded_length,
 )
+from auricle.models.qwen import QwenConfig
 
 # Released models, by the number of samples at 16 kHz: 0.5 s, 1 s, 7.3 s, 10 s, 12.4 s, 30 s, 31 s, 60 s, 10 min.
 PUBLISHED = {
@@ -33,17 +34,16 @@ AUDIO = 7
 @pytest.fixture(scope="module")
 def model() -> MiDashengLM:
     torch.manual_seed(0)
-    text = {
-        "vocab_size": 40,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 256,
-        "tie_word_embeddings": True,
-        "use_sliding_window": False,
-    }
+    text = QwenConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
     encoder = DashengConfig(embed_dim=32, depth=1, num_heads=2, attend="whole")
     return MiDashengLM(MiDashengLMConfig(encoder=encoder, text=text, audio_token_id=AUDIO)).eval()
 
@@ -116,4 +116,4 @@ def test_numbers_that_do_not_fit_are_named(model: MiDashengLM) -> None:
     with pytest.raises(PromptError, match="hold 7 audio placeholders, the 1 clips give 5 audio tokens"):
         model.embed(ids, clips[:1])
     with pytest.raises(ConfigError, match="attend='whole'"):
-        MiDashengLMConfig(encoder=DashengConfig())
+        MiDashengLMConfig(encoder=DashengConfig(), text=model.config.text)

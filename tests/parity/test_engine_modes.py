@@ -9,7 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auricle.engine.engine import Engine, Request, SamplingParams
+from auricle.engine.engine import Engine
+from auricle.engine.request import SamplingParams
+from auricle.engine.scheduler import Request
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.processor import Prompt
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from auricle.metrics.classification import retrieval
+from auricle.metrics.retrieval import retrieval_scores
 from auricle.models.glap import Glap, Pooling, score
 from auricle.weights import load_glap
 from auricle.weights.text_tokenizers import NllbTokenizer, nllb_languages
@@ -157,7 +157,7 @@ def test_retrieval_metrics(golden: Golden, captions: int) -> None:
     audio, text = (golden.tensors[f"retr_{kind}_nc{captions}"] for kind in ("audio", "text"))
     owners = torch.arange(len(text)) // captions
     for found, expected in zip(
-        retrieval(F.normalize(audio[::captions]), F.normalize(text), owners), metrics.values(), strict=True
+        retrieval_scores(F.normalize(audio[::captions]), F.normalize(text), owners), metrics.values(), strict=True
     ):
         assert 100 * found.r1 == pytest.approx(expected["r1"], abs=1e-9)
         assert 100 * found.r5 == pytest.approx(expected["r5"], abs=1e-9)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from auricle.bench.alignment import text_retrieval
 from auricle.bench.alignment_data import own_task
-from auricle.metrics.retrieval import rank_both
+from auricle.metrics.retrieval import retrieval_estimates
 from auricle.models.frame_model import Identity
 
 from .conftest import ROOTS
@@ -75,7 +75,9 @@ def folder(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("captions", [1, 5])
 def test_rankings(folder: Path, captions: int) -> None:
     case = Case(folder, captions)
-    found = rank_both(case.audio, case.text, torch.stack([case.owners, torch.arange(len(case.text))], 1), rounds=50)
+    found = retrieval_estimates(
+        case.audio, case.text, torch.stack([case.owners, torch.arange(len(case.text))], 1), rounds=50
+    )
     tables = {direction: getattr(found, direction) for direction in DIRECTIONS}
     case.check({key: {name: table[name].value for name in NAMES} for key, table in tables.items()})
     for table in tables.values():

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from auricle.metrics import closed_qa, ngrams, normalisers, tags
+from auricle.metrics import closed_qa, multilabel, ngrams, normalisers, tags
 from auricle.metrics.chinese_text import read_aloud_compat
-from auricle.metrics.fense import penalties
-from auricle.metrics.sentence_similarity import mean_cosines
-from auricle.metrics.word_errors import Transcript, error_rates, errors_of
+from auricle.metrics.fense import error_penalties, mean_cosine_similarity
+from auricle.metrics.word_errors import TranscriptPair, count_errors, error_rates
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "lm_eval"
 
@@ -44,7 +43,7 @@ def test_mandarin_transcripts() -> None:
     for pair in pairs:
         assert read_aloud_compat(pair["input"]) == pair["cn_tn"]
         assert normalisers.normalise_compat(pair["input"], "zh") == pair["script_zh"]
-        assert normalisers.tokens(pair["input"], "zh", protocol="compat") == pair["chars"]
+        assert normalisers.tokens(pair["input"], "zh", rule="compat") == pair["chars"]
 
 
 def test_word_errors() -> None:
@@ -55,11 +54,11 @@ def test_word_errors() -> None:
     transcripts = []
     for row in rows:
         for text, expected in ((row["ref"], row["ref_tokens"]), (row["hyp"], row["hyp_tokens"])):
-            assert normalisers.tokens(text, row["lang"], protocol="compat") == expected
-        transcripts.append(Transcript(row["ref"], row["hyp"], row["lang"]))
-        found = errors_of(transcripts[-1], protocol="compat")
+            assert normalisers.tokens(text, row["lang"], rule="compat") == expected
+        transcripts.append(TranscriptPair(row["ref"], row["hyp"], row["lang"]))
+        found = count_errors(transcripts[-1], rule="compat")
         assert found.errors == row["distance_if_counted"] and found.counts is not row["skipped_by_reference"]
-    rates = error_rates(transcripts, protocol="compat", rounds=10)
+    rates = error_rates(transcripts, rule="compat", rounds=10)
     aggregate = stored("wer_aggregate")
     assert rates.languages.keys() == aggregate.keys()
     for language, expected in aggregate.items():
@@ -79,7 +78,7 @@ def test_choices() -> None:
 
 def test_tags() -> None:
     for row in lines("at_cases"):
-        assert tags.tag_is_right_compat(row["label"][0], row["model_output"]) is row["correct"], row
+        assert tags.contains_label_compat(row["label"][0], row["model_output"]) is row["correct"], row
 
 
 def test_genders() -> None:
@@ -94,7 +93,7 @@ def test_several_labels(table: dict[str, Any]) -> None:
     split = [tags.split_labels_compat(row["model_output"], **names) for row in table["rows"]]
     assert split == table["processed"]
     references = [[label.lower() for label in row["label"]] for row in table["rows"]]
-    assert tags.score_labels(references, split, rounds=10).mAP.value == pytest.approx(table["mAP"], abs=1e-9)
+    assert multilabel.multilabel_scores(references, split, rounds=10).mAP.value == pytest.approx(table["mAP"], abs=1e-9)
 
 
 def test_sentence_scores() -> None:
@@ -103,8 +102,8 @@ def test_sentence_scores() -> None:
     for row in rows:
         references = torch.tensor(row["emb_refs"], dtype=torch.float64)
         owners = torch.zeros(len(references), dtype=torch.int64)
-        sbert = mean_cosines(torch.tensor([row["emb_cand"]], dtype=torch.float64), references, owners).item()
-        factor = penalties([row["error_prob"]])[0]
+        sbert = mean_cosine_similarity(torch.tensor([row["emb_cand"]], dtype=torch.float64), references, owners).item()
+        factor = error_penalties([row["error_prob"]])[0]
         assert (factor < 1) == row["has_error"]
         assert sbert == pytest.approx(row["sbert_score"], abs=1e-6)
         assert sbert == pytest.approx(row["reference_script_reports"], abs=1e-6)

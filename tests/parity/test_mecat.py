@@ -14,8 +14,8 @@ from auricle.evaluate.mecat import CATEGORIES, GROUPS
 from auricle.evaluate.mecat_scores import score_group
 from auricle.metrics.date import date_of_matrix, date_scores
 from auricle.metrics.ngrams import sentence_bleu
-from auricle.metrics.sentence_similarity import SentenceEncoder, load_sentence_encoder
 from auricle.metrics.soft_tfidf import soft_tfidf
+from auricle.weights.sentence_encoders import SentenceEncoder, load_sentence_encoder
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "mecat"
 FACTS = json.loads((FOLDER / "cases.json").read_text(encoding="utf-8"))

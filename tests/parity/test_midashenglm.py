@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from auricle.engine.engine import generate
+from auricle.engine.request import SamplingParams
 from auricle.models.midashenglm import audio_token_count
 from auricle.weights import LoadedLM, load_midashenglm
 
@@ -52,7 +53,7 @@ def check_last(golden: "Golden", name: str, logits: Tensor, saved: str) -> None:
 def greedy(lm: LoadedLM, prompts: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> list[list[int]]:
     """16 most probable ids after each prompt, all prompts in one batch; the end token does not stop them."""
     asked = [SimpleNamespace(input_ids=ids.tolist(), clips=clips) for ids, clips in prompts]
-    answers = generate(lm.model, asked, eos_token_ids=(), pad_token_id=lm.pad_token_id, max_new_tokens=NEW_TOKENS)
+    answers = generate(lm.model, asked, SamplingParams(max_new_tokens=NEW_TOKENS), eos_token_ids=())
     return [answer.ids for answer in answers]
 
 

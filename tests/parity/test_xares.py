@@ -14,7 +14,7 @@ from auricle.bench.probes import knn_predict, knn_scores
 from auricle.bench.retrieval_head import contrastive_loss
 from auricle.bench.task import load_task
 from auricle.metrics import classification as metrics
-from auricle.metrics import events
+from auricle.metrics import events, regression, retrieval, suite_average, word_errors
 from auricle.metrics.events import (
     Detection,
     Event,
@@ -67,7 +67,7 @@ def test_frame_mean_average_precision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "metric"), [("MAE", metrics.mean_absolute_error), ("MSE", metrics.mean_squared_error)]
+    ("name", "metric"), [("MAE", regression.mean_absolute_error), ("MSE", regression.mean_squared_error)]
 )
 def test_errors_of_numbers(name: str, metric: Any) -> None:
     assert metric(*joined(METRICS["MAE"]["batches"])) == pytest.approx(METRICS[name]["result"], abs=FLOAT32)
@@ -87,9 +87,9 @@ def test_segment_f1(case: dict[str, Any]) -> None:
 def test_retrieval() -> None:
     case = METRICS["retrieval"]
     audio, text, captions = torch.tensor(case["audio"]), torch.tensor(case["text"]), case["num_caps"]
-    assert metrics.recall_at_1(audio, text, captions=captions) == pytest.approx(case["recallatk_r1"], abs=EXACT)
+    assert retrieval.recall_at_1(audio, text, captions=captions) == pytest.approx(case["recallatk_r1"], abs=EXACT)
     owners = torch.arange(len(audio) // captions).repeat_interleave(captions)
-    both = metrics.retrieval(audio[::captions], text, owners)
+    both = retrieval.retrieval_scores(audio[::captions], text, owners)
     for ours, theirs in zip(both, (case["detail_percent"][way] for way in ("a2t", "t2a")), strict=True):
         ranks = [theirs["meanr"], theirs["medr"]]
         shares = [theirs[name] / 100 for name in ("r1", "r5", "r10")]
@@ -102,7 +102,7 @@ def test_retrieval() -> None:
 
 @pytest.mark.parametrize("case", METRICS["WER_inv"], ids=["mixed", "saturated"])
 def test_word_error_rate(case: dict[str, Any]) -> None:
-    assert metrics.wer_inv(case["ref"], case["hyp"]) == pytest.approx(case["result"], abs=EXACT)
+    assert word_errors.wer_inv(case["ref"], case["hyp"]) == pytest.approx(case["result"], abs=EXACT)
 
 
 def test_equal_error_rate() -> None:
@@ -114,7 +114,7 @@ def test_equal_error_rate() -> None:
 @pytest.mark.parametrize("case", METRICS["weighted_average"], ids=["suite", "no weight"])
 def test_weighted_average(case: dict[str, Any]) -> None:
     columns = zip(*case["table"].values(), strict=True)
-    assert [metrics.weighted_average(column) for column in columns] == pytest.approx(case["result"], abs=EXACT)
+    assert [suite_average.weighted_average(column) for column in columns] == pytest.approx(case["result"], abs=EXACT)
 
 
 # Nearest neighbours

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from auricle.encode.aligner import Aligner
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, OutputError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig
@@ -240,14 +240,14 @@ def test_what_is_no_index_is_not_replaced(sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no sound index"):
         build(ToyAligner(), sounds, path)
     assert path.read_text() == "my diary" and not list(tmp_path.glob("*.partial"))
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         build(ToyAligner(), sounds, tmp_path / "no" / "x.auricle")
 
 
 def test_two_runs_do_not_write_one_index(sounds: Path, tmp_path: Path) -> None:
     class Nosy(ToyAligner):
         def on_sound(self, name: str) -> None:
-            with pytest.raises(DataError, match="another run"):
+            with pytest.raises(OutputError, match="another run"):
                 build(ToyAligner(), sounds, tmp_path / "x.auricle")
 
     assert build(Nosy(), sounds, tmp_path / "x.auricle").files == 4

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from auricle import files
 from auricle.errors import TrainingError
 from auricle.train import checkpoint
 from auricle.train.loop import run
@@ -57,9 +58,10 @@ def dying(patch: pytest.MonkeyPatch, moment: int) -> None:
         return perform
 
     patch.setattr(checkpoint, "save_file", before(checkpoint.save_file))
-    patch.setattr(checkpoint, "_sync", before(checkpoint._sync))
+    patch.setattr(files, "_to_disk", before(files._to_disk))
+    patch.setattr(files.os, "replace", before(files.os.replace))
     patch.setattr(checkpoint.shutil, "rmtree", before(checkpoint.shutil.rmtree))
-    for name in ("mkdir", "rename", "replace", "write_text"):
+    for name in ("mkdir", "rename", "write_text"):
         patch.setattr(Path, name, before(getattr(Path, name)))
 
 
@@ -86,7 +88,7 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_usable_checkpoint(tmp_path: Pa
         assert all(map(torch.equal, weights(model), known[step]))
         # The run goes on from there and writes the later one again.
         assert checkpoint.restore(checkpoint.save(folder, 2, *late, keep=keep), *trained(0)) == 2
-        assert not list(folder.glob(".writing-*"))
+        assert not list(folder.glob(".*"))
         found.append(step)
         if not killed:
             break

@@ -1,4 +1,4 @@
-"""Packing, the loss in chunks and low-rank updates, each alone."""
+"""The loss in chunks and low-rank updates, each alone."""
 
 import importlib
 import math
@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from auricle.errors import ConfigError, MissingExtra
+from auricle.models.qwen import Linear, QwenConfig, QwenForCausalLM
 from auricle.train import lora
-from auricle.train.packing import chunked_loss, decode_packed, enable, plan
+from auricle.train.chunked_loss import chunked_loss
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Qwen2ForCausalLM:
+def decoder() -> QwenForCausalLM:
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
+    return QwenForCausalLM(
+        QwenConfig(
             vocab_size=50,
             hidden_size=32,
             intermediate_size=48,
@@ -31,43 +29,6 @@ def decoder() -> Qwen2ForCausalLM:
             num_key_value_heads=2,
         )
     ).eval()
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_a_layout_finds_every_token_again(lengths: list[int]) -> None:
-    layout = plan(lengths)
-    flat = torch.cat([places.flatten() for places in layout.groups])
-    assert torch.equal(flat[layout.back], torch.arange(sum(lengths)))
-    assert layout.positions[0].tolist() == [at for length in lengths for at in range(length)]
-    assert sum(len(places) for places in layout.groups) == len(lengths)
-    # What pads is a token of the same example, behind all of it.
-    assert sum(places.numel() for places in layout.groups) <= sum(lengths) / 0.75 + len(lengths)
-
-
-def test_packed_examples_do_not_see_each_other(decoder: Qwen2ForCausalLM) -> None:
-    lengths = [3, 17, 1, 16, 9, 5]
-    embeddings = torch.randn(1, sum(lengths), 32, requires_grad=True)
-    enable(decoder)
-    packed = decode_packed(decoder, embeddings, plan(lengths))
-    parts = embeddings.split(lengths, dim=1)
-    alone = [decoder.model(inputs_embeds=part, use_cache=False).last_hidden_state for part in parts]
-    torch.testing.assert_close(packed, torch.cat(alone, dim=1), atol=2e-6, rtol=0)
-    weights = torch.randn_like(packed)
-    mine, theirs = (
-        torch.autograd.grad((found * weights).sum(), embeddings, retain_graph=True)[0]
-        for found in (packed, torch.cat(alone, dim=1))
-    )
-    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
-
-
-def test_a_decoder_that_can_pack_does_the_rest_as_before(decoder: Qwen2ForCausalLM) -> None:
-    ids = torch.randint(50, (2, 7))
-    mask = torch.tensor([[1] * 7, [0] * 3 + [1] * 4])
-    enable(decoder)
-    with torch.no_grad():
-        able = decoder(ids, attention_mask=mask).logits
-        decoder.set_attn_implementation("sdpa")
-        torch.testing.assert_close(able[mask == 1], decoder(ids, attention_mask=mask).logits[mask == 1])
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
@@ -112,14 +73,14 @@ def test_dropout_is_of_the_update_alone() -> None:
     assert torch.equal(layer(x), layer(x))
 
 
-def test_targets_are_chosen_by_name(decoder: Qwen2ForCausalLM) -> None:
+def test_targets_are_chosen_by_name(decoder: QwenForCausalLM) -> None:
     import copy
 
     chosen = lora.adapt(copy.deepcopy(decoder), ["q_proj", "v_proj"], rank=2, alpha=4)
     assert chosen == [f"model.layers.{i}.self_attn.{name}_proj" for i in (0, 1) for name in "qv"]
     every = copy.deepcopy(decoder)
     assert len(lora.adapt(every, [lora.ALL_LINEAR], rank=2, alpha=4)) == 14
-    assert type(every.lm_head) is nn.Linear and len(dict(lora.updates(every))) == 14
+    assert type(every.lm_head) is Linear and len(dict(lora.updates(every))) == 14
     with pytest.raises(ConfigError, match=r"no linear layer is called c_attn; the layers are down_proj, .*all-linear"):
         lora.adapt(copy.deepcopy(decoder), ["c_attn"], rank=2, alpha=4)
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch
+from auricle.files import write_json
 from auricle.weights import load_midashenglm, safe
 from auricle.weights.compressed import decompress
+from auricle.weights.construct import LazyTensor, made
 from auricle.weights.quantize import is_rounded
 
 Parts = dict[str, Tensor]
@@ -134,7 +136,7 @@ def checkpoint(request: pytest.FixtureRequest, lm_folder: Path, tmp_path: Path) 
             stored[name] = tensor
     safe.write_tensors(tmp_path / "lm" / "model.safetensors", stored)
     config = json.loads((lm_folder / "config.json").read_text())
-    safe.write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
+    write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
     return tmp_path / "lm", meant
 
 
@@ -148,12 +150,21 @@ def test_a_checkpoint_is_read_as_its_format_says(checkpoint: tuple[Path, dict[st
     assert 0 < max(errors) < 0.2
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_shape_and_type_are_known_before_a_weight_is_restored(name: str) -> None:
+    settings, write = LAYOUTS[name]
+    parts, meant = write(torch.randn(64, 96))
+    found = decompress({f"a.{k}": v for k, v in parts.items()}, {"quantization_config": settings}, "x")["a.weight"]
+    assert isinstance(found, LazyTensor)
+    assert (found.shape, found.dtype) == (meant.shape, meant.dtype) == (made(found).shape, made(found).dtype)
+
+
 def test_what_was_read_can_be_rounded_again(lm_folder: Path) -> None:
     stored, meant = packed(8, even=True, group=None)(torch.randn(64, 96))
     found = decompress(
         {f"a.{k}": v for k, v in stored.items()}, {"quantization_config": LAYOUTS["int-quantized"][0]}, "x"
     )
-    assert found.keys() == {"a.weight"} and torch.equal(found["a.weight"], meant)
+    assert found.keys() == {"a.weight"} and torch.equal(made(found["a.weight"]), meant)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +184,7 @@ def test_what_was_read_can_be_rounded_again(lm_folder: Path) -> None:
 def test_other_ways_are_refused(lm_folder: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     shutil.copytree(lm_folder, tmp_path / "lm")
     config = json.loads((lm_folder / "config.json").read_text())
-    safe.write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
+    write_json(tmp_path / "lm" / "config.json", {**config, "quantization_config": settings})
     with pytest.raises(LayoutMismatch, match=message):
         load_midashenglm(tmp_path / "lm")
 
@@ -191,7 +202,7 @@ def test_damaged_layers_are_named(changes: dict[str, Tensor | None], message: st
     parts, _ = packed(4, even=True)(torch.randn(64, 96))
     given = {f"a.b.{k}": v for k, v in {**parts, **changes}.items() if v is not None}
     with pytest.raises(LayoutMismatch, match=message):
-        decompress(given, {"quantization_config": LAYOUTS["pack-quantized-4"][0]}, "x")
+        made(decompress(given, {"quantization_config": LAYOUTS["pack-quantized-4"][0]}, "x")["a.b.weight"])
 
 
 def test_groups_in_the_order_of_activations() -> None:
@@ -204,7 +215,7 @@ def test_groups_in_the_order_of_activations() -> None:
     found = decompress(
         {f"a.{k}": v for k, v in given.items()}, {"quantization_config": LAYOUTS["pack-quantized-4"][0]}, "x"
     )
-    assert torch.equal(found["a.weight"], meant[:, back])
+    assert torch.equal(made(found["a.weight"]), meant[:, back])
 
 
 def _unsigned(words: Tensor) -> Tensor:
@@ -225,7 +236,7 @@ def test_settings_are_found_where_exporters_put_them() -> None:
         {"text_config": {"quantization_config": LAYOUTS["int-quantized"][0]}},
         {"compression_config": LAYOUTS["int-quantized"][0]},
     ):
-        assert torch.equal(decompress(given, config, "x")["a.weight"], meant)
+        assert torch.equal(made(decompress(given, config, "x")["a.weight"]), meant)
     assert decompress(given, {"text_config": None}, "x").keys() == given.keys()
 
 
@@ -238,4 +249,4 @@ def test_full_weights_with_scales_of_a_rounding_to_come() -> None:
         "a.k_scale": torch.ones(1),
     }
     found = decompress(given, {"quantization_config": {**COMPRESSED, "format": "dense"}}, "x")
-    assert found.keys() == {"a.weight", "a.bias"} and torch.equal(found["a.weight"], weight)
+    assert found.keys() == {"a.weight", "a.bias"} and torch.equal(made(found["a.weight"]), weight)

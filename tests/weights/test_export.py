@@ -17,6 +17,7 @@ from auricle.errors import ConfigError, MissingExtra, WeightsError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.int8 import has_int8_kernel
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
+from auricle.models.qwen import QwenConfig
 from auricle.weights import export, load_midashenglm
 from auricle.weights.export import AudioGraph, export_audio, save_audio
 
@@ -32,14 +33,14 @@ def network(**changes: object) -> MiDashengLM:
         attend="whole",
         **changes,  # type: ignore[arg-type]
     )
-    text = {
-        "vocab_size": 600,
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-    }
+    text = QwenConfig(
+        vocab_size=600,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
     model = MiDashengLM(MiDashengLMConfig(encoder=encoder, text=text, audio_token_id=599)).eval()
     bn = model.audio_encoder.init_bn
     bn.running_mean.uniform_(-40, 0)

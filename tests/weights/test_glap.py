@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, UnsafeWeights, WeightsError
+from auricle.files import write_json
 from auricle.models.dasheng import Dasheng
 from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig
@@ -314,7 +315,7 @@ def test_stored_stock_tower(tmp_path: Path, shared: tuple[Glap, str, str]) -> No
     assert loaded.tokenizer.languages == ("deu_Latn",) and loaded.tokenizer.max_tokens == 20
     settings = safe.read_json(tmp_path / "whole" / "config.json")
     del settings["text_encoder"]
-    safe.write_json(tmp_path / "whole" / "config.json", settings)
+    write_json(tmp_path / "whole" / "config.json", settings)
     with pytest.raises(WeightsError, match="no text_encoder"):
         load_glap(tmp_path / "whole")
 
@@ -336,7 +337,7 @@ def test_shared_towers_must_not_be_stored_too(tmp_path: Path, shared: tuple[Glap
     model, encoder, text = shared
     folder = save_glap(tmp_path / "small", model, text_encoder=text)
     settings = safe.read_json(folder / "config.json") | {"audio_encoder": encoder}
-    safe.write_json(folder / "config.json", settings)
+    write_json(folder / "config.json", settings)
     with pytest.raises(LayoutMismatch, match="must not be stored too"):
         load_glap(folder)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch
+from auricle.files import write_json
 from auricle.models.dasheng import Dasheng
 from auricle.models.mae import MAEConfig, MaskedAutoencoder
 from auricle.weights import layouts, load_dasheng, safe
@@ -140,7 +141,7 @@ def test_wrong_shapes_are_named(tmp_path: Path, zenodo_file: Path) -> None:
 @pytest.mark.parametrize("setting", [{"n_mels": 128}, {"hop_length": 320}, {"f_max": 7600}, {"patch_size": [16, 16]}])
 def test_another_front_end_is_refused(tmp_path: Path, tiny: Dasheng, setting: dict[str, object]) -> None:
     safe.write_tensors(tmp_path / "model.safetensors", dasheng_to_hub(tiny.state_dict()))
-    safe.write_json(tmp_path / "config.json", {"model_type": "dasheng", "encoder_kwargs": setting})
+    write_json(tmp_path / "config.json", {"model_type": "dasheng", "encoder_kwargs": setting})
     with pytest.raises(LayoutMismatch, match=f"{next(iter(setting))} is .* another network"):
         read_dasheng(tmp_path)
 

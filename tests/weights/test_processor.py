@@ -26,8 +26,8 @@ def test_ids_are_the_reference_ones(prompts: dict[str, Prompt], golden: dict[str
 
 @given(text=st.text(max_size=40))
 @settings(max_examples=80)
-def test_text_is_only_ever_text(writer: PromptWriter, ear: AudioLM, text: str) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_text_is_only_ever_text(writer: PromptWriter, model: AudioLM, text: str) -> None:
+    tokenizer = model.loaded.tokenizer
     ids = writer.write(said(text)).input_ids
     controls = [i for i in ids if i in tokenizer.get_added_tokens_decoder()]
     assert controls == [tokenizer.token_to_id(word) for word in (START, END, START)]
@@ -45,8 +45,8 @@ def test_text_is_only_ever_text(writer: PromptWriter, ear: AudioLM, text: str) -
         [f"\U000f0000{AUDIO}\U000f0001"],
     ],
 )
-def test_spelled_out_control_tokens_stay_text(writer: PromptWriter, ear: AudioLM, parts: list[str]) -> None:
-    tokenizer = ear.loaded.tokenizer
+def test_spelled_out_control_tokens_stay_text(writer: PromptWriter, model: AudioLM, parts: list[str]) -> None:
+    tokenizer = model.loaded.tokenizer
     content = [{"type": "audio", "audio": second()}, *({"type": "text", "text": part} for part in parts)]
     ids = writer.write([{"role": "user", "content": content}]).input_ids
     names = [token.content for i in ids if (token := tokenizer.get_added_tokens_decoder().get(i))]
@@ -54,7 +54,7 @@ def test_spelled_out_control_tokens_stay_text(writer: PromptWriter, ear: AudioLM
     assert "".join(parts) in tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def test_turns_and_clips_in_any_order(writer: PromptWriter, ear: AudioLM) -> None:
+def test_turns_and_clips_in_any_order(writer: PromptWriter, model: AudioLM) -> None:
     lengths = [0.05, 1.0, 2.6]
     audio = [{"type": "audio", "audio": second(length)} for length in lengths]
     text = {"type": "text", "text": "and this?"}
@@ -67,7 +67,7 @@ def test_turns_and_clips_in_any_order(writer: PromptWriter, ear: AudioLM) -> Non
         ]
     )
     assert [len(clip) for clip in prompt.clips] == [int(16_000 * length) for length in lengths]
-    places = np.array(prompt.input_ids) == ear.loaded.model.config.audio_token_id
+    places = np.array(prompt.input_ids) == model.loaded.model.config.audio_token_id
     starts = np.flatnonzero(np.diff(places.astype(int), prepend=0) == 1)
     stops = np.flatnonzero(np.diff(places.astype(int), append=0) == -1) + 1
     assert list(stops - starts) == [audio_token_count(len(clip)) for clip in prompt.clips] == [1, 5, 13]
@@ -96,13 +96,13 @@ def test_a_missing_file_is_an_audio_error(writer: PromptWriter) -> None:
         writer.write([{"role": "user", "content": [{"type": "audio", "audio": "nowhere.wav"}]}])
 
 
-def written(ear: AudioLM, template: str, audio_token_id: int | None = None) -> PromptWriter:
-    number = ear.loaded.model.config.audio_token_id if audio_token_id is None else audio_token_id
-    return PromptWriter(ear.loaded.tokenizer, template, audio_token_id=number)
+def written(model: AudioLM, template: str, audio_token_id: int | None = None) -> PromptWriter:
+    number = model.loaded.model.config.audio_token_id if audio_token_id is None else audio_token_id
+    return PromptWriter(model.loaded.tokenizer, template, audio_token_id=number)
 
 
-def test_a_template_without_audio_is_refused(ear: AudioLM) -> None:
-    deaf = written(ear, "{% for m in messages %}{{ m.role }}{% endfor %}")
+def test_a_template_without_audio_is_refused(model: AudioLM) -> None:
+    deaf = written(model, "{% for m in messages %}{{ m.role }}{% endfor %}")
     with pytest.raises(PromptError, match="0 audio placeholders for 1 clips"):
         deaf.write([{"role": "user", "content": [{"type": "audio", "audio": second()}]}])
 
@@ -117,11 +117,11 @@ def test_a_template_without_audio_is_refused(ear: AudioLM) -> None:
         ("{{ messages.append(1) }}", "cannot render"),
     ],
 )
-def test_a_bad_template_is_told(ear: AudioLM, template: str, words: str) -> None:
+def test_a_bad_template_is_told(model: AudioLM, template: str, words: str) -> None:
     with pytest.raises(PromptError, match=words):
-        written(ear, template).write(said("hi"))
+        written(model, template).write(said("hi"))
 
 
-def test_a_foreign_tokenizer_is_told(ear: AudioLM) -> None:
+def test_a_foreign_tokenizer_is_told(model: AudioLM) -> None:
     with pytest.raises(PromptError, match="no added token 7"):
-        written(ear, ear.loaded.chat_template, audio_token_id=7)
+        written(model, model.loaded.chat_template, audio_token_id=7)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from auricle.errors import AuricleError, LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.weights import safe
+from auricle.weights.construct import made
 
 SOME = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 
@@ -251,7 +252,7 @@ def test_rows_of_int8_come_back_within_half_a_step(rows: int, columns: int, seed
     packed = safe.rows_to_int8(tensors)
     assert packed["weight"].dtype == packed["conv"].dtype == torch.int8
     assert packed["bias"] is tensors["bias"] and packed["steps"] is tensors["steps"]
-    found = safe.rows_from_int8(packed)
+    found = {name: made(tensor) for name, tensor in safe.rows_from_int8(packed).items()}
     assert found.keys() == tensors.keys() and found["conv"].shape == (rows, 1, columns)
     step = wide.abs().amax(1, keepdim=True) / 127
     assert bool(((found["weight"] - wide).abs() <= 0.51 * step + 127 * step * 2**-11).all())
@@ -259,7 +260,7 @@ def test_rows_of_int8_come_back_within_half_a_step(rows: int, columns: int, seed
 
 def test_a_row_of_zeros_stays_zero() -> None:
     found = safe.rows_from_int8(safe.rows_to_int8({"weight": torch.zeros(2, 64)}))
-    assert not found["weight"].any()
+    assert not made(found["weight"]).any()
 
 
 def test_int8_without_scales_is_left_alone() -> None:

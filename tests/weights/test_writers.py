@@ -133,7 +133,7 @@ def test_tied_model_is_written_without_its_head(tmp_path: Path, lm_folder: Path)
     from auricle.models.midashenglm import MiDashengLM
 
     config = load_midashenglm(lm_folder).model.config
-    model = MiDashengLM(replace(config, text={**config.text, "tie_word_embeddings": True}))
+    model = MiDashengLM(replace(config, text=replace(config.text, tie_word_embeddings=True)))
     generation = {"eos_token_id": 550, "pad_token_id": 548}
     save_midashenglm(tmp_path, model, (lm_folder / "tokenizer.json").read_text(), "", generation=generation)
     assert "decoder.lm_head.weight" not in load_file(tmp_path / "model.safetensors")

@@ -30,8 +30,8 @@ from auricle.bench.xares import Judged, Table, Tested, by_class, by_item, over_f
 from auricle.encode.zero_shot import ENGLISH, Aligns, Prompts, embed_labels
 from auricle.errors import AuricleError, ConfigError, DataError
 from auricle.metrics.classification import accuracy, mean_average_precision
-from auricle.metrics.intervals import Score, proportion
-from auricle.metrics.retrieval import Estimate, Rankings, rank_both
+from auricle.metrics.intervals import Score, wilson_interval
+from auricle.metrics.retrieval import Estimate, RetrievalEstimates, retrieval_estimates
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.models.frame_model import Identity
 
@@ -226,7 +226,7 @@ def _judge_classes(task: Task, classes: Sequence[str], heard: _Heard, scores: Te
     tested = Tested(scores, labels, everything)
     metric = mean_average_precision if _is_ranked(task) else accuracy
     interval: Score = (
-        over_folds([tested], metric) if _is_ranked(task) else proportion((scores.argmax(1) == labels).numpy())
+        over_folds([tested], metric) if _is_ranked(task) else wilson_interval((scores.argmax(1) == labels).numpy())
     )
     facts: dict[str, Any] = {
         "templates": list(prompts.templates),
@@ -266,7 +266,7 @@ def _judge_captions(
     pairs = {(sound_of[sounds[row]], caption_of[key]): None for (row, _), key in zip(said, captions, strict=True)}
     first = {sound: row for row, sound in reversed(list(enumerate(sounds)))}
     text_of = {key: text for (_, text), key in zip(said, captions, strict=True)}
-    rankings = rank_both(
+    rankings = retrieval_estimates(
         heard.vectors[[first[sound] for sound in sound_of]],
         embed([text_of[key] for key in caption_of]),
         torch.tensor(list(pairs)),
@@ -277,7 +277,7 @@ def _judge_captions(
         "merged_captions": len(captions) - len(caption_of),
         "language": language,
     }
-    items = {heard.listed[first[sound]].id: rankings.sounds[number] for sound, number in sound_of.items()}
+    items = {heard.listed[first[sound]].id: rankings.clips[number] for sound, number in sound_of.items()}
     return _judged_rankings(rankings, items, facts)
 
 
@@ -286,7 +286,7 @@ def _numbers(keys: Sequence[Any]) -> dict[Any, int]:
     return {key: number for number, key in enumerate(dict.fromkeys(keys))}
 
 
-def _judged_rankings(rankings: Rankings, items: Mapping[str, Tensor], facts: dict[str, Any]) -> Judged:
+def _judged_rankings(rankings: RetrievalEstimates, items: Mapping[str, Tensor], facts: dict[str, Any]) -> Judged:
     def plain(table: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
         return {name: estimate._asdict() for name, estimate in table.items()}
 

@@ -5,7 +5,7 @@ A sequence is ``[adapted frames] separator text end``; only the adapter learns, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from auricle.bench.heads import cosine_rates
 from auricle.data.order import Permutation
 from auricle.engine.engine import generate
+from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import wer_inv
+from auricle.metrics.word_errors import wer_inv
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from auricle.models.midashenglm import MiDashengLM
+    from auricle.models.stock_decoder import Decoder
 
 Validation = Literal["loss", "teacher_forced"]
 
@@ -85,7 +87,7 @@ class AsrAdapter(nn.Module):
 
 
 class _Prompt(NamedTuple):
-    """What the engine takes: `auricle.engine.engine.PromptLike`."""
+    """What the engine takes: `auricle.engine.request.PromptLike`."""
 
     input_ids: Sequence[int]
     clips: Sequence[Tensor]
@@ -96,7 +98,7 @@ class AsrHead(nn.Module):
 
     def __init__(
         self,
-        lm: Any,
+        lm: "Decoder",
         tokenizer: "Tokenizer",
         dim: int,
         *,
@@ -107,8 +109,7 @@ class AsrHead(nn.Module):
         """Freeze the language model and make a new adapter on its device, as wide as its configuration says.
 
         Args:
-            lm: a transformers ``Qwen2ForCausalLM``, or another with ``model`` and ``lm_head``. Its parameters stop
-                asking for gradients and it is put in evaluation mode.
+            lm: the language model. Its parameters stop asking for gradients and it is put in evaluation mode.
             tokenizer: its tokens.
             dim: D of the frames.
             separator: token between frames and text.
@@ -125,7 +126,7 @@ class AsrHead(nn.Module):
                 f"the tokenizer gives {separator!r} and {end!r} the numbers {ids}; name tokens that it has"
             )
         self.separator_id, self.end_id = ids[0], ids[1]
-        self.decoder = lm.requires_grad_(False).eval()
+        self.decoder: Decoder = lm.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -153,9 +154,7 @@ class AsrHead(nn.Module):
         ids, labels, lengths = self._sequences(utterances)
         mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         vectors = self.embed(ids, [utterance.frames for utterance in utterances])
-        hidden = self.decoder.model(
-            inputs_embeds=vectors, attention_mask=mask.long(), use_cache=False
-        ).last_hidden_state
+        hidden = self.decoder.decode(vectors, mask)
         wanted = labels[:, 1:]
         places = wanted != _IGNORED
         # Logits only where a loss is: a vocabulary of 150,000 at every frame would fill the memory.
@@ -185,10 +184,8 @@ class AsrHead(nn.Module):
         answers = generate(
             cast("MiDashengLM", self),  # all that the engine asks of it are `decoder` and `embed`
             prompts,
+            SamplingParams(max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty),
             eos_token_ids=[self.end_id],
-            pad_token_id=self.end_id,
-            max_new_tokens=max_new_tokens,
-            repetition_penalty=repetition_penalty,
         )
         return [self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
 

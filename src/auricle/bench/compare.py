@@ -14,7 +14,7 @@ import numpy.typing as npt
 from auricle.bench.results import Result, by_encoder
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.intervals import Score
-from auricle.metrics.paired import holm, sign_test
+from auricle.metrics.paired import holm_correction, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
 
 Array = npt.NDArray[np.float64]
@@ -114,7 +114,7 @@ def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 
         tested = [pair for pair in group if len(pair.differences)]
         means = {pair.one.task.name: _resampled_means(pair, rounds, seed) for pair in tested}
         own = [_test(pair, means[pair.one.task.name]) for pair in tested]
-        corrected = holm([test.p for test in own])
+        corrected = holm_correction([test.p for test in own])
         tests += [replace(test, p_holm=p) for test, p in zip(own, corrected, strict=True)]
         overall.append(_overall(protocol, judge, group, means))
     return Comparison(

@@ -20,7 +20,7 @@ from auricle.bench.results import HeadScore
 from auricle.bench.task import Task
 from auricle.bench.xares import Judged, Plan, Table, Tested, by_class, by_item, over_folds
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import accuracy, auc_roc, d_prime, mean_average_precision
+from auricle.metrics.classification import accuracy, d_prime, mean_average_precision, roc_auc
 
 SEMITONES = 12  # of an octave
 
@@ -187,7 +187,7 @@ def _score_scenes(
         shares = torch.cat([placements(fold.outputs, fold.labels) for fold in seen]).tolist()
         items = {table.ids[i]: round(share, 6) for i, share in zip(everything.sounds.tolist(), shares, strict=True)}
         classes = {
-            table.classes[c]: auc_roc(everything.outputs[:, [c]], everything.labels[:, [c]])
+            table.classes[c]: roc_auc(everything.outputs[:, [c]], everything.labels[:, [c]])
             for c in _defined(everything.labels)
         }
     else:
@@ -246,7 +246,7 @@ def _defined(truth: Tensor) -> list[int]:
 def _area(outputs: Tensor, truth: Tensor) -> float:
     known = _defined(truth)
     # One class alone, as in some resamples of a few sounds, is ordered neither rightly nor wrongly.
-    return auc_roc(outputs[:, known], truth[:, known]) if known else 0.5
+    return roc_auc(outputs[:, known], truth[:, known]) if known else 0.5
 
 
 def _d_prime(outputs: Tensor, truth: Tensor) -> float:

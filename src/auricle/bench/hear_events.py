@@ -17,7 +17,7 @@ from auricle.bench.task import HearFacts
 from auricle.bench.xares import BOOTSTRAP_ROUNDS, Judged, Plan, Table
 from auricle.errors import DataError
 from auricle.metrics.events import Detection, Event, events_from_frames, onset_scores, segment_scores
-from auricle.metrics.intervals import bootstrap
+from auricle.metrics.intervals import bootstrap_interval
 
 _ROUNDING_MS = 1e-4  # by which events reach further than their ends; hear-eval-kit `task_embeddings.py`
 
@@ -72,7 +72,7 @@ def score_events(table: Table, chosen: Sequence[Plan], fitted: Sequence[Fitted])
             events = len(wanted) + len(heard)
             counts.append((number, round(f * events / 2), events))
             items[table.ids[sound]] = round(f, 6)
-    whole = bootstrap(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS)
+    whole = bootstrap_interval(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS)
     overall = [_onsets(clips.facts, fold.references, fold.estimates) for fold in found]
     names = sorted({*table.classes, *(str(event.label) for events in table.events for event in events)})
     score = HeadScore(

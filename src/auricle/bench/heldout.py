@@ -20,8 +20,9 @@ from auricle.data.scenes import DIGITS
 from auricle.data.shards import ShardSet
 from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT, names_event, names_speech
 from auricle.errors import DataError
-from auricle.metrics.classification import edit_distance, words
-from auricle.metrics.intervals import Score, bootstrap, proportion
+from auricle.metrics.intervals import Score, bootstrap_interval, wilson_interval
+from auricle.metrics.normalisers import split_words
+from auricle.metrics.word_errors import edit_distance
 
 Waveform = npt.NDArray[np.float32]
 Ask = Callable[[list[Waveform], str], list[str]]  # clips and one prompt → answers
@@ -85,10 +86,10 @@ def listening_rows(ask: Ask, test: ShardSet, *, seed: int = 0, limit: int | None
     rows: dict[str, Score] = {}
     captions = ask(events.waveforms(), CAPTION_PROMPT)
     named = [names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
-    rows["event named in the caption"] = proportion(named)
+    rows["event named in the caption"] = wilson_interval(named)
     heard = ask(digits.waveforms(), TRANSCRIBE_PROMPT)
-    rows["digit transcribed exactly"] = proportion(
-        [words(h) == words(t) for h, t in zip(heard, digits.facts("text"), strict=True)]
+    rows["digit transcribed exactly"] = wilson_interval(
+        [split_words(h) == split_words(t) for h, t in zip(heard, digits.facts("text"), strict=True)]
     )
     rows["speech/sound/music/mixed"] = _category(ask, test, rng, limit)
     rows |= _gender(ask, utterances)
@@ -112,8 +113,8 @@ def _category(ask: Ask, test: ShardSet, rng: np.random.Generator, limit: int | N
         mixtures.append(_mixture(drawn[front][number], drawn[back][number], rng))
     clips = [*drawn["speech"], *drawn["sound"], *drawn["music"], *mixtures]
     truth = [kind for kind in ("speech", "sound", "music", "mixed") for _ in range(count)]
-    return proportion(
-        [words(answer)[:1] == [kind] for answer, kind in zip(ask(clips, CATEGORY_PROMPT), truth, strict=True)]
+    return wilson_interval(
+        [split_words(answer)[:1] == [kind] for answer, kind in zip(ask(clips, CATEGORY_PROMPT), truth, strict=True)]
     )
 
 
@@ -129,23 +130,23 @@ def _gender(ask: Ask, utterances: Clips) -> dict[str, Score]:
         if meta.get("gender")
     ]
     answers = ask([waveform for _, waveform in known], GENDER_PROMPT)
-    right = [words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
+    right = [split_words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
     adults = [hit for hit, (meta, _) in zip(right, known, strict=True) if (meta.get("age") or 0) >= ADULT]
-    rows = {"gender of the speaker": proportion(right)}
-    return rows | ({"gender of adult speakers": proportion(adults)} if adults else {})
+    rows = {"gender of the speaker": wilson_interval(right)}
+    return rows | ({"gender of adult speakers": wilson_interval(adults)} if adults else {})
 
 
 def _both_parts(ask: Ask, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
     """Each sound event under an utterance at 0-10 dB: the caption must name speech and the event."""
     sounds = events.waveforms()
     if not utterances.ids:
-        return proportion([])
+        return wilson_interval([])
     chosen = rng.choice(utterances.ids, size=len(sounds))
     mixtures = [
         _mixture(utterances.shards.read(int(i)).waveform, sound, rng) for i, sound in zip(chosen, sounds, strict=True)
     ]
     captions = ask(mixtures, CAPTION_PROMPT)
-    return proportion(
+    return wilson_interval(
         [names_speech(c) and names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
     )
 
@@ -160,9 +161,9 @@ def _word_error_rate(ask: Ask, utterances: Clips) -> Score:
     heard = ask(utterances.waveforms(), TRANSCRIBE_PROMPT)
     counts = []
     for found, text in zip(heard, utterances.facts("text"), strict=True):
-        spoken = [] if found.rstrip(".").lower() == NO_SPEECH else words(found)
-        counts.append((edit_distance(words(text), spoken), len(words(text))))
-    return bootstrap(
+        spoken = [] if found.rstrip(".").lower() == NO_SPEECH else split_words(found)
+        counts.append((edit_distance(split_words(text), spoken), len(split_words(text))))
+    return bootstrap_interval(
         np.array(counts, dtype=np.float64),
         lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum()),
         groups=utterances.facts("speaker"),
@@ -185,7 +186,9 @@ def encoder_rows(encode: Encode, train: ShardSet, test: ShardSet, *, limit: int 
         for source, embed in (("encoder", encode), ("mean log-mel", mean_log_mel)):
             inputs, queries = embed(known.waveforms()), embed(unknown.waveforms())
             for probe, predict in (("kNN", knn_predict), ("linear", linear_predict)):
-                rows[f"{name}, {probe}, {source}"] = proportion((predict(inputs, labels, queries) == truth).numpy())
+                rows[f"{name}, {probe}, {source}"] = wilson_interval(
+                    (predict(inputs, labels, queries) == truth).numpy()
+                )
     return rows
 
 

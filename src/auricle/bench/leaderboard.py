@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, get_args
 from auricle.bench.results import Result, by_encoder
 from auricle.bench.task import Domain, tasks
 from auricle.errors import DataError
-from auricle.metrics.classification import weighted_average
 from auricle.metrics.scoring_rule import ScoringRule
+from auricle.metrics.suite_average import weighted_average
 
 # Titles of published tables, in lower case without anything but letters and digits, and our names of the tasks.
 TASK_OF_TITLE: Mapping[str, str] = {

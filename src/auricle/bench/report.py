@@ -1,48 +1,55 @@
-"""Benchmark results for the eye: one HTML page that needs nothing else, and its two figures as PNG.
-
-Whatever stands in a result file was written by a stranger. Every text is escaped on its way into the page, the page
-forbids scripts and network to the browser, and figures hold text as outlines.
-"""
+"""Benchmark results as one HTML page that needs no other file, and its two figures as PNG."""
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.bench.leaderboard import DOMAINS, ScoreTable, leaderboard, score_tables
 from auricle.bench.results import Result, by_encoder
 from auricle.errors import DataError
-from auricle.pages.page import cell, document, shown, table
+from auricle.files import make_folder, write_text
 from auricle.pages.plots import (
     GRID_COLOUR,
+    MUTED_COLOUR,
+    Drawing,
     Line,
     draw_lines,
     drawable,
     look_of,
     new_figure,
     svg,
+    write_png,
 )
+from auricle.pages.render import render
+from auricle.pages.table import Column, Number, Record, Table, Text, count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RANDOM_COLOUR = "#8A8A8A"
-PROTOCOLS = {
+RULES = {
     "strict": "Settings are chosen on validation data only, padding never reaches an embedding, kNN is true cosine.",
-    "compat": "As the released X-ARES runs, its known flaws included: to be set beside published scores, not trusted.",
+    "compat": "As the released X-ARES runs, with its known flaws: to be compared with published scores, not trusted.",
 }
 
 
-def write_report(results: Sequence[Result], folder: str | Path, *, published: bool = True) -> list[Path]:
-    """Write ``report.html``, ``radar.png`` and ``cost.png`` and return their paths.
+class _Rule(NamedTuple):
+    name: str
+    meaning: str
+    tables: list[tuple[str, Table]]  # by head
 
-    The figures show the protocol and judge with the most scores, over the tasks that all its encoders have.
+
+def write_report(results: Sequence[Result], folder: str | Path, *, published: bool = True) -> list[Path]:
+    """Write ``report.html``, ``scores.png`` and ``cost.png`` and return their paths.
+
+    The figures show the scoring rule and head with the most scores, over the tasks that all its encoders have.
 
     Args:
-        results: of any encoders, tasks and protocols.
-        folder: made if need be; older files of these names are replaced.
-        published: whether published X-ARES scores stand beside own results of that suite.
+        results: of any encoders, tasks and scoring rules.
+        folder: created if absent; older files of these names are replaced.
+        published: whether published X-ARES scores are shown beside own results of that suite.
 
     Raises:
         DataError: no results.
@@ -52,15 +59,12 @@ def write_report(results: Sequence[Result], folder: str | Path, *, published: bo
         raise DataError("found no results, expected one or more to report; run the benchmark first")
     views = score_tables(results)
     main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.protocol == "strict", v.judge == "mlp"))
-    figures = {"radar": _radar(main), "cost": _cost(main)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "report.html"
-    page.write_text(_page(results, views, main, figures, published), encoding="utf-8")
-    paths = [page]
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
+    figures = {"scores": _scores_figure(main), "cost": _cost_figure(main)}
+    folder = make_folder(folder)
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
+    write_text(paths[0], _page(results, views, main, figures, published))
+    for path, figure in zip(paths[1:], figures.values(), strict=True):
+        write_png(figure, path)
     return paths
 
 
@@ -75,7 +79,7 @@ def _look(view: ScoreTable, encoder: str, number: int) -> dict[str, Any]:
 
 
 def _axes(view: ScoreTable) -> tuple[str, dict[str, list[str]]]:
-    """What the radar compares, in words, and the tasks behind each axis: domains, or tasks where those are few."""
+    """What the figure compares, in words, and the tasks behind each axis: domains, or tasks where those are few."""
     shared = view.shared
     facts = {name: results[0].task for name, results in view.tasks.items() if name in shared}
     domains = {d: [name for name, task in facts.items() if task.domain == d] for d in DOMAINS}
@@ -89,7 +93,7 @@ def _axes(view: ScoreTable) -> tuple[str, dict[str, list[str]]]:
     }
 
 
-def _radar(view: ScoreTable) -> "Figure":
+def _scores_figure(view: ScoreTable) -> "Figure":
     words, axes = _axes(view)
     figure = new_figure(7.0, 6.4 + 0.14 * len(view.encoders))
     figure.suptitle(f"{drawable(view.judge)}, {view.protocol}. Each axis: {words}\n", fontsize=11)
@@ -100,7 +104,7 @@ def _radar(view: ScoreTable) -> "Figure":
     return draw_lines(figure, list(axes), lines, nothing="no task that all encoders have")
 
 
-def _cost(view: ScoreTable) -> "Figure":
+def _cost_figure(view: ScoreTable) -> "Figure":
     figure = new_figure(9.0, 4.4 + 0.14 * len(view.encoders))
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
@@ -122,11 +126,11 @@ def _cost(view: ScoreTable) -> "Figure":
         known = {encoder: cost for encoder, cost in by_name.items() if cost and names}
         for number, encoder in enumerate(by_name):
             look = _look(view, encoder, number) | {"linestyle": "none"}
-            # One that cannot be placed still stands in the legend, which both plots share.
+            # One without a cost is in the legend all the same, which both plots share.
             x, y = ([known[encoder]], [view.average(encoder, names)]) if encoder in known else ([], [])
-            plot.plot(x, y, markersize=9, markeredgecolor="white", **look)
+            plot.plot(x, y, markersize=9, **look)
         if not known:
-            plot.text(0.5, 0.5, "not known", ha="center", va="center", transform=plot.transAxes, color="#666666")
+            plot.text(0.5, 0.5, "not known", ha="center", va="center", transform=plot.transAxes, color=MUTED_COLOUR)
             plot.set(xlim=(1, 10), xticks=[])
     plots[0].set_ylabel("weighted average")
     figure.legend(*plots[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -156,114 +160,117 @@ def _page(
     published: bool,
 ) -> str:
     captions = {
-        "radar": f"Each axis: {_axes(main)[0]}; only tasks that every encoder has, on the same data.",
-        "cost": "Encoding time counts sounds encoded in the run, not those from the store; it depends on the machine "
+        "scores": f"Each axis: {_axes(main)[0]}; only tasks that every encoder has, on the same data.",
+        "cost": "Encoding time counts clips encoded in the run, not those from the store; it depends on the machine "
         f"(threads used: {', '.join(sorted({str(r.cost.threads) for r in results}))}).",
     }
-    drawn = "".join(
-        f"<figure>{svg(figure, name)}<figcaption>{shown(captions[name])}</figcaption></figure>"
-        for name, figure in figures.items()
+    rules = [
+        _Rule(rule, meaning, [(view.judge, _scores(view)) for view in views if view.protocol == rule])
+        for rule, meaning in RULES.items()
+    ]
+    return render(
+        "bench.html",
+        title="Benchmark of audio encoders",
+        encoders=count(len(by_encoder(results)), "encoder"),
+        tasks=count(len({result.task.name for result in results}), "task"),
+        rules=[rule for rule in rules if rule.tables],
+        figures=[Drawing(svg(figure, name), captions[name]) for name, figure in figures.items()],
+        leaks=_leaks(results),
+        leaderboard=_leaderboard(results if published else ()),
+        records=_records(results),
     )
-    parts = [
-        "<h1>Benchmark of audio encoders</h1>",
-        f"<p>{len(by_encoder(results))} encoders, {len({r.task.name for r in results})} tasks. ★ marks the best of a "
-        "row; the small figures are 95 % intervals.</p>",
-        *(_scores(view) for view in views),
-        f"<h2>Figures</h2>{drawn}",
-        _leaks(results),
-        _standings(results) if published else "",
-        _provenance(results),
-    ]
-    return document("Benchmark of audio encoders", parts)
 
 
-def _scores(view: ScoreTable) -> str:
-    """Tasks down, encoders across; the last row is over what all of them have."""
-    heads = [
-        shown(encoder) + (' <span class="tag">random weights</span>' if view.is_random(encoder) else "")
-        for encoder in view.encoders
-    ]
+def _scores(view: ScoreTable) -> Table:
+    """Tasks down, encoders across; the last row is over the tasks that all of them have."""
     rows = []
     for name, results in view.tasks.items():
         task = results[0].task
-        better = max if task.higher_is_better else min
-        best = better(view.value(result) for result in results)
-        same = len({result.data.manifest for result in results}) == 1
-        note = "" if same else '<br><span class="tag">⚠ not on the same data</span>'
+        best = (max if task.higher_is_better else min)(view.value(result) for result in results)
         metric = task.metric if task.higher_is_better else f"{task.metric} (lower is better)"
-        cells = [_score(view, encoder, own.get(name), best) for encoder, own in view.encoders.items()]
-        rows.append([cell(task.domain), f"<td>{shown(task.title)}{note}</td>", cell(metric), *cells])
+        is_same = len({result.data.manifest for result in results}) == 1
+        tags = () if is_same else ("⚠ not on the same data",)
+        title = Text(text=task.title, note=f"{task.domain} · {metric}", tags=tags)
+        rows.append([title, *(_score(view, own.get(name), best) for own in view.encoders.values())])
     shared = view.shared
-    averages = [f"{view.average(encoder, shared):.3f}" if shared else "–" for encoder in view.encoders]
-    foot = f'<tr><td colspan="3">Weighted average over the tasks all encoders have: {len(shared)}</td>' + "".join(
-        cell(average, "n") for average in averages
+    averages = [view.average(encoder, shared) if shared else None for encoder in view.encoders]
+    columns = [
+        Column(title=encoder, note="random weights" * view.is_random(encoder), decimals=3) for encoder in view.encoders
+    ]
+    return Table(
+        label=f"Scores, {view.judge}, {view.protocol}",
+        columns=[Column(title="Task"), *columns],
+        rows=rows,
+        foot=[f"Weighted average over the tasks all encoders have: {len(shared)}", *averages],
     )
-    title = f"<h2>{shown(view.judge)}, {shown(view.protocol)} protocol</h2><p>{PROTOCOLS[view.protocol]}</p>"
-    return title + table(["Domain", "Task", "Metric", *heads], rows, foot + "</tr>")
 
 
-def _score(view: ScoreTable, encoder: str, result: Result | None, best: float) -> str:
+def _score(view: ScoreTable, result: Result | None, best: float) -> Number | None:
     if result is None:
-        return cell("–", "n")
+        return None
     score = result.scores[view.judge]
-    styles = ["n", *["best"] * (score.value == best), *["random"] * view.is_random(encoder)]
-    interval = "" if score.low is None or score.high is None else f"{score.low:.3g} to {score.high:.3g}, "
-    return f'<td class="{" ".join(styles)}">{score.value:.4g}<small>{interval}n = {score.n}</small></td>'
+    return Number(value=score.value, low=score.low, high=score.high, n=score.n, is_best=score.value == best)
 
 
-def _leaks(results: Sequence[Result]) -> str:
+def _leaks(results: Sequence[Result]) -> Table:
     rows = []
     for encoder, own in by_encoder(results).items():
         for result in own:
             exact, near = result.leaks.exact, result.leaks.near
             if exact or near:
-                closest = f"{max(pair[4] for pair in near):.4f}" if near else "–"
                 (item, split), (other, its_split) = (exact or near)[0][:2], (exact or near)[0][2:4]
                 first = f"{item} ({split}) and {other} ({its_split})"
-                names = (result.task.title, result.protocol, encoder)
-                rows.append([cell(text) for text in (*names, len(exact), len(near), closest, first)])
-    if not rows:
-        return "<h2>Leaks</h2><p>The results name no sound that stands in two splits.</p>"
-    head = ["Task", "Protocol", "Encoder", "Same bytes", "Nearly the same", "Highest cosine", "First pair"]
-    warning = "Sounds stand in two splits: scores of these tasks may be too high."
-    return f'<h2>Leaks</h2><p class="warn"><strong>Warning.</strong> {warning}</p>' + table(head, rows)
-
-
-def _standings(results: Sequence[Result]) -> str:
-    """Own results of X-ARES among the published ones; nothing where there are none."""
-    standings = leaderboard(results)
-    if all(standing.origin == "published" for standing in standings):
-        return ""
-    rows = []
-    for standing in standings:
-        average = "–" if standing.headline.value is None else f"{standing.headline.value:.3f}"
-        counted = f"{standing.headline.counted} of {standing.headline.total}"
-        remarks = ", ".join(remark for remark in standing.remarks if not remark.startswith("partial"))
-        style = "random" if standing.origin == "published" or standing.is_random else ""
-        cells = [cell(text, style) for text in (standing.judge, standing.system, standing.protocol)]
-        rest = [cell(text, style) for text in (remarks or "measured", standing.source)]
-        rows.append([*cells, cell(average, "n"), cell(counted, "n"), *rest])
-    head = ["Judge", "System", "Protocol", "Weighted average", "Tasks counted", "Remarks", "Source"]
-    return (
-        "<h2>Among published X-ARES scores</h2><p>Published scores are copied, not re-measured; they were made by the "
-        "released code, so <code>compat</code> comes closest. Averages over other tasks are not comparable.</p>"
-        + table(head, rows)
-    )
-
-
-def _provenance(results: Sequence[Result]) -> str:
-    rows = []
-    for encoder, own in by_encoder(results).items():
-        for result in own:
-            splits = ", ".join(f"{name}: {count}" for name, count in result.data.splits.items())
-            data = f"{result.data.sounds} sounds, {result.data.pieces} pieces, {result.data.seconds:.0f} s; {splits}"
-            cost = f"{result.cost.encoded} encoded in {result.cost.encode_s:.1f} s, {result.cost.reused} reused"
-            settings = {judge: score.settings for judge, score in result.scores.items()}
-            codes = (result.encoder.fingerprint, result.data.manifest, json.dumps(settings, ensure_ascii=False))
-            names = (encoder, result.task.name, result.protocol, result.seed, result.version, data, cost)
-            rows.append([*map(cell, names), *(f"<td><code>{shown(code)}</code></td>" for code in codes)])
-    head = [
-        *("Encoder", "Task", "Protocol", "Seed", "Auricle", "Data", "Cost"),
-        *("Fingerprint of the encoder", "SHA-256 of the manifest", "Settings"),
+                names = (Text(text=result.task.title, note=result.protocol), encoder)
+                closest = max((pair[4] for pair in near), default=None)
+                rows.append([*names, len(exact), len(near), closest, first])
+    columns = [
+        *(Column(title="Task"), Column(title="Encoder"), Column(title="Same bytes", decimals=0)),
+        *(Column(title="Nearly the same", decimals=0), Column(title="Highest cosine", decimals=4)),
+        Column(title="First pair"),
     ]
-    return f"<h2>Provenance</h2><details open><summary>Every result shown</summary>{table(head, rows)}</details>"
+    return Table(label="Leaks", columns=columns, rows=rows)
+
+
+def _leaderboard(results: Sequence[Result]) -> Table:
+    """Own results of X-ARES among the published ones; no rows where there are none."""
+    found = leaderboard(results) if results else []
+    rows = []
+    for each in found if any(each.origin == "measured" for each in found) else ():
+        remarks = ", ".join(remark for remark in each.remarks if not remark.startswith("partial")) or "measured"
+        is_quoted = each.origin == "published"
+        texts = [Text(text=text, is_quoted=is_quoted) for text in (each.judge, each.protocol, remarks, each.source)]
+        system = Text(text=each.system, is_quoted=is_quoted, tags=["random weights"] * each.is_random)
+        rows.append([system, *texts[:2], each.headline.value, f"{each.headline.counted} of {each.headline.total}"])
+        rows[-1] += texts[2:]
+    columns = [
+        *(Column(title=title) for title in ("System", "Head", "Rule")),
+        Column(title="Weighted average", decimals=3),
+        *(Column(title=title) for title in ("Tasks counted", "Remarks", "Source")),
+    ]
+    return Table(label="Leaderboard", columns=columns, rows=rows)
+
+
+def _records(results: Sequence[Result]) -> list[Record]:
+    return [_record(encoder, result) for encoder, own in by_encoder(results).items() for result in own]
+
+
+def _record(encoder: str, result: Result) -> Record:
+    data, cost = result.data, result.cost
+    splits = ", ".join(f"{name}: {count}" for name, count in data.splits.items())
+    settings = {head: score.settings for head, score in result.scores.items()}
+    return Record(
+        title=f"{encoder} · {result.task.title} · {result.protocol}",
+        facts={
+            "Task": result.task.name,
+            "Data": f"{count(data.sounds, 'clip')}, {count(data.pieces, 'piece')}, {data.seconds:.0f} s",
+            "Splits": splits,
+            "Cost": f"{cost.encoded} encoded in {cost.encode_s:.1f} s, {cost.reused} from the store",
+            "Seed": str(result.seed),
+            "Auricle": result.version,
+        },
+        codes={
+            "Settings": json.dumps(settings, ensure_ascii=False),
+            "Encoder": result.encoder.fingerprint,
+            "Manifest (SHA-256)": data.manifest,
+        },
+    )

@@ -7,19 +7,17 @@ classes below and names within a mapping are sorted, so the same run gives the s
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from auricle.bench.task import Domain, Kind
-from auricle.data.strict_json import parse_json, shorten
+from auricle.data.untrusted_json import parse_json, shorten
 from auricle.errors import DataError
-from auricle.files import safe_file_name
+from auricle.files import make_folder, safe_file_name, write_text
 from auricle.metrics.scoring_rule import ScoringRule
 
 FORMAT = "auricle-bench/1"
@@ -198,20 +196,12 @@ def write_result(folder: str | Path, result: Result) -> Path:
 
     Raises:
         DataError: a field is out of its type or range.
+        OutputError: the file cannot be written.
     """
     text = result.to_json()
     stem = ".".join(safe_file_name(part) for part in (result.encoder.name, result.task.name, result.protocol))
-    path = Path(folder) / f"{stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{sha256(path.name.encode()).hexdigest()[:16]}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path = make_folder(folder) / f"{stem}.json"
+    write_text(path, text)
     return path
 
 

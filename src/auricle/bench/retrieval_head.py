@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from auricle.bench.heads import cosine_rates
 from auricle.data.order import Permutation
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import Ranks, Retrieval, retrieval_ranks, summarise
+from auricle.metrics.retrieval import CaptionRanks, RetrievalScores, caption_ranks, summarise_ranks
 
 Mode = Literal["strict", "compat"]
 
@@ -135,18 +135,18 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def rank_captions(head: RetrievalHead, clips: Captioned) -> Ranks:
+def rank_captions(head: RetrievalHead, clips: Captioned) -> CaptionRanks:
     """Where clips find their captions and captions their clips."""
     texts = [
         head.embed_text(*_pad(clips.tokens[start : start + _TEXTS], clips.audio.device))
         for start in range(0, len(clips.tokens), _TEXTS)
     ]
-    return retrieval_ranks(head.embed_audio(clips.audio), torch.cat(texts), clips.owners)
+    return caption_ranks(head.embed_audio(clips.audio), torch.cat(texts), clips.owners)
 
 
-def evaluate_retrieval(head: RetrievalHead, clips: Captioned) -> tuple[Retrieval, Retrieval]:
-    """How well clips find their captions and captions their clips; see `auricle.metrics.classification.retrieval`."""
-    return summarise(rank_captions(head, clips))
+def evaluate_retrieval(head: RetrievalHead, clips: Captioned) -> tuple[RetrievalScores, RetrievalScores]:
+    """How well clips find their captions and captions their clips; see `auricle.metrics.retrieval`."""
+    return summarise_ranks(rank_captions(head, clips))
 
 
 def train_retrieval(

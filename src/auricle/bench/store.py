@@ -6,7 +6,6 @@ transform (crop rule and version of the front end) are part of the folder's name
 embedding is a new one.
 """
 
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from auricle.errors import DataError
+from auricle.files import atomic_path, make_folder, write_text
 
 VERSION = "1"  # of decoding, resampling and pooling; a change that moves embeddings raises it
 
@@ -51,8 +51,7 @@ class Store:
             DataError: a segment cannot be read.
         """
         self.folder = Path(root) / encoder[:16] / sha256(f"{VERSION} {transform}".encode()).hexdigest()[:16]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "transform.txt").write_text(f"{transform}\n")
+        write_text(make_folder(self.folder) / "transform.txt", f"{transform}\n")
         self.frames = frames
         self._kept: dict[str, Pieces] = {}
         self._on_disk: dict[str, tuple[Path, int]] = {}  # segment and first frame
@@ -101,11 +100,8 @@ class Store:
         if self.frames:
             tensors["frames"] = torch.cat([frame for each in pieces for frame in each.frames or ()])
         segment = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        aside = segment.with_suffix(".writing")
-        save_file(tensors, aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(segment)
+        with atomic_path(segment) as aside:
+            save_file(tensors, aside)
         self._fresh = {}
         self._index(segment, digests, [len(each.lengths) for each in pieces], tensors["lengths"], self.frames)
 

@@ -13,8 +13,9 @@ from auricle.bench.results import HeadScore
 from auricle.bench.retrieval_head import Captioned, RetrievalSettings, rank_captions, train_retrieval
 from auricle.bench.xares import BOOTSTRAP_ROUNDS, Judged, Table, plans
 from auricle.errors import ConfigError, DataError
-from auricle.metrics.classification import summarise, word_errors
-from auricle.metrics.intervals import bootstrap
+from auricle.metrics.intervals import bootstrap_interval
+from auricle.metrics.retrieval import summarise_ranks
+from auricle.metrics.word_errors import count_word_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,10 +80,10 @@ def judge_asr(
     )
     heard = _transcribe(head, [utterances[i].frames for i in parts.test])
     truth = [utterances[i].text for i in parts.test]
-    counts = np.array([word_errors(*pair) for pair in zip(truth, heard, strict=True)], np.float64)
+    counts = np.array([count_word_errors(*pair) for pair in zip(truth, heard, strict=True)], np.float64)
     if not counts[:, 1].sum():
         raise DataError("the test transcripts have no words, so no error rate exists; check the field of the text")
-    interval = bootstrap(counts, _wer_inv, rounds=BOOTSTRAP_ROUNDS)
+    interval = bootstrap_interval(counts, _wer_inv, rounds=BOOTSTRAP_ROUNDS)
     facts: dict[str, Any] = {
         "language_model": lm.name,
         "language_model_sha256": lm.sha256,
@@ -142,7 +143,7 @@ def judge_retrieval(
     of_clip = (ranks.of_captions == 1).double()
     hits = torch.zeros(len(of_clip), dtype=torch.float64).index_add_(0, test.owners, (ranks.of_clips == 1).double())
     rows = torch.stack([of_clip, hits, test.owners.bincount().double()], 1).numpy()
-    both = summarise(ranks)
+    both = summarise_ranks(ranks)
     facts: dict[str, Any] = {
         "epochs": settings.epochs,
         "epoch": scores.index(max(scores)),
@@ -150,7 +151,7 @@ def judge_retrieval(
         "audio_to_text": both[0]._asdict(),
         "text_to_audio": both[1]._asdict(),
     }
-    interval = bootstrap(rows, _recall, rounds=BOOTSTRAP_ROUNDS)
+    interval = bootstrap_interval(rows, _recall, rounds=BOOTSTRAP_ROUNDS)
     return _judged(table, parts.test, (rows[:, 0] + rows[:, 1] / rows[:, 2]) / 2, interval, facts)
 
 

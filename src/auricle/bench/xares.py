@@ -20,9 +20,10 @@ from auricle.bench.results import HeadScore
 from auricle.bench.task import Task
 from auricle.data.order import Permutation
 from auricle.errors import DataError
-from auricle.metrics.classification import accuracy, mean_average_precision, mean_squared_error
+from auricle.metrics.classification import accuracy, mean_average_precision
 from auricle.metrics.events import Event, segment_f1
-from auricle.metrics.intervals import Score, bootstrap, bootstrap_means
+from auricle.metrics.intervals import Score, bootstrap_fold_means, bootstrap_interval
+from auricle.metrics.regression import mean_squared_error
 
 KNN_NEIGHBOURS, KNN_TEMPERATURE = 10, 0.07  # X-ARES `knn.py`
 VALID_SHARE = 8  # strict: every eighth sound of a class is kept from training to pick the epoch
@@ -254,7 +255,7 @@ def over_folds(tested: Sequence[Tested], metric: Callable[[Tensor, Tensor], floa
     sounds = torch.cat([fold.sounds for fold in tested]).numpy()
     if metric in _OF_ITEMS:
         each = torch.cat([_OF_ITEMS[metric](fold.outputs, fold.labels) for fold in tested]).double().numpy()
-        return bootstrap_means(each, numbers[:, 0], groups=sounds, rounds=BOOTSTRAP_ROUNDS)
+        return bootstrap_fold_means(each, numbers[:, 0], groups=sounds, rounds=BOOTSTRAP_ROUNDS)
 
     def mean(rows: Any) -> float:
         values = []
@@ -264,7 +265,7 @@ def over_folds(tested: Sequence[Tested], metric: Callable[[Tensor, Tensor], floa
                 values.append(metric(fold.outputs[picked], fold.labels[picked]))
         return float(np.mean(values))
 
-    return bootstrap(numbers.astype(np.float64), mean, groups=sounds, rounds=BOOTSTRAP_ROUNDS)
+    return bootstrap_interval(numbers.astype(np.float64), mean, groups=sounds, rounds=BOOTSTRAP_ROUNDS)
 
 
 def by_class(table: Table, tested: Tested) -> dict[str, float]:
@@ -323,7 +324,7 @@ def _score_frames(
         groups = [[int(i) for f, i in drawn if f == fold] for fold in range(len(tested))]
         return float(np.mean([metric(fold, group) for fold, group in enumerate(groups) if group]))
 
-    interval = bootstrap(rows, mean, rounds=BOOTSTRAP_ROUNDS)
+    interval = bootstrap_interval(rows, mean, rounds=BOOTSTRAP_ROUNDS)
     items = {
         table.ids[int(sounds[i])]: metric(fold, [i])
         for fold, (_, truth, sounds) in enumerate(tested)

@@ -11,7 +11,7 @@ import typer
 
 from auricle.cli.inputs import STDIN, SUFFIXES, find_sources, open_source
 from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
-from auricle.cli.output import print_json, print_line, with_progress
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -71,19 +71,21 @@ def score(
     tally, width = Tally(), max(len(name[-_MAX_NAME:]) for name in names)
     if not as_json:
         print_line(_row("", width, [_cut(text) for text in texts], texts))
-    for name, result in zip(names, with_progress(results, len(names), "scoring", prints=True), strict=True):
-        record: dict[str, Any] = {"file": name, "scores": None, "probabilities": None, "receipt": None}
-        record |= {"model": model, "error": None}
-        if isinstance(result, AuricleError):
-            record["error"] = str(result)
-        else:
-            record |= result.as_dict()
-            tally.note_receipt(name, result.receipt, quiet=as_json)
-            if not as_json:
-                print_line(_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts))
-        if as_json:
-            print_json(record)
-        tally.note_error(name, record["error"], quiet=as_json)
+    with progress("scoring", len(names), quiet=as_json) as advance:
+        for name, result in zip(names, results, strict=True):
+            record: dict[str, Any] = {"file": name, "scores": None, "probabilities": None, "receipt": None}
+            record |= {"model": model, "error": None}
+            if isinstance(result, AuricleError):
+                record["error"] = str(result)
+            else:
+                record |= result.as_dict()
+                tally.note_receipt(name, result.receipt, quiet=as_json)
+                if not as_json:
+                    print_line(_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts))
+            if as_json:
+                print_json(record)
+            tally.note_error(name, record["error"], quiet=as_json)
+            advance()
     tally.leave()
 
 
@@ -132,19 +134,21 @@ def classify(
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
     results = classify_many(aligner, sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
     tally = Tally()
-    for name, result in zip(names, with_progress(results, len(names), "classifying", prints=True), strict=True):
-        record: dict[str, Any] = {"file": name, "labels": None, "scores": None, "probabilities": None, "scale": None}
-        record |= {"threshold": None, "receipt": None, "model": model, "error": None}
-        if isinstance(result, AuricleError):
-            record["error"] = str(result)
-        else:
-            record |= result.as_dict()
-            tally.note_receipt(name, result.receipt, quiet=as_json)
-            if not as_json:
-                print_line(f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result))
-        if as_json:
-            print_json(record)
-        tally.note_error(name, record["error"], quiet=as_json)
+    with progress("classifying", len(names), quiet=as_json) as advance:
+        for name, result in zip(names, results, strict=True):
+            record: dict[str, Any] = {"file": name, "labels": None, "scores": None, "probabilities": None}
+            record |= {"scale": None, "threshold": None, "receipt": None, "model": model, "error": None}
+            if isinstance(result, AuricleError):
+                record["error"] = str(result)
+            else:
+                record |= result.as_dict()
+                tally.note_receipt(name, result.receipt, quiet=as_json)
+                if not as_json:
+                    print_line(f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result))
+            if as_json:
+                print_json(record)
+            tally.note_error(name, record["error"], quiet=as_json)
+            advance()
     tally.leave()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ import typer
 
 from auricle.cli import bench_align, bench_data
 from auricle.cli.listen import AsJson, Device
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -207,7 +205,7 @@ def _open(name: str, *, device: str, dtype: str, trust_code: bool) -> Any:
 def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, seed: int, language_model: str) -> Result:
     from auricle.bench.run import run_benchmark
 
-    with _bar(f"{ears.name} on {task.name}") as (start, advance):
+    with progress(f"{ears.name} on {task.name}") as advance:
         return run_benchmark(
             ears,
             task,
@@ -216,21 +214,9 @@ def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, se
             store=store,
             seed=seed,
             language_model=language_model,
-            on_start=start,
+            on_start=advance.start,
             on_sound=advance,
         )
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """A bar on a terminal's standard error: functions that take the total, and how many more are done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task(what, total=None)
-        yield (lambda total: progress.update(row, total=total)), (lambda count: progress.advance(row, count))
 
 
 def _show(result: Result, path: Path, *, as_json: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ import typer
 
 from auricle.cli.align import LabelsFile, Language, Template, domain_templates
 from auricle.cli.listen import AsJson, Device, Dtype
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -139,8 +137,8 @@ def _measured(
 
     name, run = settings["name"], zero_shot if "prompts" in settings else text_retrieval
     try:
-        with _bar(f"{name} on {task.name}") as (start, advance):
-            result = run(aligner, task, place, on_start=start, on_sound=advance, **settings)
+        with progress(f"{name} on {task.name}", quiet=as_json) as advance:
+            result = run(aligner, task, place, on_start=advance.start, on_sound=advance, **settings)
     except ConfigError:
         raise
     except AuricleError as error:
@@ -203,18 +201,6 @@ def _show_published(output: Path, *, as_json: bool) -> None:
         ours = "  ".join(f"{each.model} ({each.protocol}) {_shares(*each[2:])}" for each in own)
         words = _DIRECTIONS.get(row.direction or "", "")
         print_line(f"{row.title:24} {row.metric:8} {words:12} {row.system} {100 * row.value:5.1f}  {ours}".rstrip())
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """A bar on a terminal's standard error: functions that take the total, and how many more are done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task(what, total=None)
-        yield (lambda total: progress.update(row, total=total)), (lambda count: progress.advance(row, count))
 
 
 def _plain(value: Any) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def prepare(
     task = _with_tars(name)
     folder = to / task.name
     examples = _examples(task, source, folder, partial=partial)
-    with _bar(f"{task.name}, sounds", len(examples)) as advance:
+    with progress(f"{task.name}, sounds", len(examples), quiet=as_json) as advance:
         sets = {task.tars[split]: _sounds(task, each) for split, each in examples.by_split.items()}
         tars = write_label_tars(folder, sets, progress=advance)
     _compare(examples, folder)
@@ -165,9 +165,9 @@ def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> N
 
     folder = to / task.name
     _link_from_siblings(task, record, to)
-    with _bytes_bar() as progress:
-        for file in record.files:
-            fetch(file, folder, progress=progress)
+    for file in record.files:
+        with progress(file.name, file.size, unit="bytes", quiet=as_json) as advance:
+            fetch(file, folder, progress=lambda name, done, size: advance.at(done))
     for pattern in task.tars.values():
         find_tars(folder, pattern)
     if as_json:
@@ -251,34 +251,3 @@ def _compare(examples: Examples, folder: Path) -> None:
     again = load_examples(examples.task, folder)
     if again.refused or truths(again) != truths(examples):
         raise DataError(f"the tars in {folder} read back as another task than they were written from; delete them")
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's standard error: a function that takes how many more are done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(row, count)
-
-
-@contextmanager
-def _bytes_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars for files: a function that takes the name of one, bytes so far, and bytes in all."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    rows: dict[str, TaskID] = {}
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def show(name: str, done: int, size: int) -> None:
-            if name not in rows:
-                rows[name] = progress.add_task(name, total=size)
-            progress.update(rows[name], completed=done)
-
-        yield show

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 
 data = typer.Typer(no_args_is_help=True, help="Manifests and data sets to tar shards.")
 
@@ -51,7 +51,9 @@ def convert(
     """
     from auricle.weights import convert as convert_weights
 
-    print_line(str(convert_weights(source, destination, dtype=dtype, adapter=adapter)))
+    with progress("converting"):
+        written = convert_weights(source, destination, dtype=dtype, adapter=adapter)
+    print_line(str(written))
 
 
 @data.command()
@@ -77,7 +79,14 @@ def pack(
     from auricle.data import recipes
 
     entries = _entries(source, layout, only)
-    report = recipes.pack(entries, folder, name or folder.resolve().name, workers=workers)
+    with progress("packing") as advance:
+        report = recipes.pack(
+            entries,
+            folder,
+            name or folder.resolve().name,
+            workers=workers,
+            progress=lambda done, failed: advance.at(done),
+        )
     for key, problem in [*report.failed, *report.flawed]:
         print_line(f"auricle: {key}: {problem}", err=True)
     print_line(
@@ -125,10 +134,12 @@ def index(
     """
     from auricle.data.shard_index import build_index, save
 
-    for tar in tars:
-        made = build_index(tar)
-        save(made)
-        print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
+    with progress("indexing", len(tars)) as advance:
+        for tar in tars:
+            made = build_index(tar)
+            save(made)
+            advance()
+            print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
 
 
 @data.command()

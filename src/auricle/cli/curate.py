@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auricle.cli.listen import Device, Dtype
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 
 if TYPE_CHECKING:
     from auricle.curate.filter import Filtered
@@ -91,8 +89,11 @@ def filter(
     )
     clips = ShardSet(shards)
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
-    with _bars(len(clips), len(clips.shards)) as (on_pairs, on_tar):
-        found = filter_shards(clips, output, aligner, config, on_pairs=on_pairs, on_tar=lambda tar: on_tar(1))
+    with (
+        progress("embedding", len(clips), quiet=as_json) as on_pairs,
+        progress("splitting", len(clips.shards), quiet=as_json) as on_tar,
+    ):
+        found = filter_shards(clips, output, aligner, config, on_pairs=on_pairs, on_tar=lambda tar: on_tar())
     _show(found, output, as_json=as_json)
     if found.unheard:
         raise typer.Exit(FAILED)
@@ -128,15 +129,3 @@ def _show(found: Filtered, output: Path, *, as_json: bool) -> None:
         f"{summary['random_passing']:.2%} pass p = {summary['settings']['p']:g}"
     )
     print_line(f"{sounds} sounds and {texts} texts went through the model; {output / 'report.html'}")
-
-
-@contextmanager
-def _bars(pairs: int, tars: int) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Two bars on a terminal's standard error: functions that take how many more are done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        rows = progress.add_task("embedding", total=pairs), progress.add_task("splitting", total=tars)
-        yield (lambda count: progress.advance(rows[0], count)), (lambda count: progress.advance(rows[1], count))

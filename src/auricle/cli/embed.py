@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 
 from auricle.cli.inputs import find_sources, open_source
 from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
-from auricle.cli.output import print_json, with_progress
+from auricle.cli.output import print_json, progress
 from auricle.errors import AuricleError, MissingExtra
 
 if TYPE_CHECKING:
@@ -42,55 +41,55 @@ def embed(
 
     Example: auricle embed recordings/ -o recordings.safetensors
     """
+    from auricle.files import check_writable
+
     if output is None and (frames or not as_json):
         raise typer.BadParameter("name a file to write", param_hint="--output")
     if output is not None and output.suffix.lower() not in _WRITERS:
         raise typer.BadParameter(f"expected one of {', '.join(_WRITERS)}, got {output.name}", param_hint="--output")
     if output is not None and output.suffix.lower() == ".parquet":
         _need_pyarrow()
+    if output is not None:
+        check_writable(output)
     names = find_sources(files)
     sources = [open_source(name) for name in names]
 
     import auricle
 
     encoder = auricle.load_encoder(model, device=device, dtype=dtype)
-    results = with_progress(encoder.embed_many(sources, frames=frames), len(names), "embedding", prints=as_json)
     tally, kept = Tally(), {}
-    for name, result in zip(names, results, strict=True):
-        record: dict[str, Any] = {"file": name, "receipt": None, "model": encoder.name, "error": None}
-        if isinstance(result, AuricleError):
-            record["error"] = str(result)
-        else:
-            record["receipt"] = result.receipt.as_dict()
-            tally.note_receipt(name, result.receipt, quiet=as_json)
-            if output is None:
-                record["embedding"] = result.values.tolist()
+    with progress("embedding", len(names), quiet=as_json) as advance:
+        for name, result in zip(names, encoder.embed_many(sources, frames=frames), strict=True):
+            record: dict[str, Any] = {"file": name, "receipt": None, "model": encoder.name, "error": None}
+            if isinstance(result, AuricleError):
+                record["error"] = str(result)
             else:
-                kept[name] = result.values
-        if as_json:
-            print_json(record)
-        tally.note_error(name, record["error"], quiet=as_json)
+                record["receipt"] = result.receipt.as_dict()
+                tally.note_receipt(name, result.receipt, quiet=as_json)
+                if output is None:
+                    record["embedding"] = result.values.tolist()
+                else:
+                    kept[name] = result.values
+            if as_json:
+                print_json(record)
+            tally.note_error(name, record["error"], quiet=as_json)
+            advance()
     if output is not None and kept:
         _write(output, kept, encoder, frames=frames)
     tally.leave()
 
 
 def _write(output: Path, kept: dict[str, Tensor], encoder: Encoder, *, frames: bool) -> None:
-    """Write to a neighbour first, so that a file of that name is always whole."""
+    from auricle.files import atomic_path
+
     facts = {
         "files": list(kept),
         "model": encoder.name,
         "sampling_rate": encoder.sampling_rate,
         "hop_size_in_ms": encoder.hop_size_in_ms,
     }
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(output) as temporary:
         _WRITERS[output.suffix.lower()](temporary, kept, facts, frames)
-        temporary.replace(output)
-    except OSError as error:
-        raise AuricleError(f"{output}: cannot be written ({error.strerror or error}); name another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _tensors(kept: dict[str, Tensor], frames: bool) -> dict[str, Tensor]:

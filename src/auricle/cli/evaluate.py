@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from auricle.evaluate.score_answers import ScoringSettings
     from auricle.evaluate.scores import Scored
     from auricle.evaluate.task import LanguageTask
-    from auricle.metrics.fense import ErrorDetector
     from auricle.metrics.intervals import Score
-    from auricle.metrics.sentence_similarity import SentenceEncoder
+    from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 TASKS = ("asr", "tagging", "gender", "multitag", "qa", "caption", "mecat")
 PROTOCOLS: dict[str, tuple[Any, ...]] = {"strict": ("strict",), "compat": ("compat",), "both": ("compat", "strict")}
@@ -135,7 +134,7 @@ class Tools:
         """Name what may be loaded.
 
         Args:
-            encoder: of sentences, see `auricle.metrics.sentence_similarity.load_sentence_encoder`.
+            encoder: of sentences, see `auricle.weights.sentence_encoders.load_sentence_encoder`.
             detector: folder of FENSE's; None: there is none.
             device: of both.
         """
@@ -146,7 +145,7 @@ class Tools:
     def encoder(self) -> SentenceEncoder:
         """The one of sentences."""
         if self._encoder is None:
-            from auricle.metrics.sentence_similarity import load_sentence_encoder
+            from auricle.weights.sentence_encoders import load_sentence_encoder
 
             self._encoder = load_sentence_encoder(self._names[0], device=self._device)
         found: SentenceEncoder = self._encoder
@@ -155,7 +154,7 @@ class Tools:
     def detector(self) -> ErrorDetector | None:
         """The one of errors in captions; None where none was named."""
         if self._detector is None and self._names[1] is not None:
-            from auricle.metrics.fense import load_error_detector
+            from auricle.weights.sentence_encoders import load_error_detector
 
             self._detector = load_error_detector(self._names[1], device=self._device)
         found: ErrorDetector | None = self._detector
@@ -225,10 +224,11 @@ def _line(name: str, found: Score) -> str:
 
 def _write(folder: Path, scored: Scored) -> Path:
     """Write ``TASK.PROTOCOL.json``."""
-    from auricle.evaluate.answer_files import utf8, write_whole
+    from auricle.evaluate.answer_files import utf8
+    from auricle.files import make_folder, write_bytes
 
-    path = folder / f"{scored.task}.{scored.protocol}.json"
-    write_whole(path, utf8(scored.to_json()))
+    path = make_folder(folder) / f"{scored.task}.{scored.protocol}.json"
+    write_bytes(path, utf8(scored.to_json()))
     return path
 
 

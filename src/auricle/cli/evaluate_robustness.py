@@ -27,7 +27,7 @@ from auricle.cli.evaluate import (
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Quantize
 from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import Tally
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def robustness(
     batch_size: BatchSize = 8,
     max_new_tokens: MaxNewTokens = None,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     as_json: AsJson = False,
@@ -148,7 +148,7 @@ def prompts(
     batch_size: BatchSize = 8,
     max_new_tokens: MaxNewTokens = None,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     as_json: AsJson = False,
@@ -331,11 +331,12 @@ def _show_spread(found: Spread, path: Path, *, as_json: bool) -> None:
 
 def _write(output: Path, identity: Mapping[str, Any], kind: str, text: str) -> Path:
     """Write ``OUTPUT/MODEL/TASK/KIND.PROTOCOL.json``."""
-    from auricle.evaluate.answer_files import utf8, write_whole
+    from auricle.evaluate.answer_files import utf8
     from auricle.evaluate.run import run_folder
     from auricle.evaluate.task import load_language_task
+    from auricle.files import make_folder, write_bytes
 
     folder = run_folder(output, str(identity["model"]), load_language_task(str(identity["task"])))
-    path = folder / f"{kind}.{identity['protocol']}.json"
-    write_whole(path, utf8(text))
+    path = make_folder(folder) / f"{kind}.{identity['protocol']}.json"
+    write_bytes(path, utf8(text))
     return path

@@ -6,8 +6,7 @@ import dataclasses
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -30,8 +29,8 @@ from auricle.cli.evaluate import (
     split_task,
 )
 from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Model, Quantize
-from auricle.cli.output import print_json, print_line
-from auricle.cli.telling import Tally
+from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def run(
     max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = 8,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     encoder: Encoder = "minilm",
@@ -167,7 +166,7 @@ def _run_jobs(
             before = cache.added
             try:
                 asked = _asked(order, job, listener)
-                with _bar(f"{asked.model} on {job.task.name}", len(job.questions)) as advance:
+                with progress(f"{asked.model} on {job.task.name}", len(job.questions), quiet=as_json) as advance:
                     done = _ask(order, part, job, asked, cache, advance, tools=tools, **judging)
             except ConfigError:
                 raise
@@ -258,7 +257,7 @@ def _ask_in_processes(order: _Order, part: Share, workers: int, questions: int) 
             processes[receiver] = context.Process(target=_work, args=(order, share, threads, sender), daemon=True)
             processes[receiver].start()
             sender.close()  # the other process holds it too: its end is the end of the pipe
-        with _bar(f"{workers} processes", questions) as advance:
+        with progress(f"{workers} processes", questions) as advance:
             listening = set(processes)
             while listening:
                 ready: Any
@@ -347,15 +346,3 @@ def _tell_error(tally: Tally, name: str, error: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "error": error})
     tally.note_error(name, error, quiet=as_json)
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's standard error: a function to call for each that is done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task(what, total=total)
-        yield lambda: progress.advance(row)

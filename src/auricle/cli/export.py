@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from auricle.cli.output import print_line
+from auricle.cli.output import print_line, progress
 
 
 def export(
@@ -26,8 +26,9 @@ def export(
     from auricle.weights.export import MAX_SAMPLES, check_export, save_audio
 
     check_export(file)
-    loaded = load_midashenglm(model, adapter=adapter, revision=revision)
-    written = save_audio(loaded.model, file)
+    with progress("exporting"):
+        loaded = load_midashenglm(model, dtype="float32", adapter=adapter, revision=revision)
+        written = save_audio(loaded.model, file)
     width = loaded.model.decoder.config.hidden_size
     print_line(f"{written.path}: waveform (N,) float32 at 16 kHz, 0.2 to {MAX_SAMPLES // 16_000} s")
     print_line(f"  -> audio_tokens (n, {width}) float32 at {25 / loaded.model.config.subsample_factor:g} Hz")

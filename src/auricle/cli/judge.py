@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.listen import AsJson, Device
-from auricle.cli.output import print_json, print_line, with_progress
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
@@ -48,6 +46,10 @@ def heldout(
     import auricle
     from auricle.bench.heldout import encoder_rows, listening_rows
     from auricle.data.shards import ShardSet
+    from auricle.files import check_writable, write_json
+
+    if output:
+        check_writable(output)
 
     started = time.monotonic()
     test = ShardSet(shards)
@@ -71,7 +73,7 @@ def heldout(
     report["rows"] = {name: _plain(score) for name, score in rows.items()}
     report["seconds"] = round(time.monotonic() - started, 1)
     if output:
-        _write(output, report)
+        write_json(output, report)
     if as_json:
         print_json(report)
     else:
@@ -83,10 +85,12 @@ def _asking(ear: AudioLM, batch_size: int) -> Ask:
         started = time.monotonic()
         answers = []
         results = ear.ask_many(clips, prompt, batch_size=batch_size)
-        for result in with_progress(results, len(clips), prompt, prints=False):
-            if isinstance(result, AuricleError):
-                raise result
-            answers.append(result.text)
+        with progress(prompt, len(clips)) as advance:
+            for result in results:
+                if isinstance(result, AuricleError):
+                    raise result
+                answers.append(result.text)
+                advance()
         print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: {prompt}", err=True)
         return answers
 
@@ -123,14 +127,3 @@ def _print_table(rows: dict[str, Score]) -> None:
         interval = f"{100 * score.low:6.1f} - {100 * score.high:.1f} %" if score.n else "no such clips"
         value = f"{100 * score.value:5.1f} %" if score.n else ""
         print_line(f"{name:{width}}  {value:>7}  {interval:>17}  {score.n:6}")
-
-
-def _write(output: Path, report: dict[str, Any]) -> None:
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(output)
-    except OSError as error:
-        raise AuricleError(f"{output}: cannot be written ({error.strerror or error}); name another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import find_sources, open_source
-from auricle.cli.output import with_progress
-from auricle.cli.telling import Tally, Teller
+from auricle.cli.output import progress
+from auricle.cli.printing import Tally, Teller
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["Tally", "ask", "describe", "transcribe"]
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
 Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
 Quantize = Annotated[
     str | None, typer.Option("--quantize", help="Round the decoder's weights: int8, int8-dynamic; on a GPU int4, fp8.")
 ]
@@ -47,7 +47,7 @@ def describe(
     window_s: WindowS = None,
     model: Model = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     batch_size: BatchSize = 8,
@@ -87,7 +87,7 @@ def ask(
     window_s: WindowS = None,
     model: Model = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     batch_size: BatchSize = 8,
@@ -137,7 +137,7 @@ def transcribe(
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
     model: Model = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     batch_size: BatchSize = 8,
@@ -188,8 +188,10 @@ def _listen(
         for name, pieces in zip(names, results, strict=True):
             _tell_stream(teller, name, pieces)
     else:
-        for name, result in zip(names, with_progress(results, len(names), "listening", prints=True), strict=True):
-            _tell(teller, name, result, prompts or [])
+        with progress("reading", len(names), quiet=as_json) as advance:
+            for name, result in zip(names, results, strict=True):
+                _tell(teller, name, result, prompts or [])
+                advance()
     teller.tally.leave()
 
 

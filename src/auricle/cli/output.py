@@ -1,43 +1,183 @@
-"""What verbs print: lines for people, JSON Lines for programs, progress for the patient."""
+"""What verbs print: lines for people, JSON Lines for programs, and on a terminal the progress of work."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock, Timer
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-Item = TypeVar("Item")
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.progress import Progress, ProgressColumn, TaskID
 
-_WORTH_A_BAR = 4  # files
+Unit = Literal["items", "audio", "bytes"]
+
+_DELAY_S = 0.5  # work that is done sooner shows no bar
 
 
 def print_json(record: dict[str, Any]) -> None:
     """Print one object as a line of UTF-8; what UTF-8 cannot hold (odd file names) is escaped."""
-    typer.echo(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    with _bars.hidden():
+        typer.echo(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def print_line(text: str, *, err: bool = False) -> None:
     """Print one line of text; control characters in file names and answers cannot reach the terminal."""
-    shown = "".join(c if c.isprintable() else " " if c in "\r\n\t" else repr(c)[1:-1] for c in text)
-    typer.echo(shown.encode("utf-8", "backslashreplace"), err=err)
+    with _bars.hidden():
+        typer.echo(visible(text).encode("utf-8", "backslashreplace"), err=err)
 
 
-def with_progress(items: Iterable[Item], total: int, what: str, *, prints: bool) -> Iterator[Item]:
-    """Pass items on, with a bar on a terminal's standard error where there are several.
+def visible(text: str) -> str:
+    """Text on one line, its control characters escaped."""
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else repr(c)[1:-1] for c in text)
+
+
+class Advance:
+    """Moves one bar; does nothing where no bar is shown."""
+
+    def __init__(self, bars: Progress | None = None, row: TaskID | None = None) -> None:
+        """A row of the bars."""
+        self._bars, self._row = bars, row
+
+    def __call__(self, amount: float = 1) -> None:
+        """So much more is done."""
+        self._update(advance=amount)
+
+    def start(self, total: float) -> None:
+        """So much is to do."""
+        self._update(total=total)
+
+    def at(self, done: float, what: str | None = None) -> None:
+        """So much is done in all; ``what`` replaces the words before the bar."""
+        self._update(completed=done, **({} if what is None else {"description": visible(what)}))
+
+    def _update(self, **changes: Any) -> None:
+        if self._bars is not None and self._row is not None:
+            self._bars.update(self._row, **changes)
+
+
+@contextmanager
+def progress(what: str, total: float | None = None, *, unit: Unit = "items", quiet: bool = False) -> Iterator[Advance]:
+    """A bar on standard error while the block runs, where that is a terminal; lines are printed above it.
 
     Args:
-        items: results.
-        total: how many.
         what: is being done.
-        prints: whether each item is printed; on a terminal these lines are progress enough, and a bar would break them.
+        total: of the work; None: not known (yet, see `Advance.start`).
+        unit: of the work: things that are counted, seconds of audio, or bytes.
+        quiet: show nothing, as where JSON is asked for.
     """
-    if total < _WORTH_A_BAR or not sys.stderr.isatty() or (prints and sys.stdout.isatty()):
-        yield from items
+    if quiet or not sys.stderr.isatty():
+        yield Advance()
         return
-    from rich.console import Console
-    from rich.progress import track
+    with _bars.row(visible(what), total, unit) as advance:
+        yield advance
 
-    yield from track(items, total=total, description=what, console=Console(stderr=True), transient=True)
+
+class _Bars:
+    """The bars of this process, below each other."""
+
+    def __init__(self) -> None:
+        self.shown: Live | None = None
+        self._bars: Progress | None = None
+        self._rows = 0
+        self._timer: Timer | None = None
+        self._lock = RLock()
+
+    @contextmanager
+    def row(self, what: str, total: float | None, unit: Unit) -> Iterator[Advance]:
+        with self._lock:
+            if self._bars is None:
+                self._bars = _new_bars()
+                self._timer = Timer(_DELAY_S, self._draw)
+                self._timer.daemon = True
+                self._timer.start()
+            bars, row = self._bars, self._bars.add_task(what, total=total, unit=unit)
+            self._rows += 1
+        try:
+            yield Advance(bars, row)
+        finally:
+            with self._lock:
+                bars.remove_task(row)
+                self._rows -= 1
+                if not self._rows:
+                    self._close()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """A line goes above the bars: they are taken away and drawn again."""
+        with self._lock:
+            was_drawn = self.shown is not None
+            self._wipe()
+            try:
+                yield
+            finally:
+                if was_drawn:
+                    self._draw()
+
+    def _draw(self) -> None:
+        from rich.live import Live
+
+        with self._lock:
+            if self._bars is not None and not self._bars.console.is_dumb_terminal:
+                # A new one each time: one that is started again would wipe the lines above it.
+                self.shown = Live(
+                    self._bars,
+                    console=self._bars.console,
+                    transient=True,
+                    refresh_per_second=10,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                self.shown.start(refresh=True)
+
+    def _wipe(self) -> None:
+        if self.shown is not None:
+            self.shown.stop()
+            self.shown = None
+
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wipe()
+        self._bars = None
+
+
+_bars = _Bars()
+
+
+def _new_bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    words = TextColumn("{task.description}", markup=False)
+    columns = words, BarColumn(), _amount_column(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _amount_column() -> ProgressColumn:
+    from rich.progress import DownloadColumn, ProgressColumn, Task
+    from rich.text import Text
+
+    class Amount(ProgressColumn):
+        """How much of how much."""
+
+        def render(self, task: Task) -> Text:
+            unit = task.fields["unit"]
+            if unit == "bytes":
+                return DownloadColumn().render(task)
+            write = _clock if unit == "audio" else "{:,.0f}".format
+            whole = "" if task.total is None else f"/{write(task.total)}"
+            return Text(f"{write(task.completed)}{whole}{' of audio' if unit == 'audio' else ''}")
+
+    return Amount()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from auricle.cli.inputs import STDIN, find_sources, open_source
 from auricle.cli.listen import Device, Dtype, Files
-from auricle.cli.output import print_json, print_line, with_progress
+from auricle.cli.output import print_json, print_line, progress
 
 Model = Annotated[str, typer.Option("--model", help="Audio–text model: name, hub id or folder; see `auricle models`.")]
 
@@ -42,10 +40,12 @@ def index(
         raise typer.BadParameter("an index holds files; standard input has no name", param_hint="FILES")
 
     import auricle
+    from auricle.files import check_writable
     from auricle.search.build import build_index
 
+    check_writable(output)
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
-    with _bar(len(names)) as advance:
+    with progress("indexing", len(names), quiet=as_json) as advance:
 
         def on_file(name: str, error: str | None) -> None:
             advance()
@@ -110,16 +110,6 @@ def search(
             print_json({"file": hit.path, **{key: value for key, value in asdict(hit).items() if key != "path"}})
         else:
             print_line(f"{hit.score:6.1f}  {_clock(hit.start_s)}-{_clock(hit.end_s)}  {hit.path}")
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[], object]]:
-    """A function that moves the bar on by one file."""
-    steps: Any = with_progress(iter(range(total)), total, "indexing", prints=False)
-    try:
-        yield lambda: next(steps, None)
-    finally:
-        steps.close()
 
 
 def _clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -88,31 +88,20 @@ def _probe(settings: RunConfig) -> Callable[[Any], Record] | None:
 
 @contextmanager
 def _display(steps: int, *, as_json: bool) -> Iterator[Callable[[Record], None]]:
-    """How log records are shown: as JSON, as lines, or on a terminal as one line that lives."""
+    """How log records are shown: as JSON, as lines, or on a terminal as a bar, with lines for what probes found."""
     if as_json:
         yield print_json
     elif not sys.stderr.isatty() or not _is_main():
         yield lambda record: print_line("  ".join([f"step {record['step']}/{steps}", *_figures(record)]))
     else:
-        with _live(steps) as show:
+        with progress("training", steps) as advance:
+
+            def show(record: Record) -> None:
+                advance.at(record["step"], "  ".join(_figures(record)))
+                if record.keys() - _SHOWN:
+                    print_line(f"step {record['step']}: {'  '.join(_probed(record))}", err=True)
+
             yield show
-
-
-@contextmanager
-def _live(steps: int) -> Iterator[Callable[[Record], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-    columns = (SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=steps)
-
-        def show(record: Record) -> None:
-            bar.update(task, completed=record["step"], description="  ".join(_figures(record)))
-            if record.keys() - _SHOWN:
-                bar.console.print(f"step {record['step']}: {'  '.join(_probed(record))}", highlight=False)
-
-        yield show
 
 
 def _figures(record: Record) -> list[str]:

@@ -14,7 +14,6 @@ All but the embeddings and the indexes of shards follows from the input, the mod
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,11 +28,12 @@ from auricle import __version__
 from auricle.curate import filter_report
 from auricle.curate.calibration import Scores, auc, matched_auc
 from auricle.curate.decision import DROP, KEEP, NAMES, REVIEW, FilterConfig, Verdicts, decide, evidence, reasons
-from auricle.curate.pairs import Aligns, Ids, PairTable, embed_pairs, read_lines, write_whole
+from auricle.curate.pairs import Aligns, Ids, PairTable, embed_pairs, read_lines
 from auricle.curate.random_pairs import Judged, judge
 from auricle.curate.splitting import Split, output_names, restore_tars, split_tars
 from auricle.data.shards import ShardSet
 from auricle.errors import DataError
+from auricle.files import atomic_write, locked, make_folder, remove_leftovers, write_bytes
 
 _FORMAT = "auricle-filter-1"
 _ROLLED_UP = ("scores.jsonl", "calibration.json", "report.html", "distributions.png", "summary.json")
@@ -68,15 +68,15 @@ def filter_shards(
         on_tar: called with each tar of the input that is split.
 
     Raises:
-        DataError: the folder holds something else or cannot be written, another run works in it, or there are too few
-            pairs.
+        DataError: the folder holds something else or cannot be read, or there are too few pairs.
+        OutputError: the folder cannot be written, or another run is writing there.
         MissingExtra: matplotlib, which draws the distributions, is not installed.
     """
     filter_report.check_figures()
     config, out = config or FilterConfig(), Path(out)
     with _told(out):
         _claim(out, shards)
-    with _told(out), _locked(out):
+    with _told(out), locked(out):
         vectors = out / "embeddings" / _hash(aligner.fingerprint, config.caption)[:16]
         table = embed_pairs(aligner, shards, vectors, caption=config.caption, on_pairs=on_pairs)
         if not len(table.usable()):
@@ -98,10 +98,10 @@ def filter_shards(
         keys = shards.keys()
         _write_scores(out / "scores.jsonl", shards, table, judged, verdicts, config, keys)
         calibrations = [{"group": each.name, **each.facts(config.p)} for each in judged.calibrations]
-        write_whole(out / "calibration.json", json.dumps(calibrations, indent=1, ensure_ascii=False).encode())
+        write_bytes(out / "calibration.json", json.dumps(calibrations, indent=1, ensure_ascii=False).encode())
         examples = filter_report.choose_examples(judged, verdicts, config)
         filter_report.write_report(out, summary, calibrations, judged.calibrations, shards, examples, config.p)
-        write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
+        write_bytes(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
         unheard = [(line.key, line.error) for line in read_lines(table.lines) if line.error]
         return Filtered(summary=summary, unheard=unheard, encoded=table.encoded)
 
@@ -141,14 +141,15 @@ def _claim(out: Path, shards: ShardSet) -> None:
         "tars": [[str(tar.absolute()), name, tar.stat().st_size] for tar, name in named],
     }
     told = _claim_of(out)
-    if told is None and out.exists() and any(path.name != ".filter.json.tmp" for path in out.iterdir()):
+    remove_leftovers(out)
+    if told is None and out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and not the filter's own; choose a new folder")
     # The shards may have moved, but not be cut otherwise.
     if told is not None and (told["manifest"], _cut(told)) != (claim["manifest"], _cut(claim)):
         raise DataError(f"{out} holds what came of other shards; choose a new folder, or delete it")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if told is None:
-        write_whole(out / "filter.json", json.dumps(claim).encode())
+        write_bytes(out / "filter.json", json.dumps(claim).encode())
 
 
 def _cut(claim: dict[str, Any]) -> list[tuple[str, int]]:
@@ -161,21 +162,6 @@ def _claim_of(out: Path) -> dict[str, Any] | None:
         return told if told["format"] == _FORMAT else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One run at a time; the lock goes with the process, however it ends."""
-    import fcntl
-
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another run works in {out}; wait for it, or choose another folder") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
 
 
 @contextmanager
@@ -265,8 +251,7 @@ def _write_scores(
     keys: list[str],
 ) -> None:
     names = [str(index.tar) for index in shards.shards for _ in range(len(index))]
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
+    with atomic_write(path, "w") as file:
         for pair, line in enumerate(read_lines(table.lines)):
             record = {
                 "shard": names[pair],
@@ -281,9 +266,6 @@ def _write_scores(
             if len(line.captions) > 1 and not line.error:
                 record["caption_scores"] = [round(score, 6) for score in table.caption_scores(pair)]
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _run_of(out: Path) -> str | None:

@@ -19,10 +19,10 @@ import numpy as np
 
 from auricle.curate.calibration import CURVE, Calibration
 from auricle.curate.decision import DROP, KEEP, REVIEW, FilterConfig, Verdicts
-from auricle.curate.pairs import write_whole
 from auricle.curate.random_pairs import Judged
 from auricle.data.shards import SAMPLE_RATE, ShardSet
 from auricle.errors import AuricleError, MissingExtra
+from auricle.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,12 +116,12 @@ def write_report(
     """
     drawn = io.BytesIO()
     _draw(calibrations, facts, p).savefig(drawn, format="png", dpi=130, metadata={"Software": None})
-    write_whole(out / "distributions.png", drawn.getvalue())
+    write_bytes(out / "distributions.png", drawn.getvalue())
     wanted = {pair for _, pairs in examples for pair in pairs}
     with (out / "scores.jsonl").open(encoding="utf-8") as file:
         records = {pair: json.loads(line) for pair, line in enumerate(file) if pair in wanted}
     page = _page(summary, facts, drawn.getvalue(), _examples(shards, examples, records), p)
-    write_whole(out / "report.html", page.encode("utf-8"))
+    write_bytes(out / "report.html", page.encode("utf-8"))
 
 
 # --- the picture

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from auricle.data.batches import prefetch
 from auricle.data.shards import SAMPLE_RATE, ShardSet
 from auricle.errors import AuricleError, DataError
+from auricle.files import append_bytes, make_folder, write_bytes
 
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -164,7 +165,7 @@ def embed_pairs(
     Raises:
         DataError: the folder is damaged, or belongs to something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _check_owner(folder, {"model": aligner.fingerprint, "manifest": shards.manifest_hash, "caption": caption})
     kept = _Kept(folder, aligner.embedding_dim)
     windows = list(_windows(shards.num_samples))
@@ -221,7 +222,7 @@ class _Rows:
 
     def append(self, vectors: Mapping[str, Vectors]) -> None:
         if vectors:
-            _append(self.path, np.stack(list(vectors.values())).tobytes())
+            append_bytes(self.path, np.stack(list(vectors.values())).tobytes())
         self.add(vectors)
 
     def read(self) -> Vectors:
@@ -260,7 +261,7 @@ class _Kept:
         self.audio.append(window.audio)
         self.text.append(window.text)
         stored = (json.dumps(line._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for line in window.lines)
-        _append(self.lines, "".join(stored).encode("utf-8", "replace"))
+        append_bytes(self.lines, "".join(stored).encode("utf-8", "replace"))
 
     def table(self, encoded: tuple[int, int]) -> PairTable:
         """All of it as numbers."""
@@ -343,26 +344,9 @@ def _windows(num_samples: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _check_owner(folder: Path, owner: dict[str, str]) -> None:
     path = folder / "about.json"
     if not path.exists():
-        write_whole(path, json.dumps(owner, indent=1).encode())
+        write_bytes(path, json.dumps(owner, indent=1).encode())
     elif json.loads(path.read_text()) != owner:
         raise DataError(f"{folder} holds vectors of other clips, captions or another model; delete it")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def _append(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _parse(stored: bytes) -> Line | None:

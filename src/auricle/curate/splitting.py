@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from auricle.curate.decision import NAMES
-from auricle.curate.pairs import write_whole
 from auricle.data import shard_index
 from auricle.data.shard_index import ShardIndex, split_member_name, tar_members
 from auricle.errors import DataError
+from auricle.files import atomic_path, atomic_write, make_folder, write_bytes
 
 UNDO = "undo"  # folder of the lists of pieces
 _REST = "rest"
@@ -93,7 +93,7 @@ def restore_tars(out: Path, folder: Path | None = None) -> Iterator[tuple[Path, 
         if is_there and _sha256(tar) != told["sha256"]:
             raise DataError(f"{tar} exists and is not what the filter read; name another folder with -o")
         if not is_there:
-            tar.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(tar.parent)
             _restore(out, told, tar)
         yield tar, is_there
 
@@ -107,7 +107,7 @@ def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> N
     moved: dict[int, int] = {}  # begin of a member's contents, before → after
     with ExitStack() as stack:
         source = stack.enter_context(tar.open("rb"))
-        files = {where: stack.enter_context(_aside(paths[where]).open("wb")) for where in wheres}
+        files = {where: stack.enter_context(atomic_write(paths[where])) for where in wheres}
         for piece in pieces:
             moved[piece.contents] = size[piece.where] + piece.contents - piece.start
             for block in _read(source, piece.stop - piece.start, tar):
@@ -120,18 +120,13 @@ def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> N
             file.write(end)
             hashes[where].update(end)
             size[where] += len(end)
-            file.flush()
-            os.fsync(file.fileno())
         stat = os.fstat(source.fileno())
-    if stat.st_size != (pieces[-1].stop if pieces else 0):
-        raise DataError(f"{tar} changed while it was read; start again when nobody writes to it")
-    for where in (*NAMES, _REST):
-        if where in NAMES:
+        if stat.st_size != (pieces[-1].stop if pieces else 0):
+            raise DataError(f"{tar} changed while it was read; start again when nobody writes to it")
+        for where in NAMES:  # before the tars they belong to change
             shard_index.index_path(paths[where]).unlink(missing_ok=True)
-        if where in size:
-            _aside(paths[where]).replace(paths[where])
-        else:
-            paths[where].unlink(missing_ok=True)
+    for where in {*NAMES, _REST} - set(wheres):
+        paths[where].unlink(missing_ok=True)
     _write_indexes(split, paths, moved, set_sizes)
     told = {
         "tar": str(tar.absolute()),
@@ -143,7 +138,7 @@ def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> N
         "files": {where: {"size": size[where], "sha256": hashes[where].hexdigest()} for where in wheres},
         "pieces": _runs(pieces),
     }
-    write_whole(_list_path(split.name, out), json.dumps(told).encode())
+    write_bytes(_list_path(split.name, out), json.dumps(told).encode())
 
 
 def _pieces(split: Split) -> Iterator[_Piece]:
@@ -193,8 +188,7 @@ def _read_list(path: Path) -> dict[str, Any]:
 
 def _restore(out: Path, told: Mapping[str, Any], tar: Path) -> None:
     paths, digest = _paths(told["name"], out), hashlib.sha256()
-    aside = _aside(tar)
-    try:
+    with atomic_path(tar) as aside:
         with ExitStack() as stack:
             files = {where: stack.enter_context(_opened(paths[where])) for where in told["files"]}
             target = stack.enter_context(aside.open("wb"))
@@ -202,8 +196,6 @@ def _restore(out: Path, told: Mapping[str, Any], tar: Path) -> None:
                 for block in _read(files[where], size, paths[where]):
                     target.write(block)
                     digest.update(block)
-            target.flush()
-            os.fsync(target.fileno())
         if digest.hexdigest() != told["sha256"]:
             damaged = [str(paths[where]) for where, facts in told["files"].items() if _differs(paths[where], facts)]
             raise DataError(
@@ -211,9 +203,6 @@ def _restore(out: Path, told: Mapping[str, Any], tar: Path) -> None:
                 "since the filter wrote it; fetch what it was"
             )
         os.utime(aside, ns=(told["mtime_ns"], told["mtime_ns"]))
-        aside.replace(tar)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _runs(pieces: Sequence[_Piece]) -> list[tuple[str, int]]:
@@ -244,10 +233,6 @@ def _paths(name: str, out: Path) -> dict[str, Path]:
 
 def _list_path(name: str, out: Path) -> Path:
     return out / UNDO / f"{name}.json"
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
 
 
 def _opened(path: Path) -> BinaryIO:

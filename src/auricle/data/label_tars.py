@@ -12,7 +12,6 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from auricle.data.shard_index import (
     tar_members,
 )
 from auricle.errors import AudioError, DataError
+from auricle.files import atomic_folder
 
 MAX_LABEL_BYTES = 8 << 20  # the notes of the longest recordings of MAESTRO take more than 1 MiB
 MAX_TAR_BYTES = 1 << 30  # of one written tar, where the pattern allows several
@@ -181,24 +181,17 @@ def write_label_tars(
 
     Raises:
         DataError: tars of these patterns are there already; a key that is repeated or has other characters; audio that
-            is missing, empty or larger than is read again; a label that is no JSON or larger than 8 MiB; a full disk.
+            is missing, empty or larger than is read again; a label that is no JSON or larger than 8 MiB.
+        OutputError: the folder cannot be written.
         AudioError: audio that would have to become FLAC cannot.
     """
     folder = Path(folder)
     if present := [path for pattern in sets for path in folder.glob(pattern)]:
         raise DataError(f"{present[0]} exists already; delete the old tars first, or write to another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".writing", dir=folder) as aside:
-            made = [
-                tar
-                for pattern, sounds in sets.items()
-                for tar in _write_set(Path(aside), pattern, sounds, max_bytes, progress)
-            ]
-            for tar in made:
-                tar.replace(folder / tar.name)
-    except OSError as error:
-        raise DataError(f"cannot write tars to {folder} ({error}); nothing was written") from None
+    with atomic_folder(folder) as aside:
+        made = [
+            tar for pattern, sounds in sets.items() for tar in _write_set(aside, pattern, sounds, max_bytes, progress)
+        ]
     return [folder / tar.name for tar in made]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from auricle.errors import DataError
+from auricle.files import atomic_write
 
 AUDIO_COLUMNS = ("audio", "path", "file", "filename")
 _INTEGERS = ("age", "fold")  # facts that are numbers also where the format knows only text
@@ -63,22 +64,18 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> int:
 
     Raises:
         DataError: an unknown suffix, or facts the format cannot hold.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise DataError(f"{path.name} has suffix {suffix!r}; a manifest is one of {', '.join(READERS)}")
     rows = [_row(entry, path.parent.resolve()) for entry in entries]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            if suffix == ".jsonl":
-                file.writelines(_json_line(row) for row in rows)
-            else:
-                _write_table(file, rows, suffix)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path, "w") as file:
+        if suffix == ".jsonl":
+            file.writelines(_json_line(row) for row in rows)
+        else:
+            _write_table(file, rows, suffix)
     return len(rows)
 
 

@@ -180,7 +180,9 @@ def pack(
         flawed=flawed,
         audio_s=num_samples / 16_000,
         seconds=time.monotonic() - started,
-        manifest_hash=ShardSet(sorted(Path(folder).glob(f"{name}-[0-9]*.tar"))).manifest_hash if written else None,
+        manifest_hash=ShardSet(sorted(Path(folder).glob(f"{name}-{'[0-9]' * 6}.tar"))).manifest_hash
+        if written
+        else None,
     )
 
 

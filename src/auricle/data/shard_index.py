@@ -6,7 +6,6 @@ the folder — is never opened; how many were ignored, and why, is kept in the i
 
 import hashlib
 import json
-import os
 import re
 import tarfile
 from collections import Counter
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from auricle.audio.limits import Limits
 from auricle.errors import AudioError, DataError
+from auricle.files import write_bytes
 
 AUDIO_SUFFIXES = frozenset({"flac", "wav", "ogg", "opus", "mp3"})
 MAX_META_BYTES = 1 << 20  # facts of one clip; a larger JSON or text member is no description of it
@@ -114,16 +114,17 @@ def digest_of(audio: bytes, meta: bytes) -> int:
 
 
 def save(index: ShardIndex) -> None:
-    """Write the index beside its tar, whole or not at all."""
+    """Write the index beside its tar.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     from safetensors.numpy import save as to_bytes
 
     metadata = {"format": _FORMAT, "ignored": json.dumps(dict(index.ignored), sort_keys=True), **_tar_facts(index.tar)}
     if index.set_size is not None:
         metadata["shards"] = str(index.set_size)
-    target = index_path(index.tar)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(to_bytes(dict(index.columns), metadata))
-    temporary.replace(target)
+    write_bytes(index_path(index.tar), to_bytes(dict(index.columns), metadata))
 
 
 def load(tar: Path) -> ShardIndex:

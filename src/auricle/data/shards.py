@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from auricle.data import shard_index
 from auricle.data.shard_index import Row, ShardIndex, build_index
-from auricle.errors import AuricleError, DataError
+from auricle.errors import AuricleError, DataError, OutputError
+from auricle.files import atomic_folder, locked, make_folder
 
 __all__ = ["Record", "ShardSet", "ShardWriter", "build_index", "safe_key"]
 
@@ -53,7 +54,7 @@ class ShardWriter:
     """Writes clips as shards; all of them appear in `folder` on a clean exit, none after an exception.
 
     The same clips give the same bytes: no times, users or host names are stored. A set has one writer at a time; work
-    that is spread over processes gives each a name of its own.
+    that is spread over processes gives each its own name.
     """
 
     def __init__(self, folder: str | Path, name: str, *, max_bytes: int = 256 << 20) -> None:
@@ -66,15 +67,17 @@ class ShardWriter:
 
         Raises:
             DataError: a bad name, or shards of that name are there already.
+            OutputError: the folder cannot be written, or another run is writing shards of that name.
         """
         if not _KEY.fullmatch(name):
             raise DataError(f"shard name {name!r} must be 1–90 of the characters A–Z a–z 0–9 _ -")
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if present := sorted(self.folder.glob(f"{name}-[0-9]*.tar")):
+        self.folder = make_folder(folder)
+        self._resources = ExitStack()
+        self._resources.enter_context(locked(self.folder / name))
+        if present := sorted(self.folder.glob(f"{name}-{'[0-9]' * 6}.tar")):
+            self._resources.close()
             raise DataError(f"{present[0]} exists already; choose another name or delete the old shards first")
-        for leftover in self.folder.glob(f".{name}-[0-9]*.tar.tmp"):  # of a writer that was killed
-            leftover.unlink()
+        self._aside = self._resources.enter_context(atomic_folder(self.folder, last=f"{name}-000000.tar"))
         self.name, self.max_bytes = name, max_bytes
         self._keys: set[str] = set()
         self._finished: list[list[Row]] = []
@@ -92,7 +95,9 @@ class ShardWriter:
         if kind is None:
             self.close()
         else:
-            self._discard()
+            if self._tar is not None:
+                self._tar.close()
+            self._resources.__exit__(kind, error, trace)
 
     def write(self, key: str, waveform: npt.ArrayLike, meta: Mapping[str, Any]) -> None:
         """Append one clip.
@@ -113,7 +118,7 @@ class ShardWriter:
         if self._tar is not None and self._rows and self._tar.offset + needed > self.max_bytes:
             self._finish_shard()
         if self._tar is None:
-            self._tar = tarfile.open(self._temporary(len(self._finished)), "w:", format=tarfile.USTAR_FORMAT)
+            self._tar = tarfile.open(self._path(len(self._finished)), "w:", format=tarfile.USTAR_FORMAT)
         audio_offset = _append(self._tar, f"{key}.flac", audio)
         meta_offset = _append(self._tar, f"{key}.json", stored)
         self._keys.add(key)
@@ -133,31 +138,21 @@ class ShardWriter:
 
     def close(self) -> None:
         """Publish everything written, the first shard last; a set without clips has no files."""
-        if self._tar is not None:
-            self._finish_shard()
-        for number in reversed(range(len(self._finished))):
-            target = self.folder / f"{self.name}-{number:06d}.tar"
-            self._temporary(number).replace(target)
-            shard_index.save(shard_index.from_rows(target, self._finished[number], {}, len(self._finished)))
-        self._finished = []
+        with self._resources:
+            if self._tar is not None:
+                self._finish_shard()
+            for number, rows in enumerate(self._finished):
+                shard_index.save(shard_index.from_rows(self._path(number), rows, {}, len(self._finished)))
+            self._finished = []
 
-    def _temporary(self, number: int) -> Path:
-        return self.folder / f".{self.name}-{number:06d}.tar.tmp"
+    def _path(self, number: int) -> Path:
+        return self._aside / f"{self.name}-{number:06d}.tar"
 
     def _finish_shard(self) -> None:
         assert self._tar is not None
         self._tar.close()
-        with self._temporary(len(self._finished)).open("rb") as file:
-            os.fsync(file.fileno())
         self._finished.append(self._rows)
         self._tar, self._rows = None, []
-
-    def _discard(self) -> None:
-        if self._tar is not None:
-            self._tar.close()
-        for number in range(len(self._finished) + 1):
-            self._temporary(number).unlink(missing_ok=True)
-        self._tar, self._rows, self._finished = None, [], []
 
 
 class ShardSet:
@@ -288,7 +283,7 @@ def _open_tar(tar: Path) -> ShardIndex:
     if shard_index.index_path(tar).exists():
         return shard_index.load(tar)
     index = build_index(tar)
-    with suppress(OSError):  # a read-only data set is indexed again by the next run
+    with suppress(OutputError):  # a read-only data set is indexed again by the next run
         shard_index.save(index)
     return index
 

@@ -86,7 +86,7 @@ def state_receipt(
     num_samples: int,
     windows: Sequence[tuple[int, int]],
     *,
-    heard: Sequence[tuple[int, int]] | None = None,
+    given: Sequence[tuple[int, int]] | None = None,
     subsample_factor: int = 5,
     min_samples: int = MIN_CLIP_SAMPLES,
     whole_tokens: bool = False,
@@ -104,9 +104,9 @@ def state_receipt(
         whole_tokens: as for `write_receipt`.
     """
     origin = facts.start_s
-    heard = windows if heard is None else heard
+    given = windows if given is None else given
     read, dropped, tokens, padding = [], [], 0, 0
-    for (start, stop), (begin, end) in zip(windows, heard, strict=True):
+    for (start, stop), (begin, end) in zip(windows, given, strict=True):
         length = max(end - begin, min_samples)
         if whole_tokens:
             length = padded_length(length, subsample_factor, whole_tokens=True)
@@ -117,7 +117,7 @@ def state_receipt(
             dropped.append(_span(origin, covered, stop, "shorter than one token"))
         tokens += count
         padding += length - (end - begin)
-    shared = [(after[0], before[1]) for before, after in pairwise(heard) if after[0] < before[1]]
+    shared = [(after[0], before[1]) for before, after in pairwise(given) if after[0] < before[1]]
     return Receipt(
         file=facts.name,
         duration_s=_seconds(facts.duration_s),

@@ -1,44 +1,44 @@
 """Prompts → generated tokens, for any number of requests at once, each answered as if it were alone.
 
-`Engine` is what long-lived users keep: it hears every clip once, reads common beginnings of prompts once, and lets
-requests join and leave at any time. `generate` answers one list of prompts with nothing kept.
+`Engine` is for long-lived use: it encodes every clip once, computes shared prefixes of prompts once, and lets requests
+join and leave at any time. `generate` answers one list of prompts and keeps nothing.
 
 On a GPU all of it is valid but unmeasured; attention is `scaled_dot_product_attention` there too.
+
+Shape legend: N samples, n audio tokens of a clip, L prompt tokens, H decoder width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from auricle.engine.audio_cache import AudioCache, read_prompt
+from auricle.engine.audio_cache import AudioCache
 from auricle.engine.detokenizer import Detokenizer
-from auricle.engine.kv_cache import name_blocks
 from auricle.engine.loglikelihood import group_continuations, score_group
+from auricle.engine.prompt import CheckedPrompt, check_prompt, check_room, place_tokens
 from auricle.engine.request import Constraint, EngineBusy, Generation, PromptLike, SamplingParams, Token
 from auricle.engine.sampling import Sampler
-from auricle.engine.scheduler import Counts, Request, Scheduler
-from auricle.engine.turn_lock import Turns
-from auricle.errors import ConfigError, PromptError
+from auricle.engine.scheduler import Counts, Prefill, Request, Scheduler
+from auricle.engine.turn_lock import TurnLock
+from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.models.midashenglm import MiDashengLM
     from auricle.weights import LoadedLM
 
-__all__ = ["Constraint", "Engine", "EngineBusy", "Generation", "PromptLike", "Request", "SamplingParams", "Token"]
-__all__ += ["check_room", "generate"]
-
 _MB = 1_000_000
+_GREEDY = SamplingParams()
 
 
 class Engine:
     """Answers requests of any number of threads on one model.
 
-    There is no thread of its own: whoever waits for a result drives the engine, for all requests at once. A server may
+    It starts no thread: the thread that waits for a result does the work, for all requests at once. A server may
     instead call `step` in a thread of its own; nothing else changes.
     """
 
@@ -53,16 +53,16 @@ class Engine:
         memory_mb: float | None = None,
         prefill_tokens: int = 2048,
     ) -> None:
-        """Start with nothing to do.
+        """Start without requests.
 
         Args:
-            loaded: model and tokenizer; the model must stay as it is while the engine is in use, see `forget`.
+            loaded: model and tokenizer; the weights must not change while the engine is in use, see `forget`.
             max_batch: requests in work at once.
             max_waiting: requests that may wait for their turn.
             audio_cache_mb: megabytes of audio tokens kept, 30 s of a 7B model are 2.2 in float32; 0: none.
-            prefix_cache_mb: megabytes of keys and values of beginnings of prompts kept; 0: none, and nothing is shared.
+            prefix_cache_mb: megabytes of keys and values of prompt prefixes kept; 0: none, and nothing is shared.
             memory_mb: megabytes of keys and values of running requests, above which others wait; None: no limit.
-            prefill_tokens: prompt tokens read in one step at most; running answers wait for no more.
+            prefill_tokens: prompt tokens computed in one step at most; running answers wait for no more.
 
         Raises:
             ConfigError: a setting out of range.
@@ -78,17 +78,16 @@ class Engine:
             if not value >= least:
                 raise ConfigError(f"{name} is {value}; expected at least {least}")
         self.loaded = loaded
+        self.encoded_clips = 0  # clips that went through the encoder so far; those in the cache did not
         self._lm, self._ends = loaded.model, frozenset(loaded.eos_token_ids)
         self._max_waiting, self._prefill_tokens = max_waiting, prefill_tokens
-        self._sizes = int(audio_cache_mb * _MB), int(prefix_cache_mb * _MB)
-        self._turns = Turns()
-        self._audio = AudioCache(self._lm, self._sizes[0])
+        self._turns = TurnLock()
+        self._audio = AudioCache(int(audio_cache_mb * _MB))
         self._scheduler = Scheduler(
             self._lm.decoder,
-            self._audio.embed,
             max_batch=max_batch,
             prefill_tokens=prefill_tokens,
-            prefix_bytes=self._sizes[1],
+            prefix_bytes=int(prefix_cache_mb * _MB),
             memory_bytes=None if memory_mb is None else int(memory_mb * _MB),
         )
 
@@ -98,19 +97,26 @@ class Engine:
         return self._scheduler.counts
 
     @property
-    def encoded_clips(self) -> int:
-        """Clips that went through the encoder so far; those heard before and still known did not."""
-        return self._audio.encoded
-
-    @property
     def num_waiting(self) -> int:
         """Requests that wait for their turn."""
         return len(self._scheduler.waiting)
 
+    def check(self, prompt: PromptLike, max_new_tokens: int) -> CheckedPrompt:
+        """Check a prompt before it is handed in; `generate`, `stream` and `score` check what is not checked yet.
+
+        Args:
+            prompt: token ids and clips; must not be changed afterwards.
+            max_new_tokens: the longest answer it will be used for.
+
+        Raises:
+            PromptError: it is empty, does not fit its clips, or leaves no room for the answer in the context.
+        """
+        return check_prompt(self._lm, prompt, max_new_tokens, share=bool(self._scheduler.prefixes.max_bytes))
+
     def submit(
         self,
-        prompt: PromptLike,
-        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
+        prompt: PromptLike | CheckedPrompt,
+        sampling: SamplingParams = _GREEDY,
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
@@ -120,24 +126,24 @@ class Engine:
         Args:
             prompt: token ids and clips; must not be changed afterwards.
             sampling: how its tokens are chosen.
-            constraint: which answers are allowed; an object of its own for each request.
-            wait: work off other requests while too many wait; else fail.
+            constraint: which answers are allowed; one object for each request.
+            wait: where too many requests wait, work until fewer do; else fail.
 
         Raises:
-            PromptError: it is empty, does not fit its clips, or leaves no room for the answer in the context.
+            PromptError: see `check`.
             EngineBusy: ``max_waiting`` requests wait already.
         """
-        return self._submit(self._request(prompt, sampling, constraint, is_streamed=False), wait)
+        return self._submit(self._request(prompt, sampling, constraint), wait)
 
     def stream(
         self,
-        prompt: PromptLike,
-        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
+        prompt: PromptLike | CheckedPrompt,
+        sampling: SamplingParams = _GREEDY,
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
     ) -> Iterator[Token]:
-        """The tokens of an answer as they come; arguments and errors as `submit`.
+        """The tokens of an answer as they are generated; arguments and errors as `submit`.
 
         The texts put together are the answer's text. Leaving the iteration early cancels the request.
         """
@@ -145,25 +151,22 @@ class Engine:
         return self._follow(request)
 
     def result(self, request: Request) -> Generation:
-        """The answer to a request; works until it is there.
+        """The answer to a request; works until it is complete.
 
         Raises: what went wrong with this request, such as an error of its constraint.
         """
-        self._drive(lambda: request.is_done)
-        if request.error is not None:
-            raise request.error
-        found = request.generation
-        assert found is not None
+        self._work_until(lambda: request.is_done)
+        found = _answer(request)
         return found if found.text is not None else replace(found, text=self.loaded.tokenizer.decode(found.ids))
 
     def cancel(self, request: Request) -> None:
-        """Stop working on a request; its result is what is there by the next step."""
+        """Stop working on a request; its result is the answer so far."""
         request.is_cancelled = True
 
     def generate(
         self,
-        prompts: Sequence[PromptLike],
-        samplings: SamplingParams | Sequence[SamplingParams] = SamplingParams(),  # noqa: B008 - frozen
+        prompts: Sequence[PromptLike | CheckedPrompt],
+        samplings: SamplingParams | Sequence[SamplingParams] = _GREEDY,
         *,
         constraints: Sequence[Constraint | None] | None = None,
     ) -> list[Generation]:
@@ -179,29 +182,27 @@ class Engine:
 
         Raises:
             ConfigError: not as many samplings or constraints as prompts.
-            PromptError: a prompt cannot be answered, see `submit`; then none is.
+            PromptError: a prompt cannot be answered, see `check`; then none is.
         """
         each = [samplings] * len(prompts) if isinstance(samplings, SamplingParams) else list(samplings)
         bounds = [None] * len(prompts) if constraints is None else list(constraints)
         if not len(each) == len(bounds) == len(prompts):
             raise ConfigError(
                 f"{len(prompts)} prompts came with {len(each)} samplings and {len(bounds)} constraints; "
-                "expected one of each a prompt"
+                "expected one of each for every prompt"
             )
-        requests = [
-            self._request(prompt, sampling, constraint, is_streamed=False)
-            for prompt, sampling, constraint in zip(prompts, each, bounds, strict=True)
-        ]
+        requests = [self._request(*given) for given in zip(prompts, each, bounds, strict=True)]
         try:
             for request in requests:
                 self._submit(request, wait=True)
+            self._work_until(lambda: all(r.is_done for r in requests) or any(r.error is not None for r in requests))
             return [self.result(request) for request in requests]
         finally:
             for request in requests:
                 self.cancel(request)
 
-    def score(self, prompt: PromptLike, continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each token of each continuation of a prompt, which is heard and read once.
+    def score(self, prompt: PromptLike | CheckedPrompt, continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of each token of each continuation of a prompt, which is encoded and computed once.
 
         Args:
             prompt: see `submit`.
@@ -211,180 +212,171 @@ class Engine:
             Nats, one per token.
 
         Raises:
-            PromptError: see `submit`.
+            PromptError: see `check`.
         """
-        longest = max((len(ids) for ids in continuations), default=0)
-        check_room(self._lm, prompt, longest)
-        read, names = self._read(prompt)
-        length = len(read.ids)
+        if not isinstance(prompt, CheckedPrompt):
+            prompt = self.check(prompt, max((len(ids) for ids in continuations), default=0))
+        length = len(prompt.ids)
         groups = list(group_continuations(continuations, self._prefill_tokens))
         most = max((sum(len(continuations[i]) for i in group) for group in groups), default=0)
-        with self._turns.turn():
-            memory, last = self._scheduler.read_alone(read, length, names, length + most)
+        with self._turns.turn(), torch.inference_mode():
+            prefill = self._scheduler.open(prompt, length + most)
+            (embeddings,) = self._embed([prefill])
+            memory, last = self._scheduler.read_alone(prefill, embeddings)
         scores: list[list[float]] = []
         for group in groups:
-            # Between groups others may go on; the memory is this call's own.
+            # Between groups other threads may work; the memory belongs to this call alone.
             with self._turns.turn():
-                scores += score_group(
-                    self._lm.decoder,
-                    self._scheduler.run,
-                    self._scheduler.logits,
-                    (memory, length, last),
-                    [continuations[index] for index in group],
-                )
+                chosen = [continuations[index] for index in group]
+                scores += score_group(self._lm.decoder, (memory, length, last), chosen)
         return scores
 
     def step(self) -> bool:
-        """Do one step of the work that is there, for a server's own thread; False where there is none."""
+        """Do one step of the work there is, for a server's own thread; False where there is none left."""
         with self._turns.turn():
             if self._scheduler.has_work:
-                self._scheduler.step()
+                self._step()
             return self._scheduler.has_work
 
     def wait_for_work(self, timeout_s: float | None = None) -> bool:
-        """Sleep until there is something to do, or for ``timeout_s``; whether there is."""
+        """Sleep until there is work, or for ``timeout_s``; whether there is."""
         return self._turns.wait_for(lambda: self._scheduler.has_work, timeout_s)
 
     def forget(self) -> None:
-        """Drop all that is known of clips and prompts, as must be done when the model's weights have changed."""
+        """Drop all cached clips and prompts, as must be done when the model's weights have changed."""
         with self._turns.turn():
             self._audio.clear()
             self._scheduler.prefixes.clear()
 
-    def _read(self, prompt: PromptLike) -> tuple[Any, list[bytes]]:
-        read = read_prompt(self._lm, prompt)
-        # The last token is always computed: what it is followed by comes from its hidden state.
-        shared = read.tokens()[:-1] if self._sizes[1] else read.tokens()[:0]
-        return read, name_blocks(shared)
-
     def _request(
-        self, prompt: PromptLike, sampling: SamplingParams, constraint: Constraint | None, *, is_streamed: bool
+        self,
+        prompt: PromptLike | CheckedPrompt,
+        sampling: SamplingParams,
+        constraint: Constraint | None,
+        *,
+        is_streamed: bool = False,
     ) -> Request:
-        check_room(self._lm, prompt, sampling.max_new_tokens)
-        read, names = self._read(prompt)
+        checked = prompt if isinstance(prompt, CheckedPrompt) else self.check(prompt, sampling.max_new_tokens)
         text = Detokenizer(self.loaded.tokenizer, sampling.stop) if is_streamed or sampling.stop else None
-        return Request(read, len(read.ids), names, Sampler(sampling, self._ends, constraint), text)
+        return Request(checked, Sampler(sampling, self._ends, constraint), text)
 
     def _submit(self, request: Request, wait: bool) -> Request:
-        if len(self._scheduler.waiting) >= self._max_waiting:
+        if self.num_waiting >= self._max_waiting:
             if not wait:
                 raise EngineBusy(
-                    f"{len(self._scheduler.waiting)} requests wait already, max_waiting is {self._max_waiting}; "
-                    "try again later"
+                    f"{self.num_waiting} requests wait already, max_waiting is {self._max_waiting}; try again later"
                 )
-            self._drive(lambda: len(self._scheduler.waiting) < self._max_waiting)
+            self._work_until(lambda: self.num_waiting < self._max_waiting)
         self._scheduler.waiting.append(request)
         self._turns.wake()
         return request
 
     def _follow(self, request: Request) -> Iterator[Token]:
         try:
-            while True:
-                self._drive(lambda: bool(request.tokens) or request.is_done)
+            while not request.is_done or request.tokens:
+                self._work_until(lambda: bool(request.tokens) or request.is_done)
                 while request.tokens:
                     yield request.tokens.popleft()
-                if request.is_done and not request.tokens:
-                    break
-            if request.error is not None:
-                raise request.error
+            _answer(request)
         finally:
             self.cancel(request)
 
-    def _drive(self, is_ready: Callable[[], bool]) -> None:
-        def work() -> None:
-            if not self._scheduler.has_work:
-                raise ConfigError("this request is not the engine's; ask the engine that it was handed in to")
-            self._scheduler.step()
+    def _work_until(self, is_ready: Callable[[], bool]) -> None:
+        """Do the engine's work, or wait while another thread does it, until ``is_ready``."""
+        while not is_ready():
+            with self._turns.turn_unless(is_ready) as is_ours:
+                if is_ours:
+                    if not self._scheduler.has_work:
+                        raise ConfigError(
+                            "this request was handed in to another engine; ask the engine that it was handed in to"
+                        )
+                    self._step()
 
-        self._turns.work_until(is_ready, work)
+    @torch.inference_mode()
+    def _step(self) -> None:
+        """Admit requests, encode their clips, run the decoder once; where that fails, all requests in work fail."""
+        scheduler = self._scheduler
+        try:
+            prefills = scheduler.admit()
+            scheduler.start(prefills, self._embed(prefills))
+            scheduler.advance()
+        except Exception as error:
+            scheduler.abandon(error)
+        except BaseException:  # an interrupt: what is half done must not go on
+            scheduler.abandon(AuricleError("the engine was interrupted while it worked on this request; ask again"))
+            raise
+
+    def _embed(self, prefills: Sequence[Prefill]) -> list[Tensor | Exception]:
+        """Decoder inputs (L - start, H) of each prompt; clips that are not in the cache are encoded together, packed.
+
+        Only clips that reach beyond ``start`` are encoded. Where encoding them together fails, each prompt is tried
+        alone, and those that fail have their error here.
+        """
+        clips = {
+            prefill.prompt.digests[i]: prefill.prompt.clips[i]
+            for prefill in prefills
+            for i in prefill.prompt.clips_from(prefill.start)
+        }
+        tokens = self._audio.get(clips)
+        missing = [digest for digest in clips if digest not in tokens]
+        try:
+            if missing:
+                device = self._lm.decoder.device
+                new = self._lm.audio_tokens([clips[digest].to(device) for digest in missing])
+                # Copied, since a part of the packed matrix would keep all of it alive.
+                added = {digest: own.clone() for digest, own in zip(missing, new, strict=True)}
+                self.encoded_clips += len(missing)
+                self._audio.add(added)
+                tokens |= added
+            return [place_tokens(self._lm, each.prompt, each.start, tokens) for each in prefills]
+        except Exception as error:
+            if len(prefills) == 1:
+                return [error]
+            return [found for prefill in prefills for found in self._embed([prefill])]
 
 
 def generate(
     lm: MiDashengLM,
     prompts: Sequence[PromptLike],
+    sampling: SamplingParams = _GREEDY,
     *,
     eos_token_ids: Collection[int],
-    pad_token_id: int = 0,
-    max_new_tokens: int = 128,
-    min_new_tokens: int = 0,
-    do_sample: bool = False,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
 ) -> list[Generation]:
     """Answer prompts as one batch; the clips of all of them are encoded once, packed.
 
     Args:
         lm: the model, in evaluation mode; only its ``decoder`` and ``embed`` are used.
         prompts: at least one token each.
+        sampling: how tokens are chosen, for every prompt.
         eos_token_ids: tokens that end an answer; empty: only the length does.
-        pad_token_id: not used: no row is padded.
-        max_new_tokens: tokens per answer at most.
-        min_new_tokens: see `SamplingParams`, as for all that follows.
-        do_sample: draw instead of taking the likeliest token.
-        temperature: divides the logits.
-        top_p: nucleus.
-        top_k: candidates.
-        repetition_penalty: above 1 discourages tokens generated before.
-        seed: of the random numbers of every prompt.
 
     Returns:
-        One `Generation` per prompt, in order.
+        One `Generation` per prompt, in order; without ``text``.
 
     Raises:
-        ConfigError: a setting out of range.
         PromptError: an empty prompt, placeholders that do not fit the clips, or no room for the answer in the context.
     """
-    sampling = SamplingParams(
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens,
-        do_sample=do_sample,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
+    if not prompts:
+        return []
     for prompt in prompts:
-        check_room(lm, prompt, max_new_tokens)
-    total = max(1, sum(len(prompt.input_ids) for prompt in prompts))
-    scheduler = Scheduler(
-        lm.decoder,
-        lambda asked: _embed(lm, [prompt for prompt, _ in asked]),
-        max_batch=max(1, len(prompts)),
-        prefill_tokens=total,
-    )
-    ends = frozenset(eos_token_ids)
-    requests = [Request(prompt, len(prompt.input_ids), [], Sampler(sampling, ends)) for prompt in prompts]
+        check_room(lm, prompt, sampling.max_new_tokens)
+    lengths, device, ends = [len(prompt.input_ids) for prompt in prompts], lm.decoder.device, frozenset(eos_token_ids)
+    requests = [Request(CheckedPrompt(tuple(prompt.input_ids)), Sampler(sampling, ends)) for prompt in prompts]
+    scheduler = Scheduler(lm.decoder, max_batch=len(prompts), prefill_tokens=sum(lengths))
     scheduler.waiting.extend(requests)
-    while scheduler.has_work:
-        scheduler.step()
-    answers = []
-    for request in requests:
-        if request.error is not None:
-            raise request.error
-        assert request.generation is not None
-        answers.append(request.generation)
-    return answers
+    with torch.inference_mode():
+        # Laid end to end, so that nothing is padded.
+        ids = torch.tensor([[token for prompt in prompts for token in prompt.input_ids]], device=device)
+        clips = [clip.to(device) for prompt in prompts for clip in prompt.clips]
+        scheduler.start(scheduler.admit(), list(lm.embed(ids, clips)[0].split(lengths)))
+        while scheduler.has_work:
+            scheduler.advance()
+    return [_answer(request) for request in requests]
 
 
-def check_room(lm: MiDashengLM, prompt: PromptLike, max_new_tokens: int) -> None:
-    """Raise `PromptError` where a prompt is empty, or does not fit into the context of the decoder with its answer."""
-    if not prompt.input_ids:
-        raise PromptError("a prompt is empty; expected at least one token")
-    context = lm.decoder.config.max_position_embeddings
-    if len(prompt.input_ids) + max_new_tokens > context:
-        raise PromptError(
-            f"the prompt has {len(prompt.input_ids)} tokens and asks for {max_new_tokens} more; "
-            f"the model's context holds {context}. Shorten the audio or text, or lower max_new_tokens"
-        )
-
-
-def _embed(lm: MiDashengLM, prompts: Sequence[PromptLike]) -> list[Tensor]:
-    """Decoder inputs (L_i, H) of prompts laid end to end, so that nothing is padded."""
-    device = lm.decoder.device
-    ids = torch.tensor([[token for prompt in prompts for token in prompt.input_ids]], device=device)
-    clips = [clip.to(device) for prompt in prompts for clip in prompt.clips]
-    return list(lm.embed(ids, clips)[0].split([len(prompt.input_ids) for prompt in prompts]))
+def _answer(request: Request) -> Generation:
+    """The answer to a request that is done, or its error."""
+    if request.error is not None:
+        raise request.error
+    assert request.generation is not None
+    return request.generation

@@ -1,7 +1,7 @@
-"""Keys and values of the rows that are being answered, and of prompt beginnings that may come again.
+"""Keys and values of the rows that are being answered, and of prefixes of prompts that may be used again.
 
-Shape legend: B rows, K key-value heads, R room (places a row), C width of one head, P prompt tokens.
-A memory is one tensor (layers, 2, B, K, R, C), see `auricle.models.qwen_decoder`.
+Shape legend: B rows, K key–value heads, R room (slots a row), C width of one head, P prompt tokens.
+A key–value cache is one tensor (layers, 2, B, K, R, C), see `auricle.models.qwen_attention`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auricle.models.qwen_decoder import new_memory
-
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    from auricle.models.stock_decoder import Decoder
 
 BLOCK = 16  # tokens that are kept and found together; a new prompt computes at most 15 again
 _ROOM = 128  # places the memory of rows grows by at least
@@ -31,10 +29,10 @@ class Rows:
     long as a call a row (0.5 against 1.0 ms for 16 rows of up to 200 places, 2 × 64 wide).
     """
 
-    def __init__(self, decoder: Qwen2ForCausalLM) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         """No memory yet."""
         self._decoder = decoder
-        self.memory = new_memory(decoder, 0, 0)
+        self.memory = decoder.new_cache(0, 0)
         self.lengths: list[int] = []  # places in use, of each row
 
     def join(self, memory: Tensor, length: int, room: int) -> None:
@@ -62,7 +60,7 @@ class Rows:
     def clear(self) -> None:
         """Remove all rows and give back the memory."""
         self.lengths = []
-        self.memory = new_memory(self._decoder, 0, 0)
+        self.memory = self._decoder.new_cache(0, 0)
 
     def num_bytes(self, batch: int, room: int) -> int:
         """Size of the memory once it holds ``batch`` rows of up to ``room`` places."""
@@ -80,7 +78,7 @@ class Rows:
         slots, places = self._shape(batch, room)
         if (slots, places) == (self.memory.shape[2], self.memory.shape[4]):
             return
-        grown = new_memory(self._decoder, slots, places)
+        grown = self._decoder.new_cache(slots, places)
         rows = len(self.lengths)
         grown[:, :, :rows, :, : self.memory.shape[4]] = self.memory[:, :, :rows]
         self.memory = grown

@@ -1,14 +1,14 @@
-"""What the engine is asked and what it answers: prompts, settings, constraints, tokens, answers."""
+"""Sampling parameters, constraints, tokens and answers: what a user of the engine gives and gets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 from torch import Tensor
 
-from auricle.errors import AuricleError, ConfigError
+from auricle.errors import AuricleError, ConfigError, hint_names
 
 Stopped = Literal["eos", "length", "stop", "cancelled"]
 
@@ -49,28 +49,42 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What followed one prompt."""
+    """The answer to one prompt."""
 
     ids: list[int]  # new tokens without the end token; with "stop" those that spell the text before the stop string
     stopped: Stopped
     mean_logprob: float  # mean of logprobs, nats; 0 where there are none
     logprobs: tuple[float, ...] = ()  # of each token of ids, then of the end token where there was one, see `Token`
-    text: str | None = None  # ids in words, cut before the stop string; None where the engine has no tokenizer
+    text: str | None = None  # ids decoded, cut before the stop string; None where the engine has no tokenizer
+
+
+class SamplingOptions(TypedDict, total=False):
+    """`SamplingParams` as keyword arguments, such as those of `auricle.listen.AudioLM.ask`; all are optional."""
+
+    max_new_tokens: int
+    min_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    seed: int | None
+    stop: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
     """How the next token is chosen; the default is greedy."""
 
-    max_new_tokens: int = 128
+    max_new_tokens: int = 128  # of an answer: a caption of several sentences, or 30 s of fast speech
     min_new_tokens: int = 0  # end tokens are forbidden before, unless a constraint leaves nothing else
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0  # smallest set of tokens with at least this probability
-    top_k: int = 0  # 0: all
+    do_sample: bool = False  # sample at random instead of taking the most likely token
+    temperature: float = 1.0  # divides the logits
+    top_p: float = 1.0  # nucleus sampling: from the smallest set of tokens with at least this probability
+    top_k: int = 0  # sample from this many tokens; 0: all
     repetition_penalty: float = 1.0  # on tokens generated so far, not on the prompt (arXiv 1909.05858 §4.1)
     seed: int | None = None  # of each request's random numbers; None: fresh ones
-    stop: tuple[str, ...] = ()  # the answer ends before the first of them
+    stop: tuple[str, ...] = ()  # the answer ends before the first of these strings
 
     def __post_init__(self) -> None:
         """Reject settings out of range."""
@@ -90,3 +104,16 @@ class SamplingParams:
         for name, (is_valid, wanted) in checks.items():
             if not is_valid:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected {wanted}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> SamplingParams:
+        """Sampling parameters from keyword arguments.
+
+        Raises:
+            ConfigError: an option that there is not, or one out of range.
+        """
+        known = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"unknown option {name!r}.{hint_names(name, known)}")
+        return cls(**options)

@@ -1,7 +1,7 @@
-"""Continuous batching: rows join when they arrive and leave when they are done; prompts are read in portions between.
+"""Continuous batching: rows join when they arrive and leave when they are done; prompts are prefilled in portions.
 
 Every step is one pass of the decoder over the next token of all rows that are being answered and over a portion of the
-prompts that are being read. What a request gets does not depend on the others: only on rounding, 1e-6 in float32.
+prompts that are being prefilled. A request's tokens do not depend on the others, up to rounding (1e-6 in float32).
 
 Shape legend: B rows being answered, L prompt tokens, H decoder width, V vocabulary.
 """
@@ -9,39 +9,34 @@ Shape legend: B rows being answered, L prompt tokens, H decoder width, V vocabul
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows
+from auricle.engine.prompt import CheckedPrompt
 from auricle.engine.request import Generation, Stopped, Token
 from auricle.engine.sampling import Sampler, choose
-from auricle.errors import AuricleError
-from auricle.models.qwen_decoder import Segment, apply_linear, choose_pass, new_memory
+from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    from auricle.models.stock_decoder import Decoder
 
-# Prompts and the token from which each is to be embedded → decoder inputs (L_i - start_i, H).
-Embed = Callable[[Sequence[tuple[Any, int]]], list[Tensor]]
-
-_WORTH_WAITING = 2  # blocks of a common beginning that another prompt computes; less is computed twice instead
-_KEPT_IDLE = 1 << 28  # bytes of row memory that stay allocated while nobody asks
+_WORTH_WAITING = 2  # blocks of a shared prefix that another prompt is computing; fewer are computed twice instead
+_KEPT_IDLE = 1 << 28  # bytes of row memory that stay allocated while there are no requests
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request on its way, and in the end what came of it."""
+    """One prompt to be answered: what is needed to answer it, the tokens so far, and in the end the answer."""
 
-    prompt: Any  # what `Embed` takes
-    length: int  # L
-    names: list[bytes]  # of the prompt's blocks that may be shared, see `name_blocks`
+    prompt: CheckedPrompt  # without its clips once they are embedded
     sampler: Sampler
-    text: Detokenizer | None = None  # where stop strings or a stream need the text while it grows
+    text: Detokenizer | None = None  # where stop strings or a stream need the text token by token
     is_cancelled: bool = False
     tokens: deque[Token] = field(default_factory=deque)  # given out by ``text``, not yet taken by a stream
     generation: Generation | None = None
@@ -56,11 +51,11 @@ class Request:
 
     @property
     def room(self) -> int:
-        """Tokens of the prompt and the longest answer."""
-        return self.length + self.sampler.sampling.max_new_tokens
+        """Places of the prompt and the longest answer."""
+        return len(self.prompt.ids) + self.sampler.sampling.max_new_tokens
 
     def take(self, token: int, logprob: float) -> None:
-        """Go on with the chosen token, or end with it."""
+        """Append the chosen token, or end with it."""
         self._logprobs.append(logprob)
         if token in self.sampler.ends:
             self.finish("eos")
@@ -75,7 +70,7 @@ class Request:
             self.finish("length")
 
     def finish(self, stopped: Stopped) -> None:
-        """File the answer as it is."""
+        """Set the answer to the tokens so far."""
         ids, logprobs, text = self.sampler.ids, self._logprobs, None
         if self.text is not None:
             self._give(self.text.close())
@@ -93,31 +88,38 @@ class Request:
 
 @dataclass(slots=True)
 class Counts:
-    """What a scheduler has done so far."""
+    """Work of a scheduler so far."""
 
     steps: int = 0
     read_tokens: int = 0  # of prompts, computed
-    reused_tokens: int = 0  # of prompts, found in the prefix cache
+    reused_tokens: int = 0  # of prompts, taken from the prefix cache
     answer_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class _Reading:
-    """A prompt that is being read into a memory of its own."""
+class Prefill:
+    """A prompt whose keys and values are being computed, into a memory of its own."""
 
-    names: list[bytes]
-    embeddings: Tensor  # (L - start, H)
-    memory: Tensor  # (layers, 2, 1, K, ≥ L, C)
-    start: int  # tokens that were in the prefix cache
-    length: int  # L
-    request: Request | None = None
-    read: int = field(init=False)
-    last: Tensor | None = None  # last hidden state (H,) once all is read
+    prompt: CheckedPrompt
+    start: int  # tokens taken from the prefix cache
+    room: int  # places of its memory, ≥ L
+    request: Request | None = None  # None: no answer is wanted
+    embeddings: Tensor = field(init=False)  # (L - start, H)
+    memory: Tensor = field(init=False)  # (layers, 2, 1, K, room, C)
+    read: int = field(init=False)  # tokens in memory
+    last: Tensor | None = None  # last hidden state (H,) once all tokens are in memory
 
     def __post_init__(self) -> None:
+        """Start where the prefix cache ends."""
         self.read = self.start
 
+    @property
+    def length(self) -> int:
+        """L."""
+        return len(self.prompt.ids)
+
     def portion(self, count: int) -> Segment:
+        """The next ``count`` tokens."""
         begin, end = self.read, self.read + count
         part = self.embeddings[begin - self.start : end - self.start]
         positions = torch.arange(begin, end, device=part.device)
@@ -125,77 +127,90 @@ class _Reading:
 
 
 class Scheduler:
-    """Answers requests, a step at a time. One thread at a time may call it; requests may be added by any."""
+    """Decides which requests are in work, and runs the decoder step by step.
+
+    One thread at a time may call it; any thread may append to ``waiting``.
+    """
 
     def __init__(
         self,
-        decoder: Qwen2ForCausalLM,
-        embed: Embed,
+        decoder: Decoder,
         *,
         max_batch: int,
         prefill_tokens: int,
         prefix_bytes: int = 0,
         memory_bytes: int | None = None,
     ) -> None:
-        """Start with nothing to do.
+        """Start without requests.
 
         Args:
             decoder: in evaluation mode.
-            embed: see `Embed`.
             max_batch: requests in work at once.
-            prefill_tokens: prompt tokens read in one step at most; running rows wait for no more.
-            prefix_bytes: of the cache of prompt beginnings.
+            prefill_tokens: prompt tokens computed in one step at most; rows being answered wait for no more.
+            prefix_bytes: of the prefix cache.
             memory_bytes: of the keys and values of rows being answered; a request that would exceed it waits until it
-                does not or nothing else runs. None: any.
+                does not or nothing else runs. None: no limit.
         """
         self.waiting: deque[Request] = deque()
         self.counts = Counts()
         self.prefixes = PrefixCache(prefix_bytes)
-        self._decoder, self._embed = decoder, embed
+        self._decoder = decoder
         self._max_batch, self._prefill_tokens, self._memory_bytes = max_batch, prefill_tokens, memory_bytes
-        self.run = choose_pass(decoder)
         self._rows = Rows(decoder)
         self._answering: list[Request] = []  # of each row
-        self._reading: list[_Reading] = []
-        self._coming: dict[bytes, _Reading] = {}  # blocks that are being computed, and by whom
+        self._admitted: list[Prefill] = []  # not started yet
+        self._reading: list[Prefill] = []
+        self._coming: dict[bytes, Prefill] = {}  # blocks that are being computed, and by which
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self.waiting or self._reading or self._answering)
 
-    @torch.inference_mode()
-    def step(self) -> None:
-        """Do one step; where it fails, all requests in work fail with it, and the waiting ones go on."""
-        try:
-            self._drop_cancelled()
-            self._admit()
-            self._advance()
-        except Exception as error:
-            self._abandon(error)
-        except BaseException:  # an interrupt: what is half done must not go on
-            self._abandon(AuricleError("the engine was interrupted while it worked on this request; ask again"))
-            raise
+    def open(self, prompt: CheckedPrompt, room: int) -> Prefill:
+        """Prepare to compute a prompt without a request, for `read_alone`; ``room``: places its memory needs."""
+        return Prefill(prompt, BLOCK * self.prefixes.match(prompt.blocks), max(room, len(prompt.ids)))
 
-    @torch.inference_mode()
-    def read_alone(self, prompt: Any, length: int, names: list[bytes], room: int) -> tuple[Tensor, Tensor]:
-        """Read a prompt for which no answer is wanted.
+    def start(self, prefills: Sequence[Prefill], embeddings: Sequence[Tensor | Exception]) -> None:
+        """Begin to compute admitted prompts.
+
+        Args:
+            prefills: as `admit` returned them.
+            embeddings: decoder inputs (L - start, H) of each; or why there are none, which fails that request alone.
+        """
+        for prefill, own in zip(prefills, embeddings, strict=True):
+            request = prefill.request
+            assert request is not None
+            request.prompt = prefill.prompt = replace(prefill.prompt, clips=())  # waveforms are large
+            try:
+                self._fill(prefill, own)
+            except Exception as error:
+                request.error = error
+                continue
+            self._reading.append(prefill)
+            for name in prefill.prompt.blocks[prefill.start // BLOCK :]:
+                self._coming.setdefault(name, prefill)
+        self._admitted = []
+
+    def read_alone(self, prefill: Prefill, embeddings: Tensor | Exception) -> tuple[Tensor, Tensor]:
+        """Compute a prompt for which no answer is wanted.
 
         Returns:
-            Memory with at least ``room`` places, the first ``length`` of them filled, and the last hidden state (H,).
+            Memory with at least ``room`` places, the first L of them filled, and the last hidden state (H,).
         """
-        (reading,) = self._open([(prompt, length, names, room)])
-        while reading.last is None:
-            count = min(self._prefill_tokens, length - reading.read)
-            (hidden,) = self.run([reading.portion(count)])
-            self._note_read(reading, count, hidden)
-        return reading.memory, reading.last
+        self._fill(prefill, embeddings)
+        while prefill.last is None:
+            count = min(self._prefill_tokens, prefill.length - prefill.read)
+            (hidden,) = self._decoder.read([prefill.portion(count)])
+            self._note_read(prefill, count, hidden)
+        return prefill.memory, prefill.last
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (M, H) → logits (M, V) float32."""
-        return apply_linear(self._decoder.lm_head, hidden).float()
+        return self._decoder.lm_head(hidden).float()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """One pass of the decoder: the next token of every row, and a portion of the prompts."""
         portions = self._portions()
         segments = [reading.portion(count) for reading, count in portions]
         if self._answering:
@@ -203,7 +218,7 @@ class Scheduler:
         if not segments:
             return
         self.counts.steps += 1
-        hidden = self.run(segments)
+        hidden = self._decoder.read(segments)
         for (reading, count), own in zip(portions, hidden, strict=False):
             self._note_read(reading, count, own)
         finished = [reading for reading, _ in portions if reading.last is not None]
@@ -225,8 +240,8 @@ class Scheduler:
             else:
                 request.take(chosen[index], logprobs[index])
 
-    def _settle(self, finished: Sequence[_Reading]) -> None:
-        """Rows that are done leave; prompts that are read become rows."""
+    def _settle(self, finished: Sequence[Prefill]) -> None:
+        """Rows that are done leave; prompts that are in memory become rows."""
         for row in reversed(range(len(self._answering))):
             if self._answering[row].is_done:
                 self._leave(row)
@@ -259,8 +274,8 @@ class Scheduler:
         memory = self._rows.memory[:, :, : len(self._answering)]
         return Segment(embeddings, lengths[:, None], memory, lengths, keys, mask)
 
-    def _portions(self) -> list[tuple[_Reading, int]]:
-        """What of the prompts being read is read in this step: the oldest first."""
+    def _portions(self) -> list[tuple[Prefill, int]]:
+        """How many tokens of which prompts are computed in this step: the oldest first."""
         left, portions = self._prefill_tokens, []
         for reading in self._reading:
             if count := min(left, reading.length - reading.read):
@@ -268,89 +283,70 @@ class Scheduler:
                 left -= count
         return portions
 
-    def _note_read(self, reading: _Reading, count: int, hidden: Tensor) -> None:
+    def _note_read(self, reading: Prefill, count: int, hidden: Tensor) -> None:
         before = reading.read // BLOCK
         reading.read += count
         self.counts.read_tokens += count
-        if reading.names:
-            whole = reading.names[: reading.read // BLOCK]
+        if reading.prompt.blocks:
+            whole = reading.prompt.blocks[: reading.read // BLOCK]
             self.prefixes.write(whole, before, reading.memory)
             self._forget(reading, whole)
         if reading.read == reading.length:
             reading.last = hidden[0, -1]
 
-    def _forget(self, reading: _Reading, names: Sequence[bytes]) -> None:
-        """Blocks are no longer being computed by this reading."""
+    def _forget(self, reading: Prefill, names: Sequence[bytes]) -> None:
+        """Blocks are no longer being computed by this prompt."""
         for name in names:
             if self._coming.get(name) is reading:
                 del self._coming[name]
 
-    def _admit(self) -> None:
-        """Begin to read as many waiting prompts as there is room for, their sounds encoded together."""
+    def admit(self) -> list[Prefill]:
+        """Take as many waiting requests as there is room for; `start` needs the embeddings of their prompts."""
+        self._drop_cancelled()
         backlog = sum(reading.length - reading.read for reading in self._reading)
         passed: list[Request] = []
-        admitted: list[Request] = []
         claimed: set[bytes] = set(self._coming)
         busy = len(self._answering) + len(self._reading)
-        room = max((request.room for request in self._tickets()), default=0)
-        while self.waiting and busy + len(admitted) < self._max_batch and backlog < self._prefill_tokens:
+        room = max((request.room for request in self._in_work()), default=0)
+        while self.waiting and busy + len(self._admitted) < self._max_batch and backlog < self._prefill_tokens:
             if len(passed) >= 4 * self._max_batch:
                 break
             request = self.waiting.popleft()
             if request.is_cancelled:
                 request.finish("cancelled")
                 continue
-            matched = self.prefixes.match(request.names)
-            coming = request.names[matched : matched + _WORTH_WAITING]
+            blocks = request.prompt.blocks
+            matched = self.prefixes.match(blocks)
+            coming = blocks[matched : matched + _WORTH_WAITING]
             if len(coming) == _WORTH_WAITING and claimed.issuperset(coming):
                 passed.append(request)
                 continue
             room = max(room, request.room)
-            if not self._fits(busy + len(admitted) + 1, room):
+            if not self._fits(busy + len(self._admitted) + 1, room):
                 passed.append(request)
                 break
-            admitted.append(request)
-            claimed.update(request.names if self.prefixes.max_bytes else ())
-            backlog += request.length - BLOCK * matched
+            prefill = Prefill(request.prompt, BLOCK * matched, len(request.prompt.ids), request)
+            self._admitted.append(prefill)
+            claimed.update(blocks if self.prefixes.max_bytes else ())
+            backlog += prefill.length - prefill.start
         self.waiting.extendleft(reversed(passed))
-        for request, reading in zip(admitted, self._begin(admitted), strict=True):
-            if reading is not None:
-                reading.request = request
-                request.prompt = None  # the sounds are not needed any more
-                self._reading.append(reading)
-                for name in reading.names[reading.start // BLOCK :]:
-                    self._coming.setdefault(name, reading)
+        return self._admitted
 
     def _fits(self, batch: int, room: int) -> bool:
         return self._memory_bytes is None or batch == 1 or self._rows.num_bytes(batch, room) <= self._memory_bytes
 
-    def _begin(self, requests: Sequence[Request]) -> list[_Reading | None]:
-        """Open prompts; where that fails, only the requests fail that fail alone too."""
-        if not requests:
-            return []
-        asked = [(request.prompt, request.length, request.names, request.length) for request in requests]
-        try:
-            return [*self._open(asked)]
-        except Exception as error:
-            if len(requests) == 1:
-                requests[0].error = error
-                return [None]
-            return [self._begin([request])[0] for request in requests]
+    def _fill(self, prefill: Prefill, embeddings: Tensor | Exception) -> None:
+        """Give a prompt its embeddings, and a memory that starts with what the prefix cache holds of it."""
+        if isinstance(embeddings, Exception):
+            raise embeddings
+        prefill.embeddings = embeddings
+        prefill.memory = self._decoder.new_cache(1, prefill.room)
+        self.prefixes.read(prefill.prompt.blocks[: prefill.start // BLOCK], prefill.memory)
+        self.counts.reused_tokens += prefill.start
 
-    def _open(self, asked: Sequence[tuple[Any, int, list[bytes], int]]) -> list[_Reading]:
-        """Embed prompts (prompt, length, names of blocks, room) from where the prefix cache ends."""
-        matched = [self.prefixes.match(names) for _, _, names, _ in asked]
-        embeddings = self._embed([(each[0], BLOCK * count) for each, count in zip(asked, matched, strict=True)])
-        readings = []
-        for (_, length, names, room), count, part in zip(asked, matched, embeddings, strict=True):
-            memory = new_memory(self._decoder, 1, max(room, length))
-            self.prefixes.read(names[:count], memory)
-            self.counts.reused_tokens += BLOCK * count
-            readings.append(_Reading(names, part, memory, BLOCK * count, length))
-        return readings
-
-    def _tickets(self) -> list[Request]:
-        return [*self._answering, *(reading.request for reading in self._reading if reading.request is not None)]
+    def _in_work(self) -> list[Request]:
+        prefills = (*self._reading, *self._admitted)
+        return [*self._answering, *(prefill.request for prefill in prefills if prefill.request is not None)]
 
     def _drop_cancelled(self) -> None:
         for row in reversed(range(len(self._answering))):
@@ -360,12 +356,13 @@ class Scheduler:
         for reading in list(self._reading):
             if reading.request is not None and reading.request.is_cancelled:
                 reading.request.finish("cancelled")
-                self._forget(reading, reading.names)
+                self._forget(reading, reading.prompt.blocks)
                 self._reading.remove(reading)
 
-    def _abandon(self, error: Exception) -> None:
-        for request in self._tickets():
+    def abandon(self, error: Exception) -> None:
+        """Fail all requests in work; those that wait go on."""
+        for request in self._in_work():
             if not request.is_done:
                 request.error = error
-        self._answering, self._reading, self._coming = [], [], {}
+        self._answering, self._admitted, self._reading, self._coming = [], [], [], {}
         self._rows.clear()

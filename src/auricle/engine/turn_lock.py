@@ -1,4 +1,4 @@
-"""Who does the work when many threads wait for one machine: one of those that wait, for all of them."""
+"""A lock for threads that wait for one engine: one of them works for all, and the others wake after each turn."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_NAP_S = 0.02  # a waiting thread looks again after this long even where nobody woke it
+_NAP_S = 0.02  # a waiting thread looks again after this long, even where no turn ended
 
 
-class Turns:
-    """Lets one thread at a time at something, and wakes the others after every turn.
+class TurnLock:
+    """Lets one thread at a time work, and wakes the waiting ones after every turn.
 
-    A plain lock is not enough: the thread that lets it go usually gets it back at once, and one whose result is there
-    already would wait on.
+    A plain lock is not enough: the thread that releases it usually gets it back at once, and a thread whose result is
+    ready would go on waiting.
     """
 
     def __init__(self) -> None:
-        """Nobody is at it."""
+        """Start free."""
         self._lock = threading.Lock()
         self._changed = threading.Condition()
-        self._queued = 0  # threads in `turn`; those in `work_until` stand back for them
+        self._queued = 0  # threads in `turn`; those in `turn_unless` give way to them
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Be the only one for a while."""
+        """Wait for the lock, and hold it."""
         with self._changed:
             self._queued += 1
         try:
@@ -35,21 +35,25 @@ class Turns:
         try:
             yield
         finally:
-            self._end()
+            self._release()
 
-    def work_until(self, is_ready: Callable[[], bool], work: Callable[[], None]) -> None:
-        """Call ``work`` whenever nobody else does, until ``is_ready``, whoever's work made it so."""
-        while not is_ready():
-            if not self._queued and self._lock.acquire(blocking=False):
-                try:
-                    if not is_ready():
-                        work()
-                finally:
-                    self._end()
-            else:
-                with self._changed:
-                    if not is_ready():
-                        self._changed.wait(_NAP_S)
+    @contextmanager
+    def turn_unless(self, is_ready: Callable[[], bool]) -> Iterator[bool]:
+        """Hold the lock where it is free, else wait until a turn of another thread ends.
+
+        Yields:
+            Whether this thread holds the lock and ``is_ready`` is still false, so that there is work to do.
+        """
+        if self._queued or not self._lock.acquire(blocking=False):
+            with self._changed:
+                if not is_ready():
+                    self._changed.wait(_NAP_S)
+            yield False
+            return
+        try:
+            yield not is_ready()
+        finally:
+            self._release()
 
     def wake(self) -> None:
         """Let the waiting threads look again."""
@@ -61,6 +65,6 @@ class Turns:
         with self._changed:
             return self._changed.wait_for(is_ready, timeout_s)
 
-    def _end(self) -> None:
+    def _release(self) -> None:
         self._lock.release()
         self.wake()

@@ -1,104 +1,94 @@
-"""The worst answers as a part of a page, with players of their sounds.
+"""The worst answers of each task as examples of a page, with players of their clips."""
 
-Sounds are decoded and encoded anew before they stand in the page, and together they are bounded.
-"""
-
-import base64
-import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from auricle.audio.excerpt import encode_excerpt
-from auricle.errors import AuricleError
+import numpy as np
+import numpy.typing as npt
+
+from auricle.audio.decode import decode
 from auricle.evaluate.tables import TaskRow
-from auricle.evaluate.worst_answers import FindSound, WorstAnswer, WorstAnswers, sounds_of, worst_answers
-from auricle.pages.page import shown, table
+from auricle.evaluate.worst_answers import FindSound, WorstAnswer, sounds_of, worst_answers
+from auricle.pages.players import Example, Fact, Player, Players
 
-EXCERPT_S = 10.0  # of each sound in the page
-MAX_PAGE_SOUNDS = 7 << 20  # bytes of all players together; those beyond it are left out
+EXCERPT_S = 10.0  # of each clip in the page
+MAX_PLAYER_BYTES = 7 << 20  # of all players together; those beyond it are left out
 MAX_TEXT = 600  # characters of a reference or an answer
 
 
-class Players:
-    """Players of sounds, until their bytes are used up."""
+class Worst(NamedTuple):
+    """A task, by the strict rule where it was scored by both."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        """See `auricle.evaluate.worst_answers.sounds_of`."""
-        self._roots, self._left = roots, MAX_PAGE_SOUNDS
-        self._known: dict[str, FindSound] = {}
-
-    def player(self, row: TaskRow, audio: str) -> str:
-        """A player, or in words why there is none."""
-        content = self._find(row, audio)
-        if content is None:
-            return "<small>sound not found</small>"
-        try:
-            sound = base64.b64encode(encode_excerpt(io.BytesIO(content), seconds=EXCERPT_S)).decode()
-        except AuricleError:
-            return "<small>sound cannot be read</small>"
-        player = f'<audio controls preload="none" src="data:audio/ogg;base64,{sound}"></audio>'
-        if len(player) > self._left:
-            return "<small>left out, to keep the page small</small>"
-        self._left -= len(player)
-        return player
-
-    def _find(self, row: TaskRow, audio: str) -> bytes | None:
-        for result in row.results.values():
-            key = f"{result.task}\0{result.run.get('source', '')}"
-            find = self._known.setdefault(key, sounds_of(result, self._roots))
-            if (content := find(audio)) is not None:
-                return content
-        return None
+    title: str
+    rule: str
+    notes: list[str]  # models without answers, and why
+    examples: list[Example]
 
 
-def worst_section(rows: Sequence[TaskRow], count: int, players: Players | None) -> str:
-    """HTML of the worst answers of each task, by the strict protocol where it was scored by both.
+def worst_examples(
+    rows: Sequence[TaskRow], count: int, *, roots: Sequence[Path] = (), with_players: bool = True
+) -> list[Worst]:
+    """The worst answers of each task.
 
     Args:
         rows: strict ones first.
         count: items of a task.
-        players: of their sounds; None: none are played.
+        roots: folders of clips, see `auricle.evaluate.worst_answers.sounds_of`.
+        with_players: whether the clips can be played.
 
     Raises:
         DataError: a file of answers is damaged.
     """
-    parts, done = [], set[str]()
-    for row in rows:  # strict first
-        if row.task in done:
-            continue
-        done.add(row.task)
-        found = worst_answers(row, count)
-        parts.append(
-            f"<h3>{shown(row.title)} <small class='note'>{row.protocol}</small></h3>" + _examples(row, found, players)
-        )
-    if not parts:
-        return ""
-    heard = f" The first {EXCERPT_S:g} s of a sound can be heard." if players else ""
-    return f"<h2>Worst answers</h2><p>Of each task the items that models lost most by.{heard}</p>" + "".join(parts)
+    clips = _Clips(roots) if with_players else None
+    found: dict[str, Worst] = {}
+    for row in rows:
+        if row.task not in found:
+            worst = worst_answers(row, count)
+            notes = [f"{model}: {why}" for model, why in worst.lacking.items()]
+            found[row.task] = Worst(
+                row.title, row.protocol, notes, [_example(row, each, clips) for each in worst.items]
+            )
+    return list(found.values())
 
 
-def _examples(row: TaskRow, found: WorstAnswers, players: Players | None) -> str:
-    notes = "".join(f'<p class="note">{shown(model)}: {shown(why)}.</p>' for model, why in found.lacking.items())
-    if not found.items:
-        return notes or '<p class="note">No answer lost anything.</p>'
-    body = [_example(row, each, players) for each in found.items]
-    return notes + table(["Sound", "Should be", "Answers"], body)
+class _Clips:
+    """Finds the clips of results and makes players of them."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots, self._players = roots, Players(seconds=EXCERPT_S, max_bytes=MAX_PLAYER_BYTES)
+        self._known: dict[str, FindSound] = {}
+
+    def player(self, row: TaskRow, audio: str) -> Player:
+        for result in row.results.values():
+            key = f"{result.task}\0{result.run.get('source', '')}"
+            find = self._known.setdefault(key, sounds_of(result, self._roots))
+            if (content := find(audio)) is not None:
+                return self._players.player(partial(_start, content))
+        return Player("", "clip not found")
 
 
-def _example(row: TaskRow, each: WorstAnswer, players: Players | None) -> list[str]:
-    player = "" if players is None else players.player(row, each.audio)
-    group = f"<br><small>{shown(each.group.replace('_', ' '))}</small>" if each.group else ""
-    asked = f"<small>{bounded(each.asked)}</small>" if each.asked else ""
-    references = "<br>".join(map(bounded, each.references[:5]))
-    answers = "".join(
-        f'<span class="said"><span class="who">{shown(model)}</span> <span class="tag">{shown(own.words)}</span><br>'
-        f"{bounded(own.said) if own.said.strip() else '<small>(no answer)</small>'}</span>"
-        for model, own in each.answers.items()
+def _start(content: bytes) -> npt.NDArray[np.float32]:
+    return decode(content, stop_s=EXCERPT_S).waveform
+
+
+def _example(row: TaskRow, each: WorstAnswer, clips: _Clips | None) -> Example:
+    return Example(
+        player=None if clips is None else clips.player(row, each.audio),
+        name=bounded(each.audio, 80),
+        note=each.group.replace("_", " "),
+        facts=[
+            Fact("Reference", [bounded(text) for text in each.references[:5]]),
+            *([Fact("Prompt", [bounded(each.asked)])] if each.asked else []),
+            *(
+                Fact(model, [bounded(own.said) if own.said.strip() else "(no answer)"], own.words)
+                for model, own in each.answers.items()
+            ),
+        ],
     )
-    sound = f"<td>{player}<br><code>{bounded(each.audio, 80)}</code>{group}</td>"
-    return [sound, f'<td class="text">{references}{asked}</td>', f'<td class="text">{answers}</td>']
 
 
 def bounded(text: str, length: int = MAX_TEXT) -> str:
-    """A text as a page may hold it, cut where it is too long."""
-    return shown(text if len(text) <= length else f"{text[: length - 1]}…")
+    """A text, cut where it is too long."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -5,12 +5,11 @@ of MECAT that of `auricle.evaluate.mecat.read_answers`, beside the references of
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError
 from auricle.evaluate.generate import Reply
 from auricle.evaluate.mecat_scores import score_mecat
 from auricle.evaluate.predictions import Missing
@@ -18,9 +17,8 @@ from auricle.evaluate.question import Question
 from auricle.evaluate.score_answers import ScoringSettings, score_predictions
 from auricle.evaluate.scores import Scored
 from auricle.evaluate.task import LanguageTask
-from auricle.metrics.fense import ErrorDetector
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 ANSWERS, REFERENCES = "answers.jsonl", "references"
 
@@ -104,26 +102,6 @@ def score_answers(
     return score_predictions(
         path, task.judge, protocol=protocol, settings=settings, encoder=encoder, detector=own_detector
     )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file; an older one is replaced only when the new one is whole.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}); name another folder") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def utf8(text: str) -> bytes:

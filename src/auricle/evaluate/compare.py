@@ -15,9 +15,8 @@ from auricle.errors import ConfigError
 from auricle.evaluate.headline import measure
 from auricle.evaluate.results import LmResult, find_results, only_model
 from auricle.evaluate.scores import Scored
-from auricle.metrics.intervals import Score
-from auricle.metrics.paired import LOWER_IS_BETTER, Measured, holm, pair, sign_test
-from auricle.metrics.resampling import ROUNDS
+from auricle.metrics.intervals import ROUNDS, Score
+from auricle.metrics.paired import LOWER_IS_BETTER, Measured, holm_correction, pair, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
 
 Verdict: TypeAlias = Literal["first", "second", "none"]
@@ -127,7 +126,7 @@ def compare_results(
     left_out += [LeftOut(*key, "only the second model has it") for key in theirs]
     for protocol in ("strict", "compat"):
         own = [number for number, test in enumerate(tests) if test.protocol == protocol]
-        for number, p in zip(own, holm([tests[number].p for number in own]), strict=True):
+        for number, p in zip(own, holm_correction([tests[number].p for number in own]), strict=True):
             tests[number] = replace(tests[number], p_holm=p)
     return AnswerComparison(first=names[0], second=names[1], tests=tuple(tests), left_out=tuple(left_out))
 

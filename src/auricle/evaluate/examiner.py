@@ -13,11 +13,10 @@ from auricle.evaluate.question import Question
 from auricle.evaluate.run import score_questions
 from auricle.evaluate.scores import Scored
 from auricle.evaluate.task import LanguageTask
-from auricle.metrics.fense import ErrorDetector
+from auricle.metrics.intervals import ROUNDS
 from auricle.metrics.paired import Measured
-from auricle.metrics.resampling import ROUNDS
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 
 class Examined(NamedTuple):

@@ -23,18 +23,17 @@ from auricle.evaluate.scores import RULES, Scored, group_numbers, references_dig
 from auricle.metrics.date import (
     SIZES,
     DateScores,
-    ceiling,
+    date_ceiling,
     date_scores,
     expected_date,
     mean_references,
-    weighted_vectors,
+    weighted_embeddings,
 )
-from auricle.metrics.fense import ErrorDetector, penalties
-from auricle.metrics.intervals import Score
+from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
+from auricle.metrics.intervals import ROUNDS, Score, bootstrap_mean, proportion_interval
 from auricle.metrics.ngrams import sentence_bleu
-from auricle.metrics.resampling import ROUNDS, bootstrap_mean, share
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder, mean_cosines
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 METRICS = ("date", "fense", "bleu")
 _SMALLEST = 2  # clips of a group
@@ -65,7 +64,7 @@ def score_group(
         encoder: of sentences.
         delta: scores this close are equal to DATE.
         protocol: of DATE; by ``strict`` an empty text is like nothing, whatever its vector.
-        factors: of `fense.penalties`; None: no error detector, so FENSE is the similarity alone, called ``sbert``.
+        factors: of `fense.error_penalties`; None: no detector, so FENSE is the similarity alone, called ``sbert``.
         metrics: of `METRICS`.
     """
     counts = [len(own) for own in references]
@@ -75,15 +74,15 @@ def score_group(
     heard = np.array([protocol == "compat" or bool(text.strip()) for text in said], np.float64)
     scale = heard if factors is None else heard * np.asarray(factors)
     if "date" in metrics:
-        own = mean_references(weighted_vectors(encoder, texts), counts)
+        own = mean_references(weighted_embeddings(encoder, texts), counts)
         _, same = np.unique(["\0".join(sorted(each)) for each in references], return_inverse=True)
-        vectors = weighted_vectors(encoder, said)
-        date = date_scores(vectors, own, delta=delta, factors=scale, same=same, protocol=protocol)
+        vectors = weighted_embeddings(encoder, said)
+        date = date_scores(vectors, own, delta=delta, factors=scale, same=same, rule=protocol)
         values |= {name: getattr(date, name).tolist() for name in ("date", "similarity", "discrimination")}
     if "fense" in metrics:
         vectors = encoder.encode([*said, *texts])
         owners = torch.arange(len(said)).repeat_interleave(torch.tensor(counts))
-        cosines = mean_cosines(vectors[: len(said)], vectors[len(said) :], owners).numpy()
+        cosines = mean_cosine_similarity(vectors[: len(said)], vectors[len(said) :], owners).numpy()
         values["sbert"] = (cosines * heard).tolist()
         if factors is not None:
             values["fense"] = (cosines * scale).tolist()
@@ -163,7 +162,7 @@ def score_mecat(
         groups=group_numbers(list(truth.entries), [_clip(name, truth.kind) for name in truth.entries]),
         settings={
             "encoder": encoder.identity,
-            "error_detector": None if detector is None else detector.identity,
+            "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
             "kind": truth.kind,
             "date_by_number_of_clips": facts,
             "difficulties": _by_difficulty(truth, items),
@@ -191,7 +190,7 @@ def _scored(
         encoder,
         delta=group.released_delta if protocol == "compat" else group.delta,
         protocol=protocol,
-        factors=None if detector is None else penalties(detector.probabilities(texts)).tolist(),
+        factors=None if detector is None else error_penalties(detector.probabilities(texts)).tolist(),
         metrics=metrics,
     )
 
@@ -239,14 +238,14 @@ def _absence(
         "absence_accuracy": right,
         "absence_recall": [hit for hit, is_so in zip(right, absent, strict=True) if is_so],
     }
-    return {group.name: {name: share(each, **draw) for name, each in parts.items()}}
+    return {group.name: {name: proportion_interval(each, **draw) for name, each in parts.items()}}
 
 
 def _dependence(scores: DateScores) -> dict[str, float]:
     """What the released score would be among other numbers of clips, and the most it could be among these."""
     number = len(scores.date)
     foretold = {str(size): expected_date(scores, size) for size in SIZES}
-    return {"clips": number, "ceiling": ceiling(number), **foretold}
+    return {"clips": number, "ceiling": date_ceiling(number), **foretold}
 
 
 def _overall(parts: Mapping[str, Mapping[str, Score]], kind: mecat.Kind) -> dict[str, Score]:

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from auricle.data.strict_json import parse_json, shorten
+from auricle.data.untrusted_json import parse_json, shorten
 from auricle.errors import DataError
 
 LinesTask: TypeAlias = Literal["asr", "tagging", "gender", "multitag", "qa", "caption"]

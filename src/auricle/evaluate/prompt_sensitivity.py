@@ -17,7 +17,7 @@ from auricle.evaluate.examiner import Examined, Examiner
 from auricle.evaluate.headline import item_names
 from auricle.evaluate.prompt_variants import Variant, right_places
 from auricle.metrics.closed_qa import LETTERS, choice_of
-from auricle.metrics.intervals import Score, plain_score, proportion
+from auricle.metrics.intervals import Score, plain_score, wilson_interval
 from auricle.metrics.paired import LOWER_IS_BETTER
 
 FORMAT = "auricle-prompts/1"
@@ -206,7 +206,7 @@ def _places(variants: Sequence[Variant], runs: Sequence[Examined]) -> dict[str, 
                 offered[place] = offered.get(place, 0.0) + 1 / len(choices)
     total = sum(chosen.values())
     places = tuple(
-        Place(LETTERS[at], proportion(hits.get(at, [])), chosen[at] / total, offered[at] / total)
+        Place(LETTERS[at], wilson_interval(hits.get(at, [])), chosen[at] / total, offered[at] / total)
         for at in sorted(offered)
     )
     return {"places": places, "unread": chosen[None] / total}

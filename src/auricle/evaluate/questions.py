@@ -17,7 +17,7 @@ from auricle.evaluate.question import Question, SoundFile
 from auricle.evaluate.question_sources import Clip, read_clips
 from auricle.evaluate.task import LanguageTask
 from auricle.metrics.closed_qa import LETTERS, list_choices
-from auricle.metrics.tags import genders, plain
+from auricle.metrics.tags import gender_matcher, plain
 
 __all__ = ["Question", "SoundFile", "read_questions"]
 
@@ -142,7 +142,7 @@ def _closed(task: LanguageTask, clip: Clip) -> dict[str, Any]:
 
 
 def _gender(label: str) -> str:
-    return _INITIALS.get(label.strip().lower()) or genders().exact(label) or label
+    return _INITIALS.get(label.strip().lower()) or gender_matcher().exact(label) or label
 
 
 def _text(clip: Clip, name: str, *, blank: bool = False) -> str:

@@ -1,17 +1,17 @@
-"""Results of audio language models for the eye and the ear: one HTML page that needs nothing else.
+"""Results of audio language models as one HTML page that needs no other file, and its figures as PNG.
 
-Names, references and answers were written by strangers or by models. Every text is escaped on its way into the page,
-the page forbids scripts and network to the browser, and sounds are encoded anew before they are put into it.
+Names, references and answers come from others or from models: the templates escape them, and clips are encoded anew
+before they are put into the page.
 """
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import DataError
-from auricle.evaluate.answer_examples import Players, bounded, worst_section
+from auricle.evaluate.answer_examples import bounded, worst_examples
 from auricle.evaluate.published_answers import published_answers
 from auricle.evaluate.results import PROTOCOLS, LmResult, by_model
 from auricle.evaluate.tables import (
@@ -24,31 +24,42 @@ from auricle.evaluate.tables import (
     shared_rows,
     task_rows,
 )
+from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
-from auricle.pages.page import cell, document, shown, table, visible
-from auricle.pages.plots import Line, draw_lines, look_of, new_figure, svg
+from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_png
+from auricle.pages.render import render, visible
+from auricle.pages.table import Column, Entry, Number, Record, Table, Text, count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_ROWS = 200  # failed sounds in the table
+MAX_ROWS = 200  # failed clips in the table
 _TITLE = "Audio language models by their answers"
-_STYLE = """
-h3 { margin: 1.8rem 0 .2rem } audio { width: 15rem; height: 2.2rem }
-td.text { max-width: 26rem; overflow-wrap: anywhere }
-th.published, td.published { color: #666; font-style: italic; background: #fafafa }
-th.first, td.first { border-left: 2px solid #888 } td small.tag { display: inline-block; margin-top: .2rem }
-p.note, small.note { color: #555 } td.told { min-width: 34rem } .figures { display: flex; flex-wrap: wrap }
-.figures figure { flex: 1 1 26rem; max-width: 36rem } td.n small { font-weight: 400; white-space: nowrap }
-th small { font-weight: 400 } .said { display: block; margin-bottom: .35rem }
-.who { font: 600 12px/1.3 system-ui; color: #444 }
-"""
-_TOLD_OF_RUN = ("source", "prompts", "decoding", "questions_sha256")
-_WORDS = {
-    "strict": "Answers are judged by what they say: whole words, one choice, empty answers count as wrong.",
-    "compat": "As the released scripts judge, their known flaws included: to be set beside published figures, not "
+_RUN_FACTS = {
+    "source": "Source",
+    "prompts": "Prompts",
+    "decoding": "Sampling parameters",
+    "questions_sha256": "Questions (SHA-256)",
+}
+_RULES = {
+    "strict": "Answers are scored by what they say: whole words, one choice, empty answers count as wrong.",
+    "compat": "As the released scripts score, with their known flaws: to be compared with published figures, not "
     "trusted.",
 }
+
+
+class _Rule(NamedTuple):
+    name: str
+    meaning: str
+    scores: Table
+    published: Table  # own and published figures of the same tasks; no rows: there are none
+    note: str  # on the published figures
+
+
+class _Mecat(NamedTuple):
+    title: str
+    groups: Table
+    domains: Table
 
 
 def write_lm_report(
@@ -64,16 +75,17 @@ def write_lm_report(
     """Write ``report.html``, and figures as PNG beside it; return their paths.
 
     Args:
-        results: of any models, tasks and protocols.
-        folder: made if need be; older files of these names are replaced.
-        published: whether published figures stand beside those of the ``compat`` protocol.
+        results: of any models, tasks and scoring rules.
+        folder: created if absent; older files of these names are replaced.
+        published: whether published figures are shown beside those of the ``compat`` rule.
         worst: items of each task whose answers are shown; 0: none.
-        sounds: whether the begin of their sounds can be heard.
-        audio: folders to look for sounds in, before the source of the run.
-        figures: False where matplotlib is not at hand.
+        sounds: whether the start of their clips can be played.
+        audio: folders to look for clips in, before the source of the run.
+        figures: False where matplotlib is not installed.
 
     Raises:
-        DataError: no results, a task of a model comes twice, or the folder cannot be written to.
+        DataError: no results, or a task of a model is given twice.
+        OutputError: the folder cannot be written.
         MissingExtra: matplotlib is not installed.
     """
     if not results:
@@ -81,22 +93,31 @@ def write_lm_report(
     models = by_model(results)
     rows = task_rows(models, published=published)
     drawn = _figures(rows, models) if figures else {}
-    players = Players(audio) if sounds else None
-    parts = [
-        f"<h1>{_TITLE}</h1>",
-        _summary(rows, models),
-        *(_scores(protocol, [row for row in rows if row.protocol == protocol], models) for protocol in PROTOCOLS),
-        _drawn(drawn),
-        *(_mecat(row) for row in rows if _is_mecat(row)),
-        worst_section(rows, worst, players) if worst else "",
-        _failures(models),
-        _provenance(models),
-    ]
-    return _write(Path(folder), document(_TITLE, parts, style=_STYLE, with_sounds=sounds), drawn)
+    failures, more = _failures(models)
+    page = render(
+        "evaluate.html",
+        title=_TITLE,
+        models=count(len(models), "model"),
+        tasks=count(len({row.task for row in rows}), "task"),
+        rules=[_rule(rule, own, models) for rule in PROTOCOLS if (own := [r for r in rows if r.protocol == rule])],
+        figures=[Drawing(svg(figure, name), caption) for name, (figure, caption) in drawn.items()],
+        mecat=[_mecat(row) for row in rows if _is_mecat(row)],
+        worst=worst_examples(rows, worst, roots=audio, with_players=sounds) if worst else [],
+        with_players=sounds,
+        failures=failures,
+        more_failures=more,
+        records=[_record(label, result) for label, own in models.items() for result in own],
+    )
+    folder = make_folder(folder)
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
+    write_text(paths[0], page)
+    for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
+        write_png(figure, path)
+    return paths
 
 
 def report_content(results: Sequence[LmResult], *, published: bool = True) -> dict[str, Any]:
-    """The tables of the page as JSON holds them."""
+    """The tables of the page as JSON has them."""
     models = by_model(results)
     rows = task_rows(models, published=published)
     return {
@@ -113,18 +134,6 @@ def report_content(results: Sequence[LmResult], *, published: bool = True) -> di
     }
 
 
-def _write(folder: Path, page: str, drawn: "Mapping[str, tuple[Figure, str]]") -> list[Path]:
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(page, encoding="utf-8")
-        for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
-            figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written to ({error.strerror or error}); name another folder") from None
-    return paths
-
-
 def _is_mecat(row: TaskRow) -> bool:
     return next(iter(row.results.values())).scored.task == "mecat"
 
@@ -132,82 +141,72 @@ def _is_mecat(row: TaskRow) -> bool:
 # --- tables
 
 
-def _summary(rows: Sequence[TaskRow], models: Models) -> str:
-    tasks = len({row.task for row in rows})
-    return (
-        f"<p>{_count(len(models), 'model')}, {_count(tasks, 'task')}. Figures are percent; the small ones below them "
-        "are 95 % intervals, over items or over what is resampled together, as all utterances of a speaker. ★ marks "
-        "the best of a row, which need not be better than chance would have it: <code>auricle evaluate compare</code> "
-        "tells that.</p>"
+def _rule(rule: str, rows: Sequence[TaskRow], models: Models) -> _Rule:
+    shown = [label for label in models if any(label in row.scores for row in rows)]
+    scores = Table(
+        label=f"Scores, {rule}",
+        columns=[Column(title="Task"), *map(_percent, shown)],
+        rows=[[_title(row), *_scores(row.scores, shown, row.best)] for row in rows],
     )
-
-
-def _scores(protocol: str, rows: Sequence[TaskRow], models: Models) -> str:
-    if not rows:
-        return ""
-    shown_models = [label for label in models if any(label in row.scores for row in rows)]
-    body = []
-    for row in rows:
-        cells = [_score(row.scores.get(model), is_best=model in row.best) for model in shown_models]
-        body.append([*_begin(row), *cells])
-    head = ["Domain", "Task", "Metric", *map(shown, shown_models)]
-    title = f"<h2>{protocol.capitalize()} protocol</h2><p>{_WORDS[protocol]}</p>"
-    return title + table(head, body) + _published_table(rows, shown_models)
-
-
-def _begin(row: TaskRow) -> list[str]:
-    note = "" if row.is_same else '<br><span class="tag">⚠ not the same items or tools</span>'
-    metric = f"{row.metric.replace('_', ' ')}{' ↓' if row.lower_is_better else ''}"
-    return [cell(row.domain or "–"), f"<td>{shown(row.title)}{note}</td>", cell(metric)]
-
-
-def _score(score: Score | None, *, is_best: bool = False) -> str:
-    if score is None or math.isnan(score.value):
-        return cell("–", "n")
-    interval = "" if math.isnan(score.low) else f"{_percent(score.low)} to {_percent(score.high)}, "
-    style = "n best" if is_best else "n"
-    return f'<td class="{style}">{_percent(score.value)}<small>{interval}n = {score.n}</small></td>'
-
-
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _published_table(rows: Sequence[TaskRow], models: Sequence[str]) -> str:
-    """Own scores and published ones of the tasks that have any."""
     known = [row for row in rows if row.published]
-    if not known:
-        return ""
-    systems = list(dict.fromkeys((each.system, each.source) for row in known for each in row.published))
-    head = ["Task", "Metric", *map(shown, models)]
-    head += [f"{shown(system)}<br><small>{shown(source)}</small>" for system, source in systems]
-    body = []
-    for row in known:
-        own = [_score(row.scores.get(model)) for model in models]
-        body.append([*_begin(row)[1:], *own, *_published_cells(row.published, systems)])
-    notes = [each.note for each in published_answers() if each.note and each.source in {s for _, s in systems}]
-    encoders = sorted({str(name) for row in known for name in _encoders(row)})
-    if encoders:
-        notes.append(f"Sentences were compared by {', '.join(encoders)} here, by paraphrase-TinyBERT-L6-v2 there.")
-    return (
-        "<h3>Beside published figures</h3><p class='note'>In italics what papers and talks print: copied, not "
-        "re-measured, made by the released scripts on whole test sets. Only figures of the same data set can be "
-        f"compared.{' ' if notes else ''}{shown(' '.join(dict.fromkeys(notes)))}</p>" + table(head, body)
+    columns, values = _published([row.published for row in known])
+    published = Table(
+        label=f"Published figures, {rule}",
+        columns=[Column(title="Task"), *map(_percent, shown), *columns],
+        rows=[[_title(row), *_scores(row.scores, shown), *own] for row, own in zip(known, values, strict=True)],
     )
+    return _Rule(rule, _RULES[rule], scores, published, _published_note(known))
 
 
-def _published_cells(published: Sequence[Published], systems: Sequence[tuple[str, str]]) -> list[str]:
-    values = {(each.system, each.source): each.value for each in published}
+def _percent(title: str) -> Column:
+    return Column(title=title, decimals=1, is_percent=True)
+
+
+def _title(row: TaskRow) -> Text:
+    metric = f"{row.metric.replace('_', ' ')}{' ↓' if row.lower_is_better else ''}"
+    note = " · ".join(filter(None, (row.domain, metric)))
+    return Text(text=row.title, note=note, tags=() if row.is_same else ("⚠ not the same items or tools",))
+
+
+def _scores(scores: Mapping[str, Score], models: Iterable[str], best: Sequence[str] = ()) -> list[Number | None]:
+    """A number for each model."""
+    found = ((model, scores.get(model)) for model in models)
     return [
-        cell(_printed(values[key]) if key in values else "–", f"n published{' first' * (not number)}")
-        for number, key in enumerate(systems)
+        score and Number(value=score.value, low=score.low, high=score.high, n=score.n, is_best=model in best)
+        for model, score in found
     ]
 
 
-def _printed(value: float) -> str:
-    """Percent with one or two digits after the point, as tables print them."""
-    text = f"{100 * value:.2f}"
-    return text.removesuffix("0")
+def _published(rows: Sequence[Sequence[Published]]) -> tuple[list[Column], list[list[float | None]]]:
+    """A column for each system and source, and its values in each row."""
+    systems = list(dict.fromkeys((each.system, each.source) for row in rows for each in row))
+    by_system = [{(each.system, each.source): each.value for each in row} for row in rows]
+    values = [[row.get(system) for system in systems] for row in by_system]
+    columns = [
+        Column(
+            title=system,
+            note=source,
+            # Percent with one or two decimals, as papers print them.
+            decimals=max(_decimals(row[place]) for row in values),
+            is_percent=True,
+            is_quoted=True,
+        )
+        for place, (system, source) in enumerate(systems)
+    ]
+    return columns, values
+
+
+def _decimals(value: float | None) -> int:
+    return 1 if value is None or f"{100 * value:.2f}".endswith("0") else 2
+
+
+def _published_note(rows: Sequence[TaskRow]) -> str:
+    sources = {each.source for row in rows for each in row.published}
+    notes = [each.note for each in published_answers() if each.note and each.source in sources]
+    encoders = sorted({str(name) for row in rows for name in _encoders(row)})
+    if encoders:
+        notes.append(f"Sentences were compared by {', '.join(encoders)} here, by paraphrase-TinyBERT-L6-v2 there.")
+    return " ".join(dict.fromkeys(notes))
 
 
 def _encoders(row: TaskRow) -> Iterable[Any]:
@@ -219,53 +218,45 @@ def _encoders(row: TaskRow) -> Iterable[Any]:
 # --- MECAT
 
 
-def _mecat(row: TaskRow) -> str:
-    groups = mecat_groups(row)
-    systems = list(dict.fromkeys((each.system, each.source) for group in groups for each in group.published))
-    head = ["Group", "Metric", *map(shown, row.results)]
-    head += [f"{shown(system)}<br><small>{shown(source)}</small>" for system, source in systems]
-    body = [_mecat_row(group, row, systems) for group in groups]
-    parts = [f"<h2>{shown(row.title)}: groups, {row.protocol}</h2>"]
-    if systems:
-        parts.append('<p class="note">In italics published figures, copied and not re-measured.</p>')
-    parts.append(table(head, body))
-    if domains := mecat_domains(row):
-        parts.append(_mecat_domains(row, domains))
-    return "".join(parts)
-
-
-def _mecat_row(group: MecatGroup, row: TaskRow, systems: Sequence[tuple[str, str]]) -> list[str]:
-    values = {model: score.value for model, score in group.scores.items()}
-    is_compared = row.is_same and len(values) > 1
-    best = max(values.values()) if is_compared else math.nan
-    own = [_score(group.scores.get(model), is_best=values.get(model) == best) for model in row.results]
-    names = [cell(group.group.replace("_", " ")), cell(group.metric.replace("_", " "))]
-    return [*names, *own, *_published_cells(group.published, systems)]
-
-
-def _mecat_domains(row: TaskRow, domains: Mapping[str, Mapping[str, float]]) -> str:
-    body = [
-        [cell(domain), *(cell(_percent(own.get(model, math.nan)), "n") for model in row.results)]
-        for domain, own in domains.items()
-    ]
-    return (
-        "<h3>By domain</h3><p class='note'>Mean DATE of clips with (S)peech, (M)usic and other sounds (A); of captions "
-        "the long ones.</p>" + table(["Domain", *map(shown, row.results)], body)
+def _mecat(row: TaskRow) -> _Mecat:
+    groups, models = mecat_groups(row), list(row.results)
+    columns, values = _published([group.published for group in groups])
+    domains = mecat_domains(row)
+    return _Mecat(
+        f"{row.title}: groups, {row.protocol}",
+        Table(
+            label="Groups",
+            columns=[Column(title="Group"), *map(_percent, models), *columns],
+            rows=[_mecat_row(group, row, own) for group, own in zip(groups, values, strict=True)],
+        ),
+        Table(
+            label="Domains",
+            columns=[Column(title="Domain"), *map(_percent, models)],
+            rows=[[domain, *map(own.get, models)] for domain, own in domains.items()],
+        ),
     )
+
+
+def _mecat_row(group: MecatGroup, row: TaskRow, published: Sequence[float | None]) -> list[Entry]:
+    highest = max(score.value for score in group.scores.values())
+    best = [model for model, score in group.scores.items() if score.value == highest]
+    is_compared = row.is_same and len(group.scores) > 1
+    title = Text(text=group.group.replace("_", " "), note=group.metric.replace("_", " "))
+    return [title, *_scores(group.scores, row.results, best if is_compared else ()), *published]
 
 
 # --- figures
 
 
 def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure, str]]":
-    """By name the figure and what it shows: all tasks, and of MECAT the domains."""
+    """By name the figure and its caption: all tasks, and of MECAT the domains."""
     found: dict[str, tuple[Figure, str]] = {}
-    by_protocol = {name: shared_rows([row for row in rows if row.protocol == name], models) for name in PROTOCOLS}
-    protocol = max(PROTOCOLS, key=lambda name: len(by_protocol[name]))
-    if own := by_protocol[protocol]:
+    by_rule = {name: shared_rows([row for row in rows if row.protocol == name], models) for name in PROTOCOLS}
+    rule = max(PROTOCOLS, key=lambda name: len(by_rule[name]))
+    if own := by_rule[rule]:
         words, axes = _axes(own)
         lines = {label: [_mean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
-        title = f"{protocol.capitalize()} protocol. Each axis: {words}"
+        title = f"Scoring rule {rule}. Each axis: {words}"
         found["tasks"] = (
             _figure(title, list(axes), lines),
             f"{title}. Of error rates what they leave to 100 %, at least 0.",
@@ -303,70 +294,56 @@ def _figure(title: str, titles: Sequence[str], lines: Mapping[str, Sequence[floa
     return draw_lines(figure, titles, looks)
 
 
-def _drawn(figures: "Mapping[str, tuple[Figure, str]]") -> str:
-    drawn = "".join(
-        f"<figure>{svg(figure, name)}<figcaption>{shown(caption)}</figcaption></figure>"
-        for name, (figure, caption) in figures.items()
-    )
-    return f'<h2>Figures</h2><div class="figures">{drawn}</div>' if drawn else ""
+# --- failures and provenance
 
 
-# --- what went wrong, and what decided
-
-
-def _failures(models: Models) -> str:
-    rows: list[list[str]] = []
+def _failures(models: Models) -> tuple[Table, int]:
+    """Clips that failed or were partly processed, and how many more there are."""
+    rows: list[list[Entry]] = []
     more = 0
     for label, own in models.items():
         for task, result in {result.task: result for result in own}.items():
-            for name, why in _wrong(result):
+            for name, why in _failed(result):
                 if len(rows) < MAX_ROWS:
-                    rows.append([cell(label), cell(task), f"<td>{bounded(name, 200)}</td>", f"<td>{bounded(why)}</td>"])
+                    rows.append([bounded(name, 200), bounded(why), task, label])
                 else:
                     more += 1
             if unanswered := result.scored.counts.get("unanswered") or result.scored.counts.get("missing"):
-                rows.append(
-                    [cell(label), cell(task), "<td>–</td>", cell(f"{unanswered:g} without an answer, counted as wrong")]
-                )
-    if not rows:
-        return "<h2>Failures</h2><p>No sound is known to have failed or to have been heard in part.</p>"
-    told = f"<p>{more} more are not shown.</p>" if more else ""
-    return "<h2>Failures</h2>" + table(["Model", "Task", "Sound", "What happened"], rows) + told
+                rows.append(["–", f"{unanswered:g} without an answer, counted as wrong", task, label])
+    columns = [Column(title=title) for title in ("Clip", "What happened", "Task", "Model")]
+    return Table(label="Failures", columns=columns, rows=rows), more
 
 
-def _wrong(result: LmResult) -> Iterable[tuple[str, str]]:
-    """Names of sounds and what happened to them; files of a stranger may hold anything."""
+def _failed(result: LmResult) -> Iterable[tuple[str, str]]:
+    """Names of clips and what happened to them; untrusted files may hold anything."""
     failed, partial = (result.run.get(name) for name in ("failed", "heard_in_part"))
     for each in failed if isinstance(failed, list) else ():
         if isinstance(each, dict):
             yield str(each.get("audio", "?")), f"failed: {each.get('error', 'no reason given')}"
     for each in partial if isinstance(partial, list) else ():
-        yield str(each), "heard in part"
+        yield str(each), "partly processed"
 
 
-def _provenance(models: Models) -> str:
-    rows = []
-    for label, own in models.items():
-        for result in own:
-            scored = result.scored
-            rule = f"{scored.rule.id} version {scored.rule.version}"
-            counts = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items())
-            run = {name: result.run[name] for name in _TOLD_OF_RUN if name in result.run}
-            # Precision of each class and the like: results, and as long as the data are wide.
-            settings = {
-                name: own for name, own in scored.settings.items() if not isinstance(own, dict) or len(own) < 20
-            }
-            told = {"model": result.fingerprint or "not known", "data": scored.data, "settings": settings, "run": run}
-            codes = "<br>".join(f"{name} <code>{bounded(_json(own), 4000)}</code>" for name, own in told.items() if own)
-            names = (label, result.task, result.protocol, rule, scored.version, counts)
-            rows.append([*map(cell, names), f'<td class="told">{codes}</td>'])
-    head = ["Model", "Task", "Protocol", "Rule", "Auricle", "Counts", "Hashes, settings and what was asked"]
-    return f"<h2>Provenance</h2><details><summary>What decided each figure</summary>{table(head, rows)}</details>"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _record(label: str, result: LmResult) -> Record:
+    scored = result.scored
+    # Precision of each class and the like are results, and as long as the data are wide.
+    settings = {name: own for name, own in scored.settings.items() if not isinstance(own, dict) or len(own) < 20}
+    codes = {
+        "Settings": settings,
+        **{title: result.run[name] for name, title in _RUN_FACTS.items() if name in result.run},
+        **{f"Data: {name.replace('_', ' ')}": own for name, own in scored.data.items()},
+        "Model": result.fingerprint or "not known",
+    }
+    return Record(
+        title=f"{label} · {result.task} · {result.protocol}",
+        facts={
+            "Rule": f"{scored.rule.id} version {scored.rule.version}",
+            "Counts": ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items()),
+            "Auricle": scored.version,
+        },
+        codes={
+            name: bounded(own if isinstance(own, str) else json.dumps(own, ensure_ascii=False), 4000)
+            for name, own in codes.items()
+            if own
+        },
+    )

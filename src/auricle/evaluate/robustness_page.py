@@ -1,27 +1,26 @@
-"""Robustness cards for the eye: small multiples of the retention, and a page that needs nothing else.
-
-Cards may come from a stranger: every text is escaped, the page forbids scripts and network to the browser.
-"""
+"""Robustness cards as figures, small multiples of the retention, and as an HTML page that needs no other file."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from auricle.errors import DataError
 from auricle.evaluate.corruptions import CONDITIONS, Condition
 from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
+from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
 from auricle.metrics.paired import LOWER_IS_BETTER
-from auricle.pages.page import cell, document, shown, table
-from auricle.pages.plots import GRID_COLOUR, drawable, look_of, new_figure, svg
+from auricle.pages.plots import GRID_COLOUR, MUTED_COLOUR, Drawing, drawable, look_of, new_figure, svg, write_png
+from auricle.pages.render import render
+from auricle.pages.table import Column, Entry, Number, Table, Text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLUMNS = 4
-_TITLE = "Robustness to degraded sound"
+_TITLE = "Robustness to corrupted audio"
 
 
 def plot_cards(cards: Sequence[Card]) -> "Figure":
@@ -43,6 +42,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
     what = f"1 - {first.metric}" if first.metric in LOWER_IS_BETTER else first.metric
     words = f"{drawable(str(first.identity['title']), 60)}: share of the clean {drawable(what)} that is left"
     figure.suptitle(words + "\n", fontsize=11)
+    figure.set_layout_engine("constrained", h_pad=0.1)
     plots = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for plot, name in zip(plots, names, strict=False):
         _panel(plot, CONDITIONS[name], cards)
@@ -64,8 +64,8 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
 
     Args:
         cards: of any models and tasks.
-        folder: made if need be; older files of these names are replaced.
-        figures: False where matplotlib is not at hand; the page then has tables alone.
+        folder: created if absent; older files of these names are replaced.
+        figures: False where matplotlib is not installed; the page then has tables alone.
 
     Raises:
         DataError: no cards.
@@ -73,24 +73,24 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
     """
     if not cards:
         raise DataError("found no cards, expected one or more; run the measurement first")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     by_task: dict[tuple[str, str], list[Card]] = {}
     for card in cards:
         by_task.setdefault((card.task, str(card.identity["protocol"])), []).append(card)
-    paths, parts = [folder / "robustness.html"], []
+    paths, tasks = [folder / "robustness.html"], []
     for number, ((task, protocol), own) in enumerate(by_task.items()):
-        drawn = ""
+        drawings = []
         if figures:
             figure = plot_cards(own)
             drawn = svg(figure, f"figure{number}")
+            drawings.append(Drawing(drawn, f"Dashed: {' and '.join(f'{share:g}' for share in FALLS)}."))
             stem = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{task}-{protocol}")
             for kind in ("svg", "png"):
                 paths.append(folder / f"robustness.{stem}.{kind}")
-            paths[-2].write_text(drawn, encoding="utf-8")
-            figure.savefig(paths[-1], format="png", dpi=160, metadata={"Software": None})
-        parts.append(_section(own, drawn))
-    paths[0].write_text(_page(parts), encoding="utf-8")
+            write_text(paths[-2], drawn)
+            write_png(figure, paths[-1])
+        tasks.append(_task(own, drawings))
+    write_text(paths[0], render("robustness.html", title=_TITLE, tasks=tasks))
     return paths
 
 
@@ -101,7 +101,7 @@ def _conditions(cards: Sequence[Card]) -> list[str]:
 
 
 def _label(card: Card, cards: Sequence[Card]) -> str:
-    """The model with its clean score; models of one name are told apart by their fingerprint."""
+    """The model with its clean score; models of one name have their fingerprint beside it."""
     alike = sum(other.name == card.name for other in cards) > 1
     mark = f" {str(card.identity['fingerprint'])[:8]}" if alike else ""
     return f"{drawable(card.name + mark, 44)} (clean {card.metric} {number(card.clean.value)})"
@@ -127,7 +127,7 @@ def _panel(plot: "Axes", condition: Condition, cards: Sequence[Card]) -> None:
 
 def _dress(plot: "Axes", condition: Condition, highest: float) -> None:
     for share in FALLS:
-        plot.axhline(share, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        plot.axhline(share, color=MUTED_COLOUR, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     if condition.in_octaves:
         from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
@@ -142,7 +142,7 @@ def _dress(plot: "Axes", condition: Condition, highest: float) -> None:
     if condition.severe < 0:
         plot.invert_xaxis()
     if not condition.severe and condition.neutral is not None:
-        plot.axvline(condition.neutral, color="#999999", linewidth=0.8, zorder=0)
+        plot.axvline(condition.neutral, color=MUTED_COLOUR, linewidth=0.8, zorder=0)
     low, high = plot.get_ylim()
     plot.set_ylim(min(0.0, low) if low < 0 else 0.0, max(high, 1.08 * highest))
     plot.set_title(drawable(condition.title, 44), fontsize=9.5)
@@ -155,68 +155,77 @@ def _dress(plot: "Axes", condition: Condition, highest: float) -> None:
 # --- the page
 
 
-def _page(parts: Sequence[str]) -> str:
-    told = (
-        f"<h1>{_TITLE}</h1>\n<p>Retention is the score on degraded sounds over the score on clean ones; of a rate of "
-        "errors what the rate leaves to 1 is compared, at least 0. Brackets and bands are 95 % intervals over the "
-        "items both runs share, resampled together. Areas are means of the retention over the range of levels, in "
-        "octaves of bit rates.</p>"
-    )
-    return document(_TITLE, [told, *parts])
+class _Task(NamedTuple):
+    title: str
+    figures: list[Drawing]
+    overview: Table
+    models: list["_Model"]
 
 
-def _section(cards: Sequence[Card], drawn: str) -> str:
-    first = cards[0]
-    heading = f"{first.identity['title']} ({first.task}, {first.identity['protocol']})"
-    figure = f"<figure>{drawn}<figcaption>Dashed: {' and '.join(f'{s:g}' for s in FALLS)}.</figcaption></figure>"
-    parts = [f"<h2>{shown(heading)}</h2>", figure if drawn else "", _overview(cards)]
-    parts += [_details(card) for card in cards]
-    return "\n".join(parts)
+class _Model(NamedTuple):
+    title: str
+    levels: Table
+    facts: str
+    fingerprint: str
 
 
-def _overview(cards: Sequence[Card]) -> str:
-    rows = []
+def _task(cards: Sequence[Card], figures: list[Drawing]) -> _Task:
+    first = cards[0].identity
+    title = f"{first['title']} ({cards[0].task}, {first['protocol']})"
+    return _Task(title, figures, _overview(cards), [_model(card) for card in cards])
+
+
+def _overview(cards: Sequence[Card]) -> Table:
+    rows: list[list[Entry]] = []
     for name in _conditions(cards):
         condition = CONDITIONS[name]
         curves = [next((each for each in card.curves if each.condition == name), None) for card in cards]
         areas = [curve.area for curve in curves if curve is not None and not math.isnan(curve.area)]
         for card, curve in zip(cards, curves, strict=True):
-            if curve is None:
-                continue
-            best = len(areas) > 1 and curve.area == max(areas)
-            cells = [cell(condition.title), cell(card.name), cell(number(curve.area), "n best" if best else "n")]
-            rows.append([*cells, *(cell(fall_words(curve, condition, share)) for share in FALLS)])
-    head = ["Condition", "Model", "Area", *(f"Below {share:g} at" for share in FALLS)]
-    return table(head, rows)
+            if curve is not None:
+                best = len(areas) > 1 and curve.area == max(areas)
+                falls = [fall_words(curve, condition, share) for share in FALLS]
+                rows.append(
+                    [Text(text=condition.title, note=card.name), Number(value=curve.area, is_best=best), *falls]
+                )
+    columns = [
+        Column(title="Condition", note="Model"),
+        Column(title="Area", decimals=3),
+        *(Column(title=f"Below {share:g} at") for share in FALLS),
+    ]
+    return Table(label="Conditions", columns=columns, rows=rows)
 
 
-def _details(card: Card) -> str:
-    rows = []
+def _model(card: Card) -> _Model:
+    rows: list[list[Entry]] = []
     for curve in card.curves:
         condition = CONDITIONS[curve.condition]
         for each in curve.levels:
             notes = [f"{each.failed} without answer"] * bool(each.failed)
-            notes += [f"{each.partial} heard in part"] * bool(each.partial)
+            notes += [f"{each.partial} partly processed"] * bool(each.partial)
             notes += [f"{each.lost} items not paired"] * bool(each.lost)
-            numbers = [interval(own) for own in (each.score, each.retention, each.difference)]
-            level = f"{each.level:g} {condition.unit}"
-            cells = [cell(condition.title), cell(level, "n"), *(cell(own, "n") for own in numbers)]
-            rows.append([*cells, cell(", ".join(notes))])
-    paired = card.metric if card.metric == card.paired_metric else card.paired_metric
-    head = ["Condition", "Level", shown(card.metric), "Retention", f"Difference of {shown(paired)}", ""]
-    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.sounds} sounds"
+            level = Text(text=f"{condition.title}, {each.level:g} {condition.unit}", note=", ".join(notes))
+            rows.append([level, *(_number(own) for own in (each.score, each.retention, each.difference))])
+    titles = (card.metric, "Retention", f"Difference of {card.paired_metric}")
+    columns = [Column(title="Condition and level"), *(Column(title=title, decimals=3) for title in titles)]
+    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.sounds} clips"
     if card.clean_failed or card.clean_partial:
-        clean += f", {card.clean_failed} without answer, {card.clean_partial} heard in part"
-    decided = ", ".join(f"{name} {value}" for name, value in {**card.rule, **card.settings}.items())
-    return (
-        f"<details><summary>{shown(card.name)}: {shown(clean)}</summary>{table(head, rows)}"
-        f"<p><small>Model <code>{shown(card.identity['fingerprint'])}</code>; {shown(decided)}; auricle "
-        f"{shown(card.version)}</small></p></details>"
+        clean += f", {card.clean_failed} without answer, {card.clean_partial} partly processed"
+    settings = ", ".join(f"{name} {value}" for name, value in {**card.rule, **card.settings}.items())
+    return _Model(
+        f"{card.name}: {clean}",
+        Table(label=f"Levels, {card.name}", columns=columns, rows=rows),
+        f"{settings}; auricle {card.version}",
+        str(card.identity["fingerprint"]),
     )
 
 
+def _number(score: Score) -> Number:
+    return Number(value=score.value, low=score.low, high=score.high)
+
+
 def fall_words(curve: Curve, condition: Condition, share: float) -> str:
-    """Where a retention falls below a share, as people say it."""
+    """Where a retention falls below a share, in words."""
     return "; ".join(_crossing_words(each, condition) for each in curve.falls.get(share, ())) or "not known"
 
 

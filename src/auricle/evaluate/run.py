@@ -24,16 +24,15 @@ from auricle import __version__
 from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
-from auricle.evaluate.answer_files import ANSWERS, REFERENCES, answer_files, score_answers, utf8, write_whole
+from auricle.evaluate.answer_files import ANSWERS, REFERENCES, answer_files, score_answers, utf8
 from auricle.evaluate.generate import AsksEach, Reply, ask_questions
 from auricle.evaluate.predictions import Missing
 from auricle.evaluate.question import Question
 from auricle.evaluate.scores import Scored
 from auricle.evaluate.task import LanguageTask
-from auricle.files import safe_file_name
-from auricle.metrics.fense import ErrorDetector
+from auricle.files import make_folder, safe_file_name, write_bytes
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 FORMAT = "auricle-run/1"
 _NAMED = 5  # clips in a message
@@ -148,7 +147,7 @@ def run_task(
         scored = score_answers(
             run.folder, task, protocol=protocol, missing=missing, encoder=encoder, detector=detector, seed=seed
         )
-        write_whole(run.folder / f"{protocol}.json", utf8(scored.to_json()))
+        write_bytes(run.folder / f"{protocol}.json", utf8(scored.to_json()))
         run.scored[protocol] = scored
     return run
 
@@ -213,7 +212,8 @@ def _write_answers(
         names = json.dumps({label: list(own) for label, own in task.synonyms.items()}, ensure_ascii=False, indent=1)
         files = {**files, "synonyms.json": utf8(names + "\n")}
     for name, content in {**files, "run.json": utf8(told)}.items():
-        write_whole(folder / name, content)
+        make_folder((folder / name).parent)
+        write_bytes(folder / name, content)
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -12,14 +12,13 @@ import torch
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.predictions import LINES_TASKS, LinesTask, Missing, Predictions, Row, read_predictions
 from auricle.evaluate.scores import RULES, Scored, group_numbers, references_digest
-from auricle.metrics import closed_qa, ngrams, tags
-from auricle.metrics.fense import ErrorDetector, penalties
-from auricle.metrics.intervals import Score
+from auricle.metrics import closed_qa, multilabel, ngrams, tags
+from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
+from auricle.metrics.intervals import ROUNDS, Score, bootstrap_mean, proportion_interval
 from auricle.metrics.normalisers import Unit
-from auricle.metrics.resampling import ROUNDS, bootstrap_mean, share
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.metrics.sentence_similarity import SentenceEncoder, mean_cosines
-from auricle.metrics.word_errors import Transcript, error_rates
+from auricle.metrics.word_errors import TranscriptPair, error_rates
+from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 _REFERENCES = ("text", "lang", "label", "question", "choices", "answer")  # fields that say what would be right
 
@@ -155,8 +154,8 @@ def _groups(rows: Sequence[Row], name: str, path: str | Path) -> list[str]:
 def _transcripts(
     found: _Found, rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings, draw: Mapping[str, Any]
 ) -> None:
-    transcripts = [Transcript(row.fields["text"], row.said, row.fields["lang"]) for row in rows]
-    rates = error_rates(transcripts, protocol=protocol, unit=chosen.unit, **draw)
+    transcripts = [TranscriptPair(row.fields["text"], row.said, row.fields["lang"]) for row in rows]
+    rates = error_rates(transcripts, rule=protocol, unit=chosen.unit, **draw)
     found.scores["error_rate"] = rates.total
     found.parts = {name: {"error_rate": score} for name, score in rates.languages.items()}
     found.counts = {
@@ -183,11 +182,11 @@ def _right_or_wrong(
 ) -> None:
     judge = {"tagging": _tagged, "gender": _gendered, "qa": _chosen}[task]
     right, unread, classes = judge(rows, protocol, chosen)
-    found.scores["accuracy"] = share(right, **draw)
+    found.scores["accuracy"] = proportion_interval(right, **draw)
     found.items["accuracy"] = {row.item: float(hit) for row, hit in zip(rows, right, strict=True)}
     found.counts["correct"] = sum(right)
     if unread is not None:
-        found.scores["unparseable_rate"] = share(unread, **draw)
+        found.scores["unparseable_rate"] = proportion_interval(unread, **draw)
         found.counts["unparseable"] = sum(unread)
         found.items["unparseable_rate"] = {row.item: float(each) for row, each in zip(rows, unread, strict=True)}
     if task == "qa":
@@ -195,7 +194,7 @@ def _right_or_wrong(
     for name in sorted(set(classes)):
         own = [at for at, each in enumerate(classes) if each == name]
         groups = [draw["groups"][at] for at in own]
-        found.parts[name] = {"recall": share([right[at] for at in own], **{**draw, "groups": groups})}
+        found.parts[name] = {"recall": proportion_interval([right[at] for at in own], **{**draw, "groups": groups})}
 
 
 _Judged = tuple[list[bool], list[bool] | None, list[str]]  # right, unreadable, what it should have been
@@ -204,13 +203,13 @@ _Judged = tuple[list[bool], list[bool] | None, list[str]]  # right, unreadable, 
 def _tagged(rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings) -> _Judged:
     labels = [row.texts("label")[0] for row in rows]
     if protocol == "compat":
-        right = [tags.tag_is_right_compat(label, row.said) for label, row in zip(labels, rows, strict=True)]
+        right = [tags.contains_label_compat(label, row.said) for label, row in zip(labels, rows, strict=True)]
         return right, None, labels
     several = next((row.item for row in rows if len(row.texts("label")) > 1), None)
     if several:
         raise DataError(f"{several}: has several labels, expected one; score the file as multitag")
-    naming = tags.Naming([*labels, *chosen.synonyms], chosen.synonyms)
-    named = [tags.tag_found(row.said, naming) for row in rows]
+    naming = tags.LabelMatcher([*labels, *chosen.synonyms], chosen.synonyms)
+    named = [tags.single_label(row.said, naming) for row in rows]
     right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
     return right, [each is None for each in named], labels
 
@@ -222,7 +221,7 @@ def _gendered(rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSetting
         return [found == label for found, label in zip(named, labels, strict=True)], None, labels
     if unknown := sorted(set(map(tags.plain, labels)) - set(tags.GENDERS)):
         raise DataError(f"labels are {', '.join(map(repr, unknown[:5]))}, expected {' and '.join(tags.GENDERS)}")
-    named = [tags.tag_found(row.said, tags.genders()) for row in rows]
+    named = [tags.single_label(row.said, tags.gender_matcher()) for row in rows]
     right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
     return right, [each is None for each in named], labels
 
@@ -240,7 +239,7 @@ def _chosen(rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings)
     right, unread = [], []
     for at, row in enumerate(rows):
         number = closed_qa.choice_of(row.said, choices[at]) if choices[at] else None
-        right.append(number == truth[at] if choices[at] else closed_qa.agrees(answers[at], row.said))
+        right.append(number == truth[at] if choices[at] else closed_qa.contains_answer(answers[at], row.said))
         unread.append(number is None if choices[at] else not tags.plain(row.said))
     return right, unread, answers
 
@@ -254,10 +253,10 @@ def _label_sets(
         answers: list[Any] = [tags.split_labels_compat(row.said, dataset=row.dataset, model=row.model) for row in rows]
     else:
         references = [[tags.plain(label) for label in row.texts("label")] for row in rows]
-        naming = tags.Naming((label for row in rows for label in row.texts("label")), chosen.synonyms)
+        naming = tags.LabelMatcher((label for row in rows for label in row.texts("label")), chosen.synonyms)
         split = [tags.split_labels(row.said, naming) for row in rows]
         answers, unknown = [each.known for each in split], [each.unknown for each in split]
-    scored = tags.score_labels(references, answers, unknown=unknown, **draw)
+    scored = multilabel.multilabel_scores(references, answers, unknown=unknown, **draw)
     found.scores = {"mAP": scored.mAP, "micro_f1": scored.micro_f1, "macro_f1": scored.macro_f1}
     found.counts = {
         "labels": len(scored.average_precision),
@@ -281,12 +280,12 @@ def _captions(
     owners = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(own) for own in references]))
     vectors = encoder.encode([*said, *(text for own in references for text in own)])
     values: dict[str, list[float]] = {
-        "sbert": mean_cosines(vectors[: len(rows)], vectors[len(rows) :], owners).tolist()
+        "sbert": mean_cosine_similarity(vectors[: len(rows)], vectors[len(rows) :], owners).tolist()
     }
     if protocol == "strict":  # an empty sentence has a vector too, which is near to some others
         values["sbert"] = [each if tags.plain(text) else 0.0 for each, text in zip(values["sbert"], said, strict=True)]
     if detector is not None:
-        factors = penalties(detector.probabilities(said))
+        factors = error_penalties(detector.probabilities(said))
         values["fense"] = (np.array(values["sbert"]) * factors).tolist()
         found.counts["penalised"] = int((factors < 1).sum())
     for order, scores in enumerate(zip(*map(ngrams.sentence_bleu, said, references), strict=True), 1):
@@ -299,7 +298,7 @@ def _captions(
     found.counts["empty_answers"] = sum(not tags.plain(text) for text in said)
     found.settings = {
         "encoder": encoder.identity,
-        "error_detector": None if detector is None else detector.identity,
+        "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
         "bleu": ngrams.BLEU_SIGNATURE,
         "chrf": ngrams.CHRF_SIGNATURE,
     }

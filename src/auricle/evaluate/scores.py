@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from auricle import __version__
-from auricle.data.strict_json import parse_json, shorten
+from auricle.data.untrusted_json import parse_json, shorten
 from auricle.errors import DataError
 from auricle.metrics.intervals import Score, plain_score
 from auricle.metrics.scoring_rule import ScoringRule

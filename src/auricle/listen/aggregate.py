@@ -1,17 +1,25 @@
-"""Answers about the windows of a long sound → one answer about all of it, by a rule that the receipt names."""
+"""Replies about the windows of a source → one result for all of it, with a receipt that states the rule."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError
-from auricle.listen.outputs import Segment
+from auricle.listen.options import best, pool_odds
+from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
+from auricle.listen.stitching import join_words, stitch
+
+if TYPE_CHECKING:
+    from auricle.listen.long_audio import Recording
+    from auricle.models.midashenglm import MiDashengLMConfig
 
 Aggregation: TypeAlias = Literal["auto", "distinct", "majority", "any", "summary"]
 
-# Asked of a part, these are true of the whole as soon as they are true of one part.
+# True of the whole recording as soon as they are true of one window.
 _EXISTS = re.compile(
     r"(?:(?:please|listen)\b\W*)?"
     r"(?:is there|are there|do you hear|can you hear|does (?:the|this) \w+ contain|does any(?:one|body)|"
@@ -22,9 +30,80 @@ SUMMARY_PROMPT = (
     "Consecutive parts of one recording were each asked: {question}\n{answers}\n"
     "Answer the question for the whole recording in one short sentence: {question}"
 )
+_MOST_TIMES = 8  # spans named in one note, which is read by people
 
 
-def check_reduction(how: str) -> None:
+def describe(recording: Recording, config: MiDashengLMConfig, *, dense: bool) -> Description:
+    """Join the distinct captions in order; with ``dense`` neighbours with the same caption are one segment."""
+    segments = recording.segments()
+    caption = " ".join(dict.fromkeys(segment.text for segment in segments if segment.text))
+    return Description(
+        caption=caption,
+        segments=merge_equal(segments) if dense else tuple(segments),
+        receipt=recording.receipt(config, _notes(recording)),
+    )
+
+
+def transcribe(recording: Recording, config: MiDashengLMConfig) -> Transcript:
+    """Join the transcripts; words in the overlap of two windows are written once."""
+    segments, overlaps, notes = recording.segments(), recording.overlaps(), _notes(recording)
+    texts = stitch([segment.text for segment in segments], overlaps)
+    if any(overlaps):
+        notes.append(
+            f"{sum(overlaps)} of {len(overlaps) - 1} cuts fall into sound: both windows hold the audio around them, "
+            "and their transcripts were stitched where they agree"
+        )
+    withheld = [
+        span
+        for span, segment in zip(recording.spans, segments, strict=True)
+        if segment.no_speech_logprob is not None and not segment.text
+    ]
+    if withheld:
+        notes.append(
+            f"words were withheld, because the model rates it likely that nobody speaks: {_times(recording, withheld)}"
+        )
+    return Transcript(
+        text=join_words(texts),
+        segments=tuple(replace(segment, text=text) for segment, text in zip(segments, texts, strict=True)),
+        receipt=recording.receipt(config, notes),
+    )
+
+
+def answer(
+    recording: Recording, config: MiDashengLMConfig, prompt: int, how: Aggregation, summarise: Callable[[str], str]
+) -> Answer:
+    """Aggregate the answers to the question of index ``prompt``, see `aggregate_answers`."""
+    segments = recording.segments(prompt)
+    text, rule = aggregate_answers(recording.prompts[prompt], segments, how, summarise)
+    notes = _notes(recording) + ([f"one answer from {len(segments)}: {rule}"] if rule else [])
+    return Answer(text=text, segments=tuple(segments), receipt=recording.receipt(config, notes))
+
+
+def choose(recording: Recording, config: MiDashengLMConfig, question: str, *, per_token: bool) -> Choice:
+    """Pool the odds of all windows.
+
+    A question for something that is present takes the odds of the window with the highest probability of "yes", any
+    other question the mean over the time.
+    """
+    segments, notes = recording.segments(), _notes(recording)
+    parts = [(each.stop_s - each.start_s, recording.replies[index, 0].odds) for index, each in enumerate(segments)]
+    odds = pool_odds(parts)
+    if len(parts) > 1:
+        yes = next((i for i, each in enumerate(odds) if each.text.casefold() == "yes"), None)
+        if yes is not None and asks_existence(question):
+            odds = max((each for _, each in parts), key=lambda each: each[yes].probability)
+            notes.append(f"one choice from {len(parts)}: that of the window with the highest probability of yes")
+        else:
+            notes.append(f"one choice from {len(parts)}: by the mean log-probability over the time")
+    return Choice(
+        answer=best(odds, per_token=per_token).text,
+        odds=odds,
+        segments=tuple(segments),
+        receipt=recording.receipt(config, notes),
+    )
+
+
+def check_aggregation(how: str) -> None:
     """Refuse an unknown rule.
 
     Raises:
@@ -34,17 +113,17 @@ def check_reduction(how: str) -> None:
         raise ConfigError(f"reduce is {how!r}; expected one of {', '.join(get_args(Aggregation))}")
 
 
-def reduce_answers(
+def aggregate_answers(
     question: str, segments: Sequence[Segment], how: Aggregation, summarise: Callable[[str], str]
 ) -> tuple[str, str]:
-    """Give one answer for all segments, and say how it came about.
+    """Give one answer for all segments, and state the rule it follows from.
 
     ``auto`` takes answers that agree as they are; yes and no by ``any`` where the question is whether something is
-    there, else by ``majority`` of the time; anything else is given as the ``distinct`` answers in order. Only
+    present, else by ``majority`` of the time; anything else is given as the ``distinct`` answers in order. Only
     ``summary`` asks the model again, with the answers alone: it is for models that follow such a prompt.
 
     Args:
-        question: what each segment was asked.
+        question: about each segment.
         segments: at least one, in order, with their answers.
         how: the rule.
         summarise: asks the model a question without audio.
@@ -64,24 +143,24 @@ def reduce_answers(
         return texts[0], "all agree"
     if how == "any":
         positive = [text for text in texts if _plain(text).split()[:1] == ["yes"]]
-        said = f"yes as soon as one says so; {len(positive)} of {len(segments)} did"
-        return (positive[0] if positive else texts[0]), f"any ({said})"
+        counted = f"yes where one window answers yes; {len(positive)} of {len(segments)} do"
+        return (positive[0] if positive else texts[0]), f"any ({counted})"
     if how == "majority":
         return _majority(segments)
     return "; ".join(dict.fromkeys(texts)), "distinct answers in order"
 
 
 def asks_existence(question: str) -> bool:
-    """Whether a question (in English) is for something that is there, so that one "yes" settles it."""
+    """Whether a question (in English) asks for something that is present, so that one "yes" settles it."""
     return _EXISTS.match(question.strip()) is not None
 
 
-def merge_alike(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+def merge_equal(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Join neighbours with the same text; their log-probability is the mean over the time."""
     merged: list[Segment] = []
     for segment in segments:
         before = merged[-1] if merged else None
-        if before is None or before.text != segment.text or _is_ruled(before) != _is_ruled(segment):
+        if before is None or before.text != segment.text or _by_rule(before) != _by_rule(segment):
             merged.append(segment)
             continue
         merged[-1] = Segment(
@@ -105,8 +184,8 @@ def _majority(segments: Sequence[Segment]) -> tuple[str, str]:
             kind = _plain(segment.text)
             seconds[kind] = seconds.get(kind, 0.0) + segment.stop_s - segment.start_s
             wording.setdefault(kind, segment.text)
-    best = max(seconds, key=lambda kind: seconds[kind])
-    return wording[best], f"majority ({seconds[best]:.1f} s of {sum(seconds.values()):.1f} s)"
+    most = max(seconds, key=lambda kind: seconds[kind])
+    return wording[most], f"majority ({seconds[most]:.1f} s of {sum(seconds.values()):.1f} s)"
 
 
 def _listed(segments: Sequence[Segment]) -> str:
@@ -117,7 +196,7 @@ def _plain(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) or text
 
 
-def _is_ruled(segment: Segment) -> bool:
+def _by_rule(segment: Segment) -> bool:
     return segment.mean_logprob is None
 
 
@@ -126,3 +205,33 @@ def _mean(before: Segment, after: Segment) -> float | None:
         return None
     first, second = before.stop_s - before.start_s, after.stop_s - after.start_s
     return round((before.mean_logprob * first + after.mean_logprob * second) / max(first + second, 1e-9), 4)
+
+
+def _notes(recording: Recording) -> list[str]:
+    """What was done to the source: cut into windows, answered by rule."""
+    count, notes = len(recording.windows), []
+    if count > 1:
+        longest = max(stop - start for start, stop in recording.windows) / SAMPLE_RATE
+        how = "in one prompt" if len(recording.spans) == 1 else "one prompt each"
+        notes.append(f"longer than the longest window: processed in {count} windows of up to {longest:g} s, {how}")
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for (index, prompt), reply in sorted(recording.replies.items()):
+        if reply.rule and prompt == 0:  # a rule holds for all prompts
+            spans.setdefault(reply.rule, []).append(recording.spans[index])
+    notes += [
+        f"answered by rule, without the model, because {reason}: {_times(recording, own)}"
+        for reason, own in spans.items()
+    ]
+    return notes
+
+
+def _times(recording: Recording, spans: Sequence[tuple[int, int]]) -> str:
+    joined: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    origin = recording.facts.start_s
+    named = [f"{origin + a / SAMPLE_RATE:g}-{origin + b / SAMPLE_RATE:g} s" for a, b in joined[:_MOST_TIMES]]
+    return ", ".join(named) + (f" and {len(joined) - _MOST_TIMES} more" if len(joined) > _MOST_TIMES else "")

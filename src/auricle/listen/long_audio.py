@@ -1,47 +1,125 @@
-"""Any source → windows that a model can hear, read as they are needed: hours cost no more memory than minutes."""
+"""One source of any length: windows read as they are needed, the replies about them, and the receipt.
+
+Files are read as a stream, so that hours take no more memory than minutes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
 
 from auricle.audio.decode import Stream, as_clip, stream
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
+from auricle.audio.resample import SAMPLE_RATE
 from auricle.encode.receipt import Receipt, state_receipt
 from auricle.errors import AudioError, AuricleError
-from auricle.listen.silence import stream_sounding_windows
-from auricle.listen.windows import Window, stream_quiet_windows
-from auricle.models.midashenglm import MiDashengLMConfig
+from auricle.listen.outputs import Odds, Segment
+from auricle.listen.silence import stream_split_at_silence
+from auricle.listen.windows import Window, Windowing, stream_quiet_windows
+
+if TYPE_CHECKING:
+    from auricle.models.midashenglm import MiDashengLMConfig
 
 
-class Sound:
-    """An opened sound: its windows, and facts that are final after the last of them."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """The answer to one prompt about one span."""
 
-    def __init__(
-        self, opened: Clip | Stream, max_samples: int, overlap_samples: int, *, silence_apart: bool = False
-    ) -> None:
-        """Take over an open stream, or a waveform, and read its first window."""
+    text: str
+    mean_logprob: float | None = None  # nats per token; None where a rule set the text
+    odds: tuple[Odds, ...] = ()  # of every option, where there were some
+    no_speech_logprob: float | None = None  # see `Segment`
+    rule: str = ""  # why the text was set without the model
+
+
+class Recording:
+    """An opened source: its windows, and the replies so far."""
+
+    def __init__(self, opened: Clip | Stream, prompts: Sequence[str], windowing: Windowing) -> None:
+        """Take over an open stream, or a waveform, and read its first window.
+
+        Args:
+            opened: the source.
+            prompts: about every span.
+            windowing: how it is cut.
+        """
+        self.prompts, self.windowing = prompts, windowing
+        self.windows: list[tuple[int, int]] = []  # (start, stop) in samples, without what neighbours share
+        self.given: list[tuple[int, int]] = []  # the same with it: what the model was given
+        self.spans: list[tuple[int, int]] = []  # samples that a reply is about: one window, or several in one prompt
+        self.replies: dict[tuple[int, int], Reply] = {}  # by index of the span and of the prompt
+        self.is_read = False
+        self.error: AuricleError | None = None
         self._opened = opened
         blocks = iter([opened.waveform]) if isinstance(opened, Clip) else opened
-        cut = stream_sounding_windows if silence_apart else stream_quiet_windows
-        windows = cut(blocks, max_samples, overlap_samples)
+        cut = stream_split_at_silence if windowing.split_silence else stream_quiet_windows
+        windows = cut(blocks, windowing.max_samples, windowing.overlap_samples)
         try:
-            # Read here, so that it happens in the thread that opens; a short sound is then done.
-            self._windows = chain([next(windows)], windows)
+            # Read here, so that decoding starts in the thread that opens; a short clip is then read to its end.
+            self._unread = chain([next(windows)], windows)
         except BaseException:
             self.close()
             raise
 
     @property
     def facts(self) -> Facts:
-        """Facts of the source and of what was read of it so far."""
+        """Facts of the source, final once all of it is read."""
         return self._opened.facts
 
-    def __iter__(self) -> Iterator[Window]:
-        """Iterate over the windows that are left; raises what shows only while decoding."""
-        return self._windows
+    @property
+    def is_done(self) -> bool:
+        """Whether no reply is missing."""
+        complete = self.is_read and len(self.replies) == len(self.spans) * len(self.prompts)
+        return complete or self.error is not None
+
+    def take(self) -> Iterator[list[Window]]:
+        """Read the windows of one prompt after another; raises what shows only while decoding."""
+        for windows in _grouped(self._unread, self.windowing.together_samples):
+            self.spans.append((windows[0].start, windows[-1].stop))
+            for window in windows:
+                self.windows.append((window.start, window.stop))
+                self.given.append((window.start - window.before, window.audio_stop))
+            yield windows
+        self.is_read = True
+
+    def segments(self, prompt: int = 0) -> list[Segment]:
+        """The replies to one prompt, with times of the source."""
+        origin = self.facts.start_s
+        return [
+            Segment(
+                start_s=round(origin + start / SAMPLE_RATE, 4),
+                stop_s=round(origin + stop / SAMPLE_RATE, 4),
+                text=reply.text,
+                mean_logprob=_rounded(reply.mean_logprob),
+                no_speech_logprob=_rounded(reply.no_speech_logprob),
+            )
+            for index, (start, stop) in enumerate(self.spans)
+            for reply in [self.replies[index, prompt]]
+        ]
+
+    def overlaps(self) -> list[bool]:
+        """Of each window whether it shares samples with the one before it."""
+        return [False, *(after[0] < before[1] for before, after in pairwise(self.given))]
+
+    def receipt(self, config: MiDashengLMConfig, notes: Iterable[str] = ()) -> Receipt:
+        """State which parts of the source the model processed, with notes on what else was done.
+
+        Args:
+            config: of the model.
+            notes: behind those about the source.
+        """
+        receipt = state_receipt(
+            self.facts,
+            self.windows[-1][1] if self.windows else 0,
+            self.windows,
+            given=self.given,
+            subsample_factor=config.subsample_factor,
+            whole_tokens=config.whole_tokens,
+        )
+        return replace(receipt, notes=(*receipt.notes, *notes))
 
     def close(self) -> None:
         """Close the source."""
@@ -49,70 +127,42 @@ class Sound:
             self._opened.close()
 
 
-def open_sound(
-    source: Any, *, max_samples: int, overlap_samples: int = 0, silence_apart: bool = False, limits: Limits
-) -> Sound:
-    """Open what `auricle.audio.decode.as_clip` takes; files are read as a stream, waveforms are held already.
-
-    Args:
-        source: one sound.
-        max_samples: longest window.
-        overlap_samples: see `stream_quiet_windows`.
-        silence_apart: whether long digital silence gets windows of its own.
-        limits: budgets.
+def open_recording(source: Any, prompts: Sequence[str], windowing: Windowing, limits: Limits) -> Recording:
+    """Open what `auricle.audio.decode.as_clip` takes; files are read as a stream, waveforms are in memory already.
 
     Raises:
-        AudioError: the sound cannot be read.
-        ConfigError: settings that leave no window.
+        AudioError: the source cannot be read.
     """
-    is_held = isinstance(source, Clip | tuple) or hasattr(source, "__array__")
-    opened = as_clip(source, limits=limits) if is_held else stream(source, limits=limits)
-    return Sound(opened, max_samples, overlap_samples, silence_apart=silence_apart)
+    in_memory = isinstance(source, Clip | tuple) or hasattr(source, "__array__")
+    opened = as_clip(source, limits=limits) if in_memory else stream(source, limits=limits)
+    return Recording(opened, prompts, windowing)
 
 
-def try_open(source: Any, **settings: Any) -> Sound | AuricleError:
-    """Open a sound as `open_sound`, or give the error: one hostile file must not end the work on all others."""
+def try_open(source: Any, prompts: Sequence[str], windowing: Windowing, limits: Limits) -> Recording | AuricleError:
+    """Open a source as `open_recording`, or give the error: one bad file must not end the work on all others."""
     try:
-        return open_sound(source, **settings)
+        return open_recording(source, prompts, windowing, limits)
     except AuricleError as error:
         return error
     except Exception as error:
         return AudioError(f"{_name(source)}: cannot be read ({type(error).__name__}: {error}); give other audio")
 
 
-class Coverage:
-    """Notes which windows of a sound a model was given, for the receipt."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self.windows: list[tuple[int, int]] = []
-        self._heard: list[tuple[int, int]] = []
-
-    def add(self, window: Window) -> None:
-        """Note a window."""
-        self.windows.append((window.start, window.stop))
-        self._heard.append((window.start - window.before, window.heard_stop))
-
-    def overlaps(self, index: int) -> bool:
-        """Whether a window shares sound with the one before it."""
-        return index > 0 and self._heard[index][0] < self._heard[index - 1][1]
-
-    def receipt(self, facts: Facts, config: MiDashengLMConfig) -> Receipt:
-        """State what became of the sound.
-
-        Args:
-            facts: final ones.
-            config: of the model that heard it.
-        """
-        return state_receipt(
-            facts,
-            self.windows[-1][1] if self.windows else 0,
-            self.windows,
-            heard=self._heard,
-            subsample_factor=config.subsample_factor,
-            whole_tokens=config.whole_tokens,
-        )
+def _grouped(windows: Iterable[Window], most: int) -> Iterator[list[Window]]:
+    """All windows at once where they last no longer than ``most`` samples, else one by one."""
+    held: list[Window] = []
+    for window in windows:
+        held.append(window)
+        if window.stop > most:
+            yield from ([each] for each in held)
+            held.clear()
+    if held:
+        yield held
 
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else f"<{type(source).__name__}>"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

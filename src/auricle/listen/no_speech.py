@@ -1,4 +1,4 @@
-"""When a transcript is withheld, because the model itself holds it likely that nobody speaks."""
+"""When a transcript is withheld, because the model itself rates it likely that nobody speaks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from auricle.errors import ConfigError
 class NoSpeechRule:
     """The answer "no speech" overrules a transcript from this log-probability on.
 
-    A greedy transcript hides how close the model was to denying it: where its mass is spread over many words, none of
-    which is likely, the denial is never the first choice. Its probability is compared with a bound from `calibrate`.
+    A greedy transcript does not show how likely the answer "no speech" was: where the probability is spread over many
+    words, none of them likely, "no speech" is never the first choice. It is compared with a bound from `calibrate`.
     """
 
-    min_logprob: float | None = None  # nats of the whole answer "no speech"; None: only the model's own words count
+    min_logprob: float | None = None  # nats of the whole answer "no speech"; None: only its own text counts
 
     def __post_init__(self) -> None:
         """Reject what is no log-probability."""
@@ -27,21 +27,21 @@ class NoSpeechRule:
             raise ConfigError(f"the log-probability of no speech is {self.min_logprob}; expected nats, 0 or less")
 
     def can_deny(self, transcript_logprob: float) -> bool:
-        """Whether the denial can be likely enough beside a transcript of this log-probability (nats, whole answer).
+        """Whether "no speech" can be likely enough beside a transcript of this log-probability (nats, whole answer).
 
-        The two exclude each other, so a likely transcript settles it without asking.
+        The two exclude each other, so a likely transcript settles it without scoring.
         """
         if self.min_logprob is None:
             return False
         return transcript_logprob < 0 and math.log1p(-math.exp(transcript_logprob)) >= self.min_logprob
 
     def denies(self, no_speech_logprob: float) -> bool:
-        """Whether a denial of this log-probability (nats, whole answer) overrules the transcript."""
+        """Whether "no speech" of this log-probability (nats, whole answer) overrules the transcript."""
         return self.min_logprob is not None and no_speech_logprob >= self.min_logprob
 
 
 def is_no_speech(text: str) -> bool:
-    """Whether an answer is the one that models are taught for sounds without speech."""
+    """Whether an answer is the one that models are trained to give for clips without speech."""
     return text.rstrip(".").lower() == NO_SPEECH
 
 

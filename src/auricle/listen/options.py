@@ -1,15 +1,21 @@
-"""Answers out of a list: the log-probability of every option, and decoding that can say nothing else."""
+"""Answers out of a list: the log-probability of every option, and constraints that allow nothing else."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from auricle.engine.json_schema import JsonRules
 from auricle.errors import ConfigError
 from auricle.listen.outputs import Odds
+
+if TYPE_CHECKING:
+    from auricle.engine.request import Constraint
+    from auricle.weights import LoadedLM
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -20,7 +26,7 @@ class OptionTrie:
     """Allows nothing but given token sequences, each followed by an end token."""
 
     def __init__(self, options: Sequence[Sequence[int]], end_ids: Collection[int]) -> None:
-        """Take the options.
+        """Build the tree of the options.
 
         Args:
             options: token ids of each, at least one.
@@ -40,11 +46,11 @@ class OptionTrie:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of one question, as a model would say them."""
+    """Options of one question, with the token sequences that count as each."""
 
     texts: tuple[str, ...]
     prompt: str  # the question, with the options where they are lettered
-    forms: tuple[tuple[tuple[int, ...], ...], ...]  # of each option the ways to say it, in tokens with the end
+    forms: tuple[tuple[tuple[int, ...], ...], ...]  # of each option its spellings, in tokens with the end token
 
 
 def write_options(
@@ -54,34 +60,62 @@ def write_options(
 
     Args:
         tokenizer: of the decoder.
-        question: as asked.
+        question: without the options.
         options: answers to choose from.
         end_id: token that ends an answer.
-        letters: list them in the prompt as ``(A) …``, the form of MMAU and MMLU; an option then is what a model may
-            answer to that: the letter, the letter in brackets, both with the text, or the text.
+        letters: list them in the prompt as ``(A) …``, the form of MMAU and MMLU; then an option's spellings are the
+            letter, the letter in brackets, both with the text, and the text.
 
     Raises:
-        ConfigError: fewer than two options, one twice, empty or with a control token, or more than there are letters.
+        ConfigError: fewer than two options, duplicated or empty ones, one with a control token, or more than there are
+            letters.
     """
     texts = check_options(tokenizer, options)
     if letters and len(texts) > len(LETTERS):
         raise ConfigError(f"there are {len(texts)} options; expected at most {len(LETTERS)} with letters")
+    spellings: list[tuple[str, ...]] = [(text,) for text in texts]
+    if letters:
+        lettered = list(zip(LETTERS, texts, strict=False))
+        question = "\n".join([question, *(f"({letter}) {text}" for letter, text in lettered)])
+        spellings = [(a, f"({a})", f"({a}) {text}", f"{a}. {text}", text) for a, text in lettered]
+    forms = [dict.fromkeys(answer_ids(tokenizer, text, end_id) for text in each) for each in spellings]
+    return Options(texts, question, tuple(map(tuple, forms)))
 
-    def ids(text: str) -> tuple[int, ...]:
-        return (*tokenizer.encode(text, add_special_tokens=False).ids, end_id)
 
-    if not letters:
-        return Options(texts, question, tuple((ids(text),) for text in texts))
-    listed = "\n".join(f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
-    forms = tuple(
-        tuple(dict.fromkeys(map(ids, (letter, f"({letter})", f"({letter}) {text}", f"{letter}. {text}", text))))
-        for letter, text in zip(LETTERS, texts, strict=False)
-    )
-    return Options(texts, f"{question}\n{listed}", forms)
+def answer_ids(tokenizer: Tokenizer, text: str, end_id: int) -> tuple[int, ...]:
+    """A text as the tokens of a whole answer: with the end token."""
+    return (*tokenizer.encode(text, add_special_tokens=False).ids, end_id)
+
+
+def constraint_of(
+    loaded: LoadedLM, choices: Sequence[str] | None, schema: Mapping[str, Any] | None
+) -> Callable[[], Constraint] | None:
+    """Make the factory of constraints, one for each answer; None: any answer is allowed.
+
+    Args:
+        loaded: the model.
+        choices: an answer is one of these.
+        schema: an answer is JSON of this JSON Schema.
+
+    Raises:
+        ConfigError: both choices and a schema, or unusable ones.
+        MissingExtra: a schema without llguidance.
+    """
+    ends = loaded.eos_token_ids
+    if choices is not None and schema is not None:
+        raise ConfigError("both choices and a schema are given; expected one of them, or {'enum': [...]} as schema")
+    if choices is not None:
+        options = check_options(loaded.tokenizer, choices)
+        trie = OptionTrie([answer_ids(loaded.tokenizer, option, min(ends))[:-1] for option in options], ends)
+        return lambda: trie
+    if schema is not None:
+        vocab_size = loaded.model.decoder.config.vocab_size
+        return JsonRules(loaded.tokenizer, schema, vocab_size=vocab_size, end_ids=ends).constraint
+    return None
 
 
 def check_options(tokenizer: Tokenizer, options: Sequence[str]) -> tuple[str, ...]:
-    """Give options without surrounding white space.
+    """Return options without surrounding white space.
 
     Raises:
         ConfigError: as `write_options`.
@@ -90,32 +124,32 @@ def check_options(tokenizer: Tokenizer, options: Sequence[str]) -> tuple[str, ..
         raise ConfigError(f"the options are one text, {options!r}; expected a list of texts")
     texts = tuple(option.strip() for option in options)
     if len(texts) < 2 or not all(texts) or len(set(texts)) < len(texts):
-        raise ConfigError(f"the options are {list(options)}; expected at least two, each once and none empty")
+        raise ConfigError(f"the options are {list(options)}; expected at least two, none empty or duplicated")
     controls = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     for text in texts:
         if any(control in text for control in controls):
-            raise ConfigError(f"the option {text!r} spells a control token of the model; word it otherwise")
+            raise ConfigError(f"the option {text!r} contains a control token of the model; use other words")
     return texts
 
 
 def weigh(options: Options, score: Score) -> tuple[Odds, ...]:
-    """Ask a model how likely each option is.
+    """Score every option.
 
     Args:
         options: as `write_options` gives them.
         score: log-probability of each token of given continuations of the prompt.
 
     Returns:
-        Odds in the order of the options; an option that can be said in several ways has the sum of their probabilities
-        and the best of their means.
+        Odds in the order of the options; one with several spellings has the sum of their probabilities and the best of
+        their means.
     """
     flat = [form for forms in options.forms for form in forms]
     scores = iter(score(flat))
     totals, means = [], []
     for forms in options.forms:
-        said = [next(scores) for _ in forms]
-        totals.append(_log_sum([sum(each) for each in said]))
-        means.append(max(sum(each) / len(each) for each in said))
+        own = [next(scores) for _ in forms]
+        totals.append(_log_sum([sum(each) for each in own]))
+        means.append(max(sum(each) / len(each) for each in own))
     return odds_of(options.texts, totals, means)
 
 
@@ -135,7 +169,7 @@ def odds_of(texts: Sequence[str], totals: Sequence[float], means: Sequence[float
 
 
 def pool_odds(parts: Sequence[tuple[float, tuple[Odds, ...]]]) -> tuple[Odds, ...]:
-    """Odds of a long sound: the mean of its windows' log-probabilities over the time.
+    """Odds of a long source: the mean of its windows' log-probabilities over the time.
 
     Args:
         parts: seconds and odds of each window, at least one.
@@ -148,7 +182,7 @@ def pool_odds(parts: Sequence[tuple[float, tuple[Odds, ...]]]) -> tuple[Odds, ..
 
 
 def best(odds: Sequence[Odds], *, per_token: bool = False) -> Odds:
-    """The likeliest option; of equals the first."""
+    """The option with the highest log-probability; of equals the first."""
     return max(odds, key=lambda each: each.mean_logprob if per_token else each.logprob)
 
 

@@ -1,4 +1,4 @@
-"""What a listener gives back."""
+"""Results of an audio language model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from auricle.encode.receipt import Receipt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """What was said of one stretch of a sound."""
+    """The answer about one span of a source."""
 
     start_s: float
     stop_s: float
     text: str
-    mean_logprob: float | None = None  # nats per token of the text; None where a rule gave it
-    no_speech_logprob: float | None = None  # nats of the answer "no speech", where it was asked for
+    mean_logprob: float | None = None  # nats per token of the text; None where a rule set it
+    no_speech_logprob: float | None = None  # nats of the answer "no speech", where it was scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """A caption of a whole sound; for long ones the distinct captions of its segments, in order.
+    """A caption of a whole source; for long ones the distinct captions of its segments, in order.
 
-    A dense description has one segment for each stretch that was captioned alike.
+    In a dense description neighbours with the same caption are one segment.
     """
 
     caption: str
@@ -33,22 +33,22 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """An answer about a sound; for long ones what `auricle.listen.aggregate` makes of its segments' answers."""
+    """An answer about a source; for long ones its segments' answers, aggregated as `Aggregation` says."""
 
     text: str
     segments: tuple[Segment, ...]
     receipt: Receipt
-    value: Any = None  # the parsed text, where it was bound to a JSON schema
+    value: Any = None  # the parsed text, where it was constrained to a JSON schema
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Odds:
-    """How likely a model holds one of the answers it was offered."""
+    """How likely one of the options is under the model."""
 
     text: str
     probability: float  # among the options, by the log-probability of the whole answer
     mean_probability: float  # among the options, by the log-probability per token, which favours no short answer
-    logprob: float  # nats of the whole answer, its end included; of long sounds the mean over the time
+    logprob: float  # nats of the whole answer, its end included; of long sources the mean over the time
     mean_logprob: float  # nats per token
 
 
@@ -64,7 +64,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transcript:
-    """The words spoken in a sound; empty where there are none."""
+    """The words spoken in a source; empty where there are none."""
 
     text: str
     segments: tuple[Segment, ...]

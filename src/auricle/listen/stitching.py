@@ -1,12 +1,12 @@
-"""Transcripts of overlapping windows → one text: words heard by both windows are written once."""
+"""Transcripts of overlapping windows → one text: words in the overlap are written once."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-_MOST_WORDS = 40  # of either side that may lie in an overlap; fast speech has 5 words a second
-# Scores of an alignment: of equal words, of a word written otherwise by the neighbour, of a word only one has heard.
+_MOST_WORDS = 40  # of either side that may be in an overlap; fast speech has 5 words a second
+# Scores of an alignment: of equal words, of a word the neighbour has differently, of a word the neighbour lacks.
 _SAME, _OTHER, _ALONE = 3, -2, -1
 
 # Scripts written without spaces; each character is aligned as a word.
@@ -16,14 +16,14 @@ _STARTS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 
 def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
-    """Divide what neighbouring windows wrote of the sound they both heard between them.
+    """Divide the words of overlaps between the two windows.
 
     The last words of a window are aligned with the first of the next one. Both are cut behind the middle one of the
-    words they agree on: each window is surest where it does not end. Where they agree on nothing, nothing is left out.
+    words they agree on: a window is least reliable at its ends. Where they agree on nothing, nothing is left out.
 
     Args:
         texts: transcript of each window, in order.
-        overlaps: whether the window shares sound with the one before it; the first one never does.
+        overlaps: whether the window overlaps the one before it; the first one never does.
 
     Returns:
         As many texts, which joined by `join_words` are the whole transcript.
@@ -49,10 +49,10 @@ def join_words(texts: Sequence[str]) -> str:
 
 
 def seam(left: Sequence[str], right: Sequence[str]) -> tuple[int, int]:
-    """Where to leave one word sequence and enter the next, which repeats some of its end.
+    """Where to leave one word sequence and enter the next, which repeats some of its last words.
 
-    The end of ``left`` is aligned with the begin of ``right``: words before and after the overlap are free, words
-    inside cost. Of equally good alignments the shortest is taken, since a word said twice must not be lost.
+    The end of ``left`` is aligned with the start of ``right``: words before and after the overlap are free, words
+    inside cost. Of equally good alignments the shortest is taken, since a word spoken twice must not be lost.
 
     Returns:
         Words of ``left`` to keep, and words of ``right`` to skip; ``(len(left), 0)`` where nothing agrees.
@@ -62,7 +62,7 @@ def seam(left: Sequence[str], right: Sequence[str]) -> tuple[int, int]:
     rows, columns = len(tail) + 1, len(head) + 1
     score = [[0] * columns for _ in range(rows)]
     for column in range(1, columns):
-        score[0][column] = column * _ALONE  # what the right one heard before the left one's end
+        score[0][column] = column * _ALONE  # words of the right one that the left one lacks
     for row in range(1, rows):
         for column in range(1, columns):
             match = _SAME if tail[row - 1] == head[column - 1] else _OTHER

@@ -1,18 +1,16 @@
-"""An answer piece by piece, and the whole of it afterwards."""
+"""An answer in pieces while it is generated, and the whole of it afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from auricle.audio.resample import SAMPLE_RATE
-from auricle.engine.request import SamplingParams
-from auricle.listen.aggregate import Aggregation, check_reduction
-from auricle.listen.conclusions import answer_heard
-from auricle.listen.hearing import Heard, Reply
-from auricle.listen.long_audio import open_sound
+from auricle.listen.long_audio import Reply, open_recording
 from auricle.listen.outputs import Answer
-from auricle.listen.tasks import Mind
+from auricle.listen.pipeline import window_prompt
+
+if TYPE_CHECKING:
+    from auricle.listen.pipeline import Questions
 
 
 class AnswerStream:
@@ -21,7 +19,7 @@ class AnswerStream:
     def __init__(self, pieces: Generator[str, None, Answer]) -> None:
         """Take over a generator of pieces that returns the answer."""
         self._pieces = pieces
-        self.answer: Answer | None = None  # once the last piece has come
+        self.answer: Answer | None = None  # set after the last piece
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the pieces that are left."""
@@ -36,7 +34,7 @@ class AnswerStream:
             raise StopIteration from None
 
     def __enter__(self) -> AnswerStream:
-        """Use as a context, so that a source is closed at its end."""
+        """Use as a context, at whose end the source is closed."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,18 +46,13 @@ class AnswerStream:
         self._pieces.close()
 
 
-def stream_answer(
-    mind: Mind, source: Any, question: str, *, sampling: SamplingParams, reduce: Aggregation, window_s: float | None
-) -> Generator[str, None, Answer]:
-    """Answer a question about every window of a sound, in order.
+def stream_answer(task: Questions, source: Any, question: str) -> Generator[str, None, Answer]:
+    """Answer a question about every window of a source, in order.
 
     Args:
-        mind: the model.
-        source: one sound.
-        question: asked of every window.
-        sampling: how tokens are chosen.
-        reduce: how the windows' answers become one.
-        window_s: longest window, s.
+        task: how the question is asked.
+        source: one source.
+        question: about every window.
 
     Yields:
         Pieces of text; between the answers of two windows a line break.
@@ -68,25 +61,22 @@ def stream_answer(
         The answer.
 
     Raises:
-        AuricleError: what `auricle.listen.model.AudioLM.ask` raises.
+        AuricleError: as `auricle.listen.model.AudioLM.ask`.
     """
-    check_reduction(reduce)
-    sound = open_sound(source, max_samples=mind.samples(window_s), limits=mind.hearing.limits)
+    model = task.model
+    recording = open_recording(source, [question], task.windowing, model.limits)
     try:
-        heard = Heard(sound, [question])
-        most = int(mind.max_prompt_s * SAMPLE_RATE)
-        for place, windows in enumerate(heard.take(most)):
+        for place, windows in enumerate(recording.take()):
             if place:
                 yield "\n"
-            prompt = mind.hearing.prompt(windows, question, sampling.max_new_tokens, heard.facts)
-            ids, logprob = [], 0.0
-            for token in mind.answering.engine.stream(prompt, sampling):
-                ids.append(token.id)
-                logprob += token.logprob
+            tokens = []
+            for token in model.engine.stream(window_prompt(task, recording, windows, question), task.sampling):
+                tokens.append(token)
                 if token.text:
                     yield token.text
-            text = mind.answering.text(ids)
-            heard.replies[place, 0] = Reply(text=text, mean_logprob=logprob / max(len(ids), 1))
-        return answer_heard(heard, mind.hearing, 0, question, reduce, mind.answering.asking_text(mind.hearing))
+            text = "".join(token.text for token in tokens).strip()
+            mean = sum(token.logprob for token in tokens) / max(len(tokens), 1)
+            recording.replies[place, 0] = Reply(text=text, mean_logprob=mean)
+        return task.result(recording)[0]
     finally:
-        sound.close()
+        recording.close()

@@ -12,14 +12,14 @@ from auricle.audio.facts import Samples
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import MissingExtra
 
-_FRAME = 512  # samples that silero-vad judges at once, 32 ms at 16 kHz
+_FRAME = 512  # samples that silero-vad rates at once, 32 ms at 16 kHz
 _LIKELY = 0.5  # its authors' default threshold
 _FRAMES = 4  # so many likely frames in a row are speech: 0.13 s, less than the shortest word
-_MARGIN = 8  # frames of silence put before and behind: a word that begins at once would not be recognised
+_MARGIN = 8  # frames of silence put before and behind: a word at the very start would not be found
 
 
 class SpeechDetector:
-    """Tells whether anybody speaks in a window."""
+    """Finds out whether anybody speaks in a window."""
 
     def __init__(self) -> None:
         """Load the model that silero-vad ships.
@@ -29,8 +29,8 @@ class SpeechDetector:
         """
         self._model = _load()
 
-    def hears_speech(self, waveform: Samples) -> bool:
-        """Whether a waveform (N,) float32 at 16 kHz holds speech for at least 0.13 s."""
+    def has_speech(self, waveform: Samples) -> bool:
+        """Whether a waveform (N,) float32 at 16 kHz contains speech for at least 0.13 s."""
         length = -(-len(waveform) // _FRAME)
         frames = np.zeros((length + 2 * _MARGIN, _FRAME), np.float32)
         frames[_MARGIN:].reshape(-1)[: len(waveform)] = waveform
@@ -48,7 +48,7 @@ def _load() -> Any:
     threads = torch.get_num_threads()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript, in which the model comes, is deprecated
+            warnings.simplefilter("ignore")  # the model is TorchScript, which is deprecated
             from silero_vad import load_silero_vad
 
             return load_silero_vad()

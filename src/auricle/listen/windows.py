@@ -14,24 +14,38 @@ from auricle.encode.long_clips import Held
 from auricle.errors import ConfigError
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES
 
-_SPREAD = 0.2  # a window may be this share shorter or longer than an even cut, so as to end where it is quiet
+_TOLERANCE = 0.2  # a window may be this share shorter or longer than an even cut, to end where it is quiet
 _AHEAD = 4  # windows held before one is cut; with less than this left, the rest is cut evenly
 _PAUSE_DB = -25.0  # 0.2 s this far below the mean power of their window are a pause: no word is cut in two there
 _MAX_OVERLAP = 1 / 3  # of a window; beyond this most of the work would be done twice
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Windowing:
+    """How a source is cut for one task."""
+
+    max_samples: int  # longest window, at 16 kHz
+    overlap_samples: int = 0  # in both windows around a cut into sound
+    split_silence: bool = False  # long digital silence gets windows of its own
+    together_samples: int = 0  # sources of up to this length go into one prompt, window beside window
+
+    def __post_init__(self) -> None:
+        """Refuse windows that cannot be cut, see `check_overlap`."""
+        check_overlap(self.max_samples, self.overlap_samples)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a sound, which neighbours continue without gap, and what a model hears of it."""
+    """A span of a source, continued by the next window without gap, and the waveform the model is given for it."""
 
-    start: int  # first sample of the stretch, at 16 kHz
-    stop: int  # end of the stretch
-    before: int  # samples heard in front of it, which belong to the neighbour
+    start: int  # first sample of the span, at 16 kHz
+    stop: int  # end of the span
+    before: int  # samples of the waveform in front of the span; they belong to the previous window
     waveform: Samples  # from ``start - before`` on; may reach beyond ``stop``
 
     @property
-    def heard_stop(self) -> int:
-        """End of what is heard."""
+    def audio_stop(self) -> int:
+        """End of the waveform, in samples of the source."""
         return self.start - self.before + len(self.waveform)
 
     @property
@@ -43,7 +57,7 @@ class Window:
 def quiet_windows(waveform: Samples, max_samples: int) -> list[tuple[int, int]]:
     """Cut a waveform (N,) into about equal windows that cover all of it and end where it is quiet.
 
-    Cuts fall on whole audio tokens (0.2 s), so that none of the sound is dropped between windows.
+    Cuts fall on whole audio tokens (0.2 s), so that no sample is dropped between windows.
 
     Args:
         waveform: 16 kHz.
@@ -62,18 +76,18 @@ def quiet_windows(waveform: Samples, max_samples: int) -> list[tuple[int, int]]:
 
 
 def stream_quiet_windows(blocks: Iterable[Samples], max_samples: int, overlap_samples: int = 0) -> Iterator[Window]:
-    """Cut a sound of any length, as it comes, into windows that cover all of it and end where it is quiet.
+    """Cut a stream of any length into windows that cover all of it and end where it is quiet.
 
-    What is held of the sound does not grow with it. A sound of up to four windows is cut as `quiet_windows` cuts it.
-    Where windows may overlap, they do so only around cuts that fall into sound; around a pause there is no need.
+    Memory does not grow with the stream. One of up to four windows is cut as `quiet_windows` cuts it. Where windows may
+    overlap, they do so only around cuts that fall into sound; around a pause there is no need.
 
     Args:
         blocks: consecutive samples at 16 kHz, of any lengths; where they are cut does not matter.
-        max_samples: most samples heard at once, at least 0.4 s.
-        overlap_samples: heard in both windows around a cut into sound.
+        max_samples: longest waveform of a window, at least 0.4 s.
+        overlap_samples: in both windows around a cut into sound.
 
     Yields:
-        Windows as soon as they are certain; one without samples for an empty sound.
+        Windows as soon as they are certain; one without samples for an empty stream.
 
     Raises:
         ConfigError: settings that leave no window.
@@ -124,15 +138,15 @@ def _even_cut(waveform: Samples, longest: int) -> int:
     pieces = math.ceil(left / longest)
     even = left / pieces
     # The rest must fit into one window less.
-    first = math.ceil(max(even * (1 - _SPREAD), left - (pieces - 1) * longest, step) / step)
-    last = max(first, math.floor(min(even * (1 + _SPREAD), longest) / step))
+    first = math.ceil(max(even * (1 - _TOLERANCE), left - (pieces - 1) * longest, step) / step)
+    last = max(first, math.floor(min(even * (1 + _TOLERANCE), longest) / step))
     return _quietest(waveform, first, last)
 
 
 def _long_cut(waveform: Samples, longest: int) -> int:
-    """Where to end the first window of a sound that goes on for more than is worth knowing."""
+    """Where to end the first window of a stream that goes on for more than ``_AHEAD`` windows."""
     step = MIN_CLIP_SAMPLES
-    first = max(1, math.ceil(longest * (1 - _SPREAD) / (1 + _SPREAD) / step))
+    first = max(1, math.ceil(longest * (1 - _TOLERANCE) / (1 + _TOLERANCE) / step))
     return _quietest(waveform, first, longest // step)
 
 

@@ -1,9 +1,9 @@
-"""Mandarin as it is read aloud: digits, dates, money, telephone numbers, fractions and percentages become characters.
+"""Mandarin text normalisation: digits, dates, money, telephone numbers, fractions and percentages become characters.
 
-Two ways through the same readings. `read_aloud_compat` gives what the normaliser behind published Chinese error rates
-gives, with its faults; `read_aloud` reads each number where it stands.
+Two rules over the same readings: `read_aloud_compat` equals the normaliser behind published Chinese error rates, with
+its faults; `read_aloud` replaces each number at its place.
 
-Source: the behaviour of cn_tn of github.com/speechio/chinese_text_normalization (Apache-2.0), all options off, whose
+Source: the behaviour of cn_tn of github.com/speechio/chinese_text_normalization (Apache-2.0), all options off; its
 lists of currency and measure words are taken over as facts.
 """
 
@@ -15,8 +15,8 @@ from string import punctuation
 DIGITS = "零一二三四五六七八九"
 # Powers of ten that have a character; beyond 亿 each is worth ten thousand of the one before.
 _UNITS = {1: "十", 2: "百", 3: "千", **{4 * (place + 1): unit for place, unit in enumerate("万亿兆京垓秭穰沟涧正载")}}
-_MODERN = {power: unit for power, unit in _UNITS.items() if power <= 8}  # what is said today: 一万亿, not 一兆
-# Number words that may stand before 元 and 块, and be money by themselves; found first, so of 3万块 the match is 3万.
+_MODERN = {power: unit for power, unit in _UNITS.items() if power <= 8}  # current usage: 一万亿, not 一兆
+# Number words before 元 and 块, and money by themselves; matched first, so of 3万块 the match is 3万.
 _SCALES = ("亿", "千万", "百万", "万", "千", "百")
 _MONEY = (*_SCALES, *(f"{scale}{unit}" for unit in ("元", "块") for scale in (*_SCALES, "")), "角", "毛", "分")
 # Measure words: a number before one of them is a quantity, however many digits it has.
@@ -47,18 +47,25 @@ _INITIALS = re.compile(r"([a-zA-Z]+)二([a-zA-Z]+)")  # P2P, B2B: the two of an 
 
 
 def digit_by_digit(text: str) -> str:
-    """Each digit by its name, also full-width ones; other characters are left out."""
+    """Each digit by its name, full-width ones too; other characters are left out.
+
+    >>> digit_by_digit("2024")
+    '二零二四'
+    """
     return "".join(DIGITS[int(each)] for each in text if each.isdecimal())
 
 
 def cardinal(number: str, *, units: dict[int, str] | None = None) -> str:
-    """A number of decimal digits, with or without a point, as a quantity: 10086 → 一万零八十六, 0.5 → 零点五.
+    """A number of decimal digits, with or without a point, as a quantity.
 
     A leading 2 before 百, 千 and greater is 两; 一十 at the front is 十.
 
     Args:
         number: digits, one point at most.
         units: powers of ten that have a character; the released scale by default.
+
+    >>> cardinal("10086"), cardinal("0.5")
+    ('一万零八十六', '零点五')
     """
     whole, point, decimals = number.partition(".")
     table = _UNITS if units is None else units
@@ -68,16 +75,16 @@ def cardinal(number: str, *, units: dict[int, str] | None = None) -> str:
         before = symbols[at - 1] if at else None
         if symbol == "二" and symbols[at + 1] in names - {"十"} and (before is None or before in names - {"十"}):
             symbols[at] = "两"
-    said = "".join(symbols)
+    spoken = "".join(symbols)
     if point:
-        said += "点" + digit_by_digit(decimals)
-    if said.startswith("点"):
-        said = f"零{said}"
-    return said[1:] if said.startswith("一十") else said
+        spoken += "点" + digit_by_digit(decimals)
+    if spoken.startswith("点"):
+        spoken = f"零{spoken}"
+    return spoken[1:] if spoken.startswith("一十") else spoken
 
 
 def _quantity(whole: str, units: dict[int, str]) -> list[str]:
-    """Symbols of a whole number; zeros inside are said once, those at the end not at all."""
+    """Symbols of a whole number; a run of zeros inside is read once, zeros at the end are not read."""
     bare = whole.lstrip("0")
     if not bare:
         return []
@@ -89,11 +96,11 @@ def _quantity(whole: str, units: dict[int, str]) -> list[str]:
 
 
 def _date(found: str) -> str:
-    said = ""
+    spoken = ""
     for part in re.findall(r"\d+\D", found):
         number, unit = part[:-1], part[-1]
-        said += (digit_by_digit(number) if unit == "年" else cardinal(number)) + unit
-    return said
+        spoken += (digit_by_digit(number) if unit == "年" else cardinal(number)) + unit
+    return spoken
 
 
 def _each_number(found: str) -> str:
@@ -113,7 +120,7 @@ def _modern(number: str) -> str:
     return cardinal(number, units=_MODERN)
 
 
-# In the order they are looked for: pattern, whose first group is what is said; how it is said.
+# In the order of search: pattern, whose first group is replaced; its reading.
 _COMPAT: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(rf"\D+({_DATE_PATTERN})"), _date),
     (re.compile(rf"\D+({_MONEY_PATTERN})"), _each_number),
@@ -128,19 +135,19 @@ _COMPAT: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
 
 
 def read_aloud_compat(text: str) -> str:
-    """As the released normaliser writes it, to the character.
+    """The text as the released normaliser writes it, to the character.
 
-    What is found is put in place of its *first* occurrence in the text, so equal digits elsewhere may be read in its
-    stead; punctuation becomes spaces.
+    Each match replaces its *first* occurrence in the text, so equal digits elsewhere may be replaced instead;
+    punctuation becomes spaces.
     """
-    said = f"^{text}$"
+    spoken = f"^{text}$"
     for pattern, reading in _COMPAT:
-        said = said.replace("％", "%") if reading is _percentage else said
-        for found in pattern.findall(said):
-            said = said.replace(found, reading(found), 1) if found else said
-    for match in list(_INITIALS.finditer(said)):
-        said = said.replace(match[0], f"{match[1]}2{match[2]}", 1)
-    return said.lstrip("^").rstrip("$").translate(_BLANKS)
+        spoken = spoken.replace("％", "%") if reading is _percentage else spoken
+        for found in pattern.findall(spoken):
+            spoken = spoken.replace(found, reading(found), 1) if found else spoken
+    for match in list(_INITIALS.finditer(spoken)):
+        spoken = spoken.replace(match[0], f"{match[1]}2{match[2]}", 1)
+    return spoken.lstrip("^").rstrip("$").translate(_BLANKS)
 
 
 # The same by place, with what the released patterns miss: years of any age, decimals of any length, more units.
@@ -160,17 +167,20 @@ _STRICT: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
 
 
 def read_aloud(text: str) -> str:
-    """Each number read where it stands, thousands separators left out; punctuation becomes spaces.
+    """The text with each number replaced at its place, thousands separators left out; punctuation becomes spaces.
 
     Differs from: `read_aloud_compat`, which reads 1,000 as 一 and a space, and 3.1415926 as 三 一四一五九二六.
 
     Args:
         text: in NFKC form, so that digits are ASCII.
+
+    >>> read_aloud("共1,000元")
+    '共一千元'
     """
-    said = _THOUSANDS.sub("", text)
+    spoken = _THOUSANDS.sub("", text)
     for pattern, reading in _STRICT:
-        said = pattern.sub(_at(reading), said)
-    return _INITIALS.sub(r"\g<1>2\g<2>", said).translate(_BLANKS)
+        spoken = pattern.sub(_at(reading), spoken)
+    return _INITIALS.sub(r"\g<1>2\g<2>", spoken).translate(_BLANKS)
 
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")

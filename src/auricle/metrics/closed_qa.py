@@ -1,9 +1,9 @@
-"""Answers to questions with given choices.
+"""Predictions on questions with given choices.
 
 ========  ==========================================================================================================
-compat    the words of the right answer are among those of the model's, and no word of another choice is
-strict    the answer is read as a letter or as the text of one choice; what names none, or several, is unparseable and
-          counts as wrong: no choice is ever guessed
+compat    the words of the correct answer are among those of the prediction, and no word of another choice is
+strict    the prediction is parsed as a letter or as the text of one choice; one that names none, or several, is
+          unparseable and counts as wrong: no choice is ever guessed
 ========  ==========================================================================================================
 
 Source of compat: `compute_qa_acc.py` of github.com/xiaomi-research/dasheng-lm, which is MMAU's string match.
@@ -14,11 +14,11 @@ import unicodedata
 from collections.abc import Sequence
 
 from auricle.errors import DataError
-from auricle.metrics.tags import Naming, plain
+from auricle.metrics.tags import LabelMatcher, plain
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WORD = re.compile(r"\b\w+\b")
-# Where a letter is meant as one and no article: alone, in brackets, with a mark behind it, or after "answer is".
+# Where a letter is a choice and no article: alone, in brackets, before a mark, or after "answer is".
 _ALONE = re.compile(r"\W*([A-Za-z])\W*")
 _BRACKETED = re.compile(r"\(([A-Za-z])\)|\[([A-Za-z])\]")
 _LED = re.compile(r"(?:^|\n)\s*([A-Z])\s*[.:)\]]")
@@ -31,28 +31,44 @@ _LISTED = re.compile(
 
 
 def list_choices(choices: Sequence[str]) -> str:
-    """As closed questions list them: ``(A) …`` on lines of their own."""
+    """The choices of a prompt, ``(A) …`` on a line each.
+
+    >>> list_choices(["dog", "cat"])
+    '(A) dog\\n(B) cat'
+    """
     return "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def is_right_compat(answer: str, said: str, choices: Sequence[str]) -> bool:
-    """The released rule; ``answer`` is a letter or a text, choices may be none."""
-    heard, expected = _words(said), _words(answer)
-    if not heard or not expected <= heard:
+def is_right_compat(answer: str, prediction: str, choices: Sequence[str]) -> bool:
+    """Whether a prediction is correct by the released rule.
+
+    Args:
+        answer: a letter or a text.
+        prediction: of the model.
+        choices: may be none.
+
+    >>> is_right_compat("sad song", "a sad, slow song", ["happy song", "sad song"])
+    True
+    """
+    found, expected = _words(prediction), _words(answer)
+    if not found or not expected <= found:
         return False
     wrong: set[str] = set()
     for choice in choices:
-        own = _words(choice)
-        if own != expected:
-            wrong |= own - expected
-    return heard.isdisjoint(wrong)
+        words = _words(choice)
+        if words != expected:
+            wrong |= words - expected
+    return found.isdisjoint(wrong)
 
 
 def right_choices(answers: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
-    """Number of the right choice of each question.
+    """Number of the correct choice of each question.
 
-    Answers are letters if all of them are, and texts of a choice otherwise: a single rule for a file, so that a choice
+    Answers are letters if all of them are, and texts of a choice otherwise: one rule for a file, so that a choice
     called "B" is not taken for the second.
+
+    >>> right_choices(["B", "a"], [["dog", "cat"], ["rain", "wind"]])
+    [1, 0]
 
     Raises:
         DataError: an answer is neither a letter within its choices nor exactly one of them.
@@ -72,14 +88,17 @@ def right_choices(answers: Sequence[str], choices: Sequence[Sequence[str]]) -> l
     return found
 
 
-def choice_of(said: str, choices: Sequence[str]) -> int | None:
-    """The strict reading of an answer: number of the choice it names; None: none, or several.
+def choice_of(prediction: str, choices: Sequence[str]) -> int | None:
+    """Number of the choice that a prediction names by the strict rule; None: none, or several.
 
     Args:
-        said: of the model.
+        prediction: of the model.
         choices: their texts, at least one.
+
+    >>> choice_of("The answer is (B).", ["dog", "cat"]), choice_of("a cat", ["dog", "cat"])
+    (1, 1)
     """
-    text = unicodedata.normalize("NFKC", said)
+    text = unicodedata.normalize("NFKC", prediction)
     by_text = _by_text(text, choices)
     if len(by_text) == 1 and plain(text) == plain(choices[by_text[0]]):
         return by_text[0]
@@ -88,13 +107,16 @@ def choice_of(said: str, choices: Sequence[str]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def agrees(answer: str, said: str) -> bool:
-    """The strict rule where there are no choices: the answer's words stand in what was said, one after the other.
+def contains_answer(answer: str, prediction: str) -> bool:
+    """Whether a prediction is correct by the strict rule where there are no choices: it contains the answer's words.
 
-    Of yes and no, the other one must not be there.
+    For yes and no, the other one must be absent.
+
+    >>> contains_answer("yes", "Yes, it is."), contains_answer("yes", "yes and no")
+    (True, False)
     """
     known = {"yes", "no"} if plain(answer) in ("yes", "no") else {answer}
-    return Naming(known).find(said) == [plain(answer)]
+    return LabelMatcher(known).find(prediction) == [plain(answer)]
 
 
 def _letters(text: str, count: int) -> list[int]:
@@ -107,12 +129,12 @@ def _letters(text: str, count: int) -> list[int]:
 
 
 def _by_text(text: str, choices: Sequence[str]) -> list[int]:
-    """Choices whose words stand in the text, longer ones first taken; equal choices are told apart by none."""
+    """Choices whose words are in the text, longer ones matched first; equal choices cannot be told apart."""
     places: dict[str, list[int]] = {}
     for at, choice in enumerate(choices):
         if words := plain(choice):
             places.setdefault(words, []).append(at)
-    found = Naming(places).find(text) if places else []
+    found = LabelMatcher(places).find(text) if places else []
     return [at for name in found for at in places[name]]
 
 

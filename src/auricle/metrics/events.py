@@ -1,4 +1,7 @@
-"""Events in time: as targets of frames, from the outputs of frames, and how well they were found."""
+"""Sound event detection: events to frame targets, frame probabilities to events, and scores by segment and by onset.
+
+Legend: B clips, T frames, C classes.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -34,13 +37,13 @@ _ROUNDING = 1e-6  # of a frame: 0.3 s / 0.1 s must not become 3.0000000000000004
 def frame_targets(
     events: Iterable[Event], classes: Classes, *, hop_ms: float, duration_s: float | None = None
 ) -> Tensor:
-    """What is heard at each frame: an event holds for the frames i with onset <= i · hop < offset.
+    """Targets of frames: an event is active in the frames i with onset <= i · hop < offset.
 
     Args:
         events: of one clip.
         classes: see `Classes`.
         hop_ms: of the encoder's frames.
-        duration_s: of the grid, whose last frame may be shorter; None: to the end of the last event.
+        duration_s: of the clip, whose last frame may be shorter; None: to the end of the last event.
 
     Returns:
         (T, C) float32 of 0 and 1, T = ceil(duration / hop).
@@ -48,6 +51,9 @@ def frame_targets(
     Raises:
         ConfigError: hop or duration are not above 0.
         DataError: an event of another class.
+
+    >>> frame_targets([Event(0.0, 0.2, "dog")], ("cat", "dog"), hop_ms=100, duration_s=0.3).tolist()
+    [[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
 
     Source: X-ARES `desed_task.py` (10 s) and `maestro_task.py` (to the last event).
     """
@@ -63,7 +69,7 @@ def frame_targets(
 
 
 def pad_or_trim(frames: Tensor, length: int, *, dim: int = -2) -> Tensor:
-    """Cut the axis ``dim`` (time, in (T, C) or (B, T, C)) to ``length``, or fill it with zeros behind."""
+    """Cut the axis ``dim`` (time, in (T, C) or (B, T, C)) to ``length``, or pad it with zeros at the end."""
     missing = length - frames.shape[dim]
     if missing <= 0:
         return frames.narrow(dim, 0, length)
@@ -87,32 +93,39 @@ def segment_f1(
     segment_s: float = SEGMENT_S,
     average: Literal["micro", "macro"],
 ) -> float:
-    """F1 of classes in windows of time; a class is there where any frame has it, what is left after whole windows goes.
+    """F1 of classes in windows of time, in [0, 1]; a class is active in a window where any of its frames is.
+
+    F1 = 2·hits / (detected + wanted), counted over the windows of all clips; an incomplete last window is dropped.
 
     Args:
-        logits: of each clip (T, C); a class is heard at logits above 0 (a probability of 0.5 is rounded to 0).
+        logits: of each clip (T, C); a class is detected at logits above 0 (a probability of 0.5 is rounded to 0).
         targets: of each clip (T, C) of 0 and 1.
         hop_ms: of the frames.
         segment_s: length of a window; 1 s in DESED, 0.1 s in MAESTRO.
         average: ``micro`` counts all classes together; ``macro`` is the mean over classes, 0 for one that neither
-            occurs nor is found.
+            occurs nor is detected.
 
     Raises:
         ConfigError: window or hop are not above 0.
         DataError: shapes that do not fit, or no clip as long as a window.
 
-    Source: X-ARES `metrics.py`. Differs from: it, in that clips are not padded to the longest of their batch before.
+    >>> truth = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
+    >>> segment_f1([2 * truth - 1], [truth], hop_ms=500, segment_s=1.0, average="micro")
+    1.0
+
+    Source: X-ARES `metrics.py`, scikit-learn `f1_score`. Differs from: X-ARES, where clips are padded to the longest of
+    their batch before.
     """
     window = segment_window(segment_s, hop_ms)
-    total: Tensor | None = None  # (3, C): hits, found, wanted
+    total: Tensor | None = None  # (3, C): hits, detected, wanted
     for outputs, truth in zip(logits, targets, strict=True):
         if outputs.shape != truth.shape or outputs.ndim != 2:
             raise DataError(f"outputs {tuple(outputs.shape)} and targets {tuple(truth.shape)}; expected both (T, C)")
         if len(outputs) < window:
             continue
-        # In float32, as the reference rounds: a logit of 1e-9 is a probability of 0.5 there, and not heard.
-        heard, there = (_windows(each, window) for each in (outputs.float().sigmoid().round(), truth.float()))
-        counts = torch.stack([(heard * there).sum(0), heard.sum(0), there.sum(0)]).double()
+        # In float32, as the reference rounds: a logit of 1e-9 is a probability of 0.5 there, and not detected.
+        found, wanted = (_windows(each, window) for each in (outputs.float().sigmoid().round(), truth.float()))
+        counts = torch.stack([(found * wanted).sum(0), found.sum(0), wanted.sum(0)]).double()
         total = counts if total is None else total + counts
     if total is None:
         raise DataError(f"no clip has the {window} frames of one window of {segment_s:g} s; expected at least one")
@@ -134,9 +147,9 @@ def events_from_frames(
     Args:
         probabilities: (T, C).
         timestamps_ms: (T,) of the frames, rising.
-        min_duration_ms: from the first to the last frame of a run; shorter ones are dropped.
+        min_duration_ms: from the first to the last frame of a run; shorter runs are dropped.
         median_filter_ms: width of the filter, rounded to frames; 0: none.
-        threshold: a class is heard above it.
+        threshold: a class is active above it.
         classes: labels of the outputs; a number: they are labelled by number.
 
     Returns:
@@ -144,6 +157,9 @@ def events_from_frames(
 
     Raises:
         DataError: shapes that do not fit, or times that do not rise.
+
+    >>> events_from_frames(torch.tensor([[0.1], [0.9], [0.8]]), torch.tensor([0.0, 50.0, 100.0]), min_duration_ms=0)
+    [Event(onset_s=0.05, offset_s=0.1, label=0)]
 
     Source: HEAR `task_predictions.py`; ends are mirrored and even windows reach further back, as in SciPy's filter.
     """
@@ -155,8 +171,8 @@ def events_from_frames(
     events = []
     for number in range(values.shape[1]):
         edges = np.flatnonzero(np.diff(np.r_[False, values[:, number] > threshold, False]))
-        for first, behind in zip(edges[::2], edges[1::2], strict=True):
-            onset, offset = float(times[first]), float(times[behind - 1])
+        for first, end in zip(edges[::2], edges[1::2], strict=True):
+            onset, offset = float(times[first]), float(times[end - 1])
             if offset - onset >= min_duration_ms:
                 label = number if isinstance(classes, int) else classes[number]
                 events.append(Event(onset / 1000.0, offset / 1000.0, label))
@@ -164,7 +180,7 @@ def events_from_frames(
 
 
 class Detection(NamedTuple):
-    """How well events were found; shares in [0, 1], rates for each event of the reference."""
+    """Scores of detected events: shares in [0, 1], rates relative to the events of the reference."""
 
     f_measure: float
     precision: float
@@ -176,14 +192,14 @@ class Detection(NamedTuple):
 
 
 class EventScores(NamedTuple):
-    """Of all events together, and the mean over the classes of the reference (there a substitution is two errors)."""
+    """Scores of all events, and the mean over the classes of the reference (where a substitution is two errors)."""
 
     overall: Detection
     class_average: Detection
 
 
 class SegmentScores(NamedTuple):
-    """Of classes in segments of time."""
+    """Scores of classes in segments of time."""
 
     overall: Detection
     accuracy: float
@@ -195,20 +211,24 @@ class SegmentScores(NamedTuple):
 def onset_scores(
     references: Sequence[Sequence[Event]], estimates: Sequence[Sequence[Event]], *, tolerance_s: float
 ) -> EventScores:
-    """Event by event: found is one of the same class whose onset is not further than the tolerance; offsets are free.
+    """Scores by event: one is detected by one of the same class with an onset within the tolerance; offsets are free.
 
     Args:
         references: events of each clip.
-        estimates: of the same clips.
+        estimates: detected events of the same clips.
         tolerance_s: 0.05 for MAESTRO, 0.2 for DCASE 2016 in HEAR.
 
     Returns:
-        Scores from the largest one-to-one match in each clip; HEAR's onset F is ``overall.f_measure``. Of no events
-        everything is 0.
+        Scores of the largest one-to-one match in each clip; HEAR's onset F is ``overall.f_measure``. Without events
+        all are 0.
 
     Raises:
         ConfigError: a negative tolerance.
         DataError: the numbers of clips differ.
+
+    >>> wanted, found = [[Event(1.0, 2.0, "dog")]], [[Event(1.1, 9.0, "dog"), Event(5.0, 6.0, "cat")]]
+    >>> onset_scores(wanted, found, tolerance_s=0.2).overall[:3]
+    (0.6666666666666666, 0.5, 1.0)
 
     Source: sed_eval 0.2 `EventBasedMetrics` with evaluate_offset off.
     """
@@ -241,9 +261,9 @@ def segment_scores(
     *,
     segment_s: float = SEGMENT_S,
 ) -> SegmentScores:
-    """Segment by segment: whether a class is heard anywhere in it, up to the last offset in reference or estimate.
+    """Scores by segment: a class is active in a segment that one of its events touches; up to the last offset.
 
-    Arguments as in `onset_scores`; ``overall.error_rate`` is HEAR's segment_1s_er. Rates of no events are 0.
+    Arguments as in `onset_scores`; ``overall.error_rate`` is HEAR's segment_1s_er. Without events rates are 0.
 
     Raises:
         ConfigError: a segment not above 0.
@@ -254,13 +274,13 @@ def segment_scores(
     if segment_s <= 0:
         raise ConfigError(f"segment is {segment_s} s, expected above 0")
     _check_clips(references, estimates)
-    hits = wrong = missed = quiet = swapped = 0
+    hits = wrong = missed = quiet = swapped = 0  # quiet: inactive in both
     for wanted, found in zip(references, estimates, strict=True):
         length = max((math.ceil(event.offset_s / segment_s) for event in (*wanted, *found)), default=0)
-        truth, heard = (_roll(each, classes, length, segment_s) for each in (wanted, found))
-        hits += int((truth & heard).sum())
-        quiet += int((~truth & ~heard).sum())
-        lost, extra = (truth & ~heard).sum(1), (~truth & heard).sum(1)
+        truth, estimate = (_roll(each, classes, length, segment_s) for each in (wanted, found))
+        hits += int((truth & estimate).sum())
+        quiet += int((~truth & ~estimate).sum())
+        lost, extra = (truth & ~estimate).sum(1), (~truth & estimate).sum(1)
         missed, wrong = missed + int(lost.sum()), wrong + int(extra.sum())
         swapped += int(np.minimum(lost, extra).sum())
     sensitivity, specificity = _ratio(hits, hits + missed), _ratio(quiet, quiet + wrong)
@@ -274,7 +294,7 @@ def segment_scores(
 
 
 def _frames(time_s: float, hop_ms: float) -> int:
-    """The number of frames that begin before a time."""
+    """The number of frames that start before a time."""
     return max(0, math.ceil(time_s * 1000.0 / hop_ms - _ROUNDING))
 
 
@@ -305,7 +325,7 @@ def _onsets(events: Sequence[Event]) -> dict[Value, list[float]]:
 
 
 def _match(ours: list[float], theirs: list[float], tolerance_s: float) -> tuple[int, list[float], list[float]]:
-    """Size of the largest match of sorted onsets, and what is left of both.
+    """Size of the largest match of sorted onsets, and the unmatched ones of both.
 
     Pairing the earliest two that fit is optimal, because the windows around onsets are equally wide.
     """

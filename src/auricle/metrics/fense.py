@@ -1,102 +1,47 @@
-"""FENSE: sentence similarity, cut to a tenth where a detector hears that a caption is no fluent sentence.
+"""FENSE: similarity of sentence embeddings, cut to a tenth where a detector finds that a caption is not fluent.
 
-Source: `fense/evaluator.py` in github.com/xiaomi-research/dasheng-lm and github.com/xiaomi-research/mecat. What the
-former publishes under this name is the similarity without the penalty, here called SBERT.
+    SBERT = mean over references of cos(candidate, reference)
+    FENSE = SBERT · (1 − `PENALTY` where the probability of an error is above `THRESHOLD`)
+
+Source: `fense/evaluator.py` in github.com/xiaomi-research/dasheng-lm and github.com/xiaomi-research/mecat. The numbers
+that the former publishes as FENSE are the similarity without the penalty, here called SBERT.
 """
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from auricle.errors import LayoutMismatch
-from auricle.models.text import BOOKKEEPING, StockText, StockTextConfig
-from auricle.weights import safe
-from auricle.weights.glap_layouts import state_sha256, stock_text_state
-from auricle.weights.text_tokenizers import StockTokenizer
-
-THRESHOLD = 0.9  # probability of an error from which on a caption is penalised
-PENALTY = 0.9  # share of the score that it loses
-MAX_TOKENS = 64  # of a caption the detector reads
-_MARKS = re.compile(r"[^\w\s]")
-_BATCH = 128
+THRESHOLD = 0.9  # of the probability of an error
+PENALTY = 0.9  # share of its similarity that a penalised caption loses
+# What a result states about the rule, beside the identity of the detector.
+PENALTY_RULE: Mapping[str, float] = {"threshold": THRESHOLD, "penalty": PENALTY}
 
 
-def penalties(error_probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Factors (n,) of scores: 1, or what is left of them."""
+def error_penalties(error_probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Factors (n,) of similarities: 1, or 1 − `PENALTY` where the probability of an error is above `THRESHOLD`."""
     return np.where(np.asarray(error_probability, np.float64) > THRESHOLD, 1.0 - PENALTY, 1.0)
 
 
-class ErrorDetector(nn.Module):
-    """A BERT and a layer over its first state; the last of its outputs is "any error"."""
-
-    def __init__(self, tower: StockText, classifier: nn.Linear, tokenizer: StockTokenizer, identity: Any) -> None:
-        """Take parts with weights; ``identity`` is what a result says of them."""
-        super().__init__()
-        self.tower, self.classifier, self.tokenizer, self.identity = tower.eval(), classifier, tokenizer, identity
-
-    @torch.inference_mode()
-    def probabilities(self, captions: Sequence[str]) -> npt.NDArray[np.float64]:
-        """That each caption (n,) has an error; read without punctuation and in lower case."""
-        bare = [_MARKS.sub("", caption).lower() for caption in captions]
-        parts = [self._logits(bare[at : at + _BATCH]) for at in range(0, len(bare), _BATCH)]
-        found: npt.NDArray[np.float64] = torch.cat(parts).double().sigmoid()[:, -1].numpy() if parts else np.empty(0)
-        return found
-
-    def _logits(self, captions: Sequence[str]) -> Tensor:
-        device = self.classifier.weight.device
-        rows = [torch.tensor(ids) for ids in self.tokenizer.encode(captions)]
-        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        mask = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
-        states = self.tower.network(input_ids=tokens, attention_mask=mask.long().to(device)).last_hidden_state
-        logits: Tensor = self.classifier(states[:, 0]).cpu()
-        return logits
-
-
-def load_error_detector(folder: str | Path, *, device: str = "cpu", max_tokens: int = MAX_TOKENS) -> ErrorDetector:
-    """A detector from a folder with three files.
+def mean_cosine_similarity(candidates: Tensor, references: Tensor, owners: Tensor) -> Tensor:
+    """Mean over its references of a candidate's cosine with each: (n,) float64.
 
     Args:
-        folder: with the released ``echecker_*.ckpt`` (or its tensors as safetensors), and ``config.json`` and
-            ``tokenizer.json`` of the BERT it names as ``model_type``.
-        device: ``cpu``, ``cuda``, …
-        max_tokens: of a caption; MECAT reads 256.
-
-    Raises:
-        WeightsError: a file is absent, unsafe or of another layout.
-        ConfigError: the configuration describes no encoder that is known here.
+        candidates: (n, D) of unit length.
+        references: (m, D) of unit length.
+        owners: (m,) int64, the candidate of each reference; each candidate has at least one.
     """
-    folder = Path(folder)
-    settings = {key: each for key, each in safe.read_json(folder / "config.json").items() if key not in BOOKKEEPING}
-    tensors = safe.read_tensors(folder)
-    absent = [name for name in ("clf.weight", "clf.bias") if name not in tensors]
-    if absent:
-        raise LayoutMismatch(
-            f"{folder}: has no {', '.join(absent)}, expected the checkpoint of a FENSE error detector; found "
-            f"{', '.join(list(tensors)[:3])}"
-        )
-    config = StockTextConfig(settings=settings, max_tokens=max_tokens)
-    outputs, width = tensors["clf.weight"].shape
-    tower, head = StockText(config), nn.Linear(width, outputs)
-    state = stock_text_state(tensors, "encoder.")
-    if set(state) != set(tower.state_dict()):
-        odd = sorted(set(state) ^ set(tower.state_dict()))
-        raise LayoutMismatch(
-            f"{folder}: weights and config.json differ in {', '.join(odd[:3])}; take both of one model"
-        )
-    tower.load_state_dict(state)
-    head.load_state_dict({"weight": tensors["clf.weight"], "bias": tensors["clf.bias"]})
-    tokenizer = StockTokenizer(folder / "tokenizer.json", max_tokens=min(max_tokens, config.longest))
-    identity = {
-        "weights_sha256": state_sha256(tensors),
-        "tokenizer_sha256": tokenizer.fingerprint,
-        "threshold": THRESHOLD,
-        "penalty": PENALTY,
-        "max_tokens": tokenizer.max_tokens,
-    }
-    return ErrorDetector(tower, head, tokenizer, identity).to(device).eval()
+    cosines = (candidates[owners].double() * references.double()).sum(1)
+    sums = torch.zeros(len(candidates), dtype=torch.float64).index_add_(0, owners, cosines)
+    return sums / owners.bincount(minlength=len(candidates))
+
+
+def fense_scores(similarity: npt.ArrayLike, error_probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """FENSE of each candidate (n,): its mean cosine similarity, penalised by `error_penalties`.
+
+    >>> fense_scores([0.8, 0.8], [0.1, 0.95]).round(2).tolist()
+    [0.8, 0.08]
+    """
+    return np.asarray(similarity, np.float64) * error_penalties(error_probability)

@@ -1,30 +1,35 @@
-"""How many runs of words (BLEU) or characters (chrF) a text shares with its references.
+"""Overlap of n-grams with references: of words (BLEU) and of characters (chrF).
 
-`sentence_bleu` is MECAT's rule: one sentence at a time, lower case, words between spaces, nothing smoothed.
-`corpus_bleu` and `corpus_chrf` are those of sacrebleu 2.6, signatures `BLEU_SIGNATURE` and `CHRF_SIGNATURE`, in [0, 1].
+`sentence_bleu` is MECAT's rule: one sentence, lower case, words between spaces, no smoothing. The others are computed
+by sacrebleu (extra ``evaluate``), signatures `BLEU_SIGNATURE` and `CHRF_SIGNATURE`, and scaled to [0, 1].
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from auricle.metrics.intervals import Score
-from auricle.metrics.resampling import ROUNDS, Array, bootstrap_sums
+from auricle.errors import MissingExtra
+from auricle.metrics.intervals import ROUNDS, Array, Score, bootstrap_sums
 
 BLEU_SIGNATURE = "case:lc|eff:no|tok:13a|smooth:exp"
 CHRF_SIGNATURE = "case:mixed|eff:yes|nc:6|nw:0|space:no"
-_ORDER = 4  # words in the longest run
-_CHARACTERS = 6  # in the longest run
-_BETA2 = 4.0  # chrF2: recall counts twice as much as precision
+_ORDER = 4  # words of the longest n-gram
 
 
 def sentence_bleu(candidate: str, references: Sequence[str]) -> list[float]:
-    """BLEU-1 to BLEU-4 of one sentence; 0 where no run of a length is shared.
+    """BLEU-1 to BLEU-4 of one sentence, in [0, 1]; 0 where no n-gram of a length is shared.
 
-    Source: `PyTorchBleuScorer` of github.com/xiaomi-research/mecat.
+    BLEU-k = min(1, exp(1 − r / c)) · (Π over n ≤ k of shared n-grams / n-grams of the candidate)^(1/k), with c words of
+    the candidate and r of the reference nearest in length, of equally near ones the first.
+
+    >>> [round(score, 3) for score in sentence_bleu("a dog barks", ["a dog barks at night"])]
+    [0.513, 0.513, 0.513, 0.0]
+
+    Source: `PyTorchBleuScorer` of github.com/xiaomi-research/mecat. Differs from: sacrebleu, where of two references
+    equally near in length the shorter counts.
     """
     words, others = candidate.lower().split(), [reference.lower().split() for reference in references]
     if not words or not others:
@@ -33,8 +38,11 @@ def sentence_bleu(candidate: str, references: Sequence[str]) -> list[float]:
     penalty = 1.0 if len(words) > length else math.exp(1 - length / len(words)) if length else 0.0
     scores, logs = [], 0.0
     for order in range(1, _ORDER + 1):
-        shared, total = _shared(words, others, order)
-        logs += math.log(shared / total) if shared else -math.inf
+        own, most = _ngrams(words, order), Counter[tuple[str, ...]]()
+        for other in others:
+            most |= _ngrams(other, order)
+        shared = sum((own & most).values())
+        logs += math.log(shared / sum(own.values())) if shared else -math.inf
         scores.append(penalty * math.exp(logs / order))
     return scores
 
@@ -47,9 +55,24 @@ def corpus_bleu(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> Score:
-    """BLEU-4 of a corpus with its interval over resampled rows, or ``groups`` of them."""
-    rows = [_bleu_counts(*pair) for pair in zip(candidates, references, strict=True)]
-    return bootstrap_sums(rows, _bleu, groups=groups, rounds=rounds, seed=seed)
+    """BLEU-4 of a corpus, in [0, 1], with its 95 % interval over resampled rows.
+
+    Args:
+        candidates: (n,) texts.
+        references: of each candidate, one or more.
+        groups: (n,) names; rows of one name are resampled together.
+        rounds: resamples.
+        seed: of the resampling.
+
+    Raises:
+        MissingExtra: sacrebleu is not installed.
+
+    >>> corpus_bleu(["a dog barks at night"], [["a dog barks at night"]], rounds=10).value
+    1.0
+
+    Source: Post 2018, "A Call for Clarity in Reporting BLEU Scores"; sacrebleu 2.
+    """
+    return _corpus_score(_metric("BLEU"), candidates, references, groups=groups, rounds=rounds, seed=seed)
 
 
 def corpus_chrf(
@@ -60,85 +83,51 @@ def corpus_chrf(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> Score:
-    """chrF2 of a corpus with its interval; of several references the one that fits best counts."""
-    rows = [_chrf_counts(*pair) for pair in zip(candidates, references, strict=True)]
-    return bootstrap_sums(rows, _chrf, groups=groups, rounds=rounds, seed=seed)
+    """chrF2 of a corpus, in [0, 1], with its 95 % interval; of several references the best counts.
+
+    Arguments and errors as in `corpus_bleu`.
+
+    Source: Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation"; sacrebleu 2.
+    """
+    return _corpus_score(_metric("CHRF"), candidates, references, groups=groups, rounds=rounds, seed=seed)
 
 
 def sentence_chrf(candidate: str, references: Sequence[str]) -> float:
-    """chrF2 of one sentence."""
-    return float(_chrf(np.array([_chrf_counts(candidate, references)], np.float64))[0])
+    """chrF2 of one sentence, in [0, 1]; errors as in `corpus_bleu`.
+
+    >>> sentence_chrf("dog", ["cat", "dog"])
+    1.0
+    """
+    return float(_metric("CHRF").sentence_score(candidate, references).score) / 100
 
 
-def _runs(items: Sequence[str], length: int) -> "Counter[tuple[str, ...]]":
+def _ngrams(items: Sequence[str], length: int) -> "Counter[tuple[str, ...]]":
     return Counter(tuple(items[at : at + length]) for at in range(len(items) - length + 1))
 
 
-def _shared(words: Sequence[str], others: Sequence[Sequence[str]], order: int) -> tuple[int, int]:
-    """Runs of a length that some reference has as often, and all of them."""
-    own, most = _runs(words, order), Counter[tuple[str, ...]]()
-    for other in others:
-        most |= _runs(other, order)
-    return sum((own & most).values()), sum(own.values())
+def _corpus_score(
+    metric: Any, candidates: Sequence[str], references: Sequence[Sequence[str]], **resampling: Any
+) -> Score:
+    """A score of sacrebleu, bootstrapped here, as its own bootstrap has no groups.
+
+    The statistics of rows and the score of their sums are what sacrebleu's own bootstrap uses; neither is public.
+    """
+
+    def scores(sums: Array) -> Array:
+        rows = sums.astype(np.int64).tolist()
+        return np.array([metric._compute_score_from_stats(row).score / 100 for row in rows])
+
+    columns = [
+        metric._extract_corpus_statistics([candidate], [[reference] for reference in own])[0]
+        for candidate, own in zip(candidates, references, strict=True)
+    ]
+    return bootstrap_sums(columns, scores, **resampling)
 
 
-def _bleu_counts(candidate: str, references: Sequence[str]) -> list[int]:
-    words, others = tokenise(candidate.lower()), [tokenise(reference.lower()) for reference in references]
-    # The nearest length, and of two the shorter.
-    length = min((len(other) for other in others), key=lambda each: (abs(each - len(words)), each))
-    pairs = [_shared(words, others, order) for order in range(1, _ORDER + 1)]
-    return [len(words), length, *(shared for shared, _ in pairs), *(total for _, total in pairs)]
-
-
-def _bleu(sums: Array) -> Array:
-    """Of column sums (r, 10): words, words of references, shared and all runs of each length."""
-    found = np.zeros(len(sums))
-    for at, row in enumerate(sums):
-        shared, total = row[2:6], row[6:10]
-        if not shared[0] or not all(total):
-            continue
-        logs, halves = 0.0, 1.0
-        for hits, runs in zip(shared, total, strict=True):
-            halves *= 1.0 if hits else 2.0  # exponential smoothing: each empty order counts half of the one before
-            logs += math.log(hits / runs if hits else 1.0 / (halves * runs))
-        penalty = 1.0 if row[0] >= row[1] else math.exp(1 - row[1] / row[0])
-        found[at] = penalty * math.exp(logs / _ORDER)
-    return found
-
-
-def tokenise(text: str) -> list[str]:
-    """Words and marks as mteval-v13a cuts them, the tokenisation ``13a``."""
-    text = text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
-    for name, sign in (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")):
-        text = text.replace(name, sign)
-    text = re.sub(r"([!-&(-+/:-@\[-`{-~])", r" \1 ", f" {text} ")
-    text = re.sub(r"([^0-9])([.,])", r"\1 \2 ", text)
-    text = re.sub(r"([.,])([^0-9])", r" \1 \2", text)
-    return re.sub(r"([0-9])(-)", r"\1 \2 ", text).split()
-
-
-def _chrf_counts(candidate: str, references: Sequence[str]) -> list[int]:
-    own = [_runs("".join(candidate.split()), length) for length in range(1, _CHARACTERS + 1)]
-    best: tuple[float, list[int]] = (-1.0, [])
-    for reference in references:
-        bare, row = "".join(reference.split()), []
-        for length, runs in enumerate(own, 1):
-            others = _runs(bare, length)
-            # Where a reference is too short for any run, the candidate's do not count either, as in sacrebleu.
-            row += [sum(runs.values()) if others else 0, sum(others.values()), sum((runs & others).values())]
-        score = float(_chrf(np.array([row], np.float64))[0])
-        best = max(best, (score, row), key=lambda each: each[0])
-    return best[1]
-
-
-def _chrf(sums: Array) -> Array:
-    """Of column sums (r, 18): runs of the candidate, of the reference, and shared, for each length."""
-    counts = sums.reshape(len(sums), _CHARACTERS, 3)
-    own, other, shared = counts[..., 0], counts[..., 1], counts[..., 2]
-    used = (own > 0) & (other > 0)  # lengths that both have
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(used, shared / own, 0.0).sum(1) / used.sum(1)
-        recall = np.where(used, shared / other, 0.0).sum(1) / used.sum(1)
-        score = (1 + _BETA2) * precision * recall / (_BETA2 * precision + recall)
-    found: Array = np.nan_to_num(score, nan=0.0)
-    return found
+def _metric(name: Literal["BLEU", "CHRF"]) -> Any:
+    """A metric of sacrebleu with the settings of its signature above."""
+    try:
+        from sacrebleu import metrics
+    except ImportError:
+        raise MissingExtra(f"{name} (sacrebleu)", "evaluate") from None
+    return metrics.BLEU(lowercase=True, tokenize="13a") if name == "BLEU" else metrics.CHRF()

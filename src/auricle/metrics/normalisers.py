@@ -1,4 +1,4 @@
-"""Transcripts → the tokens an error rate counts, by language.
+"""Transcripts to the tokens that an error rate counts, by language.
 
 ========  =========================================================  ==================================================
           compat                                                     strict
@@ -31,86 +31,99 @@ Unit: TypeAlias = Literal["word", "character", "mixed"]
 UNSPACED = ("zh", "yue", "ja", "th", "lo", "km", "my", "bo")
 _COMPAT_CHARACTERS = ("zh", "yue")
 _SPECIAL = re.compile(r"<\|.*?\|>")  # of a decoder's vocabulary, as <|en|>
-_BRACKETED = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\([^()]*\)|（[^（）]*）")  # said about the sound, not in it
+_BRACKETED = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\([^()]*\)|（[^（）]*）")  # notes about the audio, as [laughter]
+_NOT_WORD = re.compile(r"[^\w' ]+")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")
 # Characters that are words by themselves in mixed text: Han with its extensions, kana.
 _ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
-def tokens(text: str, language: str, *, protocol: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
-    """What an error rate compares.
+def split_words(text: str) -> list[str]:
+    """Lower-case words without punctuation; apostrophes stay.
+
+    >>> split_words("It's three o'clock!")
+    ["it's", 'three', "o'clock"]
+    """
+    return _NOT_WORD.sub(" ", text.lower()).split()
+
+
+def tokens(text: str, language: str, *, rule: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
+    """The tokens of a transcript that an error rate compares.
 
     Args:
         text: a transcript.
         language: ISO 639 code, ``en``, ``zh``, ``yue``, ``zh-CN``, …
-        protocol: see above.
+        rule: see above.
         unit: of the strict rule; None: characters for `UNSPACED`, words for others. ``mixed`` takes Han and kana one
             by one and everything else by words, for speech that switches languages.
 
     Raises:
         DataError: no language code.
-        MissingExtra: what reads English is not installed.
-        ConfigError: what reads Cantonese is not.
+        MissingExtra: whisper-normalizer is needed and not installed.
+        ConfigError: zhconv is needed and not installed.
+
+    >>> tokens("Selamat <|id|> pagi, (ya)", "id"), tokens("你好！", "zh")
+    (['selamat', 'pagi'], ['你', '好'])
     """
     if not _LANGUAGE.fullmatch(language):
         raise DataError(f"lang is {language!r}, expected an ISO 639 code as 'en', 'zh', 'yue' or 'th'; correct the row")
-    if protocol == "compat":
+    if rule == "compat":
         return _compat_tokens(normalise_compat(text, language), language)
-    said = normalise(text, language)
+    normal = normalise(text, language)
     if (unit or own_unit(language)) == "word":
-        return said.split()
+        return normal.split()
     if unit == "mixed":
-        return _ALONE.sub(lambda match: f" {match[0]} ", said).split()
-    return list("".join(said.split()))
+        return _ALONE.sub(lambda match: f" {match[0]} ", normal).split()
+    return list("".join(normal.split()))
 
 
 def own_unit(language: str) -> Unit:
-    """What the strict rule counts in a language."""
+    """The unit that the strict rule counts in a language."""
     return "character" if _base(language) in UNSPACED else "word"
 
 
 def normalise(text: str, language: str) -> str:
-    """The strict rule: one spelling for what sounds the same; errors as in `tokens`."""
+    """The text by the strict rule: one spelling for what is pronounced alike; errors as in `tokens`."""
     base = _base(language)
-    said = _SPECIAL.sub(" ", text)
+    text = _SPECIAL.sub(" ", text)
     if base == "en":
-        return english()(said)
-    said = _BRACKETED.sub(" ", unicodedata.normalize("NFKC", said)).casefold()
+        return english()(text)
+    text = _BRACKETED.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
     if base in ("zh", "yue"):
-        said = simplified()(said) if base == "yue" else said
-        # Two ways to say 2, and two signs of 0, that no hearer would call an error.
-        said = read_aloud(said).replace("两", "二").replace("〇", "零")
-    return " ".join(_without_marks(said).split())
+        text = simplified()(text) if base == "yue" else text
+        # Two readings of 2, and two characters for 0, none of which is an error.
+        text = read_aloud(text).replace("两", "二").replace("〇", "零")
+    return " ".join(_without_marks(text).split())
 
 
 def _without_marks(text: str) -> str:
-    """Punctuation and symbols become spaces; an apostrophe within a word goes without trace."""
+    """Punctuation and symbols become spaces; an apostrophe within a word is deleted."""
     text = re.sub(r"(?<=\w)['’ʼ](?=\w)", "", text)
     return "".join(" " if unicodedata.category(each)[0] in "PS" else each for each in text)
 
 
 def normalise_compat(text: str, language: str) -> str:
-    """The released rule, to the character; errors as in `tokens`."""
-    said = without_special(text, language)
+    """The text by the released rule, to the character; errors as in `tokens`."""
+    text = without_special(text, language)
     if language == "zh":
-        return read_aloud_compat(said)
+        return read_aloud_compat(text)
     if language == "yue":
-        said = simplified()(said)
+        text = simplified()(text)
     if language == "en":
-        said = english()(said)
-    return basic()(said)
+        text = english()(text)
+    return basic()(text)
 
 
 def without_special(text: str, language: str) -> str:
-    """``<|…|>`` and runs of spaces → one space, none before !,.?;: or in front; in zh none at all."""
-    said = re.sub(r"\s+", " ", _SPECIAL.sub(" ", text))
-    said = re.sub(r" ?([!,.?;:])", r"\1", said).lstrip(" ")
-    return re.sub(r"\s+", "", said) if language == "zh" else said
+    """``<|…|>`` and runs of spaces to one space, none before !,.?;: or in front; in zh none at all."""
+    text = re.sub(r"\s+", " ", _SPECIAL.sub(" ", text))
+    text = re.sub(r" ?([!,.?;:])", r"\1", text).lstrip(" ")
+    return re.sub(r"\s+", "", text) if language == "zh" else text
 
 
-def _compat_tokens(said: str, language: str) -> list[str]:
-    # A token of nothing but punctuation is none; symbols are, and what was lower-cased already may fold once more.
-    kept = [token for token in said.split(" ") if not all(unicodedata.category(each)[0] == "P" for each in token)]
+def _compat_tokens(text: str, language: str) -> list[str]:
+    # A token of punctuation alone is dropped, one of symbols is not; lower-casing once more may change the text.
+    kept = [token for token in text.split(" ") if not all(unicodedata.category(each)[0] == "P" for each in token)]
     found = " ".join(kept).lower().split()
     return list("".join(found)) if language in _COMPAT_CHARACTERS else found
 
@@ -121,7 +134,7 @@ def _base(language: str) -> str:
 
 @cache
 def english() -> Callable[[str], str]:
-    """Whisper's normaliser of English, of the package whisper-normalizer.
+    """Whisper's normaliser of English, from the package whisper-normalizer.
 
     Raises:
         MissingExtra: it is not installed.
@@ -129,39 +142,45 @@ def english() -> Callable[[str], str]:
     try:
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError:
-        raise MissingExtra("normalising English transcripts (whisper-normalizer)", "judge") from None
+        raise MissingExtra("normalising English transcripts (whisper-normalizer)", "evaluate") from None
     normaliser: Callable[[str], str] = EnglishTextNormalizer()
     return normaliser
 
 
 @cache
 def basic() -> Callable[[str], str]:
-    """Whisper's normaliser of other languages, of transformers."""
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+    """Whisper's normaliser of other languages, from the package whisper-normalizer.
 
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        from whisper_normalizer.basic import BasicTextNormalizer
+    except ImportError:
+        raise MissingExtra("normalising transcripts by the released rule (whisper-normalizer)", "evaluate") from None
     normaliser: Callable[[str], str] = BasicTextNormalizer()
     return normaliser
 
 
 @cache
 def simplified() -> Callable[[str], str]:
-    """Traditional → simplified characters and words of the mainland, of the package zhconv.
+    """Traditional to simplified characters and words of the mainland, from the package zhconv.
 
-    It is in no extra, for its tables are under the GPL.
+    It is in no extra, since its tables are under the GPL.
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
         with warnings.catch_warnings():
-            # It leaves its table open when it reads it, which is here.
+            # It reads its table here and leaves the file open.
             warnings.simplefilter("ignore")
             import zhconv
 
             zhconv.convert("", "zh-cn")
     except ImportError:
         raise ConfigError(
-            "reading Cantonese transcripts needs the package zhconv, whose tables are GPL-2.0-or-later; where that "
-            "is no hindrance: pip install zhconv"
+            "normalising Cantonese transcripts needs the package zhconv, whose tables are GPL-2.0-or-later; if that "
+            "licence suits you: pip install zhconv"
         ) from None
     return lambda text: str(zhconv.convert(text, "zh-cn"))

@@ -1,4 +1,4 @@
-"""The same items answered twice: differences and ratios of two scores, with intervals that know they are paired."""
+"""Two runs on the same items: paired bootstrap of differences and ratios, the sign test, Holm's correction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,56 +7,59 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from auricle.errors import ConfigError
-from auricle.metrics.intervals import Score
-from auricle.metrics.resampling import ROUNDS, Array, bootstrap_each, ratio
+from auricle.metrics.intervals import ROUNDS, Array, Score, bootstrap_statistics, no_score, ratio
 
 LOWER_IS_BETTER = frozenset({"error_rate"})
 
 
 class Measured(NamedTuple):
-    """The score that stands for a run, and the one that items can be paired by."""
+    """The main score of a run, and the score by which its items are paired."""
 
-    metric: str  # of the rule, or the nearest there is
+    metric: str  # of the rule, or the nearest available
     score: Score
     paired_metric: str  # another one only where a score is no function of sums over items, as mAP
     parts: Mapping[str, "Part"]  # by name; most tasks have one
 
 
 class Part(NamedTuple):
-    """What items contribute: the sum of the first over the sum of the second, times the weight."""
+    """What items contribute: the sum of the first number over the sum of the second, times the weight."""
 
     weight: float
     items: Mapping[str, tuple[float, float]]
 
 
 class Pairing(NamedTuple):
-    """A run beside the clean one."""
+    """A run compared with the clean one."""
 
     difference: Score  # of the paired metric: run minus clean
-    retention: Score  # share of the clean run's goodness that is left
-    lost: int  # items that only one of both has, as where a rule leaves empty answers out
+    retention: Score  # goodness of the run over that of the clean one
+    lost: int  # items of only one of the runs, as where a rule leaves empty answers out
 
 
 def goodness(value: float, metric: str) -> float:
-    """What retention is about: the score, or what is left to 1 of a rate of errors, at least 0."""
+    """The score, or 1 minus an error rate, at least 0: higher is better.
+
+    >>> goodness(0.25, "error_rate"), goodness(0.25, "accuracy")
+    (0.75, 0.25)
+    """
     return max(0.0, 1.0 - value) if metric in LOWER_IS_BETTER else value
 
 
 def pair(
     clean: Measured, other: Measured, groups: Mapping[str, str], *, rounds: int = ROUNDS, seed: int = 0
 ) -> Pairing:
-    """Compare a run with the clean one on the items both have.
+    """Compare a run with the clean one on the items of both, by a bootstrap that resamples them together.
 
     Args:
-        clean: what is compared with.
-        other: of the same questions.
-        groups: by item what is resampled together; an item without one is its own.
+        clean: the run to compare with.
+        other: another run on the same questions.
+        groups: by item the name of its group, resampled together; an item without one is a group by itself.
         rounds: resamples.
         seed: of the resampling.
 
     Returns:
-        Scores that are nan where there is nothing to divide by; retention has no interval where items pair by another
-        metric than the one reported.
+        Scores that are nan where the denominator is 0; retention has no interval where items are paired by another
+        metric than the reported one.
     """
     names = [name for name in clean.parts if name in other.parts]
     mine = [clean.parts[name].items for name in names]
@@ -64,7 +67,7 @@ def pair(
     items = sorted({item for own, its in zip(mine, theirs, strict=True) for item in own.keys() & its.keys()})
     every = {item for own in (*mine, *theirs) for item in own}
     weights = [clean.parts[name].weight for name in names]
-    found = bootstrap_each(
+    found = bootstrap_statistics(
         _columns(items, mine, theirs),
         _statistics(weights, clean.paired_metric),
         groups=[groups.get(item, item) for item in items],
@@ -74,7 +77,7 @@ def pair(
     retention = found["retention"]
     if clean.metric != clean.paired_metric and clean.metric == "mAP":
         before, after = (goodness(each.score.value, each.metric) for each in (clean, other))
-        retention = Score(after / before if before > 0 else math.nan, math.nan, math.nan, len(items))
+        retention = no_score(len(items))._replace(value=after / before if before > 0 else math.nan)
     return Pairing(found["difference"], retention, len(every) - len(items))
 
 
@@ -83,7 +86,7 @@ def _columns(
     clean: Sequence[Mapping[str, tuple[float, float]]],
     other: Sequence[Mapping[str, tuple[float, float]]],
 ) -> Array:
-    """(items, 4 · parts): of each part both sums of the other run, then both of the clean one."""
+    """(items, 4 · parts): of each part both numbers of the other run, then both of the clean one."""
     columns = np.zeros((len(items), 4 * len(clean)))
     for part, (before, after) in enumerate(zip(clean, other, strict=True)):
         for row, item in enumerate(items):
@@ -110,12 +113,16 @@ def _statistics(weights: Sequence[float], metric: str) -> dict[str, Any]:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided probability of a split at least as uneven, were both outcomes equally likely; ties are not counted.
+    """Two-sided p value of the exact sign test, in [0, 1]; ties are left out before.
 
-    On items of 0 and 1 this is McNemar's exact test. Computed in whole numbers, then divided once.
+    p = min(1, 2 · Σ over i ≤ min(wins, losses) of C(n, i) / 2ⁿ), computed in whole numbers and divided once. On items
+    of 0 and 1 this is McNemar's exact test.
 
     Raises:
         ConfigError: a negative count.
+
+    >>> sign_test(8, 1)
+    0.0390625
     """
     if wins < 0 or losses < 0:
         raise ConfigError(f"wins and losses must be at least 0, got {wins} and {losses}")
@@ -127,8 +134,16 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, in their order (Holm 1979, Scandinavian Journal of Statistics 6)."""
+def holm_correction(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's step-down method, in their order.
+
+    The k-th smallest of m becomes the largest of min(1, (m − j + 1) · p_j) over j ≤ k.
+
+    >>> holm_correction([0.01, 0.04, 0.5])
+    [0.03, 0.08, 0.5]
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6.
+    """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected = [0.0] * len(p_values)
     highest = 0.0

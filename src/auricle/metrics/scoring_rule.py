@@ -1,4 +1,4 @@
-"""By which rule answers and predictions are scored."""
+"""The rule by which answers and predictions are scored."""
 
 from typing import Literal
 

@@ -1,11 +1,11 @@
-"""Weights of tokens: rare ones count more, and a token counts where another of near meaning stands.
+"""Soft TF-IDF: weights of tokens, where tokens of similar embeddings count for each other.
 
-    tf(w, doc) = Σ s(w, v)² over the tokens v of doc          s: cosine of two word vectors
+    tf(w, doc) = Σ s(w, v)² over the tokens v of doc          s: cosine of two word embeddings
     df(w)      = Σ min(1, tf(w, doc)) over documents
     idf(w)     = ln((documents + 1) / (df(w) + 1)) + 1
 
 The weight is tf · idf over its mean in the document. Source: `DATE.py` of github.com/xiaomi-research/mecat.
-Legend: V distinct tokens, W width of a vector, L tokens of a document.
+Legend: V distinct tokens, W width of an embedding, L tokens of a document.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,15 @@ def soft_tfidf(documents: Sequence[Sequence[int]], table: Tensor, *, opening: in
     """Weights (L,) float32 of each document's tokens.
 
     Args:
-        documents: token ids, with the special ones in front and at the end.
-        table: word vectors (V, W).
-        opening: the special token in front; it weighs as much as the heaviest token, at least 1.
-        closing: that at the end; it weighs as little as the lightest token, at most 1.
+        documents: token ids, with the special tokens at start and end.
+        table: word embeddings (V, W).
+        opening: the special token at the start; its weight is that of the heaviest token, at least 1.
+        closing: the special token at the end; its weight is that of the lightest token, at most 1.
 
     Memory grows with the documents and the distinct tokens, never with the product of both.
+
+    >>> soft_tfidf([[0, 2, 1], [0, 3, 1]], torch.eye(4), opening=0, closing=1)[0].tolist()
+    [1.0, 1.0, 1.0]
     """
     special = (opening, closing)
     contents = [[token for token in ids if token not in special] for ids in documents]
@@ -66,7 +69,7 @@ def _document_frequencies(rows: Sequence[Tensor], units: Tensor) -> Tensor:
 
 
 def _term_frequencies(rows: Sequence[Tensor], units: Tensor) -> list[Tensor]:
-    """(L,) of each document, which needs nothing but its own tokens."""
+    """(L,) of each document."""
     by_length: dict[int, list[int]] = {}
     for at, row in enumerate(rows):
         by_length.setdefault(len(row), []).append(at)

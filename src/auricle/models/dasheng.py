@@ -7,7 +7,7 @@
 Shape legend: B clips, N samples, T mel frames, P tokens of one clip, M tokens of all clips, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,8 +102,8 @@ class Dasheng(nn.Module):
         self.front_end = LogMel()
         self.init_bn = nn.BatchNorm1d(DASHENG_MEL.num_mels, momentum=0.01)
         self.patch_embed = PatchEmbed(width)
-        self.time_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, config.chunk_tokens))
-        self.freq_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, 1))
+        self.time_pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width, 1, config.chunk_tokens), std=0.02))
+        self.freq_pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width, 1, 1), std=0.02))
         self.blocks = nn.ModuleList(
             Block(
                 width,
@@ -159,7 +159,7 @@ class Dasheng(nn.Module):
         Raises:
             ClipTooShort: a clip gives no token.
         """
-        return self.encode_layers(waveforms, ())[-1]
+        return self._encode_mels(self.mel(waveforms), self._keys([w.shape[-1] for w in waveforms]), ())[-1]
 
     def encode_layers(self, waveforms: Sequence[Tensor], layers: Sequence[int]) -> list[list[Tensor]]:
         """As `encode`, after the hidden states behind the blocks in ``layers`` (0 = first), not normalised."""
@@ -169,8 +169,7 @@ class Dasheng(nn.Module):
         self, mels: Sequence[Tensor], num_samples: Sequence[int], layers: Sequence[int] = ()
     ) -> list[list[Tensor]]:
         """As `encode_layers`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples."""
-        keys = [n // SAMPLES_PER_TOKEN if self.config.attend == "whole" else None for n in num_samples]
-        return self._encode_mels(mels, keys, layers)
+        return self._encode_mels(mels, self._keys(num_samples), layers)
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None, *, batch_floor: bool = False) -> Tensor:
         """Equally long (or zero-padded) clips (B, N) → frames (B, P, D), by the reference's own batch rule.
@@ -195,6 +194,10 @@ class Dasheng(nn.Module):
             raise ConfigError("this encoder has no tagging head; load a checkpoint with `outputlayer.*` weights")
         return self.outputlayer(torch.stack([clip.mean(0) for clip in frames]))
 
+    def _keys(self, num_samples: Sequence[int]) -> list[int | None]:
+        """Tokens of each clip that may be attended to; None: all."""
+        return [n // SAMPLES_PER_TOKEN if self.config.attend == "whole" else None for n in num_samples]
+
     def _encode_mels(
         self, mels: Sequence[Tensor], keys: Sequence[int | None], layers: Sequence[int]
     ) -> list[list[Tensor]]:
@@ -212,22 +215,19 @@ class Dasheng(nn.Module):
                 owners.append(clip)
         order, _ = plan_spans(lengths, valid)
         positions = self.positions()
-        kept: list[list[Tensor]] = [[] for index in range(len(self.blocks) + 1) if index in (*layers, len(self.blocks))]
+        last = len(self.blocks)
+        kept: dict[int, list[Tensor]] = {index: [] for index in range(last + 1) if index in (*layers, last)}
         for group in _groups(order, lengths, positions.device):
             _, spans = plan_spans([lengths[i] for i in group], [valid[i] for i in group])
             tokens = self.patch_embed(torch.cat([patches[i] for i in group]))
             tokens = tokens + torch.cat([positions[: lengths[i]] for i in group])
-            for state, part in zip(kept, self._states(tokens, spans, layers), strict=True):
-                state.append(part)
+            for index, block in enumerate(self.blocks):
+                tokens = block(tokens, spans)
+                if index in layers:
+                    kept[index].append(tokens)
+            kept[last].append(self.norm(tokens))
         counts = [mel.shape[-1] // PATCH_FRAMES for mel in mels]
-        return [_unpack(torch.cat(state), order, lengths, owners, counts) for state in kept]
-
-    def _states(self, tokens: Tensor, spans: Sequence[Spans], layers: Sequence[int]) -> Iterator[Tensor]:
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens, spans)
-            if index in layers:
-                yield tokens
-        yield self.norm(tokens)
+        return [_unpack(torch.cat(state), order, lengths, owners, counts) for state in kept.values()]
 
     def _pad_last_chunk(self, mel: Tensor) -> Tensor:
         # The padding is zero after batch-norm, not silence: that is what the 0.0.4 reference encodes.

@@ -25,6 +25,7 @@ from auricle.errors import ConfigError
 _PEAK = 63  # largest integer of an activation; with the zero point 64 the bytes lie in [1, 127]
 _ZERO = 64
 _REST = 2 * _PEAK  # what rounding leaves is at most 1/2, hence again at most 63 in these units
+_ROWS = 8192  # of a weight that are rounded at once
 _LEAST = 1e-30  # of a row's scale, float32; a row of zeros stays zeros
 
 
@@ -96,11 +97,17 @@ def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ConfigError: weights that are not finite.
     """
-    weight = weight.detach().float()
-    peak = torch.linalg.vector_norm(weight, torch.inf, dim=1)
-    if not bool(peak.isfinite().all()):
+    parts = [_round(part) for part in weight.detach().split(_ROWS)]  # an output head is 2 GB in float32
+    rounded, scale = (torch.cat(each) for each in zip(*parts, strict=True))
+    if not bool(scale.isfinite().all()):
         raise ConfigError("the weights hold NaN or infinite values, which have no int8; check the checkpoint")
-    scale = torch.where(peak > 0, peak / 127, 1.0)
+    return rounded, scale
+
+
+def _round(weight: Tensor) -> tuple[Tensor, Tensor]:
+    weight = weight.float()
+    peak = torch.linalg.vector_norm(weight, torch.inf, dim=1)
+    scale = torch.where(peak != 0, peak / 127, 1.0)
     return (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale
 
 

@@ -2,15 +2,14 @@
 
 * The audio tokens of a clip replace the ``<|AUDIO|>`` placeholders of the prompt (prefix language model).
 * Clips are encoded packed and unpadded, so a clip's tokens depend on the clip alone; the reference pads.
-* The decoder is the stock ``transformers`` Qwen2: with 1-D positions the released M-RoPE is ordinary RoPE.
+* The decoder is a Qwen2 (`auricle.models.qwen`): with 1-D positions the released M-RoPE is ordinary RoPE.
 
 Shape legend: B prompts, L prompt tokens, N samples, P frames at 25 Hz, n audio tokens at 5 Hz, D encoder width,
 H decoder width, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,7 @@ from torch import Tensor, nn
 from auricle.errors import ConfigError, PromptError
 from auricle.models.blocks import Linear
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, Dasheng, DashengConfig, num_tokens
-
-if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
 
 MIN_CLIP_SAMPLES = 3200  # 0.2 s: shorter clips are padded with zeros to give one audio token (vLLM's rule)
 IGNORE = -100  # label of tokens that carry no loss
@@ -32,7 +29,7 @@ class MiDashengLMConfig:
     """Geometry. Source: ``config.json`` of the released checkpoints."""
 
     encoder: DashengConfig
-    text: dict[str, Any] = field(default_factory=dict)  # keyword arguments of transformers' Qwen2Config
+    text: QwenConfig  # of the decoder
     subsample_factor: int = 5  # 25 Hz frames stacked into one 5 Hz audio token
     audio_token_id: int = 151_646  # <|AUDIO|>
     whole_tokens: bool = False  # clips are zero-padded to whole audio tokens; the releases drop the rest, up to 0.2 s
@@ -73,18 +70,14 @@ class AudioProjector(nn.Module):
 class MiDashengLM(nn.Module):
     """Audio encoder, projector and decoder; parameter names are those of the official checkpoints."""
 
-    decoder: "Qwen2ForCausalLM"
-
     def __init__(self, config: MiDashengLMConfig) -> None:
         """Random weights."""
         super().__init__()
-        from transformers import Qwen2Config, Qwen2ForCausalLM
-
         self.config = config
         self.audio_encoder = Dasheng(config.encoder)
-        text = Qwen2Config(**config.text)
-        self.audio_projector = AudioProjector(config.encoder.embed_dim, text.hidden_size, config.subsample_factor)
-        self.decoder = Qwen2ForCausalLM(text)
+        width = config.text.hidden_size
+        self.audio_projector = AudioProjector(config.encoder.embed_dim, width, config.subsample_factor)
+        self.decoder = QwenForCausalLM(config.text)
 
     def audio_tokens(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Clips (N_i,) 16 kHz in [-1, 1] → audio tokens (n_i, H) at 5 Hz, each clip as if it were alone."""
@@ -124,12 +117,7 @@ class MiDashengLM(nn.Module):
 
     def decode(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Decoder inputs (B, L, H) and their mask (B, L), 1 = token → last hidden states (B, L, H)."""
-        positions = None
-        if attention_mask is not None:
-            positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        return self.decoder.model(
-            inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
+        return self.decoder.decode(embeddings, attention_mask)
 
     def next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Mean next-token cross-entropy () float32 over the tokens whose label (B, L) is not `IGNORE`.

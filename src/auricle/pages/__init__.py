@@ -1,4 +1,4 @@
-"""HTML pages and figures of every report. Knows nothing of what is reported."""
+"""HTML templates, tables, figures and players of every report. Knows nothing of what is reported."""
 
 import lazy_loader
 

@@ -1,3 +1,5 @@
-from .page import document as document
-from .page import table as table
+from .players import Players as Players
 from .plots import svg as svg
+from .render import render as render
+from .table import Column as Column
+from .table import Table as Table

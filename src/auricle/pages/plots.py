@@ -1,21 +1,36 @@
-"""Pieces of figures: colours, names that a font can draw, a radar and bars, and a figure as an element of a page."""
+"""Pieces of figures: colours, names that a font can draw, a radar and bars, and a figure as an element of a page.
+
+Black is the colour of the text around a figure, so that one figure suits light and dark pages; the other colours are
+readable on both.
+"""
 
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import MissingExtra
-from auricle.pages.page import visible
+from auricle.files import atomic_write
+from auricle.pages.render import visible
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008, "Color universal design": told apart under every common colour blindness; its yellow is too pale.
+# Okabe and Ito 2008, "Color universal design": distinct under every common colour blindness; its yellow is too pale.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*"
-GRID_COLOUR = "#DDDDDD"
+GRID_COLOUR = (0.0, 0.0, 0.0, 0.15)
+MUTED_COLOUR = (0.0, 0.0, 0.0, 0.6)
+
+
+class Drawing(NamedTuple):
+    """A figure of a page."""
+
+    svg: "Markup"
+    caption: str
 
 
 class Line(NamedTuple):
@@ -26,7 +41,7 @@ class Line(NamedTuple):
 
 
 def new_figure(width: float, height: float, what: str = "The benchmark report") -> "Figure":
-    """In inches; not known to pyplot, so that nothing global is changed.
+    """An empty figure of a size in inches; not known to pyplot, so that nothing global is changed.
 
     Raises:
         MissingExtra: matplotlib, which `what` needs, is not installed.
@@ -64,7 +79,7 @@ def draw_lines(figure: "Figure", titles: Sequence[str], lines: Sequence[Line], *
         figure: an empty one, which is returned.
         titles: of the axes.
         lines: a value for each title.
-        nothing: words that stand there if there is no title.
+        nothing: text of the figure if there are no axes.
     """
     if not titles:
         plot = figure.add_subplot()
@@ -89,7 +104,7 @@ def _radar(figure: "Figure", titles: Sequence[str], lines: Sequence[Line]) -> No
     plot.grid(color=GRID_COLOUR)
     plot.spines["polar"].set_color(GRID_COLOUR)
     plot.tick_params(axis="x", pad=8)
-    plot.tick_params(axis="y", labelsize=8, labelcolor="#666666")
+    plot.tick_params(axis="y", labelsize=8, labelcolor=MUTED_COLOUR)
     plot.set_rlabel_position(180 / len(titles))  # type: ignore[attr-defined]
     plot.set_xticks(angles, titles)
     for label, angle in zip(plot.get_xticklabels(), angles, strict=True):
@@ -111,14 +126,28 @@ def _bars(figure: "Figure", titles: Sequence[str], lines: Sequence[Line]) -> Non
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 
-def svg(figure: "Figure", name: str) -> str:
-    """As an element of a page: identifiers made unique by `name`, no comments or metadata."""
+def svg(figure: "Figure", name: str) -> "Markup":
+    """A figure as an element of a page, described by its title.
+
+    Args:
+        figure: black parts take the colour of the text around it.
+        name: makes the identifiers unique within the page.
+    """
     import matplotlib
+    from markupsafe import Markup, escape
 
     file = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # the same figure, the same bytes
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     drawn = file.getvalue().decode("utf-8")
     drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
-    return drawn.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn).replace("#000000", "currentColor")
+    label = escape(" ".join(visible(figure.get_suptitle()).replace("\\$", "$").split()) or name)
+    size = f"--width: {figure.get_figwidth():g}in"
+    return Markup(drawn.replace("<svg", f'<svg style="{size}" fill="currentColor" role="img" aria-label="{label}"', 1))
+
+
+def write_png(figure: "Figure", path: Path) -> None:
+    """Write a figure on white; the same figure gives the same bytes. Raises as `auricle.files.atomic_write`."""
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=160, metadata={"Software": None})

@@ -22,7 +22,8 @@ from auricle.audio.facts import Facts
 from auricle.audio.limits import DEFAULT_LIMITS
 from auricle.audio.sources import open_source
 from auricle.encode.long_clips import check_windows
-from auricle.errors import AudioError, AuricleError, ConfigError, DataError
+from auricle.errors import AudioError, AuricleError, ConfigError
+from auricle.files import check_writable, locked, output_errors
 from auricle.search.index import Entry, IndexFile, Settings, Times, Vectors, read_index, write_index
 from auricle.search.journal import Journal, open_journal
 
@@ -100,7 +101,8 @@ def build_index(
 
     Raises:
         ConfigError: impossible windows, or the index there was made with another model or other windows.
-        DataError: what is at ``path`` is no index, another run is writing it, or it cannot be written.
+        DataError: what is at ``path`` is no index.
+        OutputError: another run is writing it, or it cannot be written.
     """
     check_windows(window_s, hop_s)
     settings = Settings(
@@ -113,15 +115,14 @@ def build_index(
     path = Path(path)
     names = sorted({os.fspath(source) for source in sources}, key=os.fsencode)
     _former(path, settings)  # before the work of a killed run is touched
-    try:
-        with open_journal(path.with_name(f"{path.name}.partial"), settings) as journal:
-            former = _former(path, settings)  # as the last run left it
-            run = _Run(aligner, settings, journal, former, rehash=rehash, on_file=on_file)
-            entries = run.collect(names)
-            if former is None or not _same_files(former, entries):
-                write_index(path, settings, entries)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}); name another place") from None
+    check_writable(path)
+    partial = path.with_name(f"{path.name}.partial")
+    with locked(path), output_errors(partial), open_journal(partial, settings) as journal:
+        former = _former(path, settings)  # as the last run left it
+        run = _Run(aligner, settings, journal, former, rehash=rehash, on_file=on_file)
+        entries = run.collect(names)
+        if former is None or not _same_files(former, entries):
+            write_index(path, settings, entries)
     return run.report(entries)
 
 

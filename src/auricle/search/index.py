@@ -28,12 +28,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from auricle.errors import DataError
+from auricle.files import atomic_write
 
 FORMAT = "auricle-index-1"
 DIGEST_BYTES = 32  # of SHA-256
@@ -157,10 +158,10 @@ def read_index(path: str | Path) -> IndexFile:
 
 
 def write_index(path: str | Path, settings: Settings, entries: Sequence[Entry]) -> None:
-    """Write an index, whole or not at all; rows are fetched as they are written.
+    """Write an index; rows are fetched as they are written.
 
     Args:
-        path: replaced when the new file is complete.
+        path: see `auricle.files.atomic_write`.
         settings: of all rows.
         entries: the files, in the order of their names.
     """
@@ -168,32 +169,21 @@ def write_index(path: str | Path, settings: Settings, entries: Sequence[Entry]) 
     names = [os.fsencode(entry.name) for entry in entries]
     counts = [entry.segments for entry in entries]
     layout = _layout(sum(counts), settings.embedding_dim, len(entries), sum(map(len, names)))
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(_header(settings, layout))
-            for entry in entries:
-                file.write(entry.rows()[0].astype("<f8").tobytes())
-            for numbers in (
-                np.cumsum(counts),
-                [entry.size for entry in entries],
-                [entry.changed_ns for entry in entries],
-                np.cumsum([len(name) for name in names]),
-            ):
-                file.write(np.asarray(numbers, dtype="<i8").tobytes())
-            for entry in entries:
-                file.write(entry.rows()[1].astype("<f2").tobytes())
-            file.writelines(entry.digest for entry in entries)
-            file.writelines(names)
-            _to_disk(file)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    with atomic_write(path) as file:
+        file.write(_header(settings, layout))
+        for entry in entries:
+            file.write(entry.rows()[0].astype("<f8").tobytes())
+        for numbers in (
+            np.cumsum(counts),
+            [entry.size for entry in entries],
+            [entry.changed_ns for entry in entries],
+            np.cumsum([len(name) for name in names]),
+        ):
+            file.write(np.asarray(numbers, dtype="<i8").tobytes())
+        for entry in entries:
+            file.write(entry.rows()[1].astype("<f2").tobytes())
+        file.writelines(entry.digest for entry in entries)
+        file.writelines(names)
 
 
 def _layout(rows: int, width: int, files: int, name_bytes: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ times and vectors, and 16 bytes of BLAKE2b over all of that. A record is whole o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from auricle.errors import DataError
 from auricle.search.index import DIGEST_BYTES, Entry, Settings, Times, Vectors
 
 _HEAD_BYTES = 8 + DIGEST_BYTES
@@ -91,24 +89,10 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, settings: Settings) -> Iterator[Journal]:
-    """The journal for one run alone; it is removed when the run is through."""
-    with _locked(path) as file:
+    """The journal of a run, which holds the lock of the index; it is removed when the run is through."""
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
         yield Journal(file, settings)
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    while True:
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(f"{path}: another run is writing this index; wait for its end") from None
-            # A run that has just ended removes the file: then the lock is on nothing.
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                yield file
-                return
 
 
 def _check(body: bytes) -> bytes:

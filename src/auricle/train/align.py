@@ -244,7 +244,7 @@ def _build(settings: AlignSettings) -> tuple[Glap, TextTokenizer]:
             f"align needs init, or audio and text to name the towers; got audio={settings.audio!r} and "
             f"text={settings.text!r}"
         )
-    encoder = load_dasheng(settings.audio)
+    encoder = load_dasheng(settings.audio, dtype="float32")
     tower, tokenizer = read_text_tower(settings.text)
     space: dict[str, Any] = {
         "embed_dim": settings.embed_size,

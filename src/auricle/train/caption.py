@@ -16,14 +16,15 @@ from auricle.data.scenes import Pools, make_scene
 from auricle.data.shards import ShardSet
 from auricle.data.wording import example
 from auricle.errors import ConfigError, DataError
-from auricle.listen.model import MAX_AUDIO_KEY
 from auricle.models.dasheng import DashengConfig
 from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, audio_token_count
+from auricle.models.qwen import QwenConfig
 from auricle.train import facts
 from auricle.train.config import CaptionSettings, RunConfig
 from auricle.train.objective import Batch, Objective, run_card
 from auricle.train.pairs import scene_config
 from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
+from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
 
 # Qwen's turns; the audio stands where the message puts it.
@@ -35,9 +36,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-GROUPS = 4  # of rows of like length in a micro-batch
 
 
 class CaptionObjective(Objective):
@@ -117,7 +115,8 @@ class CaptionObjective(Objective):
         tokens = network.audio_projector(frames)
         if gains and self.training:
             tokens = [token * gain for token, gain in zip(tokens, gains, strict=True)]
-        loss = _loss_by_length(network, network.place(input_ids, tokens), attention_mask, labels)
+        hidden = network.decode(network.place(input_ids, tokens), attention_mask)
+        loss = network.next_token_loss(hidden, labels)
         if self.heads is not None:
             letter_loss, tag_loss = self.heads(frames, letters, tags)
             loss = loss + self.config.caption.ctc_weight * letter_loss + self.config.caption.tag_weight * tag_loss
@@ -209,26 +208,23 @@ class CaptionObjective(Objective):
 
 def _build(settings: CaptionSettings, vocabulary: int, audio_token: int) -> MiDashengLM:
     if settings.init:
-        return load_midashenglm(settings.init).model
+        return load_midashenglm(settings.init, dtype="float32").model
     source = None
     geometry = DashengConfig(embed_dim=settings.embed_dim, depth=settings.depth, num_heads=settings.num_heads)
     if settings.encoder:
-        source = load_dasheng(settings.encoder)
+        source = load_dasheng(settings.encoder, dtype="float32")
         geometry = source.config
-    text = {
-        "vocab_size": vocabulary,
-        "hidden_size": settings.hidden_size,
-        "intermediate_size": settings.intermediate_size,
-        "num_hidden_layers": settings.num_layers,
-        "num_attention_heads": settings.num_attention_heads,
-        "num_key_value_heads": settings.num_key_value_heads,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": True,
-        "rope_theta": 10_000.0,
-        "use_sliding_window": False,
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
+    text = QwenConfig(
+        vocab_size=vocabulary,
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=settings.num_attention_heads,
+        num_key_value_heads=settings.num_key_value_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        rope_theta=10_000.0,
+    )
     config = MiDashengLMConfig(
         encoder=replace(geometry, attend="whole"), text=text, audio_token_id=audio_token, whole_tokens=True
     )
@@ -236,18 +232,6 @@ def _build(settings: CaptionSettings, vocabulary: int, audio_token: int) -> MiDa
     if source is not None:
         model.audio_encoder.load_state_dict(source.state_dict())
     return model
-
-
-def _loss_by_length(network: MiDashengLM, embeddings: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss () of rows decoded in groups of like length: in one batch nearly half the decoder's work is padding."""
-    lengths = mask.sum(1)
-    total = embeddings.new_zeros(())
-    for rows in lengths.argsort().split(max(1, len(lengths) // GROUPS)):
-        width = int(lengths[rows].max())
-        hidden = network.decode(embeddings[rows, :width], mask[rows, :width])
-        wanted = labels[rows, :width]
-        total = total + network.next_token_loss(hidden, wanted) * (wanted != IGNORE).sum()
-    return total / (labels != IGNORE).sum()
 
 
 def _blank(mel: Tensor, rectangles: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Checkpoints without pickles: safetensors for tensors, JSON for the rest, a pointer file that is renamed last."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from auricle.errors import TrainingError
+from auricle.files import atomic_folder, make_folder, remove_leftovers, write_text
 
 POINTER = "LATEST"
 
@@ -21,23 +21,13 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     The learning rate, the order of the data and every random draw are functions of (seed, step), so the step is all the
     schedule, data and RNG state there is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{step:08d}"
-    scratch = folder / f".writing-{step:08d}"
-    for abandoned in folder.glob(".writing-*"):  # by a kill
-        shutil.rmtree(abandoned)
-    scratch.mkdir()
-    save_file({k: v.detach().cpu().contiguous() for k, v in _state(model).items()}, scratch / "model.safetensors")
-    save_file(_moments(model, optimizer), scratch / "optimizer.safetensors")
-    (scratch / "state.json").write_text(json.dumps({"step": step}))
-    for file in scratch.iterdir():
-        _sync(file)
-    shutil.rmtree(final, ignore_errors=True)
-    scratch.rename(final)
-    pointer = folder / f".{POINTER}"
-    pointer.write_text(final.name)
-    _sync(pointer)
-    pointer.replace(folder / POINTER)
+    final = make_folder(folder) / f"step-{step:08d}"
+    remove_leftovers(folder)
+    with atomic_folder(final, fresh=True) as scratch:
+        save_file({k: v.detach().cpu().contiguous() for k, v in _state(model).items()}, scratch / "model.safetensors")
+        save_file(_moments(model, optimizer), scratch / "optimizer.safetensors")
+        (scratch / "state.json").write_text(json.dumps({"step": step}))
+    write_text(folder / POINTER, final.name)
     # A kill before the pointer moved may have left later ones, which the run will write again.
     for old in [path for path in sorted(folder.glob("step-*")) if path.name <= final.name][:-keep]:
         shutil.rmtree(old)
@@ -113,8 +103,3 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
         for key, value in optimizer.state.get(parameter, {}).items():
             moments[f"{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
     return moments
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())

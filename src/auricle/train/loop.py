@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from auricle.data.batches import prefetch
 from auricle.data.order import rank_slice
 from auricle.errors import ConfigError, TrainingError
+from auricle.files import append_bytes, locked, make_folder, write_text
 from auricle.models.blocks import CPU_HAS_BFLOAT16
 from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
@@ -58,14 +59,17 @@ def run(
     Raises:
         TrainingError: the loss is not finite, or a checkpoint does not fit.
         ConfigError: fewer clips in a micro-batch than processes.
+        OutputError: another run is writing ``config.out``, or it cannot be written.
     """
     world = _join_world(config)
+    only_here = locked(make_folder(config.out)) if world.is_main else nullcontext()
     # Threads that prepare batches share the interpreter with thousands of small operations a step; at the usual 5 ms
     # a turn, each of those may wait that long.
     patience = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     try:
-        return _train(config, world, on_log or (lambda record: None), probe)
+        with only_here:
+            return _train(config, world, on_log or (lambda record: None), probe)
     finally:
         sys.setswitchinterval(patience)
 
@@ -232,13 +236,10 @@ class _Journal:
     """``log.jsonl`` of a run: one record every ``log_every`` steps, without gaps or repeats after a resume."""
 
     def __init__(self, out: Path, config: RunConfig, first: int, on_log: Callable[[Log], None]) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.yaml").write_text(dump_config(config))
+        write_text(out / "config.yaml", dump_config(config))
         self.path = out / "log.jsonl"
         kept = [line for line in self._lines() if json.loads(line)["step"] <= first]
-        fresh = out / ".log.jsonl"
-        fresh.write_text("".join(line + "\n" for line in kept))
-        fresh.replace(self.path)
+        write_text(self.path, "".join(line + "\n" for line in kept))
         self.config, self.on_log = config, on_log
         told = [json.loads(line).get(config.best) for line in kept]
         self.best = max((value for value in told if value is not None), default=-math.inf)
@@ -272,7 +273,6 @@ class _Journal:
         speed = self.sums["audio_s"] / (now - self.last)
         eta = (self.config.steps - step - 1) * (now - self.last) / self.count
         entry = {"step": step + 1, **means, "audio_s_per_s": round(speed, 1), "eta_s": round(eta, 1), **probed}
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_bytes(self.path, json.dumps(entry).encode() + b"\n")
         self.on_log(entry)
         self.sums, self.count, self.last = {}, 0, now

@@ -42,7 +42,7 @@ class MaeObjective(Objective):
             DashengConfig(embed_dim=settings.embed_dim, depth=settings.depth, num_heads=settings.num_heads)
         )
         if settings.init:
-            encoder = load_dasheng(settings.init)
+            encoder = load_dasheng(settings.init, dtype="float32")
         self.network = MaskedAutoencoder(
             encoder,
             MAEConfig(

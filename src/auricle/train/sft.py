@@ -1,8 +1,8 @@
 """Objective ``sft``: fine-tune an audio language model on prompts and answers (MiDashengLM, stages 2 and 3, or yours).
 
 Encoder, projector and decoder each learn as a whole, by low-rank updates, or not at all. The examples of a batch are
-laid end to end (`auricle.train.packing`), their clips are encoded packed, and the loss is on answers and the end of
-their turns alone. The batch norm of the front end keeps its statistics.
+packed end to end (`auricle.models.qwen_attention`), as are their clips, and the loss is on answers and the end of their
+turns alone. The batch norm of the front end keeps its statistics.
 """
 
 import json
@@ -20,15 +20,18 @@ from torch import Tensor, nn
 from auricle.audio.decode import as_clip
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, DataError
-from auricle.listen.model import MAX_AUDIO_KEY
+from auricle.files import write_text
 from auricle.models.midashenglm import MiDashengLM
-from auricle.train import lora, packing
+from auricle.models.qwen_attention import Layout
+from auricle.train import lora
+from auricle.train.chunked_loss import chunked_loss
 from auricle.train.config import RunConfig, SftSettings
 from auricle.train.objective import Batch, Objective, run_card
 from auricle.train.sft_data import Row, Sources
 from auricle.train.sft_examples import Conversation, Example, lay
 from auricle.weights import load_midashenglm, save_midashenglm
 from auricle.weights.adapters import write_adapter
+from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.lm_layouts import midashenglm_to_hub
 
 PARTS = {"encoder": "audio_encoder", "projector": "audio_projector", "decoder": "decoder"}
@@ -50,11 +53,8 @@ class SftObjective(Objective):
         self.adapted = choose(self.network, self.settings)
         if self.settings.quantize:
             lora.quantize(self.network.decoder, self.settings.quantize, config.device)
-        packing.enable(self.network.decoder)
         if self.settings.checkpoint_blocks:
-            decoder: Any = self.network.decoder
-            renamed = getattr(decoder, "activation_checkpointing_enable", None)  # since transformers 5.24
-            (renamed or decoder.gradient_checkpointing_enable)({"use_reentrant": False})
+            self.network.decoder.gradient_checkpointing_enable()
         self.speech = Conversation(self.loaded)
         self._heard: dict[int, Tensor] = {}
         self._room = self.settings.remember_mb * 1_000_000  # bytes left for what was heard
@@ -98,9 +98,9 @@ class SftObjective(Objective):
             noise: seed of the dropout.
             recordings: number of each clip's file.
             attention_mask: (B, L), 1 = token; without packing only.
-            positions: this and the following as in `packing.Layout`.
-            groups: see `packing.Layout`.
-            back: see `packing.Layout`.
+            positions: this and the following as in `Layout`.
+            groups: see `Layout`.
+            back: see `Layout`.
         """
         network = self.network
         with _seeded(noise, input_ids.device):
@@ -108,9 +108,9 @@ class SftObjective(Objective):
             if positions is None or groups is None or back is None:
                 hidden = network.decode(embeddings, attention_mask)
             else:
-                hidden = packing.decode_packed(network.decoder, embeddings, packing.Layout(positions, groups, back))
+                hidden = network.decoder.decode_packed(embeddings, Layout(positions, groups, back))
             wanted = hidden.flatten(0, 1)[places]
-            return packing.chunked_loss(network.decoder.lm_head, wanted, targets, self.settings.loss_chunk)
+            return chunked_loss(network.decoder.lm_head, wanted, targets, self.settings.loss_chunk)
 
     def _hear(self, clips: list[Tensor], recordings: list[int]) -> list[Tensor]:
         """Audio tokens (n_i, H) of clips."""
@@ -210,7 +210,7 @@ class SftObjective(Objective):
         model = self.network
         if self.adapted:
             adapter = self.write_adapter(folder.with_name("adapter"))
-            model = load_midashenglm(self.settings.init, adapter=adapter).model
+            model = load_midashenglm(self.settings.init, dtype="float32", adapter=adapter).model
         stored = self.loaded
         save_midashenglm(
             folder,
@@ -278,4 +278,4 @@ def _seeded(noise: int, device: torch.device) -> Iterator[None]:
 
 def _write_skipped(file: Path, sources: Sources) -> None:
     lines = [json.dumps({"row": where, "reason": reason}, ensure_ascii=False) for where, reason in sources.reports]
-    file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_text(file, "".join(line + "\n" for line in lines))

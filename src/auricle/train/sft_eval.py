@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
 from auricle.engine.engine import generate
+from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, DataError
 from auricle.models.midashenglm import MiDashengLM
 from auricle.train.config import RunConfig
@@ -58,9 +59,8 @@ def judge(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) ->
         answers = generate(
             loaded.model,
             prompts,
+            SamplingParams(max_new_tokens=max_new_tokens),
             eos_token_ids=loaded.eos_token_ids,
-            pad_token_id=loaded.pad_token_id,
-            max_new_tokens=max_new_tokens,
         )
         choices = _choose(loaded.model, speech, part, clips)
         for row, answer, choice in zip(part, answers, choices, strict=True):
@@ -120,7 +120,7 @@ def heldout_probe(config: RunConfig) -> Callable[[nn.Module], dict[str, Any]]:
 
     def probe(network: nn.Module) -> dict[str, Any]:
         if not around:
-            around.append(load_midashenglm(settings.init))
+            around.append(load_midashenglm(settings.init, dtype=settings.dtype))
         assert isinstance(network, MiDashengLM)
         around[0] = replace(around[0], model=network)
         found = judge(around[0], rows, max_new_tokens=settings.max_new_tokens)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from auricle.audio.facts import Clip
 from auricle.errors import DataError
-from auricle.train.packing import plan
+from auricle.models.qwen_attention import plan
 from auricle.train.sft_data import Row
 from auricle.weights import LoadedLM
 from auricle.weights.processor import Message, Prompt, PromptWriter
@@ -93,7 +93,7 @@ def lay(examples: Sequence[Example], *, packed: bool) -> dict[str, Any]:
 
     Returns:
         ``input_ids``, ``clips``, ``places`` (n,) in the flattened rows and ``targets`` (n,); packed also ``positions``,
-        ``groups`` and ``back`` (see `auricle.train.packing.Layout`), else ``attention_mask`` (B, L).
+        ``groups`` and ``back`` (see `auricle.models.qwen_attention.Layout`), else ``attention_mask`` (B, L).
     """
     lengths = [len(example.ids) for example in examples]
     width = max(lengths)

@@ -12,6 +12,10 @@ from .loaders import load_dasheng as load_dasheng
 from .loaders import load_midashenglm as load_midashenglm
 from .processor import Prompt as Prompt
 from .processor import PromptWriter as PromptWriter
+from .sentence_encoders import ErrorDetector as ErrorDetector
+from .sentence_encoders import SentenceEncoder as SentenceEncoder
+from .sentence_encoders import load_error_detector as load_error_detector
+from .sentence_encoders import load_sentence_encoder as load_sentence_encoder
 from .writers import convert as convert
 from .writers import save_dasheng as save_dasheng
 from .writers import save_glap as save_glap

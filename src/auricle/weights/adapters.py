@@ -7,13 +7,16 @@ layer is ``B @ A · alpha / r`` (``alpha / √r`` with rank-stabilised LoRA), co
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch, WeightsError
+from auricle.files import atomic_folder, write_json
 from auricle.weights import safe
+from auricle.weights.construct import LazyTensor, StoredTensor, made
 
 _PREFIX = "base_model.model."
 # Settings that do not change what the stored tensors mean. Any other one that is switched on is refused.
@@ -42,8 +45,10 @@ _HARMLESS = {
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # the others alter the base weights too
 
 
-def merge_adapter(state: Mapping[str, Tensor], folder: str | Path) -> dict[str, Tensor]:
+def merge_adapter(state: Mapping[str, StoredTensor], folder: str | Path) -> dict[str, StoredTensor]:
     """A state dict with the adapter of ``folder`` added to it; tensors that are not adapted are shared.
+
+    The sums are made when they are needed, one at a time.
 
     Raises:
         LayoutMismatch: the adapter uses a feature of PEFT other than plain LoRA, or does not fit the model.
@@ -58,17 +63,16 @@ def merge_adapter(state: Mapping[str, Tensor], folder: str | Path) -> dict[str, 
     _check_targets(state, config, low.keys(), folder)
     rank = int(config["r"])
     scale = float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    merged = dict(state)
+    merged: dict[str, StoredTensor] = dict(state)
     for module, a in low.items():
         key = f"{module}.weight"
-        weight, b = merged[key], high[module]
+        weight, b = state[key], high[module]
         if a.shape != (rank, weight.shape[1]) or b.shape != (weight.shape[0], rank):
             raise LayoutMismatch(
                 f"{folder}: update of {module} is {tuple(b.shape)} @ {tuple(a.shape)}, expected "
                 f"({weight.shape[0]}, {rank}) @ ({rank}, {weight.shape[1]})"
             )
-        update = scale * (b.float() @ a.float())
-        merged[key] = (weight.float() + update).to(weight.dtype)
+        merged[key] = LazyTensor(weight.shape, weight.dtype, partial(_merged, weight, a, b, scale))
     for key, tensor in whole.items():
         if key not in merged or merged[key].shape != tensor.shape:
             raise LayoutMismatch(
@@ -76,6 +80,12 @@ def merge_adapter(state: Mapping[str, Tensor], folder: str | Path) -> dict[str, 
             )
         merged[key] = tensor.to(merged[key].dtype)
     return merged
+
+
+def _merged(weight: StoredTensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """A layer's weight (out, in) with its update, in the type of the weight."""
+    update = scale * (b.float() @ a.float())
+    return (made(weight).float() + update).to(weight.dtype)
 
 
 def write_adapter(
@@ -129,10 +139,10 @@ def write_adapter(
         "target_modules": "|".join(patterns),
         "modules_to_save": list(modules_to_save) or None,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     stored = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    safe.write_tensors(folder / "adapter_model.safetensors", stored)
-    safe.write_json(folder / "adapter_config.json", config)
+    with atomic_folder(folder, last="adapter_config.json") as aside:
+        safe.write_tensors(aside / "adapter_model.safetensors", stored)
+        write_json(aside / "adapter_config.json", config)
     return folder
 
 
@@ -182,7 +192,7 @@ def _sort(
     return low, high, whole
 
 
-def _check_targets(state: Mapping[str, Tensor], config: Mapping[str, Any], adapted: Any, folder: Path) -> None:
+def _check_targets(state: Mapping[str, StoredTensor], config: Mapping[str, Any], adapted: Any, folder: Path) -> None:
     """Every adapted layer must exist, and every layer the configuration means must be adapted."""
     layers = {
         key.removesuffix(".weight") for key, value in state.items() if key.endswith(".weight") and value.ndim == 2

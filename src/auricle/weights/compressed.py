@@ -13,13 +13,15 @@ way to quantise is refused. Sources: the documentation of compressed-tensors (wh
 AutoGPTQ's layout, and transformers' fine-grained FP8.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch
+from auricle.weights.construct import LazyTensor, StoredTensor, made
 
 _FORMATS = ("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
 _BITS = (2, 4, 8)  # widths that fill 32 bits without a rest, which all versions of the packers lay alike
@@ -28,8 +30,10 @@ _DROPPED = ("input_scale", "input_zero_point", "output_scale", "output_zero_poin
 _HALVES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def decompress(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def decompress(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> dict[str, StoredTensor]:
     """Tensors of a checkpoint with ``NAME.weight`` in place of its quantised forms; without quantisation, as they are.
+
+    The weights are restored when they are needed, one at a time.
 
     Args:
         tensors: as stored.
@@ -37,7 +41,8 @@ def decompress(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source:
         source: for messages.
 
     Raises:
-        LayoutMismatch: quantised in a way that cannot be read, or tensors that do not fit each other.
+        LayoutMismatch: quantised in a way that cannot be read, or tensors that do not fit each other; where that shows
+            only in restoring a weight, then.
     """
     settings = _settings(config)
     if settings is None:
@@ -52,16 +57,54 @@ def decompress(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source:
     check(settings, source)
     groups, rest = _by_layer(tensors, marks)
     for layer, parts in groups.items():
-        try:
-            rest[f"{layer}.weight"] = restore(parts, settings)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise LayoutMismatch(
-                f"{source}: {layer} is not quantised as config.json says ({_reason(error)}); download it again"
-            ) from error
+        rest[f"{layer}.weight"] = _later(restore, parts, settings, f"{source}: {layer}")
     for name, tensor in rest.items():
         if name.endswith(".weight") and tensor.dtype not in _HALVES:
             raise LayoutMismatch(f"{source}: {name} is stored as {tensor.dtype} without a scale; download it again")
     return rest
+
+
+def _later(restore: "_Restore", parts: dict[str, Tensor], settings: Mapping[str, Any], source: str) -> LazyTensor:
+    """The weight of a layer, restored when it is needed."""
+
+    def make() -> Tensor:
+        with _understood(source):
+            return restore(dict(parts), settings)
+
+    with _understood(source):
+        return LazyTensor(_shape(parts, settings), _dtype(parts), make)
+
+
+@contextmanager
+def _understood(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise LayoutMismatch(
+            f"{source} is not quantised as config.json says ({_reason(error)}); download it again"
+        ) from error
+
+
+def _shape(parts: Mapping[str, Tensor], settings: Mapping[str, Any]) -> torch.Size:
+    """Outputs and inputs of a layer."""
+    if "qweight" in parts:
+        words, outputs = parts["qweight"].shape
+        return torch.Size((outputs, words * 32 // int(settings["bits"])))
+    if "weight_packed" in parts:
+        outputs, inputs = (int(n) for n in parts["weight_shape"])
+        return torch.Size((outputs, inputs))
+    return parts["weight"].shape
+
+
+def _dtype(parts: Mapping[str, Tensor]) -> torch.dtype:
+    """The type of a restored weight: that of its scales, or its own where it is stored at full width."""
+    if "weight" in parts and parts["weight"].dtype in _HALVES:
+        return parts["weight"].dtype
+    names = ("scales", "weight_scale_inv", "weight_scale")
+    scale = next((parts[name] for name in names if name in parts), None)
+    if scale is None:
+        raise KeyError(names[-1])
+    return scale.dtype if scale.dtype in _HALVES else torch.float32
 
 
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -73,16 +116,16 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _by_layer(
-    tensors: Mapping[str, Tensor], marks: Iterable[str]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    tensors: Mapping[str, StoredTensor], marks: Iterable[str]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, StoredTensor]]:
     """Quantised layers with their parts, and all other tensors. ``marks`` are parts that only quantised layers have."""
     quantised = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in marks}
     groups: dict[str, dict[str, Tensor]] = {layer: {} for layer in quantised}
-    rest = {}
+    rest: dict[str, StoredTensor] = {}
     for name, tensor in tensors.items():
         layer, _, part = name.rpartition(".")
         if layer in groups and part != "bias":
-            groups[layer][part] = tensor
+            groups[layer][part] = made(tensor)
         elif part not in _DROPPED:
             rest[name] = tensor
     return groups, rest
@@ -197,7 +240,8 @@ def _reason(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
 
 
-_METHODS: dict[str, tuple[Callable[..., None], tuple[str, ...], Callable[..., Tensor]]] = {
+_Restore: TypeAlias = Callable[[dict[str, Tensor], Mapping[str, Any]], Tensor]
+_METHODS: dict[str, tuple[Callable[[Mapping[str, Any], str], None], tuple[str, ...], _Restore]] = {
     "compressed-tensors": (_check_compressed, ("weight_scale", "weight_packed"), _from_compressed),
     "gptq": (_check_gptq, ("qweight", "qzeros", "scales"), _from_gptq),
     "fp8": (_check_fp8, ("weight_scale", "weight_scale_inv"), _from_fp8),

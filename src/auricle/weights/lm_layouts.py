@@ -5,26 +5,27 @@ end's buffers, batch counter and (where the embeddings are tied) output head. So
 mispeech/midashenglm-7b as read by vLLM's ``midashenglm.py``.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from auricle.errors import LayoutMismatch
+from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
+from auricle.models.qwen import QwenConfig
 from auricle.weights import safe
 from auricle.weights.compressed import decompress
-from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_midashenglm, unset
+from auricle.weights.construct import StoredTensor, made, on_meta
+from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_midashenglm
 from auricle.weights.quantize import check_unrounded
 
-if TYPE_CHECKING:
-    from transformers import Qwen2Config
-
-# Decoders whose 1-D positions make them an ordinary Qwen2.
+# Decoders whose 1-D positions make them an ordinary Qwen2; a text_config without model_type is one, too.
 TEXT_MODELS = ("qwen2_5_omni_text", "qwen2")
-# What of a text configuration shapes the network; all else is bookkeeping.
+# Fields of a configuration of Qwen2 or Qwen3 that shape the network, by the names of `QwenConfig` (but hidden_act).
 _TEXT_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -37,22 +38,22 @@ _TEXT_FIELDS = (
     "max_position_embeddings",
     "rms_norm_eps",
     "tie_word_embeddings",
-    "use_sliding_window",
-    "sliding_window",
-    "max_window_layers",
     "attention_dropout",
     "initializer_range",
 )
-_WINDOW = ("use_sliding_window", "sliding_window", "max_window_layers")  # nothing without the first
-_EMBEDDING = "decoder.model.embed_tokens.weight"
-_HEAD = "decoder.lm_head.weight"
+_WINDOW = {"sliding_window": 4096, "max_window_layers": 28}  # and their defaults; nothing without use_sliding_window
+_EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+# Rotary frequencies, which older versions of transformers stored: they are computed from rope_theta.
+_COMPUTED = re.compile(r"(decoder\.)?model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 
 
 class LMParts(NamedTuple):
     """A language model read from a folder."""
 
     config: MiDashengLMConfig
-    state: dict[str, Tensor]  # names of `MiDashengLM`; with tied embeddings the head is the same tensor
+    state: dict[str, StoredTensor]  # names of `MiDashengLM`; with tied embeddings the head is the same tensor
+    empty: MiDashengLM  # without weights, on the meta device
 
 
 def read_midashenglm(folder: str | Path) -> LMParts:
@@ -70,24 +71,42 @@ def read_midashenglm(folder: str | Path) -> LMParts:
     config = safe.read_json(folder / "config.json")
     if config.get("model_type") != "midashenglm":
         raise LayoutMismatch(f"{folder}: model_type is {config.get('model_type')!r}, expected 'midashenglm'")
-    text = text_settings(config.get("text_config"), str(folder))
-    tensors = decompress(safe.read_tensors(folder), config, str(folder))
+    text = qwen_config(text_settings(config.get("text_config"), str(folder)), str(folder))
+    tensors = decompress(safe.read_stored(folder), config, str(folder))
     return _midashenglm_from(tensors, config, text, str(folder))
 
 
 def text_settings(config: object, source: str) -> dict[str, Any]:
-    """``text_config`` of a checkpoint → keyword arguments of `transformers.Qwen2Config`; M-RoPE becomes ordinary RoPE.
+    """``text_config`` of a checkpoint → keyword arguments of `QwenConfig`; M-RoPE becomes ordinary RoPE.
 
     Raises:
         LayoutMismatch: a decoder other than Qwen2's, or positions that are stretched.
     """
-    if not isinstance(config, Mapping) or config.get("model_type") not in TEXT_MODELS:
-        kind = config.get("model_type") if isinstance(config, Mapping) else None
+    kind = config.get("model_type", TEXT_MODELS[0]) if isinstance(config, Mapping) and config else None
+    if not isinstance(config, Mapping) or kind not in TEXT_MODELS:
         raise LayoutMismatch(
             f"{source}: the decoder is {kind!r}, expected {' or '.join(TEXT_MODELS)}; "
             "the 0.6B releases (Qwen3) are not supported"
         )
-    settings = {key: config[key] for key in _fields_of(config) if config.get(key) is not None}
+    return qwen_settings(config, source)
+
+
+def qwen_settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """``config.json`` of a Qwen2 or Qwen3 → keyword arguments of `QwenConfig`.
+
+    Raises:
+        LayoutMismatch: positions that are stretched, or parts that `auricle.models.qwen` does not have.
+    """
+    settings = {key: config[key] for key in _TEXT_FIELDS if config.get(key) is not None}
+    if settings.pop("hidden_act", "silu") != "silu":
+        raise LayoutMismatch(f"{source}: hidden_act is {config['hidden_act']!r}, expected 'silu' as every Qwen's")
+    if config.get("use_sliding_window"):
+        settings |= {key: config.get(key, default) for key, default in _WINDOW.items()}
+    if config.get("model_type") == "qwen3":
+        if config.get("attention_bias"):
+            raise LayoutMismatch(f"{source}: attention_bias is on, which no Qwen3 has")
+        settings |= {"qkv_bias": False, "qk_norm": True}
+        settings.setdefault("head_dim", 128)  # the class's default
     theta = config.get("rope_theta")
     for key in ("rope_scaling", "rope_parameters"):
         rope = config.get(key)
@@ -98,6 +117,46 @@ def text_settings(config: object, source: str) -> dict[str, Any]:
             theta = rope.get("rope_theta", theta)
     settings["rope_theta"] = float(theta if theta is not None else 1e6)
     return settings
+
+
+def qwen_config(settings: Mapping[str, Any], source: str) -> QwenConfig:
+    """The geometry of `qwen_settings`.
+
+    Raises:
+        LayoutMismatch: a size is missing, or impossible.
+    """
+    settings = {"num_key_value_heads": settings.get("num_attention_heads"), **settings}
+    required = [field.name for field in fields(QwenConfig) if field.default is MISSING]
+    if missing := [name for name in required if settings.get(name) is None]:
+        raise LayoutMismatch(f"{source}: the decoder's configuration has no {', '.join(missing)}; restore config.json")
+    if wrong := [name for name in required if type(settings[name]) is not int]:
+        raise LayoutMismatch(f"{source}: the decoder's {wrong[0]} is {settings[wrong[0]]!r}, expected a whole number")
+    try:
+        return QwenConfig(**settings)
+    except (ConfigError, TypeError) as error:
+        raise LayoutMismatch(f"{source}: the decoder's configuration is impossible ({error})") from error
+
+
+def without_computed(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors of a decoder but for its rotary frequencies."""
+    return {key: tensor for key, tensor in tensors.items() if not _COMPUTED.fullmatch(key)}
+
+
+def tie_head(state: dict[str, StoredTensor], source: str, prefix: str = "") -> None:
+    """Let the output head of a decoder with tied embeddings be their tensor, in place.
+
+    Raises:
+        LayoutMismatch: a head is stored that differs.
+    """
+    embedding = state.get(prefix + _EMBEDDING)
+    if embedding is None:
+        return
+    head = state.get(prefix + _HEAD, embedding)
+    if head is not embedding and not torch.equal(made(head), made(embedding)):
+        raise LayoutMismatch(
+            f"{source}: config.json ties the output head to the embeddings, but {prefix}{_HEAD} differs from them"
+        )
+    state[prefix + _HEAD] = embedding
 
 
 def midashenglm_to_hub(model: MiDashengLM) -> dict[str, Tensor]:
@@ -111,14 +170,13 @@ def midashenglm_to_hub(model: MiDashengLM) -> dict[str, Tensor]:
     encoder = {k.removeprefix("audio_encoder."): v for k, v in state.items() if k.startswith("audio_encoder.")}
     rest = {k: v for k, v in state.items() if not k.startswith("audio_encoder.")}
     if model.decoder.config.tie_word_embeddings:
-        rest.pop(_HEAD, None)
+        rest.pop(f"decoder.{_HEAD}", None)
     return {**dasheng_to_midashenglm(encoder), **rest}
 
 
 def midashenglm_settings(model: MiDashengLM) -> dict[str, Any]:
     """Geometry of a model → an official ``config.json``."""
     encoder = dasheng_settings(model.config.encoder)
-    text = model.decoder.config
     return {
         "architectures": ["MiDashengLMModel"],
         "model_type": "midashenglm",
@@ -140,48 +198,38 @@ def midashenglm_settings(model: MiDashengLM) -> dict[str, Any]:
             "n_fft": 512,
             "n_mels": 64,
         },
-        "text_config": _text_to_hub(text),
+        "text_config": _text_to_hub(model.decoder.config),
     }
 
 
-def _fields_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    return _TEXT_FIELDS if config.get("use_sliding_window") else tuple(f for f in _TEXT_FIELDS if f not in _WINDOW)
-
-
-def _text_to_hub(text: "Qwen2Config") -> dict[str, Any]:
-    stated = text.to_dict()
-    fields = {key: stated[key] for key in _fields_of(stated) if stated.get(key) is not None}
-    rope = text.rope_parameters
-    theta = rope["rope_theta"] if isinstance(rope, Mapping) else text.rope_theta
+def _text_to_hub(config: QwenConfig) -> dict[str, Any]:
+    stated = {**asdict(config), "hidden_act": "silu"}
+    settings = {key: stated[key] for key in _TEXT_FIELDS}
+    if config.head_dim == config.hidden_size // config.num_attention_heads:
+        del settings["head_dim"]  # as the official files, which leave it unsaid
+    if config.sliding_window is not None:
+        settings |= {key: stated[key] for key in _WINDOW}
     # Readers of the official files expect the sections of a 3-D position; with 1-D positions they change nothing.
-    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    half = config.head_dim // 2
     sections = [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
-    scaling = {"mrope_section": sections, "rope_type": "default", "type": "default"}
     return {
         "model_type": "qwen2_5_omni_text",
-        "use_sliding_window": False,
-        **fields,
-        "rope_theta": theta,
-        "rope_scaling": scaling,
+        "use_sliding_window": config.sliding_window is not None,
+        **settings,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": {"mrope_section": sections, "rope_type": "default", "type": "default"},
         "use_cache": True,
     }
 
 
 def _midashenglm_from(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], text: dict[str, Any], source: str
+    tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], text: QwenConfig, source: str
 ) -> LMParts:
     encoder = dasheng_from(tensors, config, source)
-    state = {key: value for key, value in tensors.items() if not key.startswith("audio_encoder.")}
+    state = without_computed({key: value for key, value in tensors.items() if not key.startswith("audio_encoder.")})
     state |= {"audio_encoder." + key: value for key, value in encoder.state.items()}
-    if text.get("tie_word_embeddings"):
-        embedding = state.get(_EMBEDDING)
-        head = state.get(_HEAD, embedding)
-        if embedding is not None and head is not None and head is not embedding and not torch.equal(head, embedding):
-            raise LayoutMismatch(
-                f"{source}: config.json ties the output head to the embeddings, but {_HEAD} differs from them"
-            )
-        if embedding is not None:
-            state[_HEAD] = embedding
+    if text.tie_word_embeddings:
+        tie_head(state, source, "decoder.")
     geometry = MiDashengLMConfig(
         encoder=encoder.config,
         text=text,
@@ -189,7 +237,7 @@ def _midashenglm_from(
         audio_token_id=int(config.get("audio_token_id", 151_646)),
         whole_tokens=bool((config.get("auricle") or {}).get("whole_tokens", False)),
     )
-    with unset():
-        expected = MiDashengLM(geometry).state_dict()
-    check_keys(state, expected, source)
-    return LMParts(geometry, state)
+    with on_meta():
+        empty = MiDashengLM(geometry)
+    check_keys(state, empty.state_dict(), source)
+    return LMParts(geometry, state, empty)

@@ -1,32 +1,30 @@
-"""Names and paths → networks, ready to run.
+"""Names and paths → networks, ready to run; how tensors get into them is in `auricle.weights.construct`."""
 
-Networks are built without initial values and take over the (memory-mapped) tensors, so loading costs the weights once.
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import Dasheng
+from auricle.models.int8 import has_int8_kernel
 from auricle.models.midashenglm import MiDashengLM
 from auricle.weights import safe
 from auricle.weights.adapters import merge_adapter
 from auricle.weights.catalog import Source, fingerprint, resolve
-from auricle.weights.layouts import read_dasheng, unset
-from auricle.weights.lm_layouts import read_midashenglm
-from auricle.weights.quantize import check_scheme, round_layers, round_on_gpu
+from auricle.weights.construct import fill, on_meta, own_dtype
+from auricle.weights.layouts import read_dasheng
+from auricle.weights.lm_layouts import LMParts, read_midashenglm
+from auricle.weights.memory import MemoryNeed, check_memory, memory_need
+from auricle.weights.quantize import check_scheme, is_rounded, round_layers, round_on_gpu
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Parts of tensors' names that stay float32: rounded, they would cost more than they weigh.
-FLOAT32 = (".init_bn.", ".front_end.", ".logit_")
+AUTO = "auto"  # the type of the checkpoint: bfloat16 where it is stored so, else float32
 # The authors' prompt format: audio and text parts in the order given, each turn between <|im_start|> and <|im_end|>.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -63,24 +61,28 @@ class LoadedLM:
 
 
 def load_dasheng(
-    name_or_path: str | Path, *, device: str = "cpu", dtype: str = "float32", revision: str | None = None
+    name_or_path: str | Path, *, device: str = "cpu", dtype: str | None = None, revision: str | None = None
 ) -> Dasheng:
     """An encoder in eval mode, from any name `resolve` knows and any layout of `layouts`.
 
     Args:
         name_or_path: embedded or published name, hub id, folder or file.
         device: ``cpu``, ``cuda``, ``cuda:1``, …
-        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32.
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32. None or
+            ``auto``: the checkpoint's own, bfloat16 where it is stored so, else float32.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        WeightsError: it cannot be found, trusted or fitted.
+        WeightsError: it cannot be found, trusted or fitted, or does not fit into memory.
         ConfigError: unknown dtype or device, or the number of attention heads cannot be known.
     """
-    kind, place = _dtype(dtype), _device(device)
+    stated, place = _dtype(dtype), _device(device)
     source = resolve(name_or_path, revision=revision)
     config, state = read_dasheng(source.path)
-    with unset():
+    kind = stated or own_dtype(state)
+    smaller = {"dtype='bfloat16'": memory_need(state, torch.bfloat16, place)}
+    check_memory(memory_need(state, kind, place), place, source.name, smaller)
+    with on_meta():
         model = Dasheng(config)
     fill(model, state, kind, place, source.name)
     return model.to(place).eval()
@@ -90,7 +92,7 @@ def load_midashenglm(
     name_or_path: str | Path,
     *,
     device: str = "cpu",
-    dtype: str = "float32",
+    dtype: str | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
     quantize: str | None = None,
@@ -100,54 +102,51 @@ def load_midashenglm(
     Args:
         name_or_path: embedded or published name, hub id or folder in the official layout.
         device: ``cpu``, ``cuda``, ``cuda:1``, …
-        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32.
+        dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32. None or
+            ``auto``: the checkpoint's own, bfloat16 where it is stored so, else float32.
         revision: branch, tag or commit on the hub.
         adapter: folder of a PEFT adapter to merge.
         quantize: ``int8``, ``int8-dynamic``, ``int4`` or ``fp8``, see `auricle.weights.quantize`; the model can then
             neither be trained nor saved.
 
     Raises:
-        WeightsError: it cannot be found, trusted or fitted.
+        WeightsError: it cannot be found, trusted or fitted, or does not fit into memory.
         ConfigError: unknown dtype, device or ``quantize``, or one that this hardware cannot run.
         MissingExtra: ``quantize`` on a GPU needs torchao.
     """
-    kind, place = _dtype(dtype), _device(device)
+    stated, place = _dtype(dtype), _device(device)
+    if quantize is not None:
+        check_scheme(quantize, place, stated or torch.bfloat16)
+    source = resolve(name_or_path, revision=revision)
+    parts = read_midashenglm(source.path)
+    kind = stated or own_dtype(parts.state)
     if quantize is not None:
         check_scheme(quantize, place, kind)
-    source = resolve(name_or_path, revision=revision)
-    config, state = read_midashenglm(source.path)
     if adapter is not None:
-        state = merge_adapter(state, adapter)
-    with unset():
-        model = MiDashengLM(config)
-    if quantize is not None and place.type == "cpu":
-        round_layers(model, state, quantize)
-    fill(model, state, kind, place, source.name)
-    if quantize is not None:
-        if place.type != "cpu":
-            round_on_gpu(model, quantize)
-        model.requires_grad_(False)
+        parts = parts._replace(state=merge_adapter(parts.state, adapter))
+    _check_memory(parts, kind, place, quantize, source.name)
+    model = _assemble(parts, kind, place, quantize, source.name)
     folder = source.path
     tokenizer = read_tokenizer(folder)
     eos, pad = end_tokens(folder, tokenizer)
     return LoadedLM(
-        model=model.to(place).eval(),
+        model=model,
         tokenizer=tokenizer,
         chat_template=read_chat_template(folder),
         eos_token_ids=eos,
         pad_token_id=pad,
-        audio_tokens=_audio_tokens(folder, tokenizer, config.audio_token_id),
+        audio_tokens=_audio_tokens(folder, tokenizer, parts.config.audio_token_id),
         identity={**identity_of(source, adapter), **({} if quantize is None else {"quantize": quantize})},
     )
 
 
 def place_of(dtype: str, device: str) -> tuple[torch.dtype, torch.device]:
-    """What the names of a data type and a device stand for.
+    """What the names of a data type and a device stand for; ``auto`` is float32 here.
 
     Raises:
         ConfigError: an unknown data type, or a device that cannot be used.
     """
-    return _dtype(dtype), _device(device)
+    return _dtype(dtype) or torch.float32, _device(device)
 
 
 def identity_of(source: Source, adapter: str | Path | None = None) -> dict[str, str | None]:
@@ -216,38 +215,46 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
     return ids, int(next(p for p in fills if p is not None))
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, source: str) -> None:
-    """Give a network built inside `unset` its tensors, each on its device at once and of ``dtype``, save `FLOAT32`.
-
-    Raises:
-        LayoutMismatch: a tensor of ``source`` has another shape than the network's.
-    """
-    for key, slot in model.state_dict().items():
-        if state[key].shape != slot.shape:
-            raise LayoutMismatch(f"{source}: {key} is {tuple(state[key].shape)}, expected {tuple(slot.shape)}")
-    cast: dict[int, Tensor] = {}  # a tied tensor is cast and moved once
-
-    def ready(key: str, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor.to(device)
-        if id(tensor) not in cast:
-            cast[id(tensor)] = tensor.to(device, torch.float32 if is_float32(key) else dtype)
-        return cast[id(tensor)]
-
-    model.load_state_dict({key: ready(key, tensor) for key, tensor in state.items()}, strict=True, assign=True)
+def _assemble(
+    parts: LMParts, dtype: torch.dtype, device: torch.device, quantize: str | None, source: str
+) -> MiDashengLM:
+    """The network, filled, on its device and in eval mode."""
+    model, state = parts.empty, parts.state
+    if quantize is not None and device.type == "cpu":
+        round_layers(model, state, quantize)
+    fill(model, state, dtype, device, source)
     # A rounded output head is a copy of the embeddings, no longer tied to them.
-    if isinstance(model, MiDashengLM) and isinstance(model.decoder.lm_head, nn.Linear):
+    if isinstance(model.decoder.lm_head, nn.Linear):
         model.decoder.tie_weights()
+    if quantize is not None:
+        if device.type != "cpu":
+            round_on_gpu(model, quantize)
+        model.requires_grad_(False)
+    return model.to(device).eval()
 
 
-def is_float32(key: str) -> bool:
-    """Whether a tensor stays float32 whatever the network is: `FLOAT32`."""
-    return any(part in f".{key}" for part in FLOAT32)
+def _check_memory(parts: LMParts, dtype: torch.dtype, device: torch.device, quantize: str | None, source: str) -> None:
+    """Refuse what does not fit into memory, with the ways of loading that need less."""
+
+    def need(dtype: torch.dtype, quantize: str | None) -> MemoryNeed:
+        def is_small(key: str) -> bool:
+            return quantize is not None and is_rounded(key.rpartition(".")[0], quantize)
+
+        # On a GPU the layers are rounded where they are, so that all are there at full width first.
+        return memory_need(parts.state, dtype, device, is_small if device.type == "cpu" else lambda key: False)
+
+    smaller = {"dtype='bfloat16'": need(torch.bfloat16, None)}
+    if quantize is None and device.type == "cpu" and has_int8_kernel():
+        smaller["quantize='int8'"] = need(dtype, "int8")
+        smaller["dtype='bfloat16' and quantize='int8'"] = need(torch.bfloat16, "int8")
+    check_memory(need(dtype, quantize), device, source, smaller)
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype(name: str | None) -> torch.dtype | None:
+    if name is None or name == AUTO:
+        return None
     if name not in DTYPES:
-        raise ConfigError(f"dtype is {name!r}, expected one of {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype is {name!r}, expected one of {', '.join(DTYPES)} or {AUTO}")
     return DTYPES[name]
 
 

@@ -25,11 +25,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra
 from auricle.models.int8 import Int8Linear, has_int8_kernel
 from auricle.models.midashenglm import MiDashengLM
+from auricle.weights.construct import StoredTensor, made
 
 SCHEMES = ("int8", "int8-dynamic", "int4", "fp8")
 _PASSES = {"int8": 2, "int8-dynamic": 1}  # what a CPU can do, and products per weight
@@ -70,7 +71,7 @@ def check_scheme(scheme: str, device: torch.device, dtype: torch.dtype) -> None:
         raise MissingExtra(f"{scheme} on a GPU", "quantize")
 
 
-def round_layers(model: MiDashengLM, state: MutableMapping[str, Tensor], scheme: str) -> None:
+def round_layers(model: MiDashengLM, state: MutableMapping[str, StoredTensor], scheme: str) -> None:
     """Put `Int8Linear` in place of a network's rounded layers, on a CPU, and take their tensors out of ``state``.
 
     One layer at a time, so that weights mapped from a file are never all in memory at full width.
@@ -86,9 +87,10 @@ def round_layers(model: MiDashengLM, state: MutableMapping[str, Tensor], scheme:
         if weight.shape != layer.weight.shape:
             raise LayoutMismatch(f"{name}.weight is {tuple(weight.shape)}, expected {tuple(layer.weight.shape)}")
         try:
-            model.set_submodule(name, Int8Linear(weight, bias, passes=_PASSES[scheme]))
+            small = Int8Linear(made(weight), None if bias is None else made(bias), passes=_PASSES[scheme])
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
+        model.set_submodule(name, small)
 
 
 def round_on_gpu(model: MiDashengLM, scheme: str) -> None:

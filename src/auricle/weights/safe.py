@@ -5,10 +5,11 @@
 * Shard names of an index are hostile until checked.
 """
 
+import functools
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
+from auricle.files import atomic_folder, atomic_path, write_json, write_text
+from auricle.weights.construct import LazyTensor, StoredTensor, made
 
 INDEX = "model.safetensors.index.json"
+_WEIGHTS = (INDEX, "model*.safetensors")  # files that a newly written model replaces
 SUMS = "SHA256SUMS"
 ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -45,9 +49,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         LayoutMismatch: an index and its shards disagree, or no tensors are found.
         WeightsError: no such file.
     """
+    return {name: made(tensor) for name, tensor in read_stored(path).items()}
+
+
+def read_stored(path: str | Path) -> dict[str, StoredTensor]:
+    """As `read_tensors`, but matrices stored as int8 are made when they are needed."""
     path = Path(path)
     if path.is_dir():
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, StoredTensor] = {}
         for file, names in weight_files(path).items():
             found = _read_file(file)
             _check_shard(file, names, found, tensors)
@@ -150,25 +159,23 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write one ``.safetensors`` file; an existing one is replaced only when the new one is whole."""
+    """Write one ``.safetensors`` file; see `auricle.files.atomic_write`."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(ready, str(partial), metadata={"format": "pt", **(metadata or {})})
-        partial.chmod(0o644)  # the writer makes it private, which a package must not be
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(ready, temporary, metadata={"format": "pt", **(metadata or {})})
+
+
+def model_folder(folder: str | Path) -> AbstractContextManager[Path]:
+    """A folder to write a model into: an older model's weights go, other files stay; see `auricle.files`."""
+    return atomic_folder(folder, last="config.json", stale=_WEIGHTS)
 
 
 def write_folder(
     folder: str | Path, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> list[Path]:
     """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth."""
-    folder = Path(folder)
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
@@ -177,22 +184,18 @@ def write_folder(
             size = 0
         shards[-1][name] = tensor
         size += tensor.nbytes
-    stale = [folder / INDEX, *folder.glob("model*.safetensors")]
     names = ["model.safetensors"]
     if len(shards) > 1:
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        write_tensors(folder / name, shard)
-    written = [folder / name for name in names]
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-        written.append(folder / INDEX)
-    for old in stale:
-        if old not in written:
-            old.unlink(missing_ok=True)
-    return written
+    with atomic_folder(folder, last=INDEX, stale=_WEIGHTS) as aside:
+        for name, shard in zip(names, shards, strict=True):
+            write_tensors(aside / name, shard)
+        if len(shards) > 1:
+            total = sum(tensor.nbytes for tensor in tensors.values())
+            places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+            write_json(aside / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+            names.append(INDEX)
+    return [Path(folder) / name for name in names]
 
 
 def rows_to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -211,9 +214,9 @@ def rows_to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 matrices of `rows_to_int8`; other tensors as they are."""
-    found: dict[str, Tensor] = {}
+def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    """The float32 matrices of `rows_to_int8`, made when they are needed; other tensors as they are."""
+    found: dict[str, StoredTensor] = {}
     for name, tensor in tensors.items():
         scale = tensors.get(f"{name}{ROW_SCALE}")
         if name.endswith(ROW_SCALE) and name.removesuffix(ROW_SCALE) in tensors:
@@ -221,13 +224,12 @@ def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if scale is None or tensor.dtype != torch.int8 or scale.shape != (len(tensor), 1):
             found[name] = tensor
         else:
-            found[name] = (tensor.flatten(1).float() * scale.float()).view(tensor.shape)
+            found[name] = LazyTensor(tensor.shape, torch.float32, functools.partial(_scaled_rows, tensor, scale))
     return found
 
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, two spaces deep, with a final newline."""
-    Path(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _scaled_rows(rows: Tensor, scale: Tensor) -> Tensor:
+    return (rows.flatten(1).float() * scale.float()).view(rows.shape)
 
 
 def sha256(path: str | Path) -> str:
@@ -250,7 +252,7 @@ def write_checksums(folder: str | Path) -> None:
     """Write ``SHA256SUMS`` over every file of a folder, in the format of ``sha256sum``."""
     folder = Path(folder)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != SUMS and not p.name.startswith("."))
-    (folder / SUMS).write_text("".join(f"{sha256(p)}  {p.name}\n" for p in files), encoding="utf-8")
+    write_text(folder / SUMS, "".join(f"{sha256(p)}  {p.name}\n" for p in files))
 
 
 def verify_checksums(folder: str | Path) -> None:
@@ -286,11 +288,11 @@ def plain_name(name: object, folder: Path) -> str:
     return name
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> dict[str, StoredTensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.suffix in PICKLED:
-        return tensors_of(read_pickled(path), path)
+        return {**tensors_of(read_pickled(path), path)}
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path}: unknown weights file, expected .safetensors, .pt, .pth or .bin")
     from safetensors import SafetensorError
@@ -332,10 +334,10 @@ def _read_index(folder: Path) -> dict[Path, set[str] | None]:
     return files
 
 
-def _check_shard(file: Path, names: set[str] | None, found: dict[str, Tensor], before: dict[str, Tensor]) -> None:
-    if names is not None and (wrong := sorted(names ^ found.keys())):
+def _check_shard(file: Path, names: set[str] | None, found: Collection[str], before: Collection[str]) -> None:
+    if names is not None and (wrong := sorted(names ^ set(found))):
         raise LayoutMismatch(f"{file}: the index and the shard disagree on {len(wrong)} tensors, e.g. {wrong[0]}")
-    if twice := sorted(found.keys() & before.keys()):
+    if twice := sorted(set(found) & set(before)):
         raise LayoutMismatch(f"{file}: {len(twice)} tensors are also in another shard, e.g. {twice[0]}")
 
 

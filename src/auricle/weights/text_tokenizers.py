@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, WeightsError
+from auricle.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -91,7 +92,7 @@ class NllbTokenizer:
 
     def save(self, folder: Path) -> None:
         """See `TextTokenizer`."""
-        (folder / SPM_FILE).write_bytes(self._content)
+        write_bytes(folder / SPM_FILE, self._content)
 
     @cached_property
     def _content(self) -> bytes:
@@ -161,7 +162,7 @@ class StockTokenizer:
 
     def save(self, folder: Path) -> None:
         """See `TextTokenizer`."""
-        (folder / "tokenizer.json").write_text(self._content, encoding="utf-8")
+        write_text(folder / "tokenizer.json", self._content)
 
     @cached_property
     def _content(self) -> str:

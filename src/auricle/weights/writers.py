@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
+from auricle.files import write_json, write_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
@@ -17,11 +18,12 @@ from auricle.models.text import StockTextConfig
 from auricle.weights import safe
 from auricle.weights.cards import Card, render_card
 from auricle.weights.catalog import resolve
+from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub, state_sha256
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
-from auricle.weights.loaders import DTYPES, AudioTokens, is_float32, load_dasheng, load_midashenglm
+from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which say nothing about the audio tower
@@ -40,7 +42,7 @@ def save_dasheng(folder: str | Path, model: Dasheng, *, dtype: str = "float32", 
     Returns:
         The folder.
     """
-    folder = _folder(folder)
+    folder = Path(folder)
     ours = {"attend": model.config.attend, "long_clips": model.config.long_clips}
     name = card.name if card else folder.name
     config = {
@@ -52,10 +54,11 @@ def save_dasheng(folder: str | Path, model: Dasheng, *, dtype: str = "float32", 
         "torch_dtype": _declared(dtype),
         "auricle": ours,
     }
-    safe.write_folder(folder, _stored(dasheng_to_hub(model.state_dict()), dtype))
-    safe.write_json(folder / "config.json", config)
-    safe.write_json(folder / "preprocessor_config.json", _dasheng_features())
-    _write_card(folder, card or Card(name=name))
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, _stored(dasheng_to_hub(model.state_dict()), dtype))
+        write_json(aside / "config.json", config)
+        write_json(aside / "preprocessor_config.json", _dasheng_features())
+        _write_card(aside, card or Card(name=name))
     return folder
 
 
@@ -88,22 +91,14 @@ def save_midashenglm(
     Raises:
         ConfigError: ``generation`` lacks a token, or the tokenizer does not know one.
     """
-    folder = _folder(folder)
+    folder = Path(folder)
     audio_tokens = audio_tokens or AudioTokens()
     words = _special_words(tokenizer_json, generation, audio_tokens)
-    safe.write_folder(folder, _stored(midashenglm_to_hub(model), dtype))
-    safe.write_json(folder / "config.json", {**midashenglm_settings(model), "torch_dtype": _declared(dtype)})
-    safe.write_json(folder / "generation_config.json", generation)
-    safe.write_json(folder / "preprocessor_config.json", _midashenglm_features())
     names = {
         "audio_token": audio_tokens.audio,
         "audio_bos_token": audio_tokens.bos,
         "audio_eos_token": audio_tokens.eos,
     }
-    safe.write_json(
-        folder / "processor_config.json",
-        {"processor_class": "MiDashengLMProcessor", **names, "model_subsampling": model.config.subsample_factor},
-    )
     tokenizer_config = {
         "tokenizer_class": "Qwen2TokenizerFast",
         "model_max_length": model.decoder.config.max_position_embeddings,
@@ -114,10 +109,19 @@ def save_midashenglm(
         **names,
         "extra_special_tokens": names,
     }
-    safe.write_json(folder / "tokenizer_config.json", tokenizer_config)
-    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
-    _write_card(folder, card or Card(name=folder.name))
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, _stored(midashenglm_to_hub(model), dtype))
+        write_json(aside / "config.json", {**midashenglm_settings(model), "torch_dtype": _declared(dtype)})
+        write_json(aside / "generation_config.json", generation)
+        write_json(aside / "preprocessor_config.json", _midashenglm_features())
+        write_json(
+            aside / "processor_config.json",
+            {"processor_class": "MiDashengLMProcessor", **names, "model_subsampling": model.config.subsample_factor},
+        )
+        write_json(aside / "tokenizer_config.json", tokenizer_config)
+        write_text(aside / "tokenizer.json", tokenizer_json)
+        write_text(aside / "chat_template.jinja", chat_template)
+        _write_card(aside, card or Card(name=folder.name))
     return folder
 
 
@@ -164,12 +168,12 @@ def save_glap(
     elif tokenizer is not None:
         settings["auricle"] |= {"languages": list(tokenizer.languages)} if "text_encoder" in settings else {}
     tensors = glap_to_hub(model, audio=audio_encoder is None, text=text_encoder is None)
-    _folder(folder)
-    safe.write_folder(folder, _stored(tensors, dtype))
-    safe.write_json(folder / "config.json", {**settings, "torch_dtype": _declared(dtype)})
-    if text_encoder is None and tokenizer is not None:
-        tokenizer.save(folder)
-    _write_card(folder, card or Card(name=folder.name))
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, _stored(tensors, dtype))
+        write_json(aside / "config.json", {**settings, "torch_dtype": _declared(dtype)})
+        if text_encoder is None and tokenizer is not None:
+            tokenizer.save(aside)
+        _write_card(aside, card or Card(name=folder.name))
     return folder
 
 
@@ -218,12 +222,6 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
     )
 
 
-def _folder(folder: str | Path) -> Path:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _declared(dtype: str) -> str:
     """What the configuration says: a reader of the official layout knows no int8."""
     return "float16" if dtype == INT8 else dtype
@@ -258,7 +256,7 @@ def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
 
 
 def _write_card(folder: Path, card: Card) -> None:
-    (folder / "README.md").write_text(render_card(card), encoding="utf-8")
+    write_text(folder / "README.md", render_card(card))
 
 
 def _special_words(tokenizer_json: str, generation: Mapping[str, Any], audio_tokens: AudioTokens) -> dict[str, str]:

@@ -21,7 +21,7 @@ from auricle.models.encoders.msm_mae import MsmMae, MsmMaeConfig
 from auricle.models.encoders.pieces import PieceFrames, cut, heads_of, run_pieces, to_patches
 from auricle.models.frame_model import content_hash, count_parameters
 from auricle.weights.catalog import entries
-from auricle.weights.layouts import unset
+from auricle.weights.construct import on_meta
 
 from .tiny_encoders import COMPAT, NETWORKS, noise, tiny
 
@@ -56,7 +56,7 @@ def _inference() -> Iterator[None]:
 def test_published_sizes(name: str) -> None:
     entry = next(entry for entry in entries() if entry.name == name)
     kind, config = PUBLISHED[name]
-    with unset():
+    with on_meta():
         network = kind(config)
     # The authors count a token that hides patches in training.
     left_out = config.embed_dim if entry.family == "atst" else 0

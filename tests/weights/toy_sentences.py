@@ -11,7 +11,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
-from auricle.weights.safe import write_json, write_tensors
+from auricle.files import write_json
+from auricle.weights.safe import write_tensors
 
 WORDS = "a an the dog cat rain music barks plays falls loud none no musical elements speech man woman says".split()
 SHAPE: dict[str, Any] = {

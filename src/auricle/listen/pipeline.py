@@ -1,0 +1,339 @@
+"""Sources → windows → prompts → replies of the engine → results, for every verb of `AudioLM`.
+
+Batches are filled across sources, and results come in the order of the sources.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from auricle.audio.facts import Clip
+from auricle.audio.resample import SAMPLE_RATE
+from auricle.data.batches import prefetch
+from auricle.data.wording import NO_SPEECH
+from auricle.engine.json_schema import read_answer
+from auricle.engine.request import SamplingParams
+from auricle.errors import AudioError, AuricleError, ConfigError
+from auricle.listen import aggregate
+from auricle.listen.long_audio import Recording, Reply, try_open
+from auricle.listen.no_speech import is_no_speech
+from auricle.listen.options import answer_ids, best, constraint_of, weigh, write_options
+from auricle.listen.outputs import Answer, Choice, Description, Transcript
+from auricle.listen.vad import SpeechDetector
+from auricle.listen.windows import Window, Windowing
+
+if TYPE_CHECKING:
+    from auricle.engine.prompt import CheckedPrompt
+    from auricle.engine.request import Generation
+    from auricle.listen.aggregate import Aggregation
+    from auricle.listen.model import AudioLM
+    from auricle.weights.processor import Message
+
+SILENT_CAPTION = "Silence."
+_OVERLAP_S = 2.0  # of a transcript's windows around cuts into sound: longer than a word, and time to recognise it
+_SILENT = "nothing exceeds -90 dB of full scale"
+_DECODERS = 2  # threads that decode ahead; soundfile and soxr release the interpreter
+
+SourcePrompts = tuple[Any, Sequence[str]]  # a source, and the questions about it
+
+
+class Task(ABC):
+    """What a verb asks about every window, and how it makes a result of the replies."""
+
+    def __init__(self, model: AudioLM, sampling: SamplingParams, windowing: Windowing) -> None:
+        """Prepare to ask.
+
+        Args:
+            model: which is asked.
+            sampling: how tokens are chosen.
+            windowing: how sources are cut.
+        """
+        self.model, self.sampling, self.windowing = model, sampling, windowing
+        self.config = model.loaded.model.config
+        self.max_new_tokens = sampling.max_new_tokens  # that the context must have room for behind a prompt
+
+    def rule(self, window: Window) -> Reply | None:
+        """The reply about a window that needs no model; None: ask the model."""
+        return None
+
+    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+        """The replies of the model to one batch of prompts."""
+        return [reply_of(generation) for generation in self.model.engine.generate(prompts, self.sampling)]
+
+    @abstractmethod
+    def result(self, recording: Recording) -> Any:
+        """The result for a recording with all its replies."""
+
+
+class Captioning(Task):
+    """A caption of every window; digital silence is captioned by rule."""
+
+    def __init__(self, model: AudioLM, *, dense: bool, window_s: float | None, max_new_tokens: int) -> None:
+        """See `AudioLM.describe`."""
+        super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), _windowing(model, window_s))
+        self._dense = dense
+
+    def rule(self, window: Window) -> Reply | None:
+        """Caption digital silence."""
+        return Reply(text=SILENT_CAPTION, rule=_SILENT) if window.is_silent else None
+
+    def result(self, recording: Recording) -> Description:
+        """Join the captions."""
+        return aggregate.describe(recording, self.config, dense=self._dense)
+
+
+class Transcription(Task):
+    """A transcript of every window; windows without speech are empty by rule."""
+
+    def __init__(
+        self, model: AudioLM, *, window_s: float | None, overlap_s: float | None, vad: bool, max_new_tokens: int
+    ) -> None:
+        """See `AudioLM.transcribe`."""
+        if overlap_s is None:
+            overlap_s = min(_OVERLAP_S, (window_s or model.max_audio_s) / 5)
+        windowing = _windowing(model, window_s, overlap_samples=int(overlap_s * SAMPLE_RATE), split_silence=True)
+        super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), windowing)
+        self._detector = SpeechDetector() if vad else None
+        self._no_speech = answer_ids(model.loaded.tokenizer, NO_SPEECH, min(model.loaded.eos_token_ids))
+        self.max_new_tokens = max(max_new_tokens, len(self._no_speech))  # either may follow a prompt
+
+    def rule(self, window: Window) -> Reply | None:
+        """Leave windows empty in which nobody can be speaking."""
+        if window.is_silent:
+            return Reply(text="", rule=_SILENT)
+        if self._detector is not None and not self._detector.has_speech(window.waveform):
+            return Reply(text="", rule="silero-vad finds no speech")
+        return None
+
+    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+        """Transcribe, and withhold words where the model rates "no speech" likely, see `NoSpeechRule`."""
+        generations = self.model.engine.generate(prompts, self.sampling)
+        return [self._checked(*each) for each in zip(prompts, generations, strict=True)]
+
+    def _checked(self, prompt: CheckedPrompt, generation: Generation) -> Reply:
+        reply, rule = reply_of(generation), self.model.no_speech
+        if is_no_speech(reply.text):
+            return replace(reply, text="")
+        if not reply.text or not rule.can_deny(sum(generation.logprobs)):
+            return reply
+        (scores,) = self.model.engine.score(prompt, [self._no_speech])
+        text = "" if rule.denies(sum(scores)) else reply.text
+        return replace(reply, text=text, no_speech_logprob=sum(scores))
+
+    def result(self, recording: Recording) -> Transcript:
+        """Stitch the transcripts."""
+        return aggregate.transcribe(recording, self.config)
+
+
+class Questions(Task):
+    """Answers to questions about every window, which may be constrained to choices or to a JSON schema."""
+
+    def __init__(
+        self,
+        model: AudioLM,
+        sampling: SamplingParams | None,
+        *,
+        reduce: Aggregation,
+        window_s: float | None,
+        choices: Sequence[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        """See `AudioLM.ask`."""
+        aggregate.check_aggregation(reduce)
+        windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
+        super().__init__(model, sampling or SamplingParams(), windowing)
+        self._constraint, self._schema = constraint_of(model.loaded, choices, schema), schema
+        # Joined answers would be none of those allowed.
+        self._reduce: Aggregation = "majority" if self._constraint is not None and reduce == "auto" else reduce
+
+    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+        """Answer under the constraint."""
+        constraints = None if self._constraint is None else [self._constraint() for _ in prompts]
+        generations = self.model.engine.generate(prompts, self.sampling, constraints=constraints)
+        return [reply_of(generation) for generation in generations]
+
+    def result(self, recording: Recording) -> list[Answer]:
+        """Aggregate the answers to each question, and parse them by the schema."""
+        found = [
+            aggregate.answer(recording, self.config, index, self._reduce, self._summarise)
+            for index in range(len(recording.prompts))
+        ]
+        if self._schema is None:
+            return found
+        return [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
+
+    def _summarise(self, question: str) -> str:
+        greedy = SamplingParams()
+        prompt = write_prompt(self.model, [{"role": "user", "content": question}], greedy.max_new_tokens)
+        return reply_of(*self.model.engine.generate([prompt], greedy)).text
+
+
+class Choosing(Task):
+    """The log-probability of every option as the answer to a question."""
+
+    def __init__(
+        self,
+        model: AudioLM,
+        question: str,
+        options: Sequence[str],
+        *,
+        letters: bool,
+        per_token: bool,
+        window_s: float | None,
+    ) -> None:
+        """See `AudioLM.choose`."""
+        tokenizer, end_id = model.loaded.tokenizer, min(model.loaded.eos_token_ids)
+        self.options = write_options(tokenizer, question, options, end_id=end_id, letters=letters)
+        longest = max(len(form) for forms in self.options.forms for form in forms)
+        windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
+        super().__init__(model, SamplingParams(max_new_tokens=longest), windowing)
+        self._question, self._per_token = question, per_token
+
+    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+        """Score the options behind each prompt."""
+        replies = []
+        for prompt in prompts:
+            odds = weigh(self.options, partial(self.model.engine.score, prompt))
+            chosen = best(odds, per_token=self._per_token)
+            replies.append(Reply(text=chosen.text, mean_logprob=chosen.mean_logprob, odds=odds))
+        return replies
+
+    def result(self, recording: Recording) -> Choice:
+        """Pool the odds."""
+        return aggregate.choose(recording, self.config, self._question, per_token=self._per_token)
+
+
+class _Pending(NamedTuple):
+    """A prompt without reply."""
+
+    recording: Recording
+    key: tuple[int, int]  # index of the span, and of the question
+    prompt: CheckedPrompt
+
+
+def process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> Iterator[Any]:
+    """Yield the result of each request, or its error in its place, in the order of the requests.
+
+    Args:
+        task: what is asked.
+        requests: sources with their prompts; taken as they are needed.
+        batch_size: prompts in one batch, of any sources.
+
+    Raises:
+        ConfigError: a batch size below 1, before the first source is taken.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+    return _process(task, requests, batch_size)
+
+
+def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> Iterator[Any]:
+    opened: deque[Recording | AuricleError] = deque()
+    try:
+        for batch in _batches(task, requests, batch_size, opened):
+            pending = [each for each in batch if each.recording.error is None]
+            replies = task.answer([each.prompt for each in pending]) if pending else []
+            for each, reply in zip(pending, replies, strict=True):
+                each.recording.replies[each.key] = reply
+            while opened and (isinstance(opened[0], AuricleError) or opened[0].is_done):
+                yield _result(task, opened.popleft())
+    finally:
+        for left in opened:
+            if isinstance(left, Recording):
+                left.close()
+
+
+def _batches(
+    task: Task, requests: Iterable[SourcePrompts], batch_size: int, opened: deque[Recording | AuricleError]
+) -> Iterator[list[_Pending]]:
+    """Open sources into ``opened``; full batches, an empty one behind each source that is read, and the rest."""
+    batch: list[_Pending] = []
+    opening = partial(_open, task)
+    for recording in prefetch(opening, requests, depth=2 * _DECODERS, workers=_DECODERS):
+        opened.append(recording)
+        for pending in _prompts(task, recording) if isinstance(recording, Recording) else ():
+            batch.append(pending)
+            if len(batch) >= batch_size:
+                yield batch
+                batch = []
+        yield []
+    yield batch
+
+
+def _open(task: Task, request: SourcePrompts) -> Recording | AuricleError:
+    return try_open(*request, task.windowing, task.model.limits)
+
+
+def _prompts(task: Task, recording: Recording) -> Iterator[_Pending]:
+    """Write the prompts of a recording while it is read; its error ends it, and is kept with it."""
+    name = recording.facts.name
+    try:
+        for place, windows in enumerate(recording.take()):
+            reply = task.rule(windows[0]) if len(windows) == 1 else None
+            for number, question in enumerate(recording.prompts):
+                if reply is not None:
+                    recording.replies[place, number] = reply
+                else:
+                    yield _Pending(recording, (place, number), window_prompt(task, recording, windows, question))
+    except AuricleError as error:
+        recording.error = error if str(error).startswith(name) else type(error)(f"{name}: {error}")
+    except Exception as error:  # a decoder may fail with any exception, hours into a file
+        recording.error = AudioError(
+            f"{name}: cannot be read further ({type(error).__name__}: {error}); give other audio"
+        )
+    finally:
+        recording.close()
+
+
+def window_prompt(task: Task, recording: Recording, windows: Sequence[Window], question: str) -> CheckedPrompt:
+    """Write one question about windows, audio first: the trained order, and what lets questions share the audio.
+
+    Raises:
+        PromptError: no room in the context.
+    """
+    clips = [{"type": "audio", "audio": Clip(window.waveform, recording.facts)} for window in windows]
+    messages = [{"role": "user", "content": [*clips, {"type": "text", "text": question}]}]
+    return write_prompt(task.model, messages, task.max_new_tokens)
+
+
+def write_prompt(model: AudioLM, messages: Sequence[Message], max_new_tokens: int) -> CheckedPrompt:
+    """Write messages by the model's chat template, and check that the context has room for the answer.
+
+    Raises:
+        PromptError: messages of another shape, or no room in the context.
+        AudioError: a clip cannot be read.
+    """
+    return model.engine.check(model.prompt_writer.write(messages, limits=model.limits), max_new_tokens)
+
+
+def _result(task: Task, recording: Recording | AuricleError) -> Any:
+    """The result, or an error that names the source."""
+    if isinstance(recording, AuricleError) or recording.error is not None:
+        return recording if isinstance(recording, AuricleError) else recording.error
+    try:
+        return task.result(recording)
+    except AuricleError as error:
+        return type(error)(f"{recording.facts.name}: {error}")
+
+
+def reply_of(generation: Generation) -> Reply:
+    """An answer without surrounding white space."""
+    return Reply(text=(generation.text or "").strip(), mean_logprob=generation.mean_logprob)
+
+
+def _windowing(model: AudioLM, window_s: float | None, **settings: Any) -> Windowing:
+    """Windows of up to ``window_s``.
+
+    Raises:
+        ConfigError: longer than the model was trained on, or too short to cut.
+    """
+    if window_s is not None and not window_s <= model.max_audio_s:
+        raise ConfigError(
+            f"window_s is {window_s:g}; the model was trained on at most {model.max_audio_s:g} s, expected no more"
+        )
+    return Windowing(max_samples=int((window_s or model.max_audio_s) * SAMPLE_RATE), **settings)

@@ -1,0 +1,50 @@
+import re
+import sys
+
+import pytest
+
+from auricle.errors import MissingExtra
+from auricle.pages.plots import Line, draw_lines, drawable, look_of, new_figure, svg
+
+from .reading import HOSTILE, Page
+
+
+def radar(title: str = "Some title", **look: object) -> str:
+    pytest.importorskip("matplotlib")
+    figure = new_figure(5, 5)
+    figure.suptitle(drawable(title))
+    lines = [Line([0.1, 0.5, 0.9], {**look_of(name, number), **look}) for number, name in enumerate("abcdefgh")]
+    return svg(draw_lines(figure, ["x", "y", "z"], lines), "one")
+
+
+def test_a_figure_has_no_colour_of_a_page() -> None:
+    drawn = radar()
+    assert "currentColor" in drawn and not re.search(r"#(000000|ffffff|fff)\b", drawn, re.IGNORECASE)
+    page = Page(drawn)
+    (label,) = [value for _, name, value in page.attributes if name == "aria-label"]
+    assert label == "Some title" and page.open == []
+    assert not re.findall(r'(?:\bid="|href="#|url\(#)(?!one-)', drawn)
+
+
+def test_the_same_figure_is_the_same_element() -> None:
+    assert radar() == radar() and radar() != radar(marker="x")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_of_a_figure_do_not_act(text: str) -> None:
+    page = Page(radar(text))
+    assert page.open == [] and not page.tags & {"script", "img", "iframe", "a", "audio"}
+
+
+def test_one_or_two_axes_are_bars_and_none_is_words() -> None:
+    pytest.importorskip("matplotlib")
+    for titles in ([], ["x"], ["x", "y"]):
+        figure = draw_lines(new_figure(4, 3), titles, [Line([0.5] * len(titles), look_of("a", 0))], nothing="nothing")
+        assert figure.axes[0].name == "rectilinear"
+        assert [text.get_text() for text in figure.axes[0].texts] == ["nothing"] * (not titles)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtra, match=r"Some page.*auricle\[bench\]"):
+        new_figure(1, 1, "Some page")
