@@ -23,7 +23,6 @@ import torch.nn.functional as F
 import auricle
 
 SOURCE = Path(auricle.__file__).resolve().parent
-_ENCODER = "audio_encoder"
 
 
 class Frame(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +33,34 @@ ENCODERS = (
     "random:wav2vec2-tiny",
     "random:hubert-tiny",
 )
-PROTOCOLS = ("compat", "strict")
+RULES = ("compat", "strict")
 ASR_SHARE, ASR_EPOCHS = 16, 2  # of utterances one in sixteen, of ten epochs two: a check of the plumbing in minutes
 
 
 def measure(data: Path, work: Path, encoders: list[str], tasks: list[str]) -> list[Any]:
-    """All results, those that lie in WORK as they are."""
+    """All results; those in WORK are read."""
     import auricle
     from auricle.bench.results import read_results, write_result
-    from auricle.bench.run import run_task
+    from auricle.bench.run import run_benchmark
     from auricle.bench.task import load_task
 
     work.mkdir(parents=True, exist_ok=True)
     done = read_results([work]) if list(work.glob("*.json")) else []
-    found = {(each.encoder.name, each.task.name, each.protocol): each for each in done}
+    found = {(each.encoder.name, each.task.name, each.scoring_rule): each for each in done}
     made = {name: load_task(name) for name in tasks}
     folders = {name: data / FOLDERS[name] for name in tasks}
     if ASR in made:
         made[ASR] = replace(made[ASR], epochs=ASR_EPOCHS)
         folders[ASR] = share_of(made[ASR], folders[ASR], work / f"{ASR}.jsonl")
-    ears = {name: auricle.load_encoder(name) for name in encoders}
-    for key in ((name, task, protocol) for task in tasks for name in encoders for protocol in PROTOCOLS):
-        name, task, protocol = key
+    loaded = {name: auricle.load_encoder(name) for name in encoders}
+    for key in ((name, task, rule) for task in tasks for name in encoders for rule in RULES):
+        name, task, rule = key
         if key in found:
             continue
-        found[key] = run_task(ears[name], made[task], folders[task], protocol=protocol, store=work / "store")
+        found[key] = run_benchmark(loaded[name], made[task], folders[task], scoring_rule=rule, store=work / "store")
         write_result(work, found[key])
-        print(*key, {judge: round(score.value, 3) for judge, score in found[key].scores.items()}, file=sys.stderr)
-    return [found[e, t, p] for t in tasks for p in PROTOCOLS for e in encoders]
+        print(*key, {head: round(score.value, 3) for head, score in found[key].scores.items()}, file=sys.stderr)
+    return [found[e, t, p] for t in tasks for p in RULES for e in encoders]
 
 
 def share_of(task: Any, folder: Path, manifest: Path) -> Path:
@@ -80,7 +80,7 @@ def share_of(task: Any, folder: Path, manifest: Path) -> Path:
 
 def summary(result: Any) -> dict[str, Any]:
     """A result without its items and classes."""
-    content = {key: value for key, value in asdict(result).items() if key != "items"}
+    content = {key: value for key, value in result.to_dict().items() if key != "items"}
     for score in content["scores"].values():
         del score["classes"]
     content["leaks"] = {kind: len(pairs) for kind, pairs in content["leaks"].items()}
@@ -88,17 +88,17 @@ def summary(result: Any) -> dict[str, Any]:
 
 
 def table(results: list[Any]) -> str:
-    """Rows of encoders under each task and protocol."""
+    """Rows of encoders under each task and scoring rule."""
     lines = ["| task | protocol | encoder | linear | kNN |", "|---|---|---|---|---|"]
     for each in results:
         cells = []
-        for judge in ("mlp", "knn"):
-            score = each.scores.get(judge)
+        for head in ("mlp", "knn"):
+            score = each.scores.get(head)
             cells.append("" if score is None else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
         if each.task.kind == "asr":
             # A share in [0, 1] hides how far from it most are.
             cells[0] += f", WER {each.scores['mlp'].settings['word_error_rate']:.2f}"
-        lines.append(f"| {each.task.title} | {each.protocol} | {each.encoder.name} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {each.task.title} | {each.scoring_rule} | {each.encoder.name} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 

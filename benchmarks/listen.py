@@ -62,10 +62,10 @@ def warm(paths: list[Path], model: str, batch_size: int, threads: int, rounds: i
     import auricle
 
     torch.set_num_threads(threads)
-    ear = auricle.load(model)
+    loaded = auricle.load(model)
 
     def describe() -> None:
-        for result in ear.describe_many(paths, batch_size=batch_size):
+        for result in loaded.describe_many(paths, batch_size=batch_size):
             if isinstance(result, auricle.AuricleError):
                 raise result
 

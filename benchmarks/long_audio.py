@@ -2,9 +2,9 @@
 
 python benchmarks/long_audio.py DATA [--model auricle-tiny] [--minutes 1 10 40] [-o FILE]
 
-The files are recordings under DATA one after another, with pauses. Each length is heard by a process of its own. The
-digits are a speaker's that the embedded model never heard, twelve in a row with silence between; their transcript is
-compared with those of the single recordings, whether these are right or not.
+The files are recordings under DATA one after another, with pauses. Each length is processed in a new process. The
+digits are of a speaker who is not in the embedded model's training data, twelve in a row with silence between; their
+transcript is compared with those of the single recordings, whether these are right or not.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def write_sound(data: Path, path: Path, seconds: float) -> None:
     from auricle.audio.decode import as_clip
 
     files = [*sorted(data.glob("esc10/audio/*")), *sorted(data.glob("fsdd/recordings/*"))]
-    draw = random.Random(0)
+    rng = random.Random(0)
     with soundfile.SoundFile(path, "w", RATE, 1) as file:
         left = int(seconds * RATE)
         while left:
-            clip = np.concatenate([as_clip(draw.choice(files)).waveform, np.zeros(int(PAUSE_S * RATE), np.float32)])
+            clip = np.concatenate([as_clip(rng.choice(files)).waveform, np.zeros(int(PAUSE_S * RATE), np.float32)])
             file.write(clip[:left])
             left -= min(left, len(clip))
 
@@ -47,11 +47,11 @@ def hear(path: str, verb: str, model: str) -> dict[str, Any]:
     """One verb on one file in this process."""
     import auricle
 
-    ear = auricle.load(model)
+    loaded = auricle.load(model)
     # A full batch of the longest windows first: what one batch costs is no growth.
-    list(ear.describe_many([np.full(int(ear.max_audio_s * RATE), 0.01 * n, np.float32) for n in range(1, 9)]))
+    list(loaded.describe_many([np.full(int(loaded.max_audio_s * RATE), 0.01 * n, np.float32) for n in range(1, 9)]))
     loaded_mb, started = _peak_mb(), time.monotonic()
-    result = ear.describe(path) if verb == "describe" else ear.transcribe(path)
+    result = loaded.describe(path) if verb == "describe" else loaded.transcribe(path)
     seconds = soundfile.info(path).duration
     spans = sorted([*result.receipt.read, *result.receipt.dropped], key=lambda span: span.start_s)
     covers = spans[0].start_s == 0 and abs(spans[-1].stop_s - seconds) < 1e-3
@@ -76,14 +76,16 @@ def stitched(data: Path, model: str, pause_s: float) -> dict[str, Any]:
     from auricle.audio.decode import as_clip
     from auricle.metrics.word_errors import edit_distance
 
-    ear, draw = auricle.load(model), random.Random(0)
+    loaded, rng = auricle.load(model), random.Random(0)
     files = sorted(data.glob(f"fsdd/recordings/*_{SPEAKER}_*"))
-    rows = [draw.sample(files, IN_A_ROW) for _ in range(ROWS)]
+    rows = [rng.sample(files, IN_A_ROW) for _ in range(ROWS)]
     pause, equal, edits = np.zeros(int(pause_s * RATE), np.float32), 0, 0
     for row in rows:
         clips = [as_clip(file).waveform for file in row]
-        alone = [word for clip in clips for word in ear.transcribe(clip).text.split()]
-        together = ear.transcribe(np.concatenate([part for clip in clips for part in (clip, pause)]), window_s=WINDOW_S)
+        alone = [word for clip in clips for word in loaded.transcribe(clip).text.split()]
+        together = loaded.transcribe(
+            np.concatenate([part for clip in clips for part in (clip, pause)]), window_s=WINDOW_S
+        )
         differing = edit_distance(together.text.split(), alone)
         equal, edits = equal + (differing == 0), edits + differing
     return {"pause_s": pause_s, "window_s": WINDOW_S, "rows": ROWS, "digits": IN_A_ROW, "equal": equal, "edits": edits}

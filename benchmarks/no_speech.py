@@ -1,4 +1,4 @@
-"""Find the bound from which "no speech" overrules a transcript, and measure it once on clips no stage has heard.
+"""Find the bound from which "no speech" overrules a transcript, and measure it once on clips no stage has used.
 
 python benchmarks/no_speech.py DATA [--model auricle-tiny] [--clips 80] [-o FILE]
 
@@ -75,14 +75,14 @@ def noise(seed: int) -> Samples:
     return (waveform / waveform.std() * 10 ** (-rng.uniform(10, 60) / 20)).astype(np.float32)
 
 
-def denial(ear: AudioLM, clip: Samples) -> float:
+def denial(model: AudioLM, clip: Samples) -> float:
     """Log-probability of the answer "no speech", nats."""
-    return ear.choose(clip, TRANSCRIBE_PROMPT, [NO_SPEECH, "yes"]).odds[0].logprob
+    return model.choose(clip, TRANSCRIBE_PROMPT, [NO_SPEECH, "yes"]).odds[0].logprob
 
 
-def words_in(ear: AudioLM, clips: list[Samples]) -> float:
+def words_in(model: AudioLM, clips: list[Samples]) -> float:
     """Share of the clips that get a transcript."""
-    found = [result.text != "" for result in ear.transcribe_many(clips, overlap_s=0.0, max_new_tokens=32)]  # type: ignore[union-attr]
+    found = [result.text != "" for result in model.transcribe_many(clips, overlap_s=0.0, max_new_tokens=32)]  # type: ignore[union-attr]
     return sum(found) / len(found)
 
 
@@ -94,26 +94,26 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=80)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    ear = auricle.load(arguments.model)
+    model = auricle.load(arguments.model)
     known = material(arguments.data, False, arguments.clips, 0)
-    denials = {kind: [denial(ear, clip) for clip in clips] for kind, clips in known.items()}
+    denials = {kind: [denial(model, clip) for clip in clips] for kind, clips in known.items()}
 
     def collect(first: str) -> list[float]:
         return [value for kind, values in denials.items() if kind.startswith(first) for value in values]
 
     bound = round(calibrate(collect("speech"), collect("other")), 3)
-    ruled = AudioLM(ear.loaded, max_audio_s=ear.max_audio_s, no_speech=NoSpeechRule(bound), engine=ear.engine)
-    plain = AudioLM(ear.loaded, max_audio_s=ear.max_audio_s, engine=ear.engine)
+    with_rule = AudioLM(model.loaded, max_audio_s=model.max_audio_s, no_speech=NoSpeechRule(bound), engine=model.engine)
+    plain = AudioLM(model.loaded, max_audio_s=model.max_audio_s, engine=model.engine)
     unknown = material(arguments.data, True, arguments.clips, 1)
     report = {
-        "model": ear.loaded.identity["name"],
+        "model": model.loaded.identity["name"],
         "auricle_no_speech_logprob": bound,
         "calibration": {kind: spread(values) for kind, values in denials.items()},
         "held_out": {
             kind: {
                 "clips": len(clips),
                 "gets words": round(words_in(plain, clips), 4),
-                "gets words under the bound": round(words_in(ruled, clips), 4),
+                "gets words under the bound": round(words_in(with_rule, clips), 4),
             }
             for kind, clips in unknown.items()
         },

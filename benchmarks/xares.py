@@ -5,7 +5,7 @@ python benchmarks/xares.py --quick --reference PYTHON
 
 DATA is ESC-50, or a part of it, in its authors' layout; --quick makes noises up. PYTHON is that of an environment with
 the reference: benchmarks/README.md says how to make one, benchmarks/xares_reference.py what is changed in it. A round
-is one whole run of each side, a new process with an empty cache and a seed of its own; who goes first changes every
+is one whole run of each side, a new process with an empty cache and a seed of its own; the order changes every
 round. A ratio is the median over the rounds; only ratios carry over to other machines. Both sides run on the CPU.
 """
 
@@ -45,7 +45,7 @@ Facts = dict[str, Any]
 
 
 def write_weights(name: str, file: Path, depth: int | None) -> str:
-    """Write an encoder as the published checkpoints are, which both sides read; tells what it is."""
+    """Write an encoder as the published checkpoints are, which both sides read; returns its description."""
     import torch
 
     from auricle.encode.names import open_frame_model, parse_name
@@ -82,14 +82,14 @@ def our_run(spec: Facts) -> Facts:
     task = task_of(spec["folds"], spec["classes"])
     encoder = auricle.load_encoder(spec["weights"], dtype=spec["dtype"])
     _ = encoder.fingerprint  # hashes the weights, once: part of the whole run, of no stage
-    begin = time.perf_counter()
-    result = run_benchmark(encoder, task, spec["tars"], protocol="compat", store=spec["store"], seed=spec["seed"])
-    took_s = time.perf_counter() - begin
+    start_s = time.perf_counter()
+    result = run_benchmark(encoder, task, spec["tars"], scoring_rule="compat", store=spec["store"], seed=spec["seed"])
+    took_s = time.perf_counter() - start_s
     write_result(spec["results"], result)
     whole_s, cpu_s = time.time() - spec["began"], time.process_time()
-    begin = time.perf_counter()
-    strict = run_benchmark(encoder, task, spec["tars"], protocol="strict", store=spec["store"], seed=spec["seed"])
-    strict_s = time.perf_counter() - begin
+    start_s = time.perf_counter()
+    strict = run_benchmark(encoder, task, spec["tars"], scoring_rule="strict", store=spec["store"], seed=spec["seed"])
+    strict_s = time.perf_counter() - start_s
     return {
         "encode_s": result.cost.encode_s,
         # All that is not encoding: reading labels, both heads, intervals, and the look for leaks.
@@ -98,8 +98,8 @@ def our_run(spec: Facts) -> Facts:
         "cpu_s": cpu_s,
         "cache_bytes": sum(file.stat().st_size for file in Path(spec["store"]).rglob("*") if file.is_file()),
         "encoded": result.cost.encoded,
-        **{judge: score.value for judge, score in result.scores.items()},
-        "strict": {judge: score.value for judge, score in strict.scores.items()},
+        **{head: score.value for head, score in result.scores.items()},
+        "strict": {head: score.value for head, score in strict.scores.items()},
         "strict_s": strict_s,
         "strict_encoded": strict.cost.encoded,
     }
@@ -159,21 +159,22 @@ def read_embeddings(data: Data, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> Facts:
-    """How far apart a clip's embeddings are, in units of what tells a clip from the others."""
+    """How far apart a clip's embeddings are, in units of the distance to the mean clip."""
     distances = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs - theirs.mean(0), axis=1)
     if np.median(distances) > 0.5:  # two unrelated clips are about 1.4 apart
         sys.exit(f"embeddings differ by {np.median(distances):.3f} of their spread; this is not the same encoder")
     return spread(distances.tolist())
 
 
-def judge(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
+def score_heads(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
     """Scores of our heads on embeddings (n, D) by the reference's rules, the linear ones from many seeds."""
     import torch
 
-    from auricle.bench.xares import Table, judge_knn, judge_linear
+    from auricle.bench.embedded_task import EmbeddedTask
+    from auricle.bench.xares import score_knn, score_linear_head
 
     torch.set_num_threads(1)
-    table = Table(
+    embedded = EmbeddedTask(
         task=task_of(data.folds, data.classes),
         ids=data.digests,
         splits=data.splits,
@@ -182,8 +183,8 @@ def judge(data: Data, rows: np.ndarray) -> dict[str, list[float]]:
         features=torch.from_numpy(rows),
         owners=torch.arange(len(rows)),
     )
-    mlp = [judge_linear(table, "compat", seed=SEED + number).score.value for number in range(OUR_SEEDS)]
-    return {"mlp": mlp, "knn": [judge_knn(table, "compat").score.value]}
+    mlp = [score_linear_head(embedded, "compat", seed=SEED + number).score.value for number in range(OUR_SEEDS)]
+    return {"mlp": mlp, "knn": [score_knn(embedded, "compat").score.value]}
 
 
 def ratio(name: str, key: str, pairs: Sequence[tuple[Facts, Facts]]) -> Facts:
@@ -231,8 +232,8 @@ def play(args: argparse.Namespace, data: Data, spec: Facts, work: Path) -> list[
                 found[side] = start_ours(data, own, folder)
             else:
                 found[side] = start_reference(args.reference, data, own, folder)
-            told = ", ".join(f"{key} {value:.2f}" for key, value in found[side].items() if key.endswith("_s"))
-            print(f"round {turn + 1}, {side}: {told}", file=sys.stderr)
+            shown = ", ".join(f"{key} {value:.2f}" for key, value in found[side].items() if key.endswith("_s"))
+            print(f"round {turn + 1}, {side}: {shown}", file=sys.stderr)
         pairs.append((found["ours"], found["reference"]))
     return pairs
 
@@ -250,7 +251,7 @@ def measure(name: str, args: argparse.Namespace, data: Data, work: Path) -> Fact
     }
     own, stored = read_embeddings(data, work / "round-0")
     gap = distance(own, stored)
-    ours, crossed = judge(data, own), judge(data, stored)
+    ours, crossed = score_heads(data, own), score_heads(data, stored)
     runs = [side["mlp"] for side, _ in pairs]  # seeds are counted from the same number
     assert np.allclose(runs, ours["mlp"][: len(runs)]), f"whole runs gave {runs}, heads alone {ours['mlp'][:3]}"
     return {

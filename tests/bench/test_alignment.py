@@ -10,9 +10,9 @@ import soundfile
 import torch
 
 from auricle.bench.alignment import text_retrieval, zero_shot
-from auricle.bench.alignment_data import own_task, read_captioned
-from auricle.bench.class_words import declared_words, task_prompts
-from auricle.bench.published_alignment import beside, published_scores
+from auricle.bench.class_words import task_prompts
+from auricle.bench.examples import captioned_task, read_captioned
+from auricle.bench.published import compare_published, published_scores
 from auricle.bench.report import write_report
 from auricle.bench.results import parse_result, read_result, write_result
 from auricle.bench.task import LabelRule, Source, Task, load_task, tasks
@@ -53,12 +53,12 @@ def write(folder: Path, rows: Iterable[Row], name: str = "manifest.jsonl") -> Pa
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve sounds of three words in two folds; one in fold b sounds like another word."""
+    """Twelve clips of three words in two folds; one in fold b has the sound of another word."""
     rows = []
     for i in range(12):
         word = WORDS[i % 3]
-        heard = "rain" if i == 9 else word  # 9 is a dog by its label
-        rows.append((f"s{i}", {"label": word, "fold": "ab"[i // 6]}, sound(heard, seconds=0.2 + 0.01 * i, seed=i)))
+        played = "rain" if i == 9 else word  # 9 is a dog by its label
+        rows.append((f"s{i}", {"label": word, "fold": "ab"[i // 6]}, sound(played, seconds=0.2 + 0.01 * i, seed=i)))
     return write(tmp_path / "data", rows)
 
 
@@ -67,7 +67,7 @@ def measure(aligner: Keys, declared: Task, folder: Path, **settings: Any) -> Any
     return run(aligner, declared, folder, **{"name": "keys", "store": folder.parent / "store", **settings})
 
 
-def test_classes_are_told_by_words(folder: Path) -> None:
+def test_clips_are_classified_by_prompts(folder: Path) -> None:
     keys = Keys()
     result = measure(keys, task(), folder)
     score = result.scores["zero_shot"]
@@ -76,9 +76,9 @@ def test_classes_are_told_by_words(folder: Path) -> None:
     assert score.classes == {"dog": 0.75, "rain": 1.0, "rooster": 1.0}
     assert score.settings["splits"] == {"a": 1.0, "b": pytest.approx(5 / 6)}
     assert score.settings["chance"] == pytest.approx(1 / 3)
-    assert score.settings["templates"] == list(TEMPLATES["sound"]) and "The sound of dog can be heard." in keys.read
+    assert score.settings["templates"] == list(TEMPLATES["sound"]) and "The sound of dog can be heard." in keys.texts
     assert result.items["zero_shot"]["b/s9"] == 0 and sum(result.items["zero_shot"].values()) == 11
-    assert (result.task.metric, result.task.kind, result.protocol) == ("accuracy", "clip", "strict")
+    assert (result.task.metric, result.task.kind, result.scoring_rule) == ("accuracy", "clip", "strict")
     assert result.data.splits == {"a": 6, "b": 6}
     assert result.data.seconds == result.cost.audio_s == pytest.approx(sum(0.2 + 0.01 * i for i in range(12)), abs=2e-3)
     assert (result.encoder.name, result.encoder.output_dim, result.encoder.parameters) == ("keys", len(WORDS) + 1, 7)
@@ -93,25 +93,27 @@ def test_the_result_is_one_of_the_benchmark(folder: Path, tmp_path: Path) -> Non
     )
 
 
-def test_sounds_and_texts_are_embedded_once(folder: Path) -> None:
+def test_clips_and_texts_are_embedded_once(folder: Path) -> None:
     keys = Keys()
     first = measure(keys, task(), folder)
-    keys.heard, keys.read = 0, []
+    keys.num_clips, keys.texts = 0, []
     second = measure(keys, task(), folder)
-    assert (keys.heard, keys.read) == (0, []) and (second.cost.encoded, second.cost.reused) == (0, 12)
+    assert (keys.num_clips, keys.texts) == (0, []) and (second.cost.encoded, second.cost.reused) == (0, 12)
     assert second.cost.audio_s == 0 and replace(second, cost=first.cost).to_json() == first.to_json()
     half = measure(keys, task(), folder, splits=["b"])
-    assert (keys.heard, half.scores["zero_shot"].n) == (0, 6) and half.data.splits == {"b": 6}
+    assert (keys.num_clips, half.scores["zero_shot"].n) == (0, 6) and half.data.splits == {"b": 6}
     other = Keys()
     other.fingerprint = "c" * 64
     measure(other, task(), folder)
-    assert other.heard == 12 and other.read  # another model shares nothing
+    assert other.num_clips == 12 and other.texts  # another model shares nothing
     german = measure(keys, task(), folder, prompts=task_prompts(task(), language="deu_Latn"))
-    assert keys.heard == 0 and len(keys.read) == 3 and german.scores["zero_shot"].settings["language"] == "deu_Latn"
+    assert (
+        keys.num_clips == 0 and len(keys.texts) == 3 and german.scores["zero_shot"].settings["language"] == "deu_Latn"
+    )
 
 
 def test_words_and_templates_can_be_chosen(folder: Path) -> None:
-    # Asked in wrong words, classes are told wrongly.
+    # With swapped words, classes are swapped.
     swapped = {"dog": ("rain",), "rain": ("dog",)}
     result = measure(Keys(), task(), folder, prompts=Prompts(templates=("a {label}",), phrases=swapped))
     score = result.scores["zero_shot"]
@@ -123,7 +125,7 @@ def test_words_and_templates_can_be_chosen(folder: Path) -> None:
         measure(Keys(), task(), folder, prompts=Prompts(phrases={"cat": ("a cat",)}))
 
 
-def test_several_classes_are_judged_by_average_precision(tmp_path: Path) -> None:
+def test_several_classes_are_scored_by_average_precision(tmp_path: Path) -> None:
     sets = [("dog",), ("rain",), ("dog", "rain"), ("rooster",), ("dog", "rooster"), ("rain",)]
     rows: list[Row] = [
         (f"m{i}", {"label": list(own), "fold": "ab"[i % 2]}, sound(*own, seed=i)) for i, own in enumerate(sets)
@@ -144,18 +146,18 @@ def test_a_split_is_enough_where_classes_are_declared(tmp_path: Path) -> None:
     result = measure(Keys(), task(**parts), folder)
     assert result.scores["zero_shot"].value == 1.0 and result.data.splits == {"test": 6}
     assert "splits" not in result.scores["zero_shot"].settings
-    with pytest.raises(DataError, match="no examples of train"):  # what the classes are, only the whole can tell
+    with pytest.raises(DataError, match="no examples of train"):  # the classes are those of the whole data set
         measure(Keys(), task(**parts, classes=4), folder)
     with pytest.raises(DataError, match="no split 'dev2'"):
         measure(Keys(), task(**parts), folder, splits=["dev2"])
 
 
-def test_a_broken_sound_is_named(folder: Path) -> None:
-    (folder / "s3.wav").write_bytes(b"no sound")
+def test_a_broken_clip_is_named(folder: Path) -> None:
+    (folder / "s3.wav").write_bytes(b"no audio")
     with pytest.raises(DataError, match="a/s3"):
         measure(Keys(), task(), folder)
     (folder / "s3.wav").unlink()
-    with pytest.raises(DataError, match="1 sounds were refused"):
+    with pytest.raises(DataError, match="1 clips were refused"):
         measure(Keys(), task(), folder)
 
 
@@ -163,14 +165,14 @@ def test_a_task_of_the_wrong_kind_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="retrieval needs captions"):
         text_retrieval(Keys(), task(), folder, name="keys", store=folder)
     with pytest.raises(ConfigError, match="needs clips with classes"):
-        zero_shot(Keys(), own_task("mine"), folder, name="keys", store=folder)
+        zero_shot(Keys(), captioned_task("mine"), folder, name="keys", store=folder)
     with pytest.raises(ConfigError, match="'voxceleb1' are numbers of speakers"):
         zero_shot(Keys(), load_task("voxceleb1"), folder, name="keys", store=folder)
 
 
 @pytest.fixture
 def captioned(tmp_path: Path) -> Path:
-    """Six sounds; two are dogs with a caption of their own and one they share."""
+    """Six clips; two are dogs with a caption of their own and one they share."""
     sets = [("dog",), ("dog", "siren"), ("rain",), ("rooster",), ("sneezing",), ("rain", "siren")]
     rows: list[Row] = []
     for i, own in enumerate(sets):
@@ -179,9 +181,9 @@ def captioned(tmp_path: Path) -> Path:
     return write(tmp_path / "own", rows, "set.jsonl") / "set.jsonl"
 
 
-def test_captions_find_sounds_and_sounds_captions(captioned: Path) -> None:
+def test_captions_are_retrieved_by_clips_and_clips_by_captions(captioned: Path) -> None:
     keys = Keys()
-    result = measure(keys, own_task("mine"), captioned)
+    result = measure(keys, captioned_task("mine"), captioned)
     score = result.scores["retrieval"]
     settings = score.settings
     assert (score.n, settings["captions"], settings["merged_captions"], settings["merged_sounds"]) == (6, 6, 2, 0)
@@ -191,50 +193,50 @@ def test_captions_find_sounds_and_sounds_captions(captioned: Path) -> None:
     assert set(result.items["retrieval"].values()) == {1.0} and "new/c1" in result.items["retrieval"]
     assert (result.task.metric, result.task.kind, result.task.domain) == ("recallatk_r1", "retrieval", "private")
     assert parse_result(result.to_json()) == result
-    assert sorted(keys.read) == sorted({" ".join(text.split()) for text in keys.read})
+    assert sorted(keys.texts) == sorted({" ".join(text.split()) for text in keys.texts})
 
 
-def test_published_rule_takes_each_caption_for_its_own(captioned: Path) -> None:
-    result = measure(Keys(), own_task("mine"), captioned, rule="compat")
+def test_the_published_rule_treats_each_caption_as_different(captioned: Path) -> None:
+    result = measure(Keys(), captioned_task("mine"), captioned, scoring_rule="compat")
     settings = result.scores["retrieval"].settings
-    assert (result.protocol, settings["captions"], settings["merged_captions"]) == ("compat", 8, 0)
+    assert (result.scoring_rule, settings["captions"], settings["merged_captions"]) == ("compat", 8, 0)
     # "A dog." of the second dog is equal to that of the first, which comes first as the wrong one.
     assert settings["text_to_audio"]["r1"]["value"] < 1.0 == settings["text_to_audio"]["r5"]["value"]
 
 
-def test_rows_of_one_sound_are_one_sound(tmp_path: Path) -> None:
+def test_rows_of_one_clip_are_one_clip(tmp_path: Path) -> None:
     rows = [(f"c{i}", {"caption": f"{WORDS[i // 2]} {i}"}, sound(WORDS[i // 2], seed=i // 2)) for i in range(6)]
     manifest = write(tmp_path / "own", rows) / "manifest.jsonl"
     for rule in ("compat", "strict"):
-        score = measure(Keys(), own_task("rows"), manifest, rule=rule).scores["retrieval"]
+        score = measure(Keys(), captioned_task("rows"), manifest, scoring_rule=rule).scores["retrieval"]
         assert (score.n, score.settings["captions"], score.settings["merged_sounds"]) == (3, 6, 3)
         assert score.settings["audio_to_text"]["r1"]["value"] == 1.0
 
 
-def test_a_model_that_hears_nothing_scores_by_chance(tmp_path: Path) -> None:
+def test_a_model_without_information_scores_by_chance(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
         (f"c{i}", {"caption": f"{WORDS[i % 5]} {i}"}, sound(WORDS[int(rng.integers(5))], seed=i)) for i in range(60)
     ]
-    result = measure(Keys(), own_task("mine"), write(tmp_path / "own", rows) / "manifest.jsonl")
+    result = measure(Keys(), captioned_task("mine"), write(tmp_path / "own", rows) / "manifest.jsonl")
     for direction in ("audio_to_text", "text_to_audio"):
         found = result.scores["retrieval"].settings[direction]["mean_rank"]
         assert found["low"] - 5 <= found["chance"] <= found["high"] + 5
 
 
-def test_entries_of_an_own_set_can_be_chosen(captioned: Path) -> None:
-    examples = read_captioned(own_task("mine"), captioned, ["new"])
+def test_entries_of_a_users_data_set_can_be_chosen(captioned: Path) -> None:
+    examples = read_captioned(captioned_task("mine"), captioned, ["new"])
     assert [example.id for example in examples] == ["new/c1", "new/c3", "new/c5"]
-    assert measure(Keys(), own_task("mine"), captioned, splits=["new"]).data.splits == {"new": 3}
+    assert measure(Keys(), captioned_task("mine"), captioned, splits=["new"]).data.splits == {"new": 3}
     with pytest.raises(DataError, match=r"no entries of \['old'\]"):
-        read_captioned(own_task("mine"), captioned, ["old"])
+        read_captioned(captioned_task("mine"), captioned, ["old"])
 
 
 @pytest.mark.parametrize("facts", [{}, {"caption": " "}, {"captions": []}, {"captions": ["a", 3]}, {"caption": 7}])
 def test_entries_without_captions_are_named(tmp_path: Path, facts: dict[str, Any]) -> None:
     rows: list[Row] = [("good", {"caption": "a dog"}, sound("dog")), ("bad", facts, sound("rain"))]
     with pytest.raises(DataError, match="bad: its captions are"):
-        read_captioned(own_task("mine"), write(tmp_path / "own", rows) / "manifest.jsonl", [])
+        read_captioned(captioned_task("mine"), write(tmp_path / "own", rows) / "manifest.jsonl", [])
 
 
 def test_transcripts_of_a_speech_task_are_captions(tmp_path: Path) -> None:
@@ -246,40 +248,7 @@ def test_transcripts_of_a_speech_task_are_captions(tmp_path: Path) -> None:
     assert result.scores["retrieval"].value == 1.0 and result.task.kind == "retrieval"
 
 
-def test_declared_words_are_of_classes_that_are_there() -> None:
-    known = {each.name: each for each in tasks()}
-    for name, each in known.items():
-        words = declared_words(each)
-        if words and isinstance(each.classes, tuple):
-            assert words.keys() <= set(each.classes), name
-        if each.label.value == "index" and words:
-            assert each.num_classes == len(words), name
-        assert len(set(words.values())) == len(words), name
-    assert declared_words(known["esc50"])["49"] == "hand saw" and declared_words(known["esc50"])["0"] == "dog"
-    # The ten of ESC-10 are among the fifty under their names.
-    assert {name.replace("_", " ") for name in known["esc10"].classes} <= set(declared_words(known["esc50"]).values())  # type: ignore[union-attr]
-
-
-def test_every_declared_task_of_classes_can_be_asked_or_says_why_not() -> None:
-    asked, refused = [], []
-    for each in tasks():
-        if each.kind != "clip":
-            continue
-        try:
-            prompts = task_prompts(each)
-        except ConfigError as error:
-            assert "which no prompt can ask for" in str(error)
-            refused.append(each.name)
-            continue
-        asked.append(each.name)
-        assert prompts.templates in TEMPLATES.values()
-        for name in each.classes if isinstance(each.classes, tuple) else ():
-            assert any(letter.isalpha() for letter in prompts.of(name)[0])
-    assert {"esc50", "esc10", "fsd50k", "vocalsound", "gtzan_genre", "speechcommandsv1"} <= set(asked)
-    assert {"voxceleb1", "nsynth_pitch"} <= set(refused)
-
-
-def test_phrases_are_told_by_class_or_by_its_words() -> None:
+def test_phrases_are_given_by_class_or_by_its_words() -> None:
     declared = load_task("esc50")
     prompts = task_prompts(declared, phrases={"dog": ("a puppy",), "40": ("rotor of an aircraft",), "cat": ()})
     assert prompts.of("0") == ("The sound of a puppy can be heard.",)
@@ -290,31 +259,31 @@ def test_phrases_are_told_by_class_or_by_its_words() -> None:
     assert task_prompts(load_task("vocalsound")).templates == TEMPLATES["sound"]  # a speech task of X-ARES
 
 
-def test_published_scores_stand_beside_own_ones(folder: Path, captioned: Path) -> None:
+def test_published_scores_are_compared_with_own_ones(folder: Path, captioned: Path) -> None:
     assert len(published_scores()) == 18 and all(0 < row.value < 1 and row.source for row in published_scores())
     known = {each.name for each in tasks()}
     assert {"esc50", "fsd50k", "urbansound8k", "vocalsound", "gtzan_genre", "clotho"} <= known
     own = measure(Keys(), task(), folder)
     as_esc50 = replace(own, task=replace(own.task, name="esc50"))
-    clotho = measure(Keys(), own_task("clotho"), captioned)
-    rows = {(row.task, row.direction): (row, ours) for row, ours in beside([as_esc50, own, clotho])}
+    clotho = measure(Keys(), captioned_task("clotho"), captioned)
+    rows = {(row.task, row.direction): (row, ours) for row, ours in compare_published([as_esc50, own, clotho])}
     row, ours = rows["esc50", None]
     assert row.value == 0.882 and [each.value for each in ours] == [own.scores["zero_shot"].value]
     row, ours = rows["clotho", "text_to_audio"]
     assert row.value == 0.194 and ours[0].value == 1.0 and ours[0].model == "keys"
     assert rows["audiocaps", "audio_to_text"][1] == []
     other = replace(as_esc50, task=replace(as_esc50.task, metric="mAP"))
-    assert all(not ours for _, ours in beside([other]))
+    assert all(not ours for _, ours in compare_published([other]))
 
 
 def test_texts_are_embedded_in_parts(captioned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from auricle.bench import alignment as room
 
-    whole = measure(Keys(), own_task("mine"), captioned, store=captioned.parent / "one")
+    whole = measure(Keys(), captioned_task("mine"), captioned, store=captioned.parent / "one")
     monkeypatch.setattr(room, "_TEXTS_AT_ONCE", 2)
     monkeypatch.setattr(room, "_TEXTS_KEPT", 4)
     keys = Keys()
-    parts = measure(keys, own_task("mine"), captioned, store=captioned.parent / "two")
+    parts = measure(keys, captioned_task("mine"), captioned, store=captioned.parent / "two")
     assert len(keys.languages) == 3 and parts.scores == whole.scores
-    assert len(list((captioned.parent / "two").glob("*/*/*.safetensors"))) == 3  # sounds, and two of texts
+    assert len(list((captioned.parent / "two").glob("*/*/*.safetensors"))) == 3  # clips, and two of texts
     assert torch.is_inference_mode_enabled() is False

@@ -99,7 +99,7 @@ def test_utterances_do_not_hear_each_other(head: AsrHead) -> None:
 @pytest.mark.filterwarnings("ignore:Passing `repetition_penalty` with:UserWarning")
 @pytest.mark.parametrize("penalty", [1.0, 1.1, 3.0])
 def test_transcripts_are_those_of_transformers(head: AsrHead, penalty: float) -> None:
-    said, stock = set(), stock_model()
+    transcripts, stock = set(), stock_model()
     for text in TEXTS:
         frames = spoken(text).frames
         separator = head.decoder.get_input_embeddings()(torch.tensor([[head.separator_id]]))
@@ -112,8 +112,8 @@ def test_transcripts_are_those_of_transformers(head: AsrHead, penalty: float) ->
         expected = head.tokenizer.decode(theirs.tolist(), skip_special_tokens=True)
         ours = head.transcribe([frames], max_new_tokens=12, repetition_penalty=penalty)
         assert ours == [expected]
-        said.add(ours[0])
-    assert len(said) > 1  # else this test would say little
+        transcripts.add(ours[0])
+    assert len(transcripts) > 1  # else this test would show little
 
 
 def test_the_adapter_learns_and_the_language_model_does_not(head: AsrHead) -> None:
@@ -126,11 +126,11 @@ def test_the_adapter_learns_and_the_language_model_does_not(head: AsrHead) -> No
         count = sum(len(text.split()) + 1 for text in TEXTS)
         left = sum(head.loss([u]).item() * (len(u.text.split()) + 1) for u in utterances) / count
     assert left == pytest.approx(-max(scores), abs=1e-4)  # the best epoch is what is left in the head
-    heard = head.transcribe([each.frames for each in utterances])
-    assert sum(found == text for found, text in zip(heard, TEXTS, strict=True)) >= 4
+    transcripts = head.transcribe([each.frames for each in utterances])
+    assert sum(found == text for found, text in zip(transcripts, TEXTS, strict=True)) >= 4
 
 
-def test_the_released_validation_hears_with_help(head: AsrHead) -> None:
+def test_the_released_validation_sees_the_true_words(head: AsrHead) -> None:
     utterances = [spoken(text) for text in TEXTS]
     seen: list[int] = []
     fixed = AsrSettings(epochs=30, batch_size=2, rate=1e-2, validation="teacher_forced")
@@ -157,7 +157,7 @@ def test_training_repeats_itself_and_leaves_the_random_state() -> None:
 def test_what_is_refused(head: AsrHead) -> None:
     with pytest.raises(ConfigError, match="name tokens that it has"):
         AsrHead(language_model(), tokenizer(), DIM, separator="<|audio|>")
-    for values in ({"epochs": 0}, {"rate": 0.0}, {"seed": -1}, {"validation": "ear"}):
+    for values in ({"epochs": 0}, {"rate": 0.0}, {"seed": -1}, {"validation": "wer"}):
         with pytest.raises(ConfigError):
             AsrSettings(**values)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="with frames"):

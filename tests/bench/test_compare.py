@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.bench.compare import compare
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
+from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.paired import holm_correction, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
@@ -20,8 +20,8 @@ def made_up(
     items: dict[str, float],
     *,
     value: float | None = None,
-    judge: str = "mlp",
-    protocol: ScoringRule = "strict",
+    head: str = "mlp",
+    scoring_rule: ScoringRule = "strict",
     weight: float = 1.0,
     higher_is_better: bool = True,
     manifest: str = "0" * 64,
@@ -41,11 +41,12 @@ def made_up(
         encoder=EncoderFacts(
             name=encoder, fingerprint=encoder, output_dim=8, hop_ms=40.0, parameters=None, random=False
         ),
-        protocol=protocol,
+        scoring_rule=scoring_rule,
         seed=0,
-        data=DataFacts(manifest=manifest, sounds=len(items), pieces=len(items), seconds=1.0, splits={}),
-        scores={judge: HeadScore(value=scored, low=None, high=None, n=len(items), folds={}, classes={}, settings={})},
-        items={judge: items},
+        data=DataFacts(manifest=manifest, clips=len(items), pieces=len(items), seconds=1.0, splits={}),
+        scores={head: HeadScore(value=scored, low=None, high=None, n=len(items), folds={}, classes={}, settings={})},
+        items={head: items},
+        leaks=NO_LEAKS,
         cost=Cost(encode_s=1.0, audio_s=1.0, encoded=1, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=1),
         version="0.1.0",
     )
@@ -183,28 +184,28 @@ def test_what_cannot_be_compared_is_named() -> None:
         made_up("a", "turned", items),
         made_up("a", "empty", {}, value=0.5),
         made_up("a", "other", items),
-        made_up("a", "judged", items, judge="knn"),
+        made_up("a", "scored", items, head="knn"),
         made_up("a", "fine", items),
     ]
     theirs = [
-        made_up("b", "fine", items, protocol="compat"),
+        made_up("b", "fine", items, scoring_rule="compat"),
         made_up("b", "moved", items, manifest="1" * 64),
         made_up("b", "turned", items, higher_is_better=False),
         made_up("b", "empty", {}, value=0.25),
         made_up("b", "other", {"item0": 1.0, "item9": 1.0}, value=0.5),
-        made_up("b", "judged", items),
+        made_up("b", "scored", items),
         made_up("b", "fine", items),
     ]
     comparison = compare(mine, theirs)
-    reasons = {(left.task, left.protocol, left.judge): left.reason for left in comparison.left_out}
+    reasons = {(left.task, left.scoring_rule, left.head): left.reason for left in comparison.left_out}
     assert [test.task for test in comparison.tests] == ["fine"]
     assert "only the first" in reasons["alone", "strict", None]
     assert "other data" in reasons["moved", "strict", None]
     assert "other metric" in reasons["turned", "strict", None]
     assert "no scores of single items" in reasons["empty", "strict", "mlp"]
     assert "2 items" in reasons["other", "strict", "mlp"]
-    assert "only the first" in reasons["judged", "strict", "knn"]
-    assert "only the second" in reasons["judged", "strict", "mlp"]
+    assert "only the first" in reasons["scored", "strict", "knn"]
+    assert "only the second" in reasons["scored", "strict", "mlp"]
     assert "only the second" in reasons["fine", "compat", None] and len(reasons) == 8
     (overall,) = comparison.overall
     assert overall.tasks == ("empty", "other", "fine") and overall.item_tasks == ("fine",)

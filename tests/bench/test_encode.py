@@ -1,24 +1,24 @@
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.bench import encode as embeddings
-from auricle.bench.encode import embed_sounds
+from auricle.bench.encode import cut, embed_clips
 from auricle.bench.store import Store
 from auricle.encode.encoder import load_encoder
-from auricle.errors import ClipTooShort, DataError
+from auricle.errors import AuricleError, ClipTooShort, ConfigError, DataError
+from auricle.metrics.scoring_rule import ScoringRule
 
 
-class Sound(NamedTuple):
+class Clip(NamedTuple):
     id: str
     held: bytes | Path
 
@@ -27,22 +27,22 @@ class Sound(NamedTuple):
 
 
 class Counting:
-    """Frames of 1,000 samples: their mean and their number; notes what it was given."""
+    """Frames of 1,000 samples: their mean and their number; notes their lengths."""
 
     def __init__(self, dies_after: int | None = None) -> None:
-        self.heard: list[int] = []
+        self.encoded: list[int] = []
         self.dies_after = dies_after
 
-    def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
-        for waveform in sources:
-            if self.dies_after is not None and len(self.heard) >= self.dies_after:
+    def __call__(self, waveforms: list[np.ndarray]) -> Iterator[torch.Tensor | AuricleError]:
+        for waveform in waveforms:
+            if self.dies_after is not None and len(self.encoded) >= self.dies_after:
                 raise KeyboardInterrupt
-            self.heard.append(len(waveform))
+            self.encoded.append(len(waveform))
             if len(waveform) < 1000:
                 yield ClipTooShort("too short")
                 continue
-            cut = torch.from_numpy(waveform[: len(waveform) // 1000 * 1000]).view(-1, 1000)
-            yield SimpleNamespace(values=torch.stack([cut.mean(1), torch.arange(len(cut)).float()], 1))
+            parts = torch.from_numpy(waveform[: len(waveform) // 1000 * 1000]).view(-1, 1000)
+            yield torch.stack([parts.mean(1), torch.arange(len(parts)).float()], 1)
 
 
 def wav(num_samples: int, seed: int) -> bytes:
@@ -52,57 +52,57 @@ def wav(num_samples: int, seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def sounds(*lengths: int) -> list[Sound]:
-    return [Sound(f"s{number}", wav(length, number)) for number, length in enumerate(lengths)]
+def clips(*lengths: int) -> list[Clip]:
+    return [Clip(f"s{number}", wav(length, number)) for number, length in enumerate(lengths)]
 
 
-def test_every_sound_is_encoded_once_and_kept(tmp_path: Path) -> None:
-    given = [*sounds(4000, 2500, 9000), Sound("again", wav(2500, 1))]
+def test_every_clip_is_encoded_once_and_kept(tmp_path: Path) -> None:
+    given = [*clips(4000, 2500, 9000), Clip("again", wav(2500, 1))]
     encoder = Counting()
-    first = embed_sounds(encoder, given, Store(tmp_path, "e", "t"))
-    assert encoder.heard == [2500, 4000, 9000] and (first.encoded, first.reused) == (3, 1)
+    first = embed_clips(encoder, given, Store(tmp_path, "e", "t"))
+    assert encoder.encoded == [2500, 4000, 9000] and (first.encoded, first.reused) == (3, 1)
     rows, owners = first.pooled()
     assert rows.shape == (4, 2) and owners.tolist() == [0, 1, 2, 3] and torch.equal(rows[1], rows[3])
     assert rows[2, 1] == 4.0 and first.pieces[2].lengths.tolist() == [9]
-    second = embed_sounds(encoder, given, Store(tmp_path, "e", "t"))
-    assert len(encoder.heard) == 3 and (second.encoded, second.reused) == (0, 4)
+    second = embed_clips(encoder, given, Store(tmp_path, "e", "t"))
+    assert len(encoder.encoded) == 3 and (second.encoded, second.reused) == (0, 4)
     assert torch.equal(second.pooled()[0], rows)
 
 
 @pytest.mark.parametrize("other", [("e2", "t"), ("e", "t2")])
 def test_another_encoder_or_transform_is_another_embedding(tmp_path: Path, other: tuple[str, str]) -> None:
-    embed_sounds(Counting(), sounds(4000), Store(tmp_path, "e", "t"))
+    embed_clips(Counting(), clips(4000), Store(tmp_path, "e", "t"))
     again = Counting()
-    embed_sounds(again, sounds(4000), Store(tmp_path, *other))
-    assert again.heard == [4000]
+    embed_clips(again, clips(4000), Store(tmp_path, *other))
+    assert again.encoded == [4000]
 
 
-def test_crops_are_pieces_of_their_sound(tmp_path: Path) -> None:
-    def cut(waveform: np.ndarray) -> list[np.ndarray]:
+def test_crops_are_pieces_of_their_clip(tmp_path: Path) -> None:
+    def equal_crops(waveform: np.ndarray) -> list[np.ndarray]:
         return [waveform[i : i + 2000] for i in range(0, len(waveform) - 1999, 2000)]
 
-    found = embed_sounds(Counting(), sounds(*[10_000] * 32), Store(tmp_path, "e", "crop"), cut=cut)
+    found = embed_clips(Counting(), clips(*[10_000] * 32), Store(tmp_path, "e", "crop"), crop=equal_crops)
     rows, owners = found.pooled()
     assert len(rows) == 160 and owners.bincount().tolist() == [5] * 32
     assert len(rows.unique(dim=0)) == 160
 
 
 def test_a_kill_costs_one_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "WINDOW_SOUNDS", 2)
-    given = sounds(*[4000] * 6)
+    monkeypatch.setattr(embeddings, "WINDOW_CLIPS", 2)
+    given = clips(*[4000] * 6)
     with pytest.raises(KeyboardInterrupt):
-        embed_sounds(Counting(dies_after=3), given, Store(tmp_path, "e", "t"))
+        embed_clips(Counting(dies_after=3), given, Store(tmp_path, "e", "t"))
     (tmp_path / "x").mkdir()
     rest = Counting()
-    found = embed_sounds(rest, given, Store(tmp_path, "e", "t"))
-    whole = embed_sounds(Counting(), given, Store(tmp_path / "x", "e", "t"))
-    assert len(rest.heard) == 4 and torch.equal(found.pooled()[0], whole.pooled()[0])
+    found = embed_clips(rest, given, Store(tmp_path, "e", "t"))
+    whole = embed_clips(Counting(), given, Store(tmp_path / "x", "e", "t"))
+    assert len(rest.encoded) == 4 and torch.equal(found.pooled()[0], whole.pooled()[0])
 
 
 def test_long_files_make_windows_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "WINDOW_BYTES", 20_000)
     store = Store(tmp_path, "e", "t")
-    embed_sounds(Counting(), sounds(4000, 4000, 30_000, 4000), store)
+    embed_clips(Counting(), clips(4000, 4000, 30_000, 4000), store)
     assert len(list(store.folder.glob("*.safetensors"))) == 3
 
 
@@ -118,39 +118,40 @@ def test_a_half_written_segment_is_not_read(tmp_path: Path) -> None:
 
 
 def test_failures_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
-    given = [*sounds(4000, 500), Sound("noise", b"no audio at all"), Sound("gone", tmp_path / "gone.wav")]
+    given = [*clips(4000, 500), Clip("noise", b"no audio at all"), Clip("gone", tmp_path / "gone.wav")]
     with pytest.raises(DataError, match=r"gone: cannot be read"):
-        embed_sounds(Counting(), given, Store(tmp_path, "e", "t"))
-    with pytest.raises(DataError, match=r"2 of 3 sounds .*(s1: too short|noise: ).*(s1: too short|noise: )"):
-        embed_sounds(Counting(), given[:3], Store(tmp_path, "e", "t"))
+        embed_clips(Counting(), given, Store(tmp_path, "e", "t"))
+    with pytest.raises(DataError, match=r"2 of 3 clips .*(s1: too short|noise: ).*(s1: too short|noise: )"):
+        embed_clips(Counting(), given[:3], Store(tmp_path, "e", "t"))
     again = Counting()
-    embed_sounds(again, given[:1], Store(tmp_path, "e", "t"))
-    assert not again.heard
+    embed_clips(again, given[:1], Store(tmp_path, "e", "t"))
+    assert not again.encoded
 
 
 def test_nothing_to_embed_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no sounds"):
-        embed_sounds(Counting(), [], Store(tmp_path, "e", "t"))
+    with pytest.raises(DataError, match="no clips"):
+        embed_clips(Counting(), [], Store(tmp_path, "e", "t"))
 
 
 def test_frames_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     class Broken(Counting):
-        def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
-            for result in super().embed_many(sources):
-                result.values[0, 0] = float("nan")
+        def __call__(self, waveforms: list[np.ndarray]) -> Iterator[torch.Tensor | AuricleError]:
+            for result in super().__call__(waveforms):
+                assert isinstance(result, torch.Tensor)
+                result[0, 0] = float("nan")
                 yield result
 
     with pytest.raises(DataError, match=r"no finite frames for 0\.25 s"):
-        embed_sounds(Broken(), sounds(4000), Store(tmp_path, "e", "t"))
+        embed_clips(Broken(), clips(4000), Store(tmp_path, "e", "t"))
 
 
 @given(lengths=st.lists(st.integers(1000, 9000), min_size=1, max_size=6))
 def test_frames_come_back_in_order(tmp_path_factory: pytest.TempPathFactory, lengths: list[int]) -> None:
     root = tmp_path_factory.mktemp("store")
-    embed_sounds(Counting(), sounds(*lengths), Store(root, "e", "t", frames=True))
+    embed_clips(Counting(), clips(*lengths), Store(root, "e", "t", frames=True))
     silent = Counting()
-    found = embed_sounds(silent, sounds(*lengths), Store(root, "e", "t", frames=True))
-    assert not silent.heard
+    found = embed_clips(silent, clips(*lengths), Store(root, "e", "t", frames=True))
+    assert not silent.encoded
     for length, piece in zip(lengths, found.pieces, strict=True):
         assert piece.frames is not None
         assert piece.frames[0].dtype == torch.float16
@@ -159,11 +160,11 @@ def test_frames_come_back_in_order(tmp_path_factory: pytest.TempPathFactory, len
 
 
 def test_a_store_without_frames_does_not_pretend_to_have_them(tmp_path: Path) -> None:
-    embed_sounds(Counting(), sounds(4000), Store(tmp_path, "e", "t"))
+    embed_clips(Counting(), clips(4000), Store(tmp_path, "e", "t"))
     again = Counting()
-    found = embed_sounds(again, sounds(4000), Store(tmp_path, "e", "t", frames=True))
-    assert again.heard == [4000] and found.pieces[0].frames is not None
-    assert embed_sounds(again, sounds(4000), Store(tmp_path, "e", "t")).reused == 1
+    found = embed_clips(again, clips(4000), Store(tmp_path, "e", "t", frames=True))
+    assert again.encoded == [4000] and found.pieces[0].frames is not None
+    assert embed_clips(again, clips(4000), Store(tmp_path, "e", "t")).reused == 1
 
 
 @pytest.mark.parametrize(
@@ -171,8 +172,46 @@ def test_a_store_without_frames_does_not_pretend_to_have_them(tmp_path: Path) ->
 )
 def test_a_short_clip_beside_a_long_one_is_embedded_as_if_alone(tmp_path: Path, name: str) -> None:
     encoder = load_encoder(name)
-    short, long = sounds(16_000, 80_000)
-    beside = embed_sounds(encoder, [long, short], Store(tmp_path / "beside", "e", "t")).pooled()[0]
-    alone = embed_sounds(encoder, [short], Store(tmp_path / "alone", "e", "t")).pooled()[0]
+
+    def encode(waveforms: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        return (result.values for result in encoder.embed_many(waveforms, frames=True))  # type: ignore[union-attr]
+
+    short, long = clips(16_000, 80_000)
+    beside = embed_clips(encode, [long, short], Store(tmp_path / "beside", "e", "t")).pooled()[0]
+    alone = embed_clips(encode, [short], Store(tmp_path / "alone", "e", "t")).pooled()[0]
     assert round(float(torch.cosine_similarity(beside[1:], alone)), 4) == 1.0
     assert torch.allclose(beside[1:], alone, atol=1e-4)
+
+
+def noise(seed: int = 0, num_samples: int = 1600) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, num_samples).astype(np.float32)
+
+
+def test_no_crop_is_lost() -> None:
+    clips = [noise(i, 80_000) for i in range(32)]
+    for scoring_rule in get_args(ScoringRule):
+        assert sum(len(cut(clip, 1.0, scoring_rule)) for clip in clips) == 160
+
+
+def test_strict_crops() -> None:
+    assert [len(crop) for crop in cut(noise(0, 40_000), 1.0, "strict")] == [16_000, 16_000, 8_000]
+    assert [len(crop) for crop in cut(noise(0, 39_999), 1.0, "strict")] == [16_000, 16_000]
+    assert [len(crop) for crop in cut(noise(0, 100), 1.0, "strict")] == [100]
+    assert [len(crop) for crop in cut(noise(0, 100), 1.0, "compat")] == [16_000]
+    assert [len(crop) for crop in cut(noise(0, 100), None, "compat")] == [100]
+    with pytest.raises(ConfigError, match="expected 'compat' or 'strict'"):
+        cut(noise(), 1.0, "loose")  # type: ignore[arg-type]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5_000), st.integers(1, 1_000), st.sampled_from(["compat", "strict"]))
+def test_crops_are_the_clip_in_order(num_samples: int, size: int, scoring_rule: ScoringRule) -> None:
+    clip = np.arange(1, num_samples + 1, dtype=np.float32)
+    crops = cut(clip, size / 1000, scoring_rule, sample_rate=1000)
+    joined = np.concatenate(crops)
+    kept = min(len(joined), num_samples)
+    assert np.array_equal(joined[:kept], clip[:kept]) and not joined[kept:].any()
+    assert all(len(crop) == len(crops[0]) for crop in crops[:-1])
+    assert num_samples - kept < len(crops[0])
+    if scoring_rule == "strict":
+        assert len(joined) <= num_samples and 2 * (num_samples - kept) < max(len(crops[0]), 1)

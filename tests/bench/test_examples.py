@@ -5,20 +5,10 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from auricle.bench.examples import (
-    Pair,
-    audit,
-    class_names,
-    class_numbers,
-    cut,
-    load_examples,
-    near_duplicates,
-)
+from auricle.bench.examples import class_names, class_numbers, load_examples
 from auricle.bench.task import load_task
-from auricle.errors import ConfigError, DataError
+from auricle.errors import DataError
 
 
 def noise(seed=0, num_samples=1600):
@@ -80,7 +70,7 @@ def test_official_tars(tmp_path):
     assert len(set(ids)) == len(found) == 11
     assert found.by_split["1"][0].source() == encoded(2)
     assert [name for name, _ in found.refused] == ["1/wds-audio-fold-1-000001/odd"]
-    with pytest.raises(DataError, match=r"1 sounds were refused: .*label is 50, which is none of the 50 classes"):
+    with pytest.raises(DataError, match=r"1 clips were refused: .*label is 50, which is none of the 50 classes"):
         found.check()
     names = class_names(found)
     assert names[:2] == ("0", "1")
@@ -116,7 +106,7 @@ def test_an_upstream_layout(tmp_path):
     assert found.refused[0].name == "3/3-0" and "no audio at" in found.refused[0].reason
 
 
-def test_a_manifest_of_ones_own(tmp_path):
+def test_a_manifest_of_the_user(tmp_path):
     rows = [
         {"id": f"{split}{i}", "audio": f"{split}{i}.wav", "split": split, "labels": label}
         for split in ("train", "test")
@@ -173,60 +163,3 @@ def test_only_classifications_have_classes(tmp_path):
     manifest(tmp_path, [{"audio": f"{s}.wav", "split": s, "labels": "a"} for s in ("train", "valid", "test")])
     with pytest.raises(DataError, match="is asr; it has no classes"):
         class_names(load_examples(load_task("speechocean762_asr"), tmp_path))
-
-
-def test_no_crop_is_lost():
-    clips = [noise(i, 80_000) for i in range(32)]
-    for protocol in ("compat", "strict"):
-        assert sum(len(cut(clip, 1.0, protocol)) for clip in clips) == 160
-
-
-def test_strict_crops():
-    assert [len(crop) for crop in cut(noise(0, 40_000), 1.0, "strict")] == [16_000, 16_000, 8_000]
-    assert [len(crop) for crop in cut(noise(0, 39_999), 1.0, "strict")] == [16_000, 16_000]
-    assert [len(crop) for crop in cut(noise(0, 100), 1.0, "strict")] == [100]
-    assert [len(crop) for crop in cut(noise(0, 100), 1.0, "compat")] == [16_000]
-    assert [len(crop) for crop in cut(noise(0, 100), None, "compat")] == [100]
-    with pytest.raises(ConfigError, match="expected 'compat' or 'strict'"):
-        cut(noise(), 1.0, "loose")
-
-
-@settings(deadline=None)
-@given(st.integers(1, 5_000), st.integers(1, 1_000), st.sampled_from(["compat", "strict"]))
-def test_crops_are_the_sound_in_order(num_samples, size, protocol):
-    sound = np.arange(1, num_samples + 1, dtype=np.float32)
-    crops = cut(sound, size / 1000, protocol, sample_rate=1000)
-    joined = np.concatenate(crops)
-    kept = min(len(joined), num_samples)
-    assert np.array_equal(joined[:kept], sound[:kept]) and not joined[kept:].any()
-    assert all(len(crop) == len(crops[0]) for crop in crops[:-1])
-    assert num_samples - kept < len(crops[0])
-    if protocol == "strict":
-        assert len(joined) <= num_samples and 2 * (num_samples - kept) < max(len(crops[0]), 1)
-
-
-def test_audit_finds_one_sound_in_two_folds(tmp_path):
-    esc10(tmp_path)
-    assert audit(load_task("esc10"), tmp_path).duplicates == ()
-    soundfile.write(tmp_path / "audio/2-1.flac", soundfile.read(tmp_path / "audio/1-0.wav")[0], 16_000)
-    (tmp_path / "audio/2-1.wav").unlink()
-    (tmp_path / "audio/4-0.wav").write_bytes((tmp_path / "audio/4-1.wav").read_bytes())
-    (tmp_path / "audio/3-0.wav").write_bytes(b"RIFFgarbage")
-    found = audit(load_task("esc10"), tmp_path)
-    assert found.duplicates == (("1/1-0", "2/2-1"),)
-    assert found.sounds == 7
-    assert [name for name, _ in found.failed] == ["3/3-0"]
-
-
-def test_near_duplicates():
-    rows = np.eye(4, 8)
-    rows = np.concatenate([rows, rows[:2] * 7 + 0.001, rows[2:3]])
-    ids, splits = list("abcdefg"), ["x", "x", "x", "x", "y", "x", "y"]
-    found = near_duplicates(ids, splits, rows)
-    assert [(pair.first, pair.second) for pair in found] == [("c", "g"), ("a", "e")]
-    assert found[0] == Pair("c", "g", pytest.approx(1.0))
-    assert near_duplicates(ids, splits, rows, threshold=1.01) == []
-    with pytest.raises(DataError, match="expected n, n and"):
-        near_duplicates(ids, splits[1:], rows)
-    with pytest.raises(DataError, match="finite"):
-        near_duplicates(ids, splits, rows * np.nan)

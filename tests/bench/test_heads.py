@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from auricle.bench.heads import (
-    Examples,
     Fold,
     Heads,
     HeadSettings,
+    LabelledFeatures,
     Trained,
     cosine_rates,
     initial_heads,
@@ -26,10 +26,10 @@ from auricle.metrics.regression import mean_absolute_error
 DIM, CLASSES = 6, 3
 
 
-def clips(n: int = 60, seed: int = 0) -> Examples:
+def clips(n: int = 60, seed: int = 0) -> LabelledFeatures:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % CLASSES
-    return Examples(torch.eye(CLASSES, DIM)[labels] * 2 + torch.randn(n, DIM, generator=generator), labels)
+    return LabelledFeatures(torch.eye(CLASSES, DIM)[labels] * 2 + torch.randn(n, DIM, generator=generator), labels)
 
 
 def folds(n: int = 60, count: int = 3) -> list[Fold]:
@@ -38,7 +38,7 @@ def folds(n: int = 60, count: int = 3) -> list[Fold]:
     return [Fold(key, torch.cat([p for i, p in enumerate(parts) if i != key]), parts[key]) for key in range(count)]
 
 
-def train(examples: Examples, chosen: list[Fold], **kwargs: Any) -> Trained:
+def train(examples: LabelledFeatures, chosen: list[Fold], **kwargs: Any) -> Trained:
     return train_heads(
         examples, chosen, num_outputs=CLASSES, score=accuracy, settings=HeadSettings(**{"epochs": 3, **kwargs})
     )
@@ -89,7 +89,7 @@ def test_the_stack_is_torch_head_by_head(loss: str, is_framed: bool) -> None:
     targets = torch.randint(CLASSES, (rows,), generator=generator)
     if loss != "cross_entropy":
         targets = nn.functional.one_hot(targets, CLASSES).float()
-    examples = Examples(features, targets, lengths if is_framed else None)
+    examples = LabelledFeatures(features, targets, lengths if is_framed else None)
     chosen = [Fold(0, torch.arange(20), torch.arange(20, 30)), Fold(4, torch.arange(3, 30), torch.arange(3))]
     fixed = HeadSettings(
         epochs=4,
@@ -151,7 +151,7 @@ def test_frames_are_the_same_in_any_company(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     frames = [torch.randn(int(n), DIM, generator=generator) for n in torch.randint(1, 12, (20,), generator=generator)]
     truth = [(each[:, :CLASSES] > 0).float() for each in frames]
-    examples = Examples.of_frames(frames, truth)
+    examples = LabelledFeatures.of_frames(frames, truth)
     chosen = [Fold(0, torch.arange(5, 20), torch.arange(5)), Fold(1, torch.arange(8), torch.arange(8, 20))]
 
     def run(some: list[Fold]) -> Trained:
@@ -220,7 +220,7 @@ def test_the_best_rate_is_chosen_on_validation() -> None:
 def test_heads_learn_other_targets() -> None:
     examples = clips(240)
     fold = [Fold(0, torch.arange(180), torch.arange(180, 240))]
-    several = Examples(examples.features, nn.functional.one_hot(examples.targets, CLASSES))
+    several = LabelledFeatures(examples.features, nn.functional.one_hot(examples.targets, CLASSES))
     found = train_heads(
         several,
         fold,
@@ -229,7 +229,7 @@ def test_heads_learn_other_targets() -> None:
         settings=HeadSettings(epochs=20, rates=(1e-2,), loss="bce"),
     )
     assert found.scores.max() > 0.85
-    numbers = Examples(examples.features, examples.features @ torch.arange(float(DIM)) / 10)
+    numbers = LabelledFeatures(examples.features, examples.features @ torch.arange(float(DIM)) / 10)
     errors = train_heads(
         numbers,
         fold,
@@ -249,7 +249,7 @@ def test_rates_fall_by_a_cosine() -> None:
 
 def test_frames_of_some_items() -> None:
     frames = [torch.full((n, 2), float(n)) for n in (3, 1, 2)]
-    examples = Examples.of_frames(frames, [torch.ones(2, 1), torch.ones(5, 1), torch.ones(2, 1)])
+    examples = LabelledFeatures.of_frames(frames, [torch.ones(2, 1), torch.ones(5, 1), torch.ones(2, 1)])
     assert examples.targets[:, 0].tolist() == [1, 1, 0, 1, 1, 1]  # filled with zeros, cut
     items = torch.tensor([2, 0])
     assert examples.rows(items).tolist() == [4, 5, 0, 1, 2]
@@ -287,10 +287,10 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match=r"0 … 59"):
         train(clips(), [Fold(0, torch.tensor([60]), fold.valid)])
     with pytest.raises(DataError, match=r"classes 0 … 2"):
-        train(Examples(clips().features, clips().targets + 1), [fold])
+        train(LabelledFeatures(clips().features, clips().targets + 1), [fold])
     with pytest.raises(DataError, match="for 3 outputs"):
         train(clips(), [fold], loss="bce")
     with pytest.raises(DataError, match="do not fit"):
-        Examples(torch.zeros(3, 2), torch.zeros(2))
+        LabelledFeatures(torch.zeros(3, 2), torch.zeros(2))
     with pytest.raises(DataError, match="no clips"):
-        Examples.of_frames([], [])
+        LabelledFeatures.of_frames([], [])

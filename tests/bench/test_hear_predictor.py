@@ -16,10 +16,10 @@ from auricle.bench.hear_predictor import (
     PredictorSettings,
     Rows,
     choose_point,
-    draw_points,
     fit_folds,
     fit_predictor,
     grid,
+    sample_points,
 )
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.classification import accuracy, mean_average_precision
@@ -55,15 +55,15 @@ def test_the_grid_is_that_of_hear() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 16))
-def test_points_are_drawn_without_repeats(seed: int, count: int) -> None:
-    drawn = draw_points(count, seed=seed)
-    assert len(set(drawn)) == count and set(drawn) <= set(grid())
-    assert drawn == draw_points(16, seed=seed)[:count]
-    assert len(draw_points(seed=seed)) == 8
+def test_points_are_sampled_without_repeats(seed: int, count: int) -> None:
+    points = sample_points(count, seed=seed)
+    assert len(set(points)) == count and set(points) <= set(grid())
+    assert points == sample_points(16, seed=seed)[:count]
+    assert len(sample_points(seed=seed)) == 8
 
 
-def test_draws_differ_between_seeds() -> None:
-    assert len({tuple(draw_points(seed=seed)) for seed in range(10)}) > 5
+def test_points_differ_between_seeds() -> None:
+    assert len({tuple(sample_points(seed=seed)) for seed in range(10)}) > 5
 
 
 @pytest.mark.parametrize("initialisation", ["xavier_uniform", "xavier_normal"])
@@ -79,7 +79,7 @@ def test_layers_and_their_weights(initialisation: Any) -> None:
     assert is_bounded == (initialisation == "xavier_uniform")
 
 
-def test_classes_are_learnt() -> None:
+def test_classes_are_learned() -> None:
     found = fit(rows(), rows(seed=1))
     assert found.score > 0.9
     probabilities = found.probabilities(rows(seed=2).embeddings)
@@ -87,7 +87,7 @@ def test_classes_are_learnt() -> None:
     assert accuracy(probabilities, rows(seed=2).targets) > 0.9
 
 
-def test_several_classes_at_once_are_learnt() -> None:
+def test_several_classes_at_once_are_learned() -> None:
     def several(seed: int) -> Rows:
         one = rows(seed=seed)
         return Rows(one.embeddings, nn.functional.one_hot(one.targets, 3))
@@ -123,15 +123,15 @@ def test_the_best_epoch_comes_back() -> None:
 
 
 def test_the_best_point_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    worth = {point: float(i % 5) for i, point in enumerate(grid())}
+    score_of = {point: float(i % 5) for i, point in enumerate(grid())}
 
     def fitted(train: Rows, valid: Rows, point: GridPoint, **kwargs: Any) -> Any:
-        return hear_predictor.Fitted(Predictor(8, 3, point, width=4), point, "multiclass", worth[point], 3, 3)
+        return hear_predictor.Fitted(Predictor(8, 3, point, width=4), point, "multiclass", score_of[point], 3, 3)
 
     monkeypatch.setattr(hear_predictor, "fit_predictor", fitted)
-    tried = draw_points(seed=SMALL.seed)
+    tried = sample_points(seed=SMALL.seed)
     found = choose_point(rows(), rows(), num_classes=3, score=accuracy, settings=SMALL)
-    assert found.point == max(tried, key=worth.__getitem__)
+    assert found.point == max(tried, key=score_of.__getitem__)
     some = grid()[1:3]
     assert choose_point(rows(), rows(), num_classes=3, score=accuracy, settings=SMALL, points=some).point == some[1]
 
@@ -153,7 +153,7 @@ def test_folds_share_the_point_of_the_first() -> None:
 
 def test_the_loss_may_choose() -> None:
     def never(probabilities: Tensor, targets: Tensor) -> float:
-        raise AssertionError("the score is not asked")
+        raise AssertionError("the score is not used")
 
     found = fit(rows(), rows(seed=1), score=never, select_by="loss", max_epochs=60)
     with torch.no_grad():
@@ -214,7 +214,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="one of xavier"):
         GridPoint(1, 1e-3, "zeros")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"expected 1 … 16"):
-        draw_points(17)
+        sample_points(17)
     with pytest.raises(ConfigError, match="at least one"):
         choose_point(rows(), rows(), num_classes=3, score=accuracy, settings=SMALL, points=[])
     with pytest.raises(DataError, match="do not fit"):

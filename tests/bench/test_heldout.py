@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from auricle.bench import heldout
-from auricle.bench.heldout import CATEGORY_PROMPT, GENDER_PROMPT, encoder_rows, listening_rows, training_probe
+from auricle.bench.heldout import CATEGORY_PROMPT, GENDER_PROMPT, encoder_rows, language_model_rows, training_probe
 from auricle.data.shards import ShardSet, ShardWriter
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.errors import DataError
@@ -46,7 +46,7 @@ def pitch(number: int) -> float:
 
 @pytest.fixture(scope="module")
 def shards(facts: list[Facts], tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    """Each clip is a tone of its own, so that an oracle can tell what it hears, mixtures included."""
+    """Each clip is a tone of its own, so that an oracle can identify it, also in mixtures."""
     folder = tmp_path_factory.mktemp("heldout")
     with ShardWriter(folder, "toy") as writer:
         for number, meta in enumerate(facts):
@@ -60,13 +60,13 @@ class Oracle:
     def __init__(self, facts: list[Facts]) -> None:
         self.facts = facts
 
-    def heard(self, waveform: np.ndarray) -> list[Facts]:
+    def found_in(self, waveform: np.ndarray) -> list[Facts]:
         spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)), 16_000))  # no clip is longer than 1 s
         strength = [spectrum[int(pitch(n))] for n in range(len(self.facts))]
         return [meta for meta, found in zip(self.facts, strength, strict=True) if found > 0.15 * max(strength)]
 
     def answer(self, waveform: np.ndarray, prompt: str) -> str:
-        found = self.heard(waveform)
+        found = self.found_in(waveform)
         kinds = {meta["kind"] for meta in found}
         if prompt == CATEGORY_PROMPT:
             return "Mixed." if len(kinds) > 1 else kinds.pop()
@@ -88,8 +88,8 @@ def heldout_noun(event: str) -> str:
     return event_words(event).noun
 
 
-def test_an_oracle_hears_everything(shards: ShardSet, facts: list[Facts]) -> None:
-    rows = listening_rows(Oracle(facts), shards)
+def test_an_oracle_scores_perfectly(shards: ShardSet, facts: list[Facts]) -> None:
+    rows = language_model_rows(Oracle(facts), shards)
     assert {name: row.value for name, row in rows.items()} == {
         "event named in the caption": 1.0,
         "digit transcribed exactly": 1.0,
@@ -103,13 +103,13 @@ def test_an_oracle_hears_everything(shards: ShardSet, facts: list[Facts]) -> Non
 
 
 def test_constant_answers_are_chance(shards: ShardSet) -> None:
-    said = {
+    constant = {
         CAPTION_PROMPT: "A dog barks.",
         TRANSCRIBE_PROMPT: "One",
         CATEGORY_PROMPT: "speech",
         GENDER_PROMPT: "female",
     }
-    rows = listening_rows(lambda clips, prompt: [said[prompt]] * len(clips), shards)
+    rows = language_model_rows(lambda clips, prompt: [constant[prompt]] * len(clips), shards)
     found = {name: round(row.value, 4) for name, row in rows.items()}
     assert found == {
         "event named in the caption": 0.25,
@@ -124,33 +124,33 @@ def test_constant_answers_are_chance(shards: ShardSet) -> None:
 
 
 def test_no_speech_is_all_words_missed(shards: ShardSet, facts: list[Facts]) -> None:
-    def ask(clips: list[np.ndarray], prompt: str) -> list[str]:
+    def answer(clips: list[np.ndarray], prompt: str) -> list[str]:
         return ["No speech."] * len(clips) if prompt == TRANSCRIBE_PROMPT else Oracle(facts)(clips, prompt)
 
-    assert listening_rows(ask, shards)["word error rate"].value == 1.0
+    assert language_model_rows(answer, shards)["word error rate"].value == 1.0
 
 
-def test_the_seed_draws_the_mixtures_and_limits_bind(shards: ShardSet, facts: list[Facts]) -> None:
-    def heard(seed: int) -> list[bytes]:
+def test_the_seed_chooses_the_mixtures_and_limits_hold(shards: ShardSet, facts: list[Facts]) -> None:
+    def clips_given(seed: int) -> list[bytes]:
         clips_seen: list[bytes] = []
 
-        def ask(clips: list[np.ndarray], prompt: str) -> list[str]:
+        def answer(clips: list[np.ndarray], prompt: str) -> list[str]:
             clips_seen.extend(clip.tobytes() for clip in clips)
             assert len(clips) <= (12 if prompt == CATEGORY_PROMPT else 3)
             return Oracle(facts)(clips, prompt)
 
-        rows = listening_rows(ask, shards, seed=seed, limit=3)
+        rows = language_model_rows(answer, shards, seed=seed, limit=3)
         assert all(row.n <= 12 for row in rows.values())
         return clips_seen
 
-    assert heard(1) == heard(1) != heard(2)
+    assert clips_given(1) == clips_given(1) != clips_given(2)
 
 
 def test_a_set_without_music_has_no_category(tmp_path: Path, facts: list[Facts]) -> None:
     with ShardWriter(tmp_path, "few") as writer:
         writer.write("a", tone(pitch(0), 0.5), facts[0])
     with pytest.raises(DataError, match="speech, sound and music for the category row; pack all three"):
-        listening_rows(Oracle(facts), ShardSet(tmp_path))
+        language_model_rows(Oracle(facts), ShardSet(tmp_path))
 
 
 def perfect(clips: list[np.ndarray]) -> Tensor:
@@ -160,7 +160,7 @@ def perfect(clips: list[np.ndarray]) -> Tensor:
 
 
 def test_encoder_rows(shards: ShardSet, facts: list[Facts]) -> None:
-    # Tested on what they were taught: each clip is its own nearest neighbour.
+    # Predictions on the training clips: each is its own nearest neighbour.
     rows = encoder_rows(perfect, shards, shards)
     assert set(rows) == {
         f"{what}, {probe}, {source}"

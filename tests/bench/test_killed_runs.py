@@ -1,4 +1,4 @@
-"""A run that dies by SIGKILL, wherever it was, goes on where it stood and ends with the same bytes."""
+"""A run killed by SIGKILL at any stage can be continued, and ends with the same bytes."""
 
 import json
 import signal
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .test_run import waveform, write
+from .toy_task import waveform, write
 
 SOUNDS = 60
-# Runs a task and prints all of the result but its cost; dies after `die` sounds or epochs, where that is asked for.
+# Runs a task and prints all of the result but its cost; dies after `die` clips or epochs of the given stage.
 CHILD = """
 import json, os, signal, sys
 from functools import partial
@@ -21,21 +21,18 @@ from auricle.bench.task import LabelRule, Source, Task
 from auricle.encode.encoder import load_encoder
 
 data, store, where, die = sys.argv[1:4] + [int(sys.argv[4])]
-embeddings.WINDOW_SOUNDS = 8
-count = 0
+embeddings.WINDOW_CLIPS = 8
 
-def advance(number=1):
-    global count
-    count += number
-    if count >= die:
+def advance(finished, total=0):
+    if finished >= die:
         os.kill(os.getpid(), signal.SIGKILL)
 
 if where == "heads":
-    benchmark.judge_linear = partial(benchmark.judge_linear, on_epoch=lambda epoch: advance())
+    benchmark.score_linear_head = partial(benchmark.score_linear_head, on_epoch=lambda epoch: advance(epoch + 1))
 task = Task(name="toy", title="Toy", suite="auricle", domain="sound", kind="clip", label=LabelRule(field="label"),
             classes=("noise", "tone"), folds=("a", "b"), split_field="fold", metric="accuracy", source=Source())
-result = benchmark.run_benchmark(load_encoder("auricle-tiny-encoder"), task, data, protocol="strict", store=store,
-                            on_sound=advance if where == "encode" else lambda number: None)
+result = benchmark.run_benchmark(load_encoder("auricle-tiny-encoder"), task, data, scoring_rule="strict", store=store,
+                            progress=advance if where == "encode" else lambda finished, total: None)
 content = json.loads(result.to_json())
 print(json.dumps({"cost": content.pop("cost"), "scores": content}))
 """

@@ -10,7 +10,7 @@ from auricle.bench.probes import knn_predict, knn_scores
 from auricle.errors import ConfigError, DataError
 
 
-def drawn(seed: int, n: int = 40, m: int = 15, dim: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+def sampled(seed: int, n: int = 40, m: int = 15, dim: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     train, test = torch.randn(n, dim, generator=generator), torch.randn(m, dim, generator=generator)
     return train, torch.randint(4, (n,), generator=generator), test
@@ -18,7 +18,7 @@ def drawn(seed: int, n: int = 40, m: int = 15, dim: int = 6) -> tuple[Tensor, Te
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from(["cosine", "compat"]))
 def test_votes_are_shares(seed: int, k: int, mode: probes.Mode) -> None:
-    train, labels, test = drawn(seed)
+    train, labels, test = sampled(seed)
     scores = knn_scores(train, labels, test, k=k, mode=mode, num_classes=5)
     assert scores.shape == (15, 5)
     assert torch.allclose(scores.sum(1), torch.ones(15), atol=1e-5)
@@ -29,7 +29,7 @@ def test_votes_are_shares(seed: int, k: int, mode: probes.Mode) -> None:
 @settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_votes_by_the_definition(seed: int) -> None:
-    train, labels, test = drawn(seed)
+    train, labels, test = sampled(seed)
     scores = knn_scores(train, labels, test, k=5, temperature=0.2)
     for query, row in zip(test, scores, strict=True):
         closeness = F.cosine_similarity(query[None], train)
@@ -40,7 +40,7 @@ def test_votes_by_the_definition(seed: int) -> None:
 
 
 def test_what_each_mode_ignores() -> None:
-    train, labels, test = drawn(3)
+    train, labels, test = sampled(3)
     lengths = torch.arange(1.0, 41)[:, None]
     units = torch.arange(1.0, 7)
     cosine, compat = (knn_scores(train, labels, test, mode=mode) for mode in ("cosine", "compat"))
@@ -53,21 +53,21 @@ def test_what_each_mode_ignores() -> None:
 
 
 def test_queries_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, labels, test = drawn(0)
+    train, labels, test = sampled(0)
     expected = knn_scores(train, labels, test)
     monkeypatch.setattr(probes, "_SIMILARITIES", 3 * len(train) + 1)
     assert torch.allclose(knn_scores(train, labels, test), expected, atol=1e-6)
 
 
 def test_a_low_temperature_does_not_overflow() -> None:
-    train, labels, test = drawn(0)
+    train, labels, test = sampled(0)
     scores = knn_scores(train, labels, test, temperature=1e-4)
     assert torch.isfinite(scores).all()
     assert torch.equal(scores.argmax(1), knn_predict(train, labels, test, k=1))
 
 
 def test_what_is_refused() -> None:
-    train, labels, test = drawn(0)
+    train, labels, test = sampled(0)
     for wrong in ({"k": 0}, {"temperature": 0.0}, {"mode": "euclid"}):
         with pytest.raises(ConfigError, match="one of cosine, compat"):
             knn_scores(train, labels, test, **wrong)  # type: ignore[arg-type]

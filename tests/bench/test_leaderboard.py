@@ -1,35 +1,38 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.bench.leaderboard import (
-    TASK_OF_TITLE,
-    Average,
-    Standing,
-    SuiteTask,
-    leaderboard,
-    published_tables,
-    suite_tasks,
-    task_of_title,
-)
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
-from auricle.bench.task import tasks
+from auricle.bench.leaderboard import Average, LeaderboardEntry, leaderboard, suite_tasks
+from auricle.bench.published import published_tables
+from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, HeadScore, Result, TaskFacts
+from auricle.bench.task import Domain, LabelRule, Source, Suite, Task
 from auricle.errors import ConfigError, DataError
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.metrics.suite_average import weighted_average
 
+
+def known_task(name: str, domain: Domain, weight: float, **changes: Any) -> Task:
+    suite: Suite = "private" if domain == "private" else "xares"
+    splits = {"train": "a", "valid": "b", "test": "c"}
+    given: dict[str, Any] = {"kind": "clip", "metric": "accuracy", "label": LabelRule(field="label"), **splits}
+    given |= {"name": name, "title": name, "domain": domain, "suite": suite, "weight": weight, "source": Source()}
+    return Task(**{**given, **changes})
+
+
 KNOWN = (
-    SuiteTask(name="bark", title="Bark", domain="sound", weight=1.0),
-    SuiteTask(name="ring", title="Ring", domain="sound", weight=3.0, has_knn=False),
-    SuiteTask(name="word", title="Word", domain="speech", weight=4.0),
-    SuiteTask(name="error", title="Error", domain="speech", weight=9.0, has_knn=False, is_averaged=False),
-    SuiteTask(name="car", title="Car", domain="private", weight=12.0, is_private=True),
-    SuiteTask(name="off", title="Off", domain="private", weight=10.0, is_private=True, is_enabled=False),
+    known_task("bark", "sound", 1.0),
+    known_task("ring", "sound", 3.0, knn=False),
+    known_task("word", "speech", 4.0),
+    known_task("error", "speech", 9.0, knn=False, kind="regression", metric="MSE", loss="mse"),
+    known_task("car", "private", 12.0),
+    known_task("off", "private", 10.0, enabled=False),
 )
 
 
 def made_up(
-    task: str, value: float, *, judge: str = "mlp", protocol: ScoringRule = "strict", random: bool = False
+    task: str, value: float, *, head: str = "mlp", scoring_rule: ScoringRule = "strict", random: bool = False
 ) -> Result:
     """A result whose own weight and domain must not count."""
     return Result(
@@ -44,16 +47,18 @@ def made_up(
             weight=1e9,
         ),
         encoder=EncoderFacts(name="tiny", fingerprint="f0", output_dim=8, hop_ms=40.0, parameters=9, random=random),
-        protocol=protocol,
+        scoring_rule=scoring_rule,
         seed=0,
-        data=DataFacts(manifest="0" * 64, sounds=1, pieces=1, seconds=1.0, splits={}),
-        scores={judge: HeadScore(value=value, low=None, high=None, n=1, folds={}, classes={}, settings={})},
+        data=DataFacts(manifest="0" * 64, clips=1, pieces=1, seconds=1.0, splits={}),
+        scores={head: HeadScore(value=value, low=None, high=None, n=1, folds={}, classes={}, settings={})},
+        items={},
+        leaks=NO_LEAKS,
         cost=Cost(encode_s=1.0, audio_s=1.0, encoded=1, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=1),
         version="0.1.0",
     )
 
 
-def own(*results: Result) -> list[Standing]:
+def own(*results: Result) -> list[LeaderboardEntry]:
     return leaderboard(results, published=False, known=KNOWN)
 
 
@@ -73,76 +78,76 @@ def test_an_average_lies_between_its_values(pairs: list[tuple[float, float]]) ->
 
 
 def test_strict_names_public_what_is_public() -> None:
-    (standing,) = own(made_up("bark", 1.0), made_up("ring", 0.0), made_up("word", 0.5), made_up("car", 0.9))
-    assert standing.averages == {
+    (entry,) = own(made_up("bark", 1.0), made_up("ring", 0.0), made_up("word", 0.5), made_up("car", 0.9))
+    assert entry.averages == {
         "public": Average(pytest.approx(3 / 8), 3, 3),
         "private": Average(pytest.approx(0.9), 1, 1),
         "all": Average(pytest.approx((3 + 10.8) / 20), 4, 4),
     }
-    assert standing.headline == standing.averages["public"] and standing.remarks == ()
-    assert standing.source == "auricle 0.1.0" and standing.origin == "measured"
+    assert entry.headline == entry.averages["public"] and entry.remarks == ()
+    assert entry.source == "auricle 0.1.0" and entry.origin == "measured"
 
 
 def test_compat_inverts_public_as_released() -> None:
-    scores = [made_up(name, value, protocol="compat") for name, value in (("bark", 1.0), ("word", 0.5))]
+    scores = [made_up(name, value, scoring_rule="compat") for name, value in (("bark", 1.0), ("word", 0.5))]
     (without,) = own(*scores)
     assert without.averages == {"all": Average(pytest.approx(3 / 5), 2, 4)}
-    (with_private,) = own(*scores, made_up("car", 0.9, protocol="compat"))
+    (with_private,) = own(*scores, made_up("car", 0.9, scoring_rule="compat"))
     assert with_private.averages["public"] == Average(pytest.approx(0.9), 1, 1)
     assert with_private.averages["all"].value == pytest.approx((3 + 10.8) / 17)
     (nothing,) = leaderboard(
-        [made_up("free", 0.4, protocol="compat")],
+        [made_up("free", 0.4, scoring_rule="compat")],
         published=False,
-        known=[SuiteTask(name="free", title="Free", domain="sound", weight=0.0)],
+        known=[known_task("free", "sound", 0.0)],
     )
     assert nothing.averages == {"all": Average(0.0, 1, 1)}
 
 
 def test_domains_and_weights_are_the_declared_ones() -> None:
-    (standing,) = own(made_up("bark", 1.0), made_up("ring", 0.2), made_up("word", 0.5))
-    assert standing.domains == {
+    (entry,) = own(made_up("bark", 1.0), made_up("ring", 0.2), made_up("word", 0.5))
+    assert entry.domains == {
         "sound": Average(pytest.approx(0.4), 2, 2),
         "speech": Average(pytest.approx(0.5), 1, 1),
     }
 
 
 def test_a_partial_average_says_so() -> None:
-    (standing,) = own(made_up("bark", 1.0))
-    assert standing.headline == (1.0, 1, 3) and standing.remarks == ("partial: 1 of 3 tasks",)
+    (entry,) = own(made_up("bark", 1.0))
+    assert entry.headline == (1.0, 1, 3) and entry.remarks == ("partial: 1 of 3 tasks",)
     # The two tasks without kNN are none of its tasks.
-    (standing,) = own(made_up("bark", 1.0, judge="knn"))
-    assert standing.headline == (1.0, 1, 2)
+    (entry,) = own(made_up("bark", 1.0, head="knn"))
+    assert entry.headline == (1.0, 1, 2)
     # A task nobody runs counts where it was run.
-    (standing,) = own(made_up("off", 0.5))
-    assert standing.averages["private"] == (0.5, 1, 2) and standing.headline == (None, 0, 3)
+    (entry,) = own(made_up("off", 0.5))
+    assert entry.averages["private"] == (0.5, 1, 2) and entry.headline == (None, 0, 3)
 
 
 def test_lower_is_better_is_shown_but_not_averaged() -> None:
-    (standing,) = own(made_up("bark", 1.0), made_up("error", 7.0))
-    assert standing.scores == {"bark": 1.0, "error": 7.0} and standing.headline == (1.0, 1, 3)
+    (entry,) = own(made_up("bark", 1.0), made_up("error", 7.0))
+    assert entry.scores == {"bark": 1.0, "error": 7.0} and entry.headline == (1.0, 1, 3)
 
 
 def test_random_weights_are_marked() -> None:
-    (standing,) = own(made_up("bark", 1.0, random=True))
-    assert standing.is_random and "random weights" in standing.remarks
+    (entry,) = own(made_up("bark", 1.0, random=True))
+    assert entry.is_random and "random weights" in entry.remarks
 
 
 def test_complete_averages_come_first_then_the_best() -> None:
     part = made_up("bark", 1.0)
-    whole = [made_up(name, 0.1, protocol="compat") for name in ("bark", "ring", "word", "error")]
-    assert [standing.protocol for standing in own(part, *whole)] == ["compat", "strict"]
+    whole = [made_up(name, 0.1, scoring_rule="compat") for name in ("bark", "ring", "word", "error")]
+    assert [entry.scoring_rule for entry in own(part, *whole)] == ["compat", "strict"]
     assert own(made_up("elsewhere", 0.5)) == []
     with pytest.raises(DataError, match="twice"):
         own(part, part)
 
 
 def test_published_tables_are_marked_and_keep_their_source() -> None:
-    standings = leaderboard([made_up("esc50", 0.5)])
-    assert len(standings) == 1 + sum(len(table.systems) for table in published_tables())
-    for standing in standings:
-        is_published = standing.origin == "published"
-        assert is_published == ("published, not re-measured" in standing.remarks) == ("auricle" not in standing.source)
-        assert is_published == (standing.protocol == "as published") and not standing.is_random
+    entries = leaderboard([made_up("esc50", 0.5)])
+    assert len(entries) == 1 + sum(len(table.systems) for table in published_tables())
+    for entry in entries:
+        is_published = entry.origin == "published"
+        assert is_published == ("published, not re-measured" in entry.remarks) == ("auricle" not in entry.source)
+        assert is_published == (entry.scoring_rule == "as published") and not entry.is_random
     assert all(table.source and table.systems for table in published_tables())
     assert leaderboard(suite="hear") == leaderboard(suite="xares", published=False) == []
     with pytest.raises(ConfigError, match="no suite"):
@@ -150,7 +155,7 @@ def test_published_tables_are_marked_and_keep_their_source() -> None:
 
 
 def test_the_averages_of_the_readme() -> None:
-    found = {(s.system, s.judge): s for s in leaderboard() if "README" in s.source}
+    found = {(s.system, s.head): s for s in leaderboard() if "README" in s.source}
     # X-ARES README: kNN averages over public and all tasks, MLP over all tasks.
     printed = {
         "dasheng": (0.504, 0.683),
@@ -167,16 +172,15 @@ def test_the_averages_of_the_readme() -> None:
     assert found["dasheng", "mlp"].remarks == ("published, not re-measured",)
 
 
-def test_percentages_become_fractions() -> None:
+def test_published_scores_are_fractions() -> None:
     values = [v for table in published_tables() for scores in table.systems.values() for v in scores.values()]
     assert all(0 <= value <= 1 for value in values)
     (table,) = (table for table in published_tables() if table.name == "midashenglm_encoder_vs_whisper")
     assert table.systems["Whisper-Large v3 encoder"]["esc50"] == 0.625
 
 
-def test_every_title_is_a_declared_task() -> None:
-    declared = {task.name for suite in ("xares", "private") for task in tasks(suite)}
-    assert set(TASK_OF_TITLE.values()) <= declared == {task.name for task in suite_tasks()}
-    assert task_of_title("ESC-50") == "esc50" and task_of_title("Free_Music_Archive_Small") == "freemusicarchive"
-    with pytest.raises(DataError, match="ESC-51"):
-        task_of_title("ESC-51")
+def test_every_published_score_is_of_a_declared_task() -> None:
+    declared = {task.name for task in suite_tasks()}
+    assert {"esc50", "subway_broadcast"} <= declared
+    for table in published_tables():
+        assert {task for scores in table.systems.values() for task in scores} <= declared, table.name

@@ -12,7 +12,7 @@ def clusters(n: int, seed: int, spread: float = 0.3) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("predict", [knn_predict, linear_predict])
-def test_separable_classes_are_told_apart(predict) -> None:  # type: ignore[no-untyped-def]
+def test_separable_classes_are_separated(predict) -> None:  # type: ignore[no-untyped-def]
     (train, labels), (test, truth) = clusters(60, 0), clusters(45, 1)
     assert torch.equal(predict(train, labels, test), truth)
 

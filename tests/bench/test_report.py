@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from auricle.bench.report import write_report
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
+from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
 from auricle.errors import DataError, MissingExtra
 
 from ..pages.reading import HOSTILE, Page
@@ -28,14 +28,16 @@ def made_up(encoder: str, task: str, value: float, **changes: Any) -> Result:
         encoder=EncoderFacts(
             name=encoder, fingerprint=encoder, output_dim=8, hop_ms=40.0, parameters=5_000_000, random=False
         ),
-        protocol="strict",
+        scoring_rule="strict",
         seed=4711,
-        data=DataFacts(manifest="ab" * 32, sounds=10, pieces=10, seconds=50.0, splits={"train": 6, "test": 4}),
+        data=DataFacts(manifest="ab" * 32, clips=10, pieces=10, seconds=50.0, splits={"train": 6, "test": 4}),
         scores={
             "mlp": HeadScore(
                 value=value, low=value - 0.01, high=value + 0.02, n=400, folds={}, classes={}, settings={"lr": 0.001}
             )
         },
+        items={},
+        leaks=NO_LEAKS,
         cost=Cost(encode_s=2.0, audio_s=50.0, encoded=10, reused=0, heads_s=1.0, peak_rss_mb=1.0, threads=2),
         version="0.1.0",
     )
@@ -102,7 +104,7 @@ def test_the_same_results_give_the_same_page(plain: tuple[Page, Path], tmp_path:
 
 
 def hostile(payload: str, task: str) -> Result:
-    """A valid result with the payload wherever a text may stand."""
+    """A valid result with the payload wherever a text may be."""
     plain = made_up("x", "y", 0.5)
     score = replace(plain.scores["mlp"], settings={payload: [payload]}, folds={payload: 0.5}, classes={payload: 0.5})
     pair = (payload, payload, payload, payload)
@@ -143,7 +145,7 @@ def test_the_best_of_a_row_is_marked(tmp_path: Path) -> None:
 
 
 def test_random_weights_and_leaks_are_marked(tmp_path: Path) -> None:
-    leaks = Leaks(exact=(("bark.wav", "train", "woof.wav", "test"),))
+    leaks = Leaks(exact=(("bark.wav", "train", "woof.wav", "test"),), near=())
     floor = [replace(r, encoder=replace(r.encoder, random=True)) for r in three_domains("floor", 0.1)]
     text = written([*three_domains("a", 0.5, leaks=leaks), *floor], tmp_path).text
     assert "floor random weights" in text
@@ -156,7 +158,7 @@ def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:
     assert "not on the same data" in page.text and "tasks all encoders have: 0" in page.text
 
 
-def test_published_scores_stand_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
+def test_published_scores_are_shown_beside_own_ones_of_that_suite(tmp_path: Path) -> None:
     text = written([made_up("mine", "esc50", 0.5)], tmp_path).text
     assert "published, not re-measured" in text and "BEATs (90M) iter3" in text and "1 of 22" in text
     assert "fewer than three domains" in text  # one task spans no radar either, and is drawn as a bar
@@ -180,8 +182,8 @@ def test_extreme_costs_are_drawn(
 
 
 def test_scores_outside_0_and_1_are_shown_but_not_averaged(tmp_path: Path) -> None:
-    huge = replace(made_up("a", "huge", -1e15), protocol="compat")
-    zero = replace(made_up("a", "free", 0.0), protocol="compat")
+    huge = replace(made_up("a", "huge", -1e15), scoring_rule="compat")
+    zero = replace(made_up("a", "free", 0.0), scoring_rule="compat")
     text = written([huge, replace(zero, task=replace(zero.task, weight=0.0))], tmp_path, published=False).text
     assert "-1e+15" in text and "tasks all encoders have: 1 0.000" in text
 

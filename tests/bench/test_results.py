@@ -1,6 +1,7 @@
+import errno
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ RESULT = Result(
     encoder=EncoderFacts(
         name="tiny", fingerprint="f00d" * 16, output_dim=192, hop_ms=40.0, parameters=5_000_000, random=False
     ),
-    protocol="strict",
+    scoring_rule="strict",
     seed=42,
-    data=DataFacts(manifest="ab" * 32, sounds=2000, pieces=2000, seconds=10_000.0, splits={"1": 400, "2": 400}),
+    data=DataFacts(manifest="ab" * 32, clips=2000, pieces=2000, seconds=10_000.0, splits={"1": 400, "2": 400}),
     scores={
         "mlp": HeadScore(
             value=0.75,
@@ -71,7 +72,7 @@ json_values = st.recursive(
 
 
 @st.composite
-def judge_scores(draw: st.DrawFn) -> HeadScore:
+def head_scores(draw: st.DrawFn) -> HeadScore:
     interval = draw(st.none() | st.tuples(floats, floats).map(sorted))
     return HeadScore(
         value=draw(floats),
@@ -86,7 +87,7 @@ def judge_scores(draw: st.DrawFn) -> HeadScore:
 
 @st.composite
 def results(draw: st.DrawFn) -> Result:
-    scores = draw(st.dictionaries(names, judge_scores(), min_size=1, max_size=3))
+    scores = draw(st.dictionaries(names, head_scores(), min_size=1, max_size=3))
     items = st.dictionaries(st.sampled_from(sorted(scores)), st.dictionaries(names, floats, max_size=4))
     pairs = st.tuples(names, names, names, names)
     return Result(
@@ -114,13 +115,13 @@ def results(draw: st.DrawFn) -> Result:
                 random=st.booleans(),
             )
         ),
-        protocol=draw(st.sampled_from(["compat", "strict"])),
+        scoring_rule=draw(st.sampled_from(["compat", "strict"])),
         seed=draw(counts),
         data=draw(
             st.builds(
                 DataFacts,
                 manifest=st.text("0123456789abcdef", min_size=64, max_size=64),
-                sounds=counts,
+                clips=counts,
                 pieces=counts,
                 seconds=amounts,
                 splits=st.dictionaries(names, counts, max_size=3),
@@ -163,7 +164,7 @@ def test_any_valid_result_comes_back(result: Result) -> None:
 def test_any_name_gives_a_safe_file_name(tmp_path_factory: pytest.TempPathFactory, result: Result) -> None:
     folder = tmp_path_factory.mktemp("results")
     path = write_result(folder, result)
-    assert path.parent == folder and path.name.endswith(f".{result.protocol}.json") and path.name.isascii()
+    assert path.parent == folder and path.name.endswith(f".{result.scoring_rule}.json") and path.name.isascii()
     assert path.name.count(".") == 3 and not set(path.name) & set(' /\\:*?"<>|$')
     assert read_results(folder) == [result]
     assert list(folder.iterdir()) == [path]
@@ -212,40 +213,41 @@ def edited(**changes: Any) -> str:
     ("changes", "words"),
     [
         ({"format": "auricle-bench/2"}, "expected 'auricle-bench/1'"),
-        ({"extra": 1}, "'extra'"),
-        ({"protocol": "loose"}, "one of compat, strict"),
-        ({"protocol": ["strict"]}, "one of compat, strict"),
+        ({"extra": 1}, "unknown field extra"),
+        ({"protocol": "loose"}, "expected 'compat' or 'strict'"),
+        ({"protocol": ["strict"]}, "expected 'compat' or 'strict'"),
         ({"seed": 1.5}, "whole number"),
         ({"seed": True}, "whole number"),
-        ({"seed": -1}, "at least 0"),
-        ({"seed": 2**70}, "whole number"),
-        ({"task": []}, "an object with name"),
-        ({"task__domain": "smell"}, "one of speech, sound, music, private"),
-        ({"task__name": ""}, "valid characters"),
-        ({"task__name": "x" * 501}, "valid characters"),
+        ({"seed": -1}, "seed is -1, expected greater than or equal to 0"),
+        ({"seed": 2**70}, "less than 9223372036854775808"),
+        ({"task": []}, "an object"),
+        ({"task__domain": "smell"}, "expected 'speech', 'sound', 'music' or 'private'"),
+        ({"task__name": ""}, "at least 1 character"),
+        ({"task__name": "x" * 501}, "at most 500 characters"),
         ({"task__name": "\ud800"}, "valid characters"),
         ({"task__higher_is_better": 1}, "true or false"),
-        ({"task__weight": -1}, "at least 0"),
-        ({"task__weight": 1e16}, "a number of at most 1e"),
-        ({"task__weight": 10**400}, "a number of at most 1e"),
+        ({"task__weight": -1}, "greater than or equal to 0"),
+        ({"task__weight": 1e16}, "less than or equal to 1000000000000000"),
+        ({"task__weight": 10**400}, "expected a"),
         ({"encoder__parameters": "many"}, "whole number"),
-        ({"data__manifest": "AB" * 32}, "SHA-256"),
-        ({"data__splits": {"train": -1}}, "fewer than 0"),
-        ({"scores": {}}, "expected those of one judge"),
-        ({"scores__mlp__value": None}, "a number of at most 1e"),
+        ({"data__manifest": "AB" * 32}, r"match pattern '\^\[0-9a-f\]\{64\}\$'"),
+        ({"data__splits": {"train": -1}}, "data.splits.train is -1"),
+        ({"scores": {}}, "at least 1 item"),
+        ({"scores__mlp__value": None}, "a number"),
         ({"scores__mlp__low": None}, "both or none"),
         ({"scores__mlp__low": 0.9}, "low before high"),
         ({"scores__mlp__folds": [0.5]}, "an object"),
         ({"scores__mlp__settings": {"a": [[[[[[[[[[1]]]]]]]]]]}}, "levels"),
-        ({"scores__mlp__settings": {"a": 10**400}}, "finite"),
+        ({"scores__mlp__settings": {"a": 10**400}}, "numbers of at most"),
+        ({"scores__mlp__settings": {"a": ["\ud800"]}}, "valid characters"),
         ({"items": {"svm": {}}}, "gave no score"),
-        ({"items": {"mlp": {"a": "1"}}}, "a number of at most 1e"),
-        ({"leaks__exact": [["a", "b"]]}, "4 entries"),
+        ({"items": {"mlp": {"a": "1"}}}, "a number"),
+        ({"leaks__exact": [["a", "b"]]}, r"has no leaks.exact\[0\]\[2\]"),
         ({"leaks__near": "none"}, "a list"),
-        ({"cost__encode_s": -0.1}, "at least 0"),
+        ({"cost__encode_s": -0.1}, "greater than or equal to 0"),
     ],
 )
-def test_a_strangers_file_is_read_strictly(changes: dict[str, Any], words: str) -> None:
+def test_an_untrusted_file_is_read_strictly(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         parse_result(edited(**changes), "theirs.json")
     assert str(caught.value).startswith("theirs.json") and len(str(caught.value)) < 500
@@ -256,7 +258,7 @@ def test_a_strangers_file_is_read_strictly(changes: dict[str, Any], words: str) 
     ["", "[]", "null", "{", "1" * 5000, "[" * 100_000, '{"format": "auricle-bench/1"}', '{"a": 1, "a": 2}'],
 )
 def test_what_is_no_result(text: str) -> None:
-    with pytest.raises(DataError, match=r"expected|missing"):
+    with pytest.raises(DataError, match=r"expected|has no"):
         parse_result(text)
 
 
@@ -267,11 +269,23 @@ def test_numbers_that_are_none(number: str) -> None:
 
 
 def test_every_field_is_needed() -> None:
-    for part in fields(Result):
-        content = json.loads(RESULT.to_json())
-        del content[part.name]
-        with pytest.raises(DataError, match=part.name):
-            parse_result(json.dumps(content))
+    whole = json.loads(RESULT.to_json())
+    for name in whole:
+        with pytest.raises(DataError, match=name):
+            parse_result(json.dumps({key: value for key, value in whole.items() if key != name}))
+    for name in ("task", "encoder", "data", "leaks", "cost"):
+        for own in whole[name]:
+            part = {key: value for key, value in whole[name].items() if key != own}
+            with pytest.raises(DataError, match=own):
+                parse_result(json.dumps({**whole, name: part}))
+
+
+def test_names_of_python_are_not_those_of_the_file() -> None:
+    for name, python in (("protocol", "scoring_rule"), ("sounds", "clips")):
+        text = RESULT.to_json()
+        assert f'"{python}"' not in text
+        with pytest.raises(DataError, match=rf"{name}|{python}"):
+            parse_result(text.replace(f'"{name}"', f'"{python}"'))
 
 
 def test_nothing_invalid_is_written(tmp_path: Path) -> None:
@@ -290,10 +304,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     before = path.read_bytes()
 
     def full(_: int) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match=r"cannot be written \(no space left\)"):
+    with pytest.raises(OutputError, match=r"cannot be written \(no space left,"):
         write_result(tmp_path, replace(RESULT, seed=7))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
@@ -309,10 +323,10 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 def test_folders_and_files_are_read_once(tmp_path: Path) -> None:
     path = write_result(tmp_path / "a", RESULT)
-    other = write_result(tmp_path / "a", replace(RESULT, protocol="compat"))
+    other = write_result(tmp_path / "a", replace(RESULT, scoring_rule="compat"))
     (tmp_path / "a" / "note.json").write_text("{}")
-    assert [result.protocol for result in read_results(tmp_path / "a")] == ["compat", "strict"]
-    assert [result.protocol for result in read_results([path, tmp_path / "a", other])] == ["strict", "compat"]
+    assert [result.scoring_rule for result in read_results(tmp_path / "a")] == ["compat", "strict"]
+    assert [result.scoring_rule for result in read_results([path, tmp_path / "a", other])] == ["strict", "compat"]
     write_result(tmp_path / "b", RESULT)
     with pytest.raises(DataError, match="second result of tiny · esc50 · strict"):
         read_results([tmp_path / "a", tmp_path / "b"])
@@ -323,7 +337,7 @@ def test_folders_and_files_are_read_once(tmp_path: Path) -> None:
 def test_encoders_of_one_name_are_kept_apart() -> None:
     other = replace(RESULT, encoder=replace(RESULT.encoder, fingerprint="beef" * 16))
     third = replace(RESULT, encoder=replace(RESULT.encoder, name="tiny (f00df00d)"))
-    grouped = by_encoder([RESULT, other, replace(RESULT, protocol="compat"), third])
+    grouped = by_encoder([RESULT, other, replace(RESULT, scoring_rule="compat"), third])
     assert {name: len(own) for name, own in grouped.items()} == {
         "tiny (f00df00d)": 2,
         "tiny (beefbeef)": 1,

@@ -68,7 +68,7 @@ def test_captions_of_one_clip_are_no_negatives() -> None:
     assert torch.equal(with_owners, without)
 
 
-def test_the_learnt_temperature_has_a_limit() -> None:
+def test_the_trained_temperature_has_a_limit() -> None:
     audio, text = torch.randn(4, 3), torch.randn(4, 3)
     at_limit = contrastive_loss(audio, text, torch.tensor(math.log(MAX_SCALE)))
     assert torch.equal(contrastive_loss(audio, text, torch.tensor(50.0)), at_limit)
@@ -85,7 +85,7 @@ def test_padding_says_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["strict", "compat"])
-def test_words_of_sounds_are_learnt(mode: str) -> None:
+def test_words_of_clips_are_learned(mode: str) -> None:
     fixed = RetrievalSettings(mode=mode, epochs=6, batch_size=16, width=32, rate=1e-2)  # type: ignore[arg-type]
     seen: list[int] = []
     head, scores = train_retrieval(

@@ -1,74 +1,18 @@
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from auricle.bench.run import run_benchmark
-from auricle.bench.task import LabelRule, Source, Task, load_task
-from auricle.bench.xares import Table, judge_linear, plans
+from auricle.bench.task import LabelRule, load_task
+from auricle.bench.xares import score_linear_head
 from auricle.errors import DataError
 
-
-class Levels:
-    """Frames of 40 ms: level, and level of the differences; tells tones from noise."""
-
-    name = "levels"
-    output_dim = 2
-    hop_size_in_ms = 40.0
-    fingerprint = "f" * 64
-    num_parameters = 0
-
-    def __init__(self) -> None:
-        self.heard = 0
-
-    def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
-        for waveform in sources:
-            self.heard += 1
-            cut = torch.from_numpy(waveform[: len(waveform) // 640 * 640].copy()).view(-1, 640)
-            yield SimpleNamespace(values=torch.stack([cut.std(1), cut.diff(dim=1).std(1)], 1))
-
-
-def task(**changes: Any) -> Task:
-    facts: dict[str, Any] = {
-        "name": "toy",
-        "title": "Toy",
-        "suite": "auricle",
-        "domain": "sound",
-        "kind": "clip",
-        "label": LabelRule(field="label"),
-        "classes": ("noise", "tone"),
-        "folds": ("a", "b"),
-        "split_field": "fold",
-        "metric": "accuracy",
-        "epochs": 30,
-        "learning_rate": 3e-2,
-        "source": Source(),
-    }
-    return Task(**{**facts, **changes})
-
-
-def waveform(label: str, seed: int, seconds: float = 0.5) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    time = np.arange(int(16_000 * seconds)) / 16_000
-    clean = np.sin(2 * np.pi * rng.uniform(200, 400) * time) if label == "tone" else rng.standard_normal(len(time))
-    return (0.1 * clean).astype(np.float32)
-
-
-def write(folder: Path, rows: Iterable[tuple[str, dict[str, Any], np.ndarray]]) -> Path:
-    folder.mkdir()
-    lines = []
-    for name, facts, samples in rows:
-        soundfile.write(folder / f"{name}.wav", samples, 16_000)
-        lines.append(json.dumps({"id": name, "audio": f"{name}.wav", **facts}) + "\n")
-    (folder / "manifest.jsonl").write_text("".join(lines))
-    return folder
+from .toy_task import Levels, embedded, task, waveform, write
 
 
 @pytest.fixture
@@ -83,15 +27,15 @@ def folder(tmp_path: Path) -> Path:
     )
 
 
-@pytest.mark.parametrize("protocol", ["compat", "strict"])
-def test_a_task_is_measured_from_sounds_to_scores(folder: Path, tmp_path: Path, protocol: Any) -> None:
-    ears = Levels()
-    result = run_benchmark(ears, task(), folder, protocol=protocol, store=tmp_path / "store")
-    assert ears.heard == 80 and result.data.sounds == 80 and result.data.splits == {"a": 40, "b": 40}
+@pytest.mark.parametrize("scoring_rule", ["compat", "strict"])
+def test_a_task_is_measured_from_sounds_to_scores(folder: Path, tmp_path: Path, scoring_rule: Any) -> None:
+    encoder = Levels()
+    result = run_benchmark(encoder, task(), folder, scoring_rule=scoring_rule, store=tmp_path / "store")
+    assert encoder.count == 80 and result.data.clips == 80 and result.data.splits == {"a": 40, "b": 40}
     assert set(result.scores) == {"mlp", "knn"} and result.scores["mlp"].folds.keys() == {"a", "b"}
-    for judge, score in result.scores.items():
-        # The released kNN scales features, not sounds: with two features it cannot tell levels.
-        assert score.n == 80 and (score.value > 0.9 or (judge, protocol) == ("knn", "compat"))
+    for head, score in result.scores.items():
+        # The released kNN scales features, not clips: with two features it cannot separate levels.
+        assert score.n == 80 and (score.value > 0.9 or (head, scoring_rule) == ("knn", "compat"))
         assert score.low is not None and score.high is not None and score.low <= score.value <= score.high
         assert score.value == pytest.approx(np.mean(list(score.folds.values())))
     assert result.items["mlp"].keys() == {f"{'ab'[i % 2]}/{label}{i}" for label in ("noise", "tone") for i in range(40)}
@@ -99,12 +43,12 @@ def test_a_task_is_measured_from_sounds_to_scores(folder: Path, tmp_path: Path, 
 
 
 def test_a_second_run_encodes_nothing_and_scores_the_same(folder: Path, tmp_path: Path) -> None:
-    ears = Levels()
-    first = run_benchmark(ears, task(), folder, protocol="strict", store=tmp_path / "store")
-    ears.heard = 0
-    second = run_benchmark(ears, task(), folder, protocol="strict", store=tmp_path / "store")
-    run_benchmark(ears, task(), folder, protocol="compat", store=tmp_path / "store")
-    assert ears.heard == 0 and second.cost.reused == 80
+    encoder = Levels()
+    first = run_benchmark(encoder, task(), folder, scoring_rule="strict", store=tmp_path / "store")
+    encoder.count = 0
+    second = run_benchmark(encoder, task(), folder, scoring_rule="strict", store=tmp_path / "store")
+    run_benchmark(encoder, task(), folder, scoring_rule="compat", store=tmp_path / "store")
+    assert encoder.count == 0 and second.cost.reused == 80
     assert second.cost.audio_s == 0 and first.cost.audio_s == first.data.seconds == pytest.approx(80 * 0.48)
     assert replace(second, cost=first.cost).to_json() == first.to_json()  # the same bytes, but for what it took
 
@@ -115,12 +59,12 @@ def test_labels_without_relation_to_the_sounds_score_chance(folder: Path, tmp_pa
     for row in rows:
         row["label"] = str(rng.choice(["noise", "tone"]))
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = run_benchmark(Levels(), task(), folder, protocol="strict", store=tmp_path / "store")
+    result = run_benchmark(Levels(), task(), folder, scoring_rule="strict", store=tmp_path / "store")
     for score in result.scores.values():
         assert 0.3 < score.value < 0.7
 
 
-def test_crops_are_kept_and_judged_by_sound_when_strict(tmp_path: Path) -> None:
+def test_crops_are_kept_and_scored_by_clip_when_strict(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "data",
         [
@@ -130,70 +74,34 @@ def test_crops_are_kept_and_judged_by_sound_when_strict(tmp_path: Path) -> None:
         ],
     )
     cropped = task(crop_s=1.0)
-    strict = run_benchmark(Levels(), cropped, folder, protocol="strict", store=tmp_path / "store")
-    compat = run_benchmark(Levels(), cropped, folder, protocol="compat", store=tmp_path / "store")
+    strict = run_benchmark(Levels(), cropped, folder, scoring_rule="strict", store=tmp_path / "store")
+    compat = run_benchmark(Levels(), cropped, folder, scoring_rule="compat", store=tmp_path / "store")
     assert strict.data.pieces == compat.data.pieces == 160
     assert strict.scores["knn"].n == 32 and compat.scores["knn"].n == 160
     assert len(strict.items["knn"]) == len(compat.items["knn"]) == 32
 
 
-def table(labels: list[int], splits: list[str], **changes: Any) -> Table:
-    count = len(labels)
-    return Table(
-        task=task(**changes),
-        ids=[f"s{i}" for i in range(count)],
-        splits=splits,
-        labels=torch.tensor(labels),
-        classes=("noise", "tone"),
-        features=torch.randn(count, 4, generator=torch.Generator().manual_seed(0)),
-        owners=torch.arange(count),
-    )
-
-
-def test_strict_picks_epochs_on_neither_training_nor_test_sounds() -> None:
-    rows = table([0, 1] * 40, ["a", "a", "b", "b"] * 20)
-    for plan in plans(rows, "strict", 1):
-        parts = [set(sounds.tolist()) for sounds in plan[1:]]
-        assert parts[0] | parts[1] | parts[2] == set(range(80)) and sum(map(len, parts)) == 80
-        assert len(parts[1]) == 4 and rows.labels[plan.valid].bincount().tolist() == [2, 2]
-    assert [plan.valid.tolist() for plan in plans(rows, "compat", 1)] == [
-        plan.test.tolist() for plan in plans(rows, "compat", 1)
-    ]
-    assert plans(rows, "strict", 1)[0].valid.tolist() != plans(rows, "strict", 2)[0].valid.tolist()
-
-
-def test_declared_validation_sets_are_taken() -> None:
-    declared: dict[str, Any] = {"folds": (), "train": "t", "valid": "v", "test": "e", "split_field": "split"}
-    rows = table([0, 1] * 30, (["t"] * 10 + ["v"] * 5 + ["e"] * 5) * 3, **declared)
-    for protocol in ("compat", "strict"):
-        (plan,) = plans(rows, protocol, 0)  # type: ignore[arg-type]
-        assert (len(plan.train), len(plan.valid), len(plan.test)) == (30, 15, 15)
-
-
-def test_too_few_sounds_to_keep_some_back_is_said() -> None:
-    with pytest.raises(DataError, match="too few to keep some for validation"):
-        plans(table([0, 1, 0, 1], ["a", "a", "b", "b"]), "strict", 0)
-
-
 def test_a_class_no_fold_trained_on_is_never_hit() -> None:
-    rows = replace(table([0, 1] * 20, ["a", "a", "b", "b"] * 10), labels=torch.tensor([0, 1, 0, -1] * 10))
-    wrong = judge_linear(rows, "compat", seed=0).items
+    rows = replace(embedded([0, 1] * 20, ["a", "a", "b", "b"] * 10), labels=torch.tensor([0, 1, 0, -1] * 10))
+    wrong = score_linear_head(rows, "compat", seed=0).items
     assert all(wrong[f"s{i}"] == 0.0 for i in range(3, 40, 4))
 
 
-def test_several_labels_are_judged_by_average_precision(tmp_path: Path) -> None:
+def test_several_labels_are_scored_by_average_precision(tmp_path: Path) -> None:
     rows = []
     for i in range(60):
         label = ("noise", "tone", "noise;tone")[i % 3]
         parts = [waveform(name, i) for name in label.split(";")]
         rows.append((f"s{i}", {"label": label, "fold": "ab"[i // 3 % 2]}, np.sum(parts, axis=0)))
     many = task(label=LabelRule(field="label", separator=";"), loss="bce", metric="mAP", knn=False)
-    result = run_benchmark(Levels(), many, write(tmp_path / "data", rows), protocol="strict", store=tmp_path / "store")
+    result = run_benchmark(
+        Levels(), many, write(tmp_path / "data", rows), scoring_rule="strict", store=tmp_path / "store"
+    )
     assert set(result.scores) == {"mlp"} and result.scores["mlp"].value > 0.8
     assert result.scores["mlp"].classes.keys() == {"noise", "tone"}
 
 
-def test_numbers_are_judged_by_their_squared_error(tmp_path: Path) -> None:
+def test_numbers_are_scored_by_their_squared_error(tmp_path: Path) -> None:
     rows = []
     for i in range(60):
         level = (i % 10) / 10
@@ -202,12 +110,12 @@ def test_numbers_are_judged_by_their_squared_error(tmp_path: Path) -> None:
     rule = LabelRule(field="label", value="number")
     scored = task(kind="regression", loss="mse", metric="MSE", label=rule, classes=None, knn=False, epochs=60)
     result = run_benchmark(
-        Levels(), scored, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store"
+        Levels(), scored, write(tmp_path / "data", rows), scoring_rule="compat", store=tmp_path / "store"
     )
     assert not result.task.higher_is_better and 0 <= result.scores["mlp"].value < 0.082  # below their variance
 
 
-def test_events_are_judged_in_segments(tmp_path: Path) -> None:
+def test_events_are_scored_in_segments(tmp_path: Path) -> None:
     rows = []
     for i in range(40):
         quiet = 0.01 * waveform("noise", i, seconds=2.0)
@@ -218,7 +126,7 @@ def test_events_are_judged_in_segments(tmp_path: Path) -> None:
                 events.append({"onset": start, "offset": start + 1.0, "event": "tone"})
         rows.append((f"s{i}", {"label": events, "fold": "ab"[i % 2]}, quiet))
     rule = LabelRule(field="label", event="event", onset="onset", offset="offset")
-    heard = task(
+    framed = task(
         kind="frame",
         loss="bce",
         metric="segmentf1_macro",
@@ -228,7 +136,9 @@ def test_events_are_judged_in_segments(tmp_path: Path) -> None:
         classes=("tone",),
         knn=False,
     )
-    result = run_benchmark(Levels(), heard, write(tmp_path / "data", rows), protocol="strict", store=tmp_path / "store")
+    result = run_benchmark(
+        Levels(), framed, write(tmp_path / "data", rows), scoring_rule="strict", store=tmp_path / "store"
+    )
     assert result.scores["mlp"].value > 0.8 and len(result.items["mlp"]) == 40
 
 
@@ -239,7 +149,7 @@ def test_sounds_in_two_folds_are_reported(tmp_path: Path) -> None:
         for i in range(20)
     ]
     result = run_benchmark(
-        Levels(), task(), write(tmp_path / "data", rows), protocol="strict", store=tmp_path / "store"
+        Levels(), task(), write(tmp_path / "data", rows), scoring_rule="strict", store=tmp_path / "store"
     )
     assert {frozenset((one, other)) for one, _, other, _ in result.leaks.exact} == {
         frozenset((f"a/{label}{i}", f"b/{label}{i + 1}")) for label in ("noise", "tone") for i in (0, 2)
@@ -249,13 +159,13 @@ def test_sounds_in_two_folds_are_reported(tmp_path: Path) -> None:
 def test_refused_sounds_end_the_run(folder: Path, tmp_path: Path) -> None:
     (folder / "tone3.wav").unlink()
     with pytest.raises(DataError, match="tone3"):
-        run_benchmark(Levels(), task(), folder, protocol="strict", store=tmp_path / "store")
+        run_benchmark(Levels(), task(), folder, scoring_rule="strict", store=tmp_path / "store")
     (folder / "tone3.wav").write_bytes(b"no audio")
-    with pytest.raises(DataError, match=r"1 of 80 sounds .* b/tone3"):
-        run_benchmark(Levels(), task(), folder, protocol="strict", store=tmp_path / "store")
+    with pytest.raises(DataError, match=r"1 of 80 clips .* b/tone3"):
+        run_benchmark(Levels(), task(), folder, scoring_rule="strict", store=tmp_path / "store")
 
 
-def test_scenes_of_hear_are_judged_by_its_predictor(tmp_path: Path) -> None:
+def test_scenes_of_hear_are_scored_by_its_predictor(tmp_path: Path) -> None:
     rows = []
     for i in range(60):
         label = ("tone", "noise")[i % 2]
@@ -264,7 +174,7 @@ def test_scenes_of_hear_are_judged_by_its_predictor(tmp_path: Path) -> None:
     facts = replace(load_task("hear_esc50").hear, duration_s=0.4)
     scenes = replace(load_task("hear_esc50"), folds=folds, classes=None, epochs=30, hear=facts)
     result = run_benchmark(
-        Levels(), scenes, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store"
+        Levels(), scenes, write(tmp_path / "data", rows), scoring_rule="compat", store=tmp_path / "store"
     )
     score = result.scores["hear"]
     assert score.value > 0.9 and set(score.folds) == set(folds) and len(result.items["hear"]) == 60
@@ -280,6 +190,8 @@ def test_events_of_hear_are_found_by_their_onsets(tmp_path: Path) -> None:
         events = [{"label": "tone", "start": 1000 * start, "end": 1000 * (start + 0.3)}]
         rows.append((f"s{i}", {"events": events, "split": ("train", "valid", "test")[i // 3 % 3]}, quiet))
     task = load_task("hear_dcase2016_task2")
-    heard = replace(task, classes=("tone",), epochs=20, hear=replace(task.hear, duration_s=1.0))
-    result = run_benchmark(Levels(), heard, write(tmp_path / "data", rows), protocol="compat", store=tmp_path / "store")
+    framed = replace(task, classes=("tone",), epochs=20, hear=replace(task.hear, duration_s=1.0))
+    result = run_benchmark(
+        Levels(), framed, write(tmp_path / "data", rows), scoring_rule="compat", store=tmp_path / "store"
+    )
     assert result.scores["hear"].value > 0.8 and result.task.metric == "onset_f"

@@ -26,6 +26,12 @@ def made(**changes):
     return Task(**{**given, **changes})
 
 
+def declaration(**changes):
+    row = {"name": "toy", "title": "Toy", "domain": "sound", "kind": "clip", "label": {"field": "label"}}
+    more = {"metric": "accuracy", "source": {}, "folds": ["1", "2"]}
+    return json.dumps({"suite": "auricle", "tasks": [{**row, **more, **changes}]})
+
+
 def test_every_suite_is_declared():
     counts = {suite: len(tasks(suite)) for suite in SUITES}
     assert counts == {"xares": 22, "hear": 19, "challenge": 2, "private": 5, "auricle": 6}
@@ -174,8 +180,12 @@ def test_half_a_rule_of_events_is_refused():
     [
         ("[]", "no usable declaration"),
         ("{", "no usable declaration"),
-        ('{"suite": "xares", "tasks": [{"name": "a"}]}', "no usable declaration"),
-        ('{"suite": "xares", "tasks": [{"name": "a", "colour": 1}]}', "a: unknown fields \\['colour'\\]"),
+        ('{"suite": "xares", "tasks": [{"name": "a"}]}', "'a': has no title"),
+        (declaration(colour=1), "'toy': unknown field colour"),
+        (declaration(epochs="ten"), "'toy': epochs is 'ten', expected a whole number"),
+        (declaration(metric="F1"), "'toy': metric is 'F1', expected 'accuracy', 'mAP'"),
+        (declaration(source={"licence": 1}), "'toy': source.licence is 1, expected text"),
+        (declaration(folds=["1"]), "'toy': task 'toy': folds"),
     ],
 )
 def test_a_bad_declaration_names_its_file(text, message):

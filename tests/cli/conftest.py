@@ -37,7 +37,7 @@ def auricle(*arguments: object, stdin: bytes | None = None) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-def hear(verb: str, *arguments: object, stdin: bytes | None = None) -> Outcome:
+def with_tiny(verb: str, *arguments: object, stdin: bytes | None = None) -> Outcome:
     """Run a verb of a language model on the tiny one."""
     return auricle(verb, *arguments, "--model", MODEL, "--max-new-tokens", 4, stdin=stdin)
 

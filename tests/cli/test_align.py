@@ -104,7 +104,7 @@ def test_standard_input_is_scored(keys: Keys, sounds: Path) -> None:
 def test_wrong_usage_is_told(keys: Keys, sounds: Path, verb: list[str], message: str) -> None:
     done = auricle(*verb)
     assert done.code == 2 and message in done.err and done.out == ""
-    assert keys.heard == 0
+    assert keys.num_clips == 0
 
 
 def test_sounds_are_classified(keys: Keys, sounds: Path) -> None:
@@ -112,25 +112,25 @@ def test_sounds_are_classified(keys: Keys, sounds: Path) -> None:
     assert done.code == 0
     assert [line.split(" %")[0] for line in done.out.splitlines()] == ["dog.wav: dog 100", "rain.wav: rain 100"]
     assert all(line.count("%") == 3 for line in done.out.splitlines())
-    assert "The sound of siren, far can be heard." in keys.read
+    assert "The sound of siren, far can be heard." in keys.texts
     assert auricle("classify", "dog.wav", "--labels", "dog,rain").out == "dog 100 %, rain 0 %\n"
 
 
 def test_domains_templates_and_languages_are_asked(keys: Keys, sounds: Path) -> None:
     command = ["classify", "dog.wav", "--labels", "dog,rain"]
     auricle(*command, "--domain", "music", "--language", "deu_Latn")
-    assert keys.read == ["The music in the style of dog.", "The music in the style of rain."]
+    assert keys.texts == ["The music in the style of dog.", "The music in the style of rain."]
     assert keys.languages == ["deu_Latn"]
-    keys.read = []
+    keys.texts = []
     auricle(*command, "--template", "a {label}", "--template", "{label}!")
-    assert keys.read == ["a dog", "dog!", "a rain", "rain!"]
+    assert keys.texts == ["a dog", "dog!", "a rain", "rain!"]
 
 
 def test_labels_come_from_a_file_with_paraphrases(keys: Keys, sounds: Path) -> None:
     (sounds / "words.txt").write_text("animal\ta dog\nweather\train\tthe sky\n")
     done = auricle("classify", "dog.wav", "rain.wav", "--labels-file", "words.txt", "--domain", "none", "--json")
     assert [record["labels"] for record in done.records] == [["animal"], ["weather"]]
-    assert keys.read == ["a dog", "rain", "the sky"] and done.records[0]["scale"] == 20.0
+    assert keys.texts == ["a dog", "rain", "the sky"] and done.records[0]["scale"] == 20.0
     assert auricle("classify", "dog.wav", "--labels-file", "nowhere.txt").code == 1
 
 
@@ -150,4 +150,4 @@ def test_several_labels_may_hold(keys: Keys, sounds: Path) -> None:
 
 def test_a_sound_that_breaks_off_is_told(keys: Keys, cut: Path) -> None:
     done = auricle("score", cut, "rain")
-    assert done.code == 3 and "heard in part" in done.err
+    assert done.code == 3 and "partly processed" in done.err

@@ -35,7 +35,7 @@ def test_encoders_are_measured_compared_and_reported(data: Path, tmp_path: Path)
     assert done.code == 0 and len(done.records) == 4
     for record in done.records:
         result = read_result(record["file"])
-        assert result.data.sounds == 160 and result.scores["mlp"].value == record["scores"]["mlp"]["value"]
+        assert result.data.clips == 160 and result.scores["mlp"].value == record["scores"]["mlp"]["value"]
     assert [record["cost"]["reused"] for record in done.records] == [0, 160, 0, 160]
     again = auricle(*command)
     assert again.code == 0 and "160 of 160 kept" in again.out and "log-mel" in again.out
@@ -62,10 +62,11 @@ def test_a_task_without_data_fails_and_the_others_go_on(data: Path, tmp_path: Pa
     assert failed["task"] == "esc50" and failed["error"] and measured["task"]["name"] == "esc10"
 
 
-def test_wrong_usage_is_told_apart(data: Path, tmp_path: Path) -> None:
+def test_wrong_usage_has_its_own_exit_code(data: Path, tmp_path: Path) -> None:
     run = ["bench", "run", "-o", tmp_path / "out", "--data", data]
     assert auricle(*run, "-e", "log-mel", "-t", "esc11").code == 2
-    assert auricle(*run, "-e", "log-mel", "-t", "esc10", "--protocol", "loose").code == 2
+    for flag in ("--protocol", "--scoring-rule"):
+        assert auricle(*run, "-e", "log-mel", "-t", "esc10", flag, "loose").code == 2
 
 
 def test_tasks_are_listed_with_what_is_on_disk(data: Path) -> None:

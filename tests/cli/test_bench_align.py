@@ -17,10 +17,10 @@ WORDS = ("dog", "rain", "rooster", "sneezing")  # of ESC-10's ten
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
     model = Keys()
-    model.asked: list[dict[str, Any]] = []  # type: ignore[attr-defined]
+    model.loads: list[dict[str, Any]] = []  # type: ignore[attr-defined]
 
     def load(name: str, **settings: Any) -> Keys:
-        model.asked.append({"name": name, **settings})  # type: ignore[attr-defined]
+        model.loads.append({"name": name, **settings})  # type: ignore[attr-defined]
         return model
 
     monkeypatch.setattr(package, "load_aligner", load)
@@ -50,11 +50,11 @@ def test_classes_and_captions_are_measured(keys: Keys, data: Path, tmp_path: Pat
     done = auricle(*command, "-o", out, "--json")
     assert done.code == 0 and [record["task"]["name"] for record in done.records] == ["esc10", "audiocaps", "mine"]
     classes, captions, _ = (read_result(record["file"]) for record in done.records)
-    assert classes.scores["zero_shot"].value == 1.0 and classes.data.sounds == 16
+    assert classes.scores["zero_shot"].value == 1.0 and classes.data.clips == 16
     assert captions.scores["retrieval"].value == 1.0 and captions.scores["retrieval"].settings["captions"] == 4
-    assert keys.heard == 16 and keys.asked[0]["pooling"] is None  # type: ignore[attr-defined]
+    assert keys.num_clips == 16 and keys.loads[0]["pooling"] is None  # type: ignore[attr-defined]
     shown = auricle(*command, "-o", out, "--published")
-    assert keys.heard == 16 and "accuracy 100.0 [80.6, 100.0], chance 10.0" in shown.out
+    assert keys.num_clips == 16 and "accuracy 100.0 [80.6, 100.0], chance 10.0" in shown.out
     assert "text → audio  mAP@10" in shown.out and "median rank 1.0 [1.0, 1.0]" in shown.out
     line = next(line for line in shown.out.splitlines() if line.startswith("AudioCaps") and "text → audio" in line)
     assert "GLAP  41.6  keys (strict) 100.0 [100.0, 100.0]" in line
@@ -69,12 +69,12 @@ def test_folds_prompts_and_rules_are_chosen(keys: Keys, data: Path, tmp_path: Pa
     score = done.records[0]["scores"]["zero_shot"]
     assert (score["n"], score["value"], score["settings"]["templates"]) == (4, 0.5, ["{label}?"])
     assert auricle(*command, "-t", "esc10", "--domain", "music").code == 0
-    assert "The music in the style of dog." in keys.read
+    assert "The music in the style of dog." in keys.texts
     mine = data / "esc10" / "mine.jsonl"
     done = auricle(*command, "-t", mine, "--protocol", "both", "--fold", "1", "--fold", "2", "--pooling", "v013")
     assert [record["protocol"] for record in done.records] == ["compat", "strict"]
     strict, compat = (record["scores"]["retrieval"]["settings"]["captions"] for record in reversed(done.records))
-    assert (strict, compat) == (4, 8) and keys.asked[-1]["pooling"] == "v013"  # type: ignore[attr-defined]
+    assert (strict, compat) == (4, 8) and keys.loads[-1]["pooling"] == "v013"  # type: ignore[attr-defined]
 
 
 def test_a_task_without_data_fails_and_the_others_go_on(keys: Keys, data: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_published_scores_are_shown_without_a_model(keys: Keys, tmp_path: Path) 
     assert done.code == 0 and "ESC-50                   accuracy              GLAP  88.2" in done.out
     rows = auricle("bench", "align", "--published", "-o", tmp_path / "nothing", "--json").records
     assert len(rows) == 18 and all(row["own"] == [] for row in rows)
-    assert keys.asked == []  # type: ignore[attr-defined]
+    assert keys.loads == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,14 @@ def test_published_scores_are_shown_without_a_model(keys: Keys, tmp_path: Path) 
     [
         ([], "--task"),
         (["-t", "esc11"], "esc10"),
-        (["-t", "esc10", "--protocol", "loose"], "--protocol"),
+        (["-t", "esc10", "--protocol", "loose"], "--scoring-rule"),
+        (["-t", "esc10", "--scoring-rule", "loose"], "expected strict, compat or both"),
         (["-t", "esc10", "--domain", "noise"], "sound, music, speech, none"),
         (["-t", "voxceleb1"], "numbers of speakers"),
         (["-t", "nsynth_pitch"], "numbers of keys"),
         (["-t", "desed"], "is frame"),
     ],
 )
-def test_wrong_usage_is_told(keys: Keys, data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_reported(keys: Keys, data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     done = auricle("bench", "align", *arguments, "--data", data, "-o", tmp_path / "out")
-    assert done.code == 2 and message in done.err and keys.heard == 0
+    assert done.code == 2 and message in done.err and keys.num_clips == 0

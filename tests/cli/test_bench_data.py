@@ -46,7 +46,7 @@ class Zenodo(http.server.ThreadingHTTPServer):
     """A server with records, that may break off."""
 
     pages: dict[str, bytes]
-    asked: list[str]
+    requests: list[str]
     breaks_after: int
 
     @property
@@ -66,13 +66,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, Zenodo)
-        server.asked.append(self.path)
+        server.requests.append(self.path)
         if self.path not in server.pages:
             self.send_error(404)
             return
         body, start = server.pages[self.path], 0
-        if asked := self.headers.get("Range"):
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if span := self.headers.get("Range"):
+            start = int(span.removeprefix("bytes=").removesuffix("-"))
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
@@ -89,7 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def zenodo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zenodo]:
     monkeypatch.setenv("no_proxy", "*")
     with Zenodo(("127.0.0.1", 0), Handler) as server:
-        server.pages, server.asked, server.breaks_after = {}, [], 1 << 30
+        server.pages, server.requests, server.breaks_after = {}, [], 1 << 30
         monkeypatch.setattr(download, "ZENODO", server.url)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -123,9 +123,9 @@ def test_a_record_is_downloaded_and_verified(zenodo: Zenodo, tmp_path: Path) -> 
     assert first.endswith(f"{zenodo.url}/records/14614287") and "5 files verified" in last
     assert len(load_examples(load_task("esc50"), tmp_path / "data" / "esc50")) == 5
     assert auricle("bench", "tasks", "--data", tmp_path / "data", "--suite", "xares").out.count("on disk") == 1
-    zenodo.asked.clear()
+    zenodo.requests.clear()
     again = auricle("bench", "download", "esc50", "--to", tmp_path / "data", "--json")
-    assert zenodo.asked == ["/api/records/14614287"]
+    assert zenodo.requests == ["/api/records/14614287"]
     found, verified = again.records
     assert (found["state"], found["licence"], found["bytes_left"], found["files"]) == ("found", "cc-by-nc-4.0", 0, 5)
     assert found["bytes"] == sum(map(len, esc50_record().values()))
@@ -136,7 +136,7 @@ def test_a_dry_run_downloads_nothing(zenodo: Zenodo, tmp_path: Path) -> None:
     zenodo.put("14614287", esc50_record())
     done = auricle("bench", "download", "esc50", "--to", tmp_path / "data", "--dry-run")
     assert done.code == 0 and "licence not stated" in done.out and "verified" not in done.out
-    assert zenodo.asked == ["/api/records/14614287"] and not (tmp_path / "data").exists()
+    assert zenodo.requests == ["/api/records/14614287"] and not (tmp_path / "data").exists()
 
 
 def test_a_task_that_fails_stops_no_other(zenodo: Zenodo, tmp_path: Path) -> None:
@@ -169,13 +169,13 @@ def test_tasks_of_one_record_share_its_files(zenodo: Zenodo, tmp_path: Path) -> 
     files = {f"nsynth_{split}_0000000.tar": a_tar({"pitch": 3}) for split in ("train", "valid", "test")}
     zenodo.put("14725174", files)
     assert auricle("bench", "download", "nsynthinstument", "--to", tmp_path).code == 0
-    zenodo.asked.clear()
+    zenodo.requests.clear()
     assert auricle("bench", "download", "nsynth_pitch", "--to", tmp_path).code == 0
-    assert zenodo.asked == ["/api/records/14725174"]
+    assert zenodo.requests == ["/api/records/14725174"]
     assert {path.name for path in (tmp_path / "nsynth_pitch").iterdir()} == set(files)
 
 
-def test_no_network_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_network_the_fix_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "ZENODO", "http://127.0.0.1:9")  # the discard port: nobody listens
     done = auricle("bench", "download", "esc50", "--to", tmp_path / "data")
@@ -192,7 +192,7 @@ def test_a_full_disk_is_seen_before_anything_comes(
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 1))
     done = auricle("bench", "download", "esc50", "--to", tmp_path / "new" / "data")
     assert done.code == 1 and f"are free in {tmp_path}; make room" in done.err
-    assert zenodo.asked == ["/api/records/14614287"] and not (tmp_path / "new").exists()
+    assert zenodo.requests == ["/api/records/14614287"] and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_full_disk_is_seen_before_anything_comes(
 )
 def test_what_cannot_be_downloaded_is_wrong_usage(name: str, message: str, zenodo: Zenodo, tmp_path: Path) -> None:
     done = auricle("bench", "download", "esc50", name, "--to", tmp_path)
-    assert done.code == 2 and message in done.err and not zenodo.asked
+    assert done.code == 2 and message in done.err and not zenodo.requests
 
 
 def test_every_public_task_has_a_toy() -> None:
@@ -230,8 +230,8 @@ def test_prepared_tars_are_the_task_of_the_layout(name: str, tmp_path: Path, mon
         source = one.source()
         assert isinstance(source, Path)
         if source.suffix == ".au":  # no format of the tars: FLAC, sample for sample
-            heard, written = (soundfile.read(place, dtype="int16") for place in (source, io.BytesIO(other.source())))
-            assert heard[1] == written[1] and (heard[0] == written[0]).all()
+            decoded, written = (soundfile.read(place, dtype="int16") for place in (source, io.BytesIO(other.source())))
+            assert decoded[1] == written[1] and (decoded[0] == written[0]).all()
         else:
             assert source.read_bytes() == other.source()
     (record,) = done.records
@@ -273,7 +273,7 @@ def test_incomplete_data_is_prepared_only_on_demand(tmp_path: Path) -> None:
     assert done.code == 1 and "no examples of 1" in done.err and not (tmp_path / "esc50").exists()
     (tmp_path / "in/audio/moved-0.wav").rename(tmp_path / "in/audio/1-0-A-0.wav")
     done = auricle(*prepare)
-    assert done.code == 1 and "1 sounds cannot be taken: 1/1-49-A-49: no audio at" in done.err
+    assert done.code == 1 and "1 clips cannot be taken: 1/1-49-A-49: no audio at" in done.err
     assert "--partial" in done.err and not (tmp_path / "esc50").exists()
     done = auricle(*prepare, "--partial", "--json")
     assert done.code == 1 and "left out: 1/1-49-A-49" in done.err
@@ -289,8 +289,8 @@ def test_a_manifest_can_be_prepared(tmp_path: Path) -> None:
     rows = [{"audio": name, "split": split, "labels": label} for name, split, label in facts]
     text(tmp_path / "in", "manifest.jsonl", *map(json.dumps, rows))
     done = auricle("bench", "prepare", "inside_outside_car", "--from", tmp_path / "in", "--to", tmp_path)
-    assert done.code == 0 and "2 sounds (inside_outside_car_train 1, inside_outside_car_test 1) in 2 tars" in done.out
-    assert "not of the task: 1 sounds, split is spare" in done.out
+    assert done.code == 0 and "2 clips (inside_outside_car_train 1, inside_outside_car_test 1) in 2 tars" in done.out
+    assert "not of the task: 1 clips, split is spare" in done.out
     assert len(load_examples(load_task("inside_outside_car"), tmp_path / "inside_outside_car")) == 2
 
 

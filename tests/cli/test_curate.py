@@ -14,15 +14,15 @@ from .conftest import auricle
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """A model that hears tones in the place of any other; notes what was asked for."""
-    asked: list[tuple[str, dict[str, Any]]] = []
+    """A model of tones in the place of any other; notes what was requested."""
+    requests: list[tuple[str, dict[str, Any]]] = []
 
     def load(name: str, **options: Any) -> Tones:
-        asked.append((name, options))
+        requests.append((name, options))
         return Tones()
 
     monkeypatch.setattr(package, "load_aligner", load, raising=False)
-    return asked
+    return requests
 
 
 def test_filter_sorts_and_undo_restores(tmp_path: Path, model: list[tuple[str, dict[str, Any]]]) -> None:
@@ -31,7 +31,7 @@ def test_filter_sorts_and_undo_restores(tmp_path: Path, model: list[tuple[str, d
     assert done.code == 0 and model == [("some", {"device": "cpu", "dtype": "float32"})]
     assert all(word in done.out for word in ("keep", "review", "drop", "report.html", "pass p = 0.02"))
     contents = {index.tar: index.tar.read_bytes() for index in shards.shards}
-    assert "is there, byte for byte" in auricle("filter", "--undo", out).out
+    assert "exists, byte for byte" in auricle("filter", "--undo", out).out
     for tar in contents:
         tar.unlink()
     restored = auricle("filter", "--undo", out, "--json")
@@ -54,7 +54,7 @@ def test_json_is_the_summary(tmp_path: Path, model: list[tuple[str, dict[str, An
     assert summary["settings"]["keep_duplicates"] is True
 
 
-def test_sounds_that_are_not_heard_are_told(tmp_path: Path, model: list[tuple[str, dict[str, Any]]]) -> None:
+def test_clips_that_fail_are_reported(tmp_path: Path, model: list[tuple[str, dict[str, Any]]]) -> None:
     rng = np.random.default_rng(0)
     with ShardWriter(tmp_path / "in", "set") as writer:
         for i in range(60):
@@ -64,7 +64,7 @@ def test_sounds_that_are_not_heard_are_told(tmp_path: Path, model: list[tuple[st
             writer.write(f"short{i}", tone(500, samples=300 + i), {"text": "500 Hz"})
     done = auricle("filter", tmp_path / "in", "-o", tmp_path / "out", "--caption", "text", "--json")
     assert done.code == 1 and done.records[0]["signs"]["not heard"] == 7
-    assert "auricle: short0: too short" in done.err and "2 more sounds" in done.err and "short6" not in done.err
+    assert "auricle: short0: too short" in done.err and "2 more clips" in done.err and "short6" not in done.err
 
 
 @pytest.mark.parametrize(

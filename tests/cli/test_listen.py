@@ -7,7 +7,7 @@ import auricle as package
 from auricle.cli.output import print_json, print_line
 from auricle.cli.printing import clock
 
-from .conftest import MODEL, auricle, hear, write_noise
+from .conftest import MODEL, auricle, with_tiny, write_noise
 
 KEYS = {"describe": "caption", "ask": "answer", "transcribe": "text"}
 
@@ -18,7 +18,7 @@ def extra(verb: str) -> list[str]:
 
 @pytest.mark.parametrize("verb", KEYS)
 def test_one_object_per_file(verb: str, folder: Path) -> None:
-    done = hear(verb, folder, "--json", "--batch-size", 2, *extra(verb))
+    done = with_tiny(verb, folder, "--json", "--batch-size", 2, *extra(verb))
     assert (done.code, done.err) == (0, "")
     assert [Path(record["file"]).name for record in done.records] == ["a.wav", "b.flac", "c.WAV"]
     model = package.load(MODEL)
@@ -34,12 +34,12 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
 
 
 def test_choices_have_their_odds(folder: Path) -> None:
-    done = hear("ask", folder / "a.wav", "-p", "What is it?", "--choices", "dog, rain,the sea", "--json")
+    done = with_tiny("ask", folder / "a.wav", "-p", "What is it?", "--choices", "dog, rain,the sea", "--json")
     (record,) = done.records
     expected = package.load(MODEL).choose(folder / "a.wav", "What is it?", ["dog", "rain", "the sea"])
     assert record["answer"] == expected.answer and list(record)[:3] == ["file", "answer", "odds"]
     assert {o["text"]: o["probability"] for o in record["odds"]} == {o.text: o.probability for o in expected.odds}
-    shown = hear("ask", folder / "a.wav", "-p", "What is it?", "--choices", '["dog, big", "rain"]', "--letters")
+    shown = with_tiny("ask", folder / "a.wav", "-p", "What is it?", "--choices", '["dog, big", "rain"]', "--letters")
     assert shown.code == 0 and shown.out.count("%") == 2 and "dog, big" in shown.out
 
 
@@ -51,11 +51,11 @@ def test_answers_by_a_schema(folder: Path, tmp_path: Path) -> None:
     (record,) = done.records
     assert record["value"] in ("dog", "rain") and json.loads(record["answer"]) == record["value"]
     schema.write_text("[]")
-    assert hear("ask", folder / "a.wav", "-p", "?", "--schema", schema).code == 2
+    assert with_tiny("ask", folder / "a.wav", "-p", "?", "--schema", schema).code == 2
 
 
 def test_several_questions_have_a_record_each(folder: Path) -> None:
-    done = hear("ask", folder, "-p", "What is it?", "-p", "Who speaks?", "--json")
+    done = with_tiny("ask", folder, "-p", "What is it?", "-p", "Who speaks?", "--json")
     assert done.code == 0 and len(done.records) == 6
     model = package.load(MODEL)
     for record in done.records:
@@ -63,24 +63,24 @@ def test_several_questions_have_a_record_each(folder: Path) -> None:
 
 
 def test_a_stream_of_words(folder: Path) -> None:
-    plain = hear("ask", folder / "a.wav", "-p", "What is it?")
-    assert hear("ask", folder / "a.wav", "-p", "What is it?", "--stream").out.strip() == plain.out.strip()
-    records = hear("ask", folder / "a.wav", "-p", "What is it?", "--stream", "--json").records
+    plain = with_tiny("ask", folder / "a.wav", "-p", "What is it?")
+    assert with_tiny("ask", folder / "a.wav", "-p", "What is it?", "--stream").out.strip() == plain.out.strip()
+    records = with_tiny("ask", folder / "a.wav", "-p", "What is it?", "--stream", "--json").records
     assert "".join(record["piece"] for record in records[:-1]).strip() == records[-1]["answer"]
     assert records[-1]["receipt"]["complete"]
-    failed = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream", "--json")
+    failed = with_tiny("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream", "--json")
     assert failed.code == 1 and failed.records[0]["error"] and failed.records[-1]["error"] is None
-    told = hear("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream")
-    assert told.code == 1 and "notes.txt" in told.err and "a.wav: " in told.out
+    shown = with_tiny("ask", folder / "notes.txt", folder / "a.wav", "-p", "?", "--stream")
+    assert shown.code == 1 and "notes.txt" in shown.err and "a.wav: " in shown.out
 
 
-def test_long_sounds_have_lines_with_times(tmp_path: Path) -> None:
+def test_long_files_have_lines_with_times(tmp_path: Path) -> None:
     long = write_noise(tmp_path / "long.wav", 5.0)
-    dense = hear("describe", long, "--dense", "--window", 2)
+    dense = with_tiny("describe", long, "--dense", "--window", 2)
     assert dense.code == 0 and all(line.startswith("[0:0") for line in dense.out.splitlines())
-    timed = hear("transcribe", long, "--segments", "--window", 2, "--overlap", 0).out.splitlines()
+    timed = with_tiny("transcribe", long, "--segments", "--window", 2, "--overlap", 0).out.splitlines()
     assert len(timed) == 3 and timed[0].startswith("[0:00.0-0:0") and "-0:05.0]" in timed[-1]
-    (record,) = hear("transcribe", long, "--window", 2, "--overlap", 0.4, "--json").records
+    (record,) = with_tiny("transcribe", long, "--window", 2, "--overlap", 0.4, "--json").records
     assert len(record["segments"]) > 2 and record["receipt"]["overlaps"] and record["receipt"]["complete"]
 
 
@@ -95,55 +95,55 @@ def test_times_of_day_length() -> None:
 
 
 def test_text_for_people(folder: Path) -> None:
-    several = hear("describe", folder)
+    several = with_tiny("describe", folder)
     assert several.code == 0 and [line.partition(":")[0] for line in several.out.splitlines()] == [
         str(folder / "a.wav"),
         str(folder / "b.flac"),
         str(folder / "deep" / "c.WAV"),
     ]
-    one = hear("describe", folder / "a.wav")
+    one = with_tiny("describe", folder / "a.wav")
     assert one.out.strip() == several.out.splitlines()[0].partition(": ")[2].strip()
 
 
 def test_failed_files_have_their_line_and_the_others_go_on(folder: Path) -> None:
     files = [folder / "a.wav", folder / "notes.txt", folder / "missing.wav", folder / "b.flac"]
-    done = hear("describe", *files, "--json")
+    done = with_tiny("describe", *files, "--json")
     assert done.code == 1 and done.err == ""
     assert [record["error"] is None for record in done.records] == [True, False, False, True]
     failed = done.records[1]
     assert failed["file"] == str(files[1]) and failed["caption"] is None and failed["receipt"] is None
     assert "plain text" in failed["error"]
-    shown = hear("describe", *files)
+    shown = with_tiny("describe", *files)
     assert shown.code == 1 and len(shown.out.splitlines()) == 2 and len(shown.err.splitlines()) == 2
     assert "notes.txt" in shown.err and "Traceback" not in shown.err
 
 
 def test_standard_input(folder: Path) -> None:
     sound = (folder / "a.wav").read_bytes()
-    done = hear("ask", "-", "-p", "?", "--json", stdin=sound)
+    done = with_tiny("ask", "-", "-p", "?", "--json", stdin=sound)
     assert done.code == 0 and done.records[0]["file"] == done.records[0]["receipt"]["file"] == "-"
-    named = hear("ask", folder / "a.wav", "-p", "?", "--json")
+    named = with_tiny("ask", folder / "a.wav", "-p", "?", "--json")
     assert done.records[0]["answer"] == named.records[0]["answer"]
-    broken = hear("ask", "-", "-p", "?", "--json", stdin=b"<html>")
+    broken = with_tiny("ask", "-", "-p", "?", "--json", stdin=b"<html>")
     assert broken.code == 1 and "HTML" in broken.records[0]["error"]
 
 
 def test_partial_coverage_has_its_code(cut: Path, folder: Path) -> None:
-    done = hear("describe", cut, folder / "a.wav", "--json")
+    done = with_tiny("describe", cut, folder / "a.wav", "--json")
     assert done.code == 3
     receipts = [record["receipt"] for record in done.records]
     assert [receipt["complete"] for receipt in receipts] == [False, True] and receipts[0]["truncated"]
-    shown = hear("describe", cut)
-    assert shown.code == 3 and "heard in part, 0.6 s" in shown.err and len(shown.out.splitlines()) == 1
-    assert hear("describe", cut, "missing.wav").code == 1
+    shown = with_tiny("describe", cut)
+    assert shown.code == 3 and "partly processed, 0.6 s" in shown.err and len(shown.out.splitlines()) == 1
+    assert with_tiny("describe", cut, "missing.wav").code == 1
 
 
-def test_silence_needs_no_model_to_be_named(tmp_path: Path) -> None:
+def test_silence_is_captioned_by_rule(tmp_path: Path) -> None:
     import numpy as np
     import soundfile
 
     soundfile.write(tmp_path / "s.wav", np.zeros(16_000), 16_000)
-    assert hear("describe", tmp_path / "s.wav").out == "Silence.\n"
+    assert with_tiny("describe", tmp_path / "s.wav").out == "Silence.\n"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_names_cannot_reach_the_terminal(capfdbinary: pytest.CaptureFixture[byte
     assert json.loads(second) == {"file": "\udc80.wav", "caption": "naïve 中"}
 
 
-def test_odd_file_names_are_heard(tmp_path: Path) -> None:
+def test_odd_file_names_are_processed(tmp_path: Path) -> None:
     odd = write_noise(tmp_path / "a.wav", 0.3).rename(tmp_path / "\udc80\n.wav")
-    done = hear("describe", odd, "--json")
+    done = with_tiny("describe", odd, "--json")
     assert done.code == 0 and done.records[0]["file"] == str(odd)

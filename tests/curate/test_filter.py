@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auricle.curate import pairs as room
-from auricle.curate import splitting
+from auricle.curate import embedding, splitting
 from auricle.curate.calibration import auc
 from auricle.curate.decision import NAMES, FilterConfig
+from auricle.curate.embedding import captions_of
 from auricle.curate.filter import filter_shards, undo_filter
-from auricle.curate.pairs import captions_of
 from auricle.data.shards import ShardSet, ShardWriter
 from auricle.errors import ConfigError, DataError, OutputError
 
@@ -49,7 +48,7 @@ def filtered(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardSet, Path, 
     return shards, root / "out", np.array([shards.read_meta(i)["truth"] for i in range(len(shards))])
 
 
-def test_matched_and_mismatched_pairs_are_told_apart(filtered: tuple[ShardSet, Path, np.ndarray]) -> None:
+def test_matched_and_mismatched_pairs_are_distinguished(filtered: tuple[ShardSet, Path, np.ndarray]) -> None:
     _, out, truth = filtered
     assert truth.mean() == pytest.approx(0.7, abs=0.03)
     for name, sign in (("probability", 1), ("p", -1)):
@@ -81,21 +80,21 @@ def test_of_random_pairs_at_most_two_percent_pass(filtered: tuple[ShardSet, Path
 
 def test_every_pair_is_in_one_place_with_a_reason(filtered: tuple[ShardSet, Path, np.ndarray]) -> None:
     shards, out, _ = filtered
-    told = {record["key"]: record for record in records(out)}
-    assert list(told) == shards.keys()
+    listed = {record["key"]: record for record in records(out)}
+    assert list(listed) == shards.keys()
     found = keys_of(out)
-    assert sorted(key for keys in found.values() for key in keys) == sorted(told)
+    assert sorted(key for keys in found.values() for key in keys) == sorted(listed)
     for name, keys in found.items():
-        assert keys == [key for key in shards.keys() if told[key]["verdict"] == name]
-        assert all(told[key]["reasons"] for key in keys)
+        assert keys == [key for key in shards.keys() if listed[key]["verdict"] == name]
+        assert all(listed[key]["reasons"] for key in keys)
     summary = json.loads((out / "summary.json").read_text())
-    assert [summary[name] for name in ("pairs", *NAMES)] == [len(told), *(len(found[name]) for name in NAMES)]
-    assert summary["signs"]["like random pairs"] == sum(record["p"] > 0.1 for record in told.values())
+    assert [summary[name] for name in ("pairs", *NAMES)] == [len(listed), *(len(found[name]) for name in NAMES)]
+    assert summary["signs"]["like random pairs"] == sum(record["p"] > 0.1 for record in listed.values())
 
 
 def test_calibration_by_domain_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = write_pairs(tmp_path / "in", 600)
-    monkeypatch.setattr("auricle.curate.pairs._name", lambda value: "")  # nobody tells domain or language
+    monkeypatch.setattr("auricle.curate.embedding._name", lambda value: "")  # neither domain nor language is known
     filter_shards(shards, tmp_path / "out", Tones())
     truth = np.array([shards.read_meta(i)["truth"] for i in range(len(shards))])
     scores = column(tmp_path / "out", "probability")
@@ -132,19 +131,19 @@ def test_undo_without_the_input(tmp_path: Path) -> None:
         list(undo_filter(tmp_path / "in"))
 
 
-# Filters shards; dies by SIGKILL at the event it is told, one of: a sound embedded, a piece of a tar read, a file
+# Filters shards; dies by SIGKILL at the event it is listed, one of: a sound embedded, a piece of a tar read, a file
 # flushed to disk, a file renamed; before or after it.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from auricle.curate import filter_report, pairs, splitting
+from auricle.curate import embedding, splitting
 from auricle.curate.filter import filter_shards
 from auricle.data.shards import ShardSet
 sys.path.insert(0, sys.argv[1])
 from tones import Tones
 
 data, out, die, log = sys.argv[2], sys.argv[3], int(sys.argv[4]), open(sys.argv[5], "a")
-pairs.WINDOW_CLIPS = 16
+embedding.WINDOW_CLIPS = 16
 count = 0
 
 def tick():
@@ -179,7 +178,7 @@ def read(file, size, path, inner=splitting._read):
 
 splitting._read = read
 around(os, "fsync")
-around(Path, "replace")
+around(os, "replace")
 found = filter_shards(ShardSet(data), out, Mortal())
 print(count, found.encoded[0])
 """
@@ -195,7 +194,7 @@ def stage_of(out: Path, tars: int) -> str:
     lines = [line for path in out.glob("embeddings/*/pairs.jsonl") for line in path.read_text().splitlines()]
     if len(lines) < 120:
         return "embedding"
-    return "splitting" if len(list(out.glob("undo/*.json"))) < tars else "telling"
+    return "splitting" if len(list(out.glob("undo/*.json"))) < tars else "reporting"
 
 
 @pytest.mark.slow
@@ -206,12 +205,12 @@ def test_killed_anywhere_the_run_goes_on_and_ends_with_the_same_bytes(tmp_path: 
     assert whole.stdout.split()[1] == "120"
 
     log, out, stages = tmp_path / "log-killed", tmp_path / "killed", []
-    for die in (1, 30, 55, 47, 90, 40, 25, 35, 26, 3, 8, 13):
+    for die in (1, 30, 55, 47, 90, 80, 90, 100, 22, 24, 3, 8, 13):
         killed = run(warm_python, tmp_path / "in", out, die, log)
         assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
         stages.append(stage_of(out, tars))
         assert not (out / "summary.json").exists()
-    assert set(stages) == {"embedding", "splitting", "telling"}
+    assert set(stages) == {"embedding", "splitting", "reporting"}
     last = run(warm_python, tmp_path / "in", out, 0, log)
     assert last.returncode == 0, last.stderr
     assert tree(out) == tree(tmp_path / "whole")
@@ -224,10 +223,10 @@ def test_killed_anywhere_the_run_goes_on_and_ends_with_the_same_bytes(tmp_path: 
 def test_another_threshold_costs_no_second_pass(tmp_path: Path) -> None:
     shards, out, model = write_pairs(tmp_path / "in", 200), tmp_path / "out", Tones()
     first = filter_shards(shards, out, model)
-    assert first.encoded == (200, model.read) and model.heard == 200
+    assert first.encoded == (200, model.read) and model.encoded == 200
     seen: list[int] = []
     second = filter_shards(shards, out, model, FilterConfig(p=0.05, drop_p=0.05), on_pairs=seen.append)
-    assert second.encoded == (0, 0) and model.heard == 200 and sum(seen) == 200
+    assert second.encoded == (0, 0) and model.encoded == 200 and sum(seen) == 200
     assert second.summary["keep"] > first.summary["keep"] and second.summary["run"] != first.summary["run"]
     assert {name: len(keys) for name, keys in keys_of(out).items()} == {name: second.summary[name] for name in NAMES}
     filter_shards(shards, tmp_path / "fresh", Tones(), FilterConfig(p=0.05, drop_p=0.05))
@@ -237,7 +236,7 @@ def test_another_threshold_costs_no_second_pass(tmp_path: Path) -> None:
 def test_windows_do_not_change_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = write_pairs(tmp_path / "in", 150)
     filter_shards(shards, tmp_path / "a", Tones())
-    monkeypatch.setattr(room, "WINDOW_SECONDS", 0.55)
+    monkeypatch.setattr(embedding, "WINDOW_SECONDS", 0.55)
     filter_shards(shards, tmp_path / "b", Tones())
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
@@ -265,22 +264,22 @@ def write_noise_free(folder: Path) -> tuple[dict[str, dict[str, Any]], Any]:
     return {record["key"]: record for record in records(folder / "out")}, found
 
 
-def test_what_cannot_be_judged_is_for_review(tmp_path: Path) -> None:
-    told, found = write_noise_free(tmp_path)
+def test_what_cannot_be_scored_is_for_review(tmp_path: Path) -> None:
+    listed, found = write_noise_free(tmp_path)
     for key, reason in (
         ("silent", "no caption in the fact 'caption'"),
         ("mute", "no caption in the fact 'caption'"),
-        ("short", "not heard: too short to tell a pitch"),
+        ("short", "not processed: too short to have a pitch"),
     ):
-        assert told[key]["verdict"] == "review" and told[key]["reasons"] == [reason] and told[key]["p"] is None
-    assert [key for key, _ in found.unheard] == ["short"]
+        assert listed[key]["verdict"] == "review" and listed[key]["reasons"] == [reason] and listed[key]["p"] is None
+    assert [key for key, _ in found.failed] == ["short"]
     signs = found.summary["signs"]
     assert (signs["not heard"], signs["no caption"]) == (1, 2)
-    assert told["k5"]["verdict"] == "keep"
+    assert listed["k5"]["verdict"] == "keep"
 
 
 @pytest.mark.parametrize(
-    ("told", "captions"),
+    ("listed", "captions"),
     [
         (" a dog ", ["a dog"]),
         (["a", "b ", "a", "", None, ["c"]], ["a", "b"]),
@@ -290,34 +289,34 @@ def test_what_cannot_be_judged_is_for_review(tmp_path: Path) -> None:
         ([str(i) for i in range(50)], [str(i) for i in range(32)]),
     ],
 )
-def test_captions_are_texts_or_lists_of_them(told: Any, captions: list[str]) -> None:
-    assert captions_of({"said": told, "caption": "other"}, "said") == captions
+def test_captions_are_texts_or_lists_of_them(listed: Any, captions: list[str]) -> None:
+    assert captions_of({"said": listed, "caption": "other"}, "said") == captions
 
 
-def test_lists_of_captions_are_judged_as_one(tmp_path: Path) -> None:
-    told, _ = write_noise_free(tmp_path)
-    assert told["list"]["captions"] == ["A tone of 500 Hz", "500 Hz"] and told["list"]["verdict"] == "keep"
-    assert told["list"]["caption_scores"] == pytest.approx([100, 100], abs=1e-3)
-    wrong = told["wrong-list"]
+def test_lists_of_captions_are_scored_as_one(tmp_path: Path) -> None:
+    listed, _ = write_noise_free(tmp_path)
+    assert listed["list"]["captions"] == ["A tone of 500 Hz", "500 Hz"] and listed["list"]["verdict"] == "keep"
+    assert listed["list"]["caption_scores"] == pytest.approx([100, 100], abs=1e-3)
+    wrong = listed["wrong-list"]
     assert wrong["score"] == pytest.approx(np.mean(wrong["caption_scores"]), abs=1e-3)
     assert wrong["caption_scores"][0] > 99 and max(wrong["caption_scores"][1:]) < 50
-    assert "caption_scores" not in told["k1"]
+    assert "caption_scores" not in listed["k1"]
 
 
-def test_of_the_same_sounds_the_first_stays(tmp_path: Path) -> None:
-    told, found = write_noise_free(tmp_path)
-    assert told["k0"]["verdict"] == "keep" and told["k0"]["same_as"] is None
-    assert told["twin"]["same_as"] == "k0" and told["twin"]["verdict"] == "drop"
-    assert told["twin"]["reasons"] == ["the same sound as k0"]
-    assert told["near"]["near"] == "k1" and told["near"]["verdict"] == "review"
-    assert told["near"]["near_cosine"] >= 0.995 and told["near"]["same_as"] is None
-    assert "nearly the same sound as k1: cosine" in told["near"]["reasons"][0]
+def test_of_the_same_clips_the_first_stays(tmp_path: Path) -> None:
+    listed, found = write_noise_free(tmp_path)
+    assert listed["k0"]["verdict"] == "keep" and listed["k0"]["same_as"] is None
+    assert listed["twin"]["same_as"] == "k0" and listed["twin"]["verdict"] == "drop"
+    assert listed["twin"]["reasons"] == ["the same audio as k0"]
+    assert listed["near"]["near"] == "k1" and listed["near"]["verdict"] == "review"
+    assert listed["near"]["near_cosine"] >= 0.995 and listed["near"]["same_as"] is None
+    assert "nearly the same audio as k1: cosine" in listed["near"]["reasons"][0]
     assert found.summary["signs"]["same sound"] == 1
     shards = ShardSet(tmp_path / "in")
     filter_shards(shards, tmp_path / "out", Tones(noise=0.0), FilterConfig(keep_duplicates=True, near=1.0))
-    told = {record["key"]: record for record in records(tmp_path / "out")}
-    assert told["twin"]["same_as"] == "k0" and told["twin"]["verdict"] == told["near"]["verdict"] == "keep"
-    assert told["near"]["near"] is None
+    listed = {record["key"]: record for record in records(tmp_path / "out")}
+    assert listed["twin"]["same_as"] == "k0" and listed["twin"]["verdict"] == listed["near"]["verdict"] == "keep"
+    assert listed["near"]["near"] is None
 
 
 def test_a_mismatched_first_one_does_not_drive_out_its_twin(tmp_path: Path) -> None:
@@ -330,13 +329,13 @@ def test_a_mismatched_first_one_does_not_drive_out_its_twin(tmp_path: Path) -> N
         writer.write("right", tone(500, seed=999), {"caption": "A tone of 500 Hz"})
     model = Tones(noise=0.0)
     filter_shards(ShardSet(tmp_path / "in"), tmp_path / "out", model)
-    told = {record["key"]: record for record in records(tmp_path / "out")}
-    assert told["wrong"]["verdict"] == "drop" and told["wrong"]["same_as"] == "right"
-    assert told["right"]["verdict"] == "keep" and told["right"]["same_as"] is None
-    assert model.heard == 101
+    listed = {record["key"]: record for record in records(tmp_path / "out")}
+    assert listed["wrong"]["verdict"] == "drop" and listed["wrong"]["same_as"] == "right"
+    assert listed["right"]["verdict"] == "keep" and listed["right"]["same_as"] is None
+    assert model.encoded == 101
 
 
-def test_a_sound_that_fails_to_decode_is_told(tmp_path: Path) -> None:
+def test_a_clip_that_fails_to_decode_is_reported(tmp_path: Path) -> None:
     shards = write_pairs(tmp_path / "in", 100, mismatched=0)
     tar = shards.shards[0].tar
     row = shards.shards[0].row(3)
@@ -346,9 +345,9 @@ def test_a_sound_that_fails_to_decode_is_told(tmp_path: Path) -> None:
     tar.write_bytes(content)
     os.utime(tar, ns=(stat.st_mtime_ns, stat.st_mtime_ns))  # a disk that forgets leaves the time
     found = filter_shards(ShardSet(tmp_path / "in"), tmp_path / "out", Tones())
-    assert [key for key, _ in found.unheard] == [row.key] and row.key in found.unheard[0][1]
-    told = next(record for record in records(tmp_path / "out") if record["key"] == row.key)
-    assert told["verdict"] == "review" and "not heard: " in told["reasons"][0]
+    assert [key for key, _ in found.failed] == [row.key] and row.key in found.failed[0][1]
+    listed = next(record for record in records(tmp_path / "out") if record["key"] == row.key)
+    assert listed["verdict"] == "review" and "not processed: " in listed["reasons"][0]
     assert [was for _, was in undo_filter(tmp_path / "out")] == [True] * len(shards.shards)
 
 
@@ -379,7 +378,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     filter_shards(shards, tmp_path / "out", Tones(), on_pairs=second)
 
 
-def test_a_full_disk_is_told_and_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards, model = write_pairs(tmp_path / "in", 100), Tones()
 
     def full(*_: Any) -> None:
@@ -389,7 +388,7 @@ def test_a_full_disk_is_told_and_what_is_done_is_kept(tmp_path: Path, monkeypatc
         patch.setattr(splitting, "write_bytes", full)
         with pytest.raises(DataError, match=r"some file: cannot be read or written .No space left"):
             filter_shards(shards, tmp_path / "out", model)
-    assert filter_shards(shards, tmp_path / "out", model).encoded == (0, 0) and model.heard == 100
+    assert filter_shards(shards, tmp_path / "out", model).encoded == (0, 0) and model.encoded == 100
 
 
 @pytest.mark.parametrize(

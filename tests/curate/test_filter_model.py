@@ -1,4 +1,4 @@
-"""The filter with a true model, whose untrained towers know nothing: what comes out is right, if not wise."""
+"""The filter with a real model, whose towers are not trained."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_an_aligner_is_what_the_filter_needs(tmp_path: Path) -> None:
     loaded = LoadedGlap(model=Glap(config).eval(), tokenizer=NllbTokenizer(TOKENIZER), identity={"name": "small"})
     shards = write_pairs(tmp_path / "in", 80)
     found = filter_shards(shards, tmp_path / "out", Aligner(loaded))
-    assert found.encoded[0] == 80 and not found.unheard and found.summary["model"] == Aligner(loaded).fingerprint
+    assert found.encoded[0] == 80 and not found.failed and found.summary["model"] == Aligner(loaded).fingerprint
     assert sum(found.summary[name] for name in NAMES) == 80 and found.summary["mismatched_share"] > 0.5
     again = filter_shards(shards, tmp_path / "out", Aligner(loaded))
     assert again.encoded == (0, 0) and again.summary == found.summary

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from auricle.curate import random_pairs
 from auricle.curate.pairs import PairTable
-from auricle.curate.random_pairs import draw, judge, random_partners, ranks
+from auricle.curate.random_pairs import random_partners, rank_captions, sample_scores, score_pairs
 from auricle.errors import DataError
 
 
 def table(
-    captions: list[list[int]], sounds: list[int] | None = None, groups: list[tuple[str, str]] | None = None
+    captions: list[list[int]], clips: list[int] | None = None, groups: list[tuple[str, str]] | None = None
 ) -> PairTable:
-    """Pairs whose vectors stand on axes: a score is 100 where sound and caption are of the same number, else 0."""
+    """Pairs whose vectors are axes: a score is 100 where clip and caption have the same number, else 0."""
     count = 1 + max(map(max, captions))
     eye = np.eye(max(count, len(captions)), dtype=np.float32)
     width = max(map(len, captions))
@@ -22,9 +22,9 @@ def table(
         lines=Path(),
         audio=eye[[own[0] for own in captions]],
         text=eye[:count],
-        sounds=np.arange(len(captions)) if sounds is None else np.array(sounds),
-        captions=np.array([own + [-1] * (width - len(own)) for own in captions]),
-        words=np.arange(count),
+        audio_rows=np.arange(len(captions)) if clips is None else np.array(clips),
+        text_rows=np.array([own + [-1] * (width - len(own)) for own in captions]),
+        wordings=np.arange(count),
         groups=groups or [("", "")] * len(captions),
         encoded=(0, 0),
     )
@@ -35,11 +35,11 @@ def rng() -> np.random.Generator:
 
 
 @given(size=st.integers(1, 40), rounds=st.integers(0, 60), seed=st.integers(0, 99))
-def test_nobody_has_himself_or_anyone_twice_as_a_partner(size: int, rounds: int, seed: int) -> None:
-    drawn = list(random_partners(size, rounds, np.random.default_rng(seed)))
-    assert len(drawn) == min(rounds, size - 1)
+def test_no_item_has_itself_or_a_partner_twice(size: int, rounds: int, seed: int) -> None:
+    partners_of = list(random_partners(size, rounds, np.random.default_rng(seed)))
+    assert len(partners_of) == min(rounds, size - 1)
     met: list[set[int]] = [{item} for item in range(size)]
-    for partners in drawn:
+    for partners in partners_of:
         assert sorted(partners.tolist()) == list(range(size))
         for item, partner in enumerate(partners.tolist()):
             assert partner not in met[item]
@@ -48,9 +48,9 @@ def test_nobody_has_himself_or_anyone_twice_as_a_partner(size: int, rounds: int,
 
 def test_pairs_of_the_same_words_are_no_random_pairs() -> None:
     pairs = table([[i % 3] for i in range(60)])
-    for scores in draw(pairs, np.arange(60), rng()):
+    for scores in sample_scores(pairs, np.arange(60), rng()):
         assert len(scores) > 500 and (scores == 0).all()
-    better, beside = ranks(pairs, np.arange(60), np.arange(60), 10, rng())
+    better, beside = rank_captions(pairs, np.arange(60), np.arange(60), 10, rng())
     assert not better.any() and (beside == 10).all()
 
 
@@ -58,12 +58,12 @@ def test_captions_that_share_one_text_are_no_random_pairs() -> None:
     pairs = table([[i, 30] if i % 2 else [i] for i in range(30)])
     odd = np.arange(1, 30, 2)
     assert pairs.are_alike(odd[:-1], odd[1:]).all() and not pairs.are_alike(odd - 1, odd).any()
-    assert all(len(scores) == 0 for scores in draw(pairs, odd, rng()))
-    assert ranks(pairs, odd, odd, 5, rng())[1].tolist() == [0] * 15
+    assert all(len(scores) == 0 for scores in sample_scores(pairs, odd, rng()))
+    assert rank_captions(pairs, odd, odd, 5, rng())[1].tolist() == [0] * 15
 
 
-def test_the_same_sound_is_no_random_sound() -> None:
-    pairs = table([[i] for i in range(30)], sounds=[i // 2 for i in range(30)])
+def test_the_same_clip_is_no_random_clip() -> None:
+    pairs = table([[i] for i in range(30)], clips=[i // 2 for i in range(30)])
     first = np.arange(0, 30, 2)
     assert pairs.are_alike(first, first + 1).all() and not pairs.are_alike(first[1:], first[:-1]).any()
 
@@ -87,38 +87,38 @@ def test_several_captions_count_as_their_mean() -> None:
 def test_ranks_count_the_captions_that_fit_as_well() -> None:
     pairs = table([[i] for i in range(40)])
     pairs.audio[7] = pairs.audio[8]  # its own caption scores 0, as all others but one do
-    better, beside = ranks(pairs, np.array([6, 7]), np.arange(40), 39, rng())
+    better, beside = rank_captions(pairs, np.array([6, 7]), np.arange(40), 39, rng())
     assert beside.tolist() == [39, 39] and better.tolist() == [0, 39]
 
 
-def test_small_groups_are_judged_by_larger_ones() -> None:
+def test_small_groups_are_compared_with_larger_ones() -> None:
     groups = [("speech", "en")] * 60 + [("speech", "de")] * 4 + [("music", "")] * 60 + [("bells", "fr")] * 3
     pairs = table([[i] for i in range(127)], groups=groups)
-    judged = judge(pairs, p=0.01, num_captions=10)
-    names = [judged.calibrations[number].name for number in judged.group]
+    evidence = score_pairs(pairs, p=0.01, num_captions=10)
+    names = [evidence.calibrations[number].name for number in evidence.group]
     assert names == ["speech / en"] * 60 + ["speech"] * 4 + ["music"] * 60 + ["all"] * 3
-    sizes = {calibration.name: len(calibration.real) for calibration in judged.calibrations}
+    sizes = {calibration.name: len(calibration.real) for calibration in evidence.calibrations}
     assert sizes == {"speech / en": 60, "speech": 64, "music": 60, "all": 127}
-    assert (judged.p < 0.01).all() and (judged.better == 0).all() and (judged.beside == 10).all()
-    assert (judged.score == 100).all()
+    assert (evidence.p < 0.01).all() and (evidence.better == 0).all() and (evidence.beside == 10).all()
+    assert (evidence.score == 100).all()
 
 
 def test_too_few_pairs_for_the_threshold_are_an_error() -> None:
     with pytest.raises(DataError, match=r"give 36 random pairs, at least 1000 are needed; .* or a larger p"):
-        judge(table([[i] for i in range(12)]), p=0.001, num_captions=5)
+        score_pairs(table([[i] for i in range(12)]), p=0.001, num_captions=5)
     with pytest.raises(DataError, match="give 0 random pairs"):
-        judge(table([[0]] * 100), p=0.01, num_captions=5)
+        score_pairs(table([[0]] * 100), p=0.01, num_captions=5)
 
 
 def test_large_groups_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random_pairs, "RANDOM_PAIRS", 50)
     pairs = table([[i] for i in range(200)])
-    assert [len(scores) for scores in draw(pairs, np.arange(200), rng(), count=50)] == [50, 50, 50]
+    assert [len(scores) for scores in sample_scores(pairs, np.arange(200), rng(), count=50)] == [50, 50, 50]
 
 
-def test_pairs_without_a_sound_or_a_caption_are_not_judged() -> None:
+def test_pairs_without_audio_or_a_caption_are_not_scored() -> None:
     pairs = table([[i] for i in range(60)])
-    pairs.sounds[3], pairs.captions[4] = -1, -1
-    judged = judge(pairs, p=0.01, num_captions=5)
-    assert np.flatnonzero(judged.group < 0).tolist() == [3, 4] and np.isnan(judged.p[[3, 4]]).all()
-    assert len(judged.calibrations[0].real) == 58
+    pairs.audio_rows[3], pairs.text_rows[4] = -1, -1
+    evidence = score_pairs(pairs, p=0.01, num_captions=5)
+    assert np.flatnonzero(evidence.group < 0).tolist() == [3, 4] and np.isnan(evidence.p[[3, 4]]).all()
+    assert len(evidence.calibrations[0].real) == 58

@@ -118,7 +118,7 @@ def test_sets_of_shards_stay_whole_sets(tmp_path: Path) -> None:
         ShardSet(tmp_path / "out" / "keep")
 
 
-def test_tars_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
+def test_tars_of_the_same_name_stay_apart(tmp_path: Path) -> None:
     tars = [foreign_tar(tmp_path / folder / "x.tar", count) for folder, count in (("a", 3), ("b", 4))]
     contents = [tar.read_bytes() for tar in tars]
     shards = ShardSet(tars)
@@ -143,7 +143,7 @@ def test_another_run_replaces_what_was_split_and_the_same_run_does_not(tmp_path:
     assert len(ShardSet(out / "drop")) == 8
 
 
-def test_output_that_changed_is_told_and_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_output_that_changed_is_reported_and_nothing_is_overwritten(tmp_path: Path) -> None:
     tar = foreign_tar(tmp_path / "in" / "a.tar", 4)
     split(ShardSet(tar), tmp_path / "out", [0, 1, 2, 0])
     content = tar.read_bytes()
@@ -171,7 +171,7 @@ def test_output_that_changed_is_told_and_nothing_is_overwritten(tmp_path: Path) 
 @pytest.mark.parametrize(
     "change", [{"name": "../../evil.tar"}, {"tar": "/etc/profile"}, {"pieces": [["../x", 3]]}, {"pieces": 7}]
 )
-def test_a_list_of_a_stranger_cannot_name_other_places(tmp_path: Path, change: dict[str, object]) -> None:
+def test_an_untrusted_list_cannot_name_other_places(tmp_path: Path, change: dict[str, object]) -> None:
     split(ShardSet(foreign_tar(tmp_path / "in" / "a.tar", 2)), tmp_path / "out", [0, 1])
     path = tmp_path / "out" / "undo" / "a.tar.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -179,7 +179,7 @@ def test_a_list_of_a_stranger_cannot_name_other_places(tmp_path: Path, change: d
         list(restore_tars(tmp_path / "out", tmp_path / "new"))
 
 
-def test_a_tar_that_grows_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_that_grows_while_it_is_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from auricle.curate import splitting
 
     tar = foreign_tar(tmp_path / "in" / "a.tar", 2)

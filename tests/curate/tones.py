@@ -1,4 +1,4 @@
-"""Pairs whose truth is known: tones, captions that name their pitch, and a model that hears and reads both."""
+"""Pairs whose truth is known: tones, captions that name their pitch, and a model that encodes both."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from auricle.data.shards import ShardSet, ShardWriter
 from auricle.errors import ClipTooShort
 
 RATE, SAMPLES, STEP_HZ = 16_000, 1600, 10
-PILOT_HZ = 7000  # mixed into the sounds of the domain "bells", by which the model tells it
+PILOT_HZ = 7000  # mixed into the clips of the domain "bells", by which the model knows it
 DIM = 96
 FEWEST_SAMPLES = 400
 
@@ -25,7 +25,7 @@ class Tones:
     All of the domain "bells" share a part of their vectors, so that there even random pairs score high.
     """
 
-    noise: float = 0.4  # of each sound's own, beside its pitch
+    noise: float = 0.4  # of each clip, beside its pitch
     common: float = 0.9  # share of the common part in the domain "bells"
     embedding_dim: int = DIM
     fingerprint: str = "tones"
@@ -33,13 +33,13 @@ class Tones:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(7)
         self.rates, self.phases = rng.normal(0, 60, DIM - 1), rng.uniform(0, 2 * np.pi, DIM - 1)
-        self.heard = self.read = 0
+        self.encoded = self.read = 0
 
     def audio_many(self, sources: Iterable[Any]) -> Iterator[Any]:
         for waveform in sources:
-            self.heard += 1
+            self.encoded += 1
             if len(waveform) < FEWEST_SAMPLES:
-                yield ClipTooShort("too short to tell a pitch")
+                yield ClipTooShort("too short to have a pitch")
                 continue
             spectrum = np.abs(np.fft.rfft(waveform[:SAMPLES], SAMPLES))
             is_bell = spectrum[PILOT_HZ // STEP_HZ] > 0.2 * spectrum.max()
@@ -70,7 +70,7 @@ def tone(hertz: int, *, is_bell: bool = False, seed: int = 0, samples: int = SAM
 def write_pairs(
     folder: Path, count: int = 600, *, mismatched: float = 0.3, seed: int = 0, max_bytes: int = 400_000
 ) -> ShardSet:
-    """Shards of pairs from two domains; the fact `truth` says whether a caption belongs to its sound."""
+    """Shards of pairs from two domains; the fact `truth` is whether a caption belongs to its clip."""
     rng = np.random.default_rng(seed)
     with ShardWriter(folder, "tones", max_bytes=max_bytes) as writer:
         for i in range(count):

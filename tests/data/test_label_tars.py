@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from auricle.data import label_tars
 from auricle.data.label_tars import (
+    LabelledFile,
     Refused,
-    SoundFile,
     find_tars,
     read_label_tar,
     stream_label_tars,
@@ -43,7 +43,7 @@ def test_samples_are_read_where_they_lie(tmp_path):
         ("b/c.1.WAV", b"C" * 900),
     ]
     found = read_label_tar(write(tmp_path / "x.tar", rows))
-    assert [(sound.key, sound.label, sound.audio.read()) for sound in found.sounds] == [
+    assert [(sound.key, sound.label, sound.audio.read()) for sound in found.clips] == [
         ("a", {"label": 3}, b"AA"),
         ("b/c.1", [{"onset": 0}], b"C" * 900),
     ]
@@ -69,7 +69,7 @@ def test_what_is_hostile_is_refused_by_name(tmp_path, format):
     ]
     path = write(tmp_path / "x.tar", [*good, *((name, contents) for name, contents, _ in bad)], format=format)
     found = read_label_tar(path)
-    assert [sound.key for sound in found.sounds] == ["a"]
+    assert [sound.key for sound in found.clips] == ["a"]
     wanted = {(getattr(name, "name", name), reason) for name, _, reason in bad}
     assert {(refused.member, refused.reason) for refused in found.refused} == wanted
 
@@ -77,9 +77,9 @@ def test_what_is_hostile_is_refused_by_name(tmp_path, format):
 def test_a_label_that_is_none(tmp_path):
     path = write(tmp_path / "x.tar", [("a.flac", b"A"), ("a.json", b"{"), ("b.flac", b"B"), ("b.json", b"[" * 100_000)])
     found = read_label_tar(path)
-    assert not found.sounds
+    assert not found.clips
     assert [refused.member for refused in found.refused] == ["a.flac", "b.flac"]
-    assert all("no valid JSON" in refused.reason for refused in found.refused)
+    assert all("not valid JSON" in refused.reason for refused in found.refused)
 
 
 def test_a_label_too_large(tmp_path):
@@ -95,7 +95,7 @@ def test_a_tar_that_is_none_or_cut(tmp_path):
     with pytest.raises(DataError, match="no tar at"):
         read_label_tar(tmp_path / "x.tar")
     path = write(tmp_path / "x.tar", [("a.json", b"1"), ("a.flac", b"A" * 3000)])
-    sound = read_label_tar(path).sounds[0]
+    sound = read_label_tar(path).clips[0]
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match="damaged or forged"):
         read_label_tar(path)
@@ -129,8 +129,8 @@ def test_any_labels_come_back_in_order(tmp_path, labels):
     for number, label in enumerate(labels):
         rows += [(f"{number}.flac", bytes([number]) * number), (f"{number}.json", json.dumps(label).encode())]
     found = read_label_tar(write(tmp_path / "x.tar", rows))
-    assert [sound.label for sound in found.sounds] == labels
-    assert [sound.audio.read() for sound in found.sounds] == [bytes([n]) * n for n in range(len(labels))]
+    assert [sound.label for sound in found.clips] == labels
+    assert [sound.audio.read() for sound in found.clips] == [bytes([n]) * n for n in range(len(labels))]
 
 
 def sounds(folder, count, size=900, label=None):
@@ -140,7 +140,7 @@ def sounds(folder, count, size=900, label=None):
     for number in range(count):
         path = folder / f"{number}.FLAC"
         path.write_bytes(bytes([number]) * size)
-        made.append(SoundFile(f"k{number}", path, {"label": number} if label is None else label))
+        made.append(LabelledFile(f"k{number}", path, {"label": number} if label is None else label))
     return made
 
 
@@ -149,7 +149,7 @@ def test_written_tars_are_read_back(tmp_path):
     made = write_label_tars(tmp_path / "out", {"a-*.tar": given[:3], "b*.tar": given[3:4], "c_0.tar": given[4:]})
     assert [path.name for path in made] == ["a-000000.tar", "b-000000.tar", "c_0.tar"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in made)
-    found = [sound for path in made for sound in read_label_tar(path).sounds]
+    found = [sound for path in made for sound in read_label_tar(path).clips]
     assert [(sound.key, sound.label) for sound in found] == [(f"k{number}", {"label": number}) for number in range(5)]
     assert [sound.audio.read() for sound in found] == [sound.path.read_bytes() for sound in given]
     assert [sound.audio.name for sound in found] == [f"k{number}.flac" for number in range(5)]
@@ -183,8 +183,8 @@ def test_what_is_no_audio_of_a_tar_becomes_flac_sample_for_sample(tmp_path):
         waveform = rng.uniform(-0.9, 0.9, (700, 2))
         soundfile.write(tmp_path / f"{subtype}.au", waveform, 22_050, subtype=subtype)
         stored, _ = soundfile.read(tmp_path / f"{subtype}.au", dtype=dtype)
-        (tar,) = write_label_tars(tmp_path / subtype, {"a.tar": [SoundFile("k", tmp_path / f"{subtype}.au", 1)]})
-        (sound,) = read_label_tar(tar).sounds
+        (tar,) = write_label_tars(tmp_path / subtype, {"a.tar": [LabelledFile("k", tmp_path / f"{subtype}.au", 1)]})
+        (sound,) = read_label_tar(tar).clips
         assert sound.audio.name == "k.flac"
         found, rate = soundfile.read(io.BytesIO(sound.audio.read()), dtype=dtype)
         assert rate == 22_050 and np.array_equal(found, stored)
@@ -247,7 +247,7 @@ def test_any_sounds_come_back_in_order(tmp_path_factory, given_sounds, max_bytes
     given_files = []
     for number, (audio, label) in enumerate(given_sounds):
         (folder / f"{number}.wav").write_bytes(audio)
-        given_files.append(SoundFile(f"k{number}", folder / f"{number}.wav", label))
+        given_files.append(LabelledFile(f"k{number}", folder / f"{number}.wav", label))
     write_label_tars(folder / "out", {"a-*.tar": given_files}, max_bytes=max_bytes)
     found = list(stream_label_tars(folder / "out", "a-*.tar"))
     assert [(sound.audio.read(), sound.label) for sound in found] == given_sounds

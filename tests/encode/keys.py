@@ -1,4 +1,4 @@
-"""A model that hears keys of a piano and reads their names: truth without training."""
+"""An aligner for tones of known pitch and the words for them: exact, without training."""
 
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ RATE = 16_000
 
 
 class Keys:
-    """Each word has a pitch and an axis; what is heard or said of nothing known lies on an axis of its own."""
+    """Each word has a pitch and an axis; other clips and texts have an axis of their own."""
 
     embedding_dim = len(WORDS) + 1
     fingerprint = "a" * 64
@@ -27,11 +27,11 @@ class Keys:
     def __init__(self, calibration: tuple[float, float] | None = (20.0, -10.0)) -> None:
         scale, bias = [None, None] if calibration is None else [torch.tensor(value) for value in calibration]
         self.model = SimpleNamespace(logit_scale=scale, logit_bias=bias)
-        self.heard, self.read, self.languages = 0, list[str](), list[str]()
+        self.num_clips, self.texts, self.languages = 0, list[str](), list[str]()
 
     def audio_many(self, sources: Any) -> Iterator[Any]:
         for source in sources:
-            self.heard += 1
+            self.num_clips += 1
             try:
                 clip = as_clip(source)
             except AuricleError as error:
@@ -43,7 +43,7 @@ class Keys:
             yield Embedding(values, write_receipt(clip, [(0, len(clip.waveform))], subsample_factor=1, min_samples=1))
 
     def text(self, strings: Sequence[str], *, language: str = "eng_Latn") -> Tensor:
-        self.read += strings
+        self.texts += strings
         self.languages.append(language)
         rows = [[float(word in text.lower()) for word in WORDS] for text in strings]
         return torch.nn.functional.normalize(torch.tensor([[*row, 0.0 if any(row) else 1.0] for row in rows]), dim=1)

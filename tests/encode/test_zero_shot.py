@@ -110,7 +110,7 @@ def test_several_labels_may_hold_or_none() -> None:
 def test_paraphrases_stand_for_a_label() -> None:
     keys, other = Keys(), {"animal": ("a dog barks", "a dog"), "weather": ("rain",), "none": ()}
     found = classify(keys, sound("dog"), list(other), prompts=Prompts(phrases=other, language="deu_Latn"))
-    assert found.labels == ("animal",) and "none" in keys.read and "animal" not in keys.read
+    assert found.labels == ("animal",) and "none" in keys.texts and "animal" not in keys.texts
     assert keys.languages == ["deu_Latn"]
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_asked_is_told_before_a_sound_is_read(labels: Any, settin
     keys = Keys(calibration=None)
     with pytest.raises(ConfigError, match=message):
         classify_many(keys, [sound("dog")], labels, **settings)
-    assert keys.heard == 0
+    assert keys.num_clips == 0
 
 
 def test_a_classification_is_json() -> None:

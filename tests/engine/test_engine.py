@@ -43,7 +43,7 @@ def alone(model: AudioLM, prompts: dict[str, Prompt]) -> list[list[int]]:
 def test_rows_that_finish_early_change_nothing(
     model: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]], threads: int
 ) -> None:
-    # Every row ends elsewhere: at a token that it alone has said by then.
+    # Every row ends at another place: at a token that no other row has by then.
     ends = sorted({ids[3 + 2 * row] for row, ids in enumerate(alone)})
     expected = []
     for ids in alone:
@@ -62,7 +62,7 @@ def test_rows_that_finish_early_change_nothing(
 SAMPLED = {"do_sample": True, "temperature": 1.3, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1.2}
 
 
-def test_a_draw_does_not_depend_on_the_batch(model: AudioLM, prompts: dict[str, Prompt]) -> None:
+def test_samples_do_not_depend_on_the_batch(model: AudioLM, prompts: dict[str, Prompt]) -> None:
     together = run(model, list(prompts.values()), seed=3, **SAMPLED)
     assert [each.ids for each in together] == [
         run(model, [prompt], seed=3, **SAMPLED)[0].ids for prompt in prompts.values()
@@ -71,13 +71,13 @@ def test_a_draw_does_not_depend_on_the_batch(model: AudioLM, prompts: dict[str, 
     assert [each.ids for each in together] != [each.ids for each in other]
 
 
-def test_without_a_seed_draws_differ(model: AudioLM, prompts: dict[str, Prompt]) -> None:
+def test_without_a_seed_samples_differ(model: AudioLM, prompts: dict[str, Prompt]) -> None:
     first, second = (run(model, [prompts["p_1s"]], do_sample=True)[0].ids for _ in range(2))
     assert first != second
 
 
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
-def test_the_narrowest_draw_is_greedy(
+def test_the_narrowest_sampling_is_greedy(
     model: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]], narrow: dict[str, float]
 ) -> None:
     found = run(model, list(prompts.values()), do_sample=True, seed=0, **narrow)
@@ -90,10 +90,10 @@ def test_top_p_keeps_the_smallest_sufficient_set(model: AudioLM, prompts: dict[s
     share = model.loaded.model(torch.tensor([prompt.input_ids]), prompt.clips)[0, -1].softmax(-1)
     ordered, order = share.sort(descending=True)
     allowed = set(order[: int((ordered.cumsum(0) < 0.6).sum()) + 1].tolist())
-    drawn = {
+    sampled = {
         run(model, [prompt], max_new_tokens=1, do_sample=True, top_p=0.6, seed=seed)[0].ids[0] for seed in range(40)
     }
-    assert 1 < len(drawn) and drawn <= allowed
+    assert 1 < len(sampled) and sampled <= allowed
 
 
 def test_a_strong_penalty_forbids_repeats(model: AudioLM, prompts: dict[str, Prompt], alone: list[list[int]]) -> None:
@@ -122,11 +122,11 @@ def test_logprob_is_the_models(model: AudioLM, prompts: dict[str, Prompt]) -> No
     assert run(model, [prompt], **SAMPLED, seed=0)[0].mean_logprob < expected
 
 
-def test_nothing_asked_nothing_answered(model: AudioLM) -> None:
+def test_no_prompts_no_answers(model: AudioLM) -> None:
     assert run(model, []) == []
 
 
-def test_what_does_not_fit_is_refused(model: AudioLM) -> None:
+def test_prompts_that_do_not_fit_are_refused(model: AudioLM) -> None:
     context = model.loaded.model.decoder.config.max_position_embeddings
     with pytest.raises(PromptError, match=f"context holds {context}"):
         run(model, [Prompt([1] * context, [])])

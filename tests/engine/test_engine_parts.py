@@ -26,13 +26,13 @@ TEXTS = st.text(alphabet="ab é漢😀\n<|", max_size=30)
 
 def spelled(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, list[int], bool]:
     text = Detokenizer(tokenizer, stop)
-    given_out = []
+    returned = []
     for token in ids:
-        given_out += text.add(token, -1.0)
+        returned += text.add(token, -1.0)
         if text.is_stopped:
             break
-    given_out += text.close()
-    return "".join(token.text for token in given_out), [token.id for token in given_out], text.is_stopped
+    returned += text.close()
+    return "".join(token.text for token in returned), [token.id for token in returned], text.is_stopped
 
 
 @given(text=TEXTS, cut=st.integers(0, 30))
@@ -71,19 +71,19 @@ def small_decoder() -> QwenForCausalLM:
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, derandomize=True)
 def test_rows_keep_their_memory(seed: int) -> None:
-    draw, rows = random.Random(seed), Rows(small_decoder())
+    rng, rows = random.Random(seed), Rows(small_decoder())
     mirror: list[Tensor] = []
     for _ in range(12):
-        if mirror and draw.random() < 0.4:
-            row = draw.randrange(len(mirror))
+        if mirror and rng.random() < 0.4:
+            row = rng.randrange(len(mirror))
             rows.leave(row)
             last = mirror.pop()
             if row < len(mirror):
                 mirror[row] = last
         else:
-            length = draw.randint(1, 200)
+            length = rng.randint(1, 200)
             memory = torch.randn(1, 2, 1, 1, length + 3, 4)
-            rows.join(memory, length, length + draw.randint(0, 100))
+            rows.join(memory, length, length + rng.randint(0, 100))
             mirror.append(memory[:, :, 0, :, :length])
         assert rows.lengths == [each.shape[3] for each in mirror]
         for row, each in enumerate(mirror):
@@ -117,7 +117,7 @@ def test_prefixes_are_found_and_bounded() -> None:
     assert len(nothing) == 0
 
 
-def test_audio_is_heard_once_and_bounded(model: AudioLM) -> None:
+def test_clips_are_encoded_once_and_the_cache_is_bounded(model: AudioLM) -> None:
     lm = model.loaded.model
     noises = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (4000, 16_000, 9000)]
     audio = lm.config.audio_token_id
@@ -144,7 +144,7 @@ def test_audio_is_heard_once_and_bounded(model: AudioLM) -> None:
         assert small.encoded_clips == 4  # the first was dropped
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 0.5]]).repeat(4000, 1)
     rows = [Sampler(SamplingParams(do_sample=True, seed=seed), frozenset()) for seed in range(4000)]
     chosen, logprobs, failed = choose(rows, logits)

@@ -12,7 +12,7 @@ def work_until(turns: TurnLock, is_ready: Callable[[], bool], work: Callable[[],
                 work()
 
 
-def test_a_thread_whose_result_is_there_does_not_wait_for_the_others() -> None:
+def test_a_thread_whose_result_is_ready_does_not_wait_for_the_others() -> None:
     turns, done = TurnLock(), {"short": 0, "long": 0}
     stop = threading.Event()
 

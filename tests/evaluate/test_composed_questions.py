@@ -99,7 +99,7 @@ def test_captions_of_speech_and_music():
 
 
 def test_what_has_one_wording_has_no_references():
-    with pytest.raises(DataError, match="can be said in 1 ways, expected 3"):
+    with pytest.raises(DataError, match="have 1 wordings, expected 3"):
         caption_references({"kind": "speech", "text": "two"})
     with pytest.raises(DataError, match="need a kind"):
         caption_references({"set": "mine"})

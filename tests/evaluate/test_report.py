@@ -1,4 +1,4 @@
-"""The page on answers: every figure with its origin, sounds that can be heard, and nothing a stranger wrote acts."""
+"""The page on answers: every figure with its provenance, players, and untrusted text that stays text."""
 
 import base64
 import json
@@ -16,13 +16,12 @@ from auricle.audio.decode import decode
 from auricle.errors import DataError, MissingExtra, OutputError
 from auricle.evaluate import answer_examples
 from auricle.evaluate.mecat import CATEGORIES, GROUPS
-from auricle.evaluate.published_answers import published_answers
 from auricle.evaluate.report import report_content, write_lm_report
-from auricle.evaluate.results import by_model, find_results
+from auricle.evaluate.results import by_model, find_results, published_answers
 from auricle.evaluate.scores import RULES, Scored
 from auricle.evaluate.tables import mecat_domains, task_rows
 from auricle.evaluate.task import language_tasks
-from auricle.evaluate.worst_answers import sounds_of, worst_answers
+from auricle.evaluate.worst_answers import audio_of, worst_answers
 from auricle.metrics.intervals import Score
 
 from ..pages.reading import HOSTILE, Page
@@ -44,8 +43,8 @@ def events(*said: str) -> list[dict[str, Any]]:
 
 def runs(out: Path) -> Path:
     """Two models; the second is worse on one task and alone on another."""
-    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), protocols=("strict", "compat"))
-    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), protocols=("strict", "compat"))
+    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), scoring_rules=("strict", "compat"))
+    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), scoring_rules=("strict", "compat"))
     gender = rows_of("gender", ["male", "female"], [{"label": ["male"]}, {"label": ["male"]}])
     write_run(out, "bad", "gender", gender)
     return out
@@ -66,7 +65,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
     return page_of(runs(out), out / "report", figures=True), out
 
 
-def test_the_page_is_whole_and_asks_for_nothing(plain: tuple[Page, Path]) -> None:
+def test_the_page_needs_no_other_file(plain: tuple[Page, Path]) -> None:
     page, _ = plain
     assert not page.tags & {"script", "img", "link", "iframe", "form"}
     (policy,) = [value for _, name, value in page.attributes if name == "content" and "default-src" in value]
@@ -83,7 +82,7 @@ def test_the_figures_are_there(plain: tuple[Page, Path]) -> None:
     assert "svg" in page.tags and "Scoring rule strict. Each axis: one task" in page.text
 
 
-def test_scores_stand_with_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
+def test_scores_have_intervals_and_the_best_is_marked(plain: tuple[Page, Path]) -> None:
     html = (plain[1] / "report" / "report.html").read_text(encoding="utf-8")
     assert re.search(r'<td class="n best">100\.0</td><td class="interval best">51\.0 to 100\.0</td>', html)
     assert re.search(r'<td class="n">50\.0</td><td class="interval">[\d.]+ to [\d.]+</td>', html)
@@ -92,7 +91,7 @@ def test_scores_stand_with_intervals_and_the_best_is_marked(plain: tuple[Page, P
     assert "best" not in row and "–" in row  # a model alone is not the best of two
 
 
-def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
+def test_the_provenance_is_shown(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     digest = sha256((plain[1] / "bad" / "events" / "answers.jsonl").read_bytes()).hexdigest()
     for part in (
@@ -106,7 +105,7 @@ def test_what_decided_is_told(plain: tuple[Page, Path]) -> None:
     assert "No clip is known to have failed" in text
 
 
-def test_worst_answers_of_all_models_stand_together(plain: tuple[Page, Path]) -> None:
+def test_worst_answers_of_all_models_are_together(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     worst = text[text.index("Worst answers") : text.index("Failures")]
     assert "1.wav Reference dog Prompt Tell events. bad wrong wolf good right dog" in worst
@@ -115,7 +114,7 @@ def test_worst_answers_of_all_models_stand_together(plain: tuple[Page, Path]) ->
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
+def test_untrusted_text_stays_text(text: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     row = {
         "dataset_name": text,
@@ -125,13 +124,13 @@ def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
         "label": [f"{text} zz yy"],
         text: text,
     }
-    told = {
+    facts = {
         "failed": [{"audio": text, "error": text}, text, {"audio": [text]}],
         "heard_in_part": [text, {"a": text}],
         "source": text,
         "prompts": {text: text},
     }
-    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **told}, group_by=text)
+    path = write_run(tmp_path, "m", "events", [row], run={"model": text, **facts}, group_by=text)
     scored = json.loads((path / "events" / "strict.json").read_text())
     for name in ("counts", "settings", "data"):
         scored[name][text] = 1
@@ -145,11 +144,11 @@ def test_nothing_a_stranger_wrote_acts(text: str, tmp_path: Path) -> None:
     assert page.text.count(visible) > 8
 
 
-def test_failures_are_told(tmp_path: Path) -> None:
-    told = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
+def test_failures_are_shown(tmp_path: Path) -> None:
+    facts = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
     rows = events("cat", "dog", "rain", "sea")
     rows[0]["model_output"] = None
-    write_run(tmp_path, "m", "events", rows, run=told, protocols=("strict", "compat"))
+    write_run(tmp_path, "m", "events", rows, run=facts, scoring_rules=("strict", "compat"))
     text = page_of(tmp_path, tmp_path / "report").text
     for part in ("x.wav failed: x.wav: is no audio", "y.wav partly processed", "1 without an answer, counted as wrong"):
         assert text.count(part) == 1
@@ -163,10 +162,10 @@ def test_other_items_are_not_ranked(tmp_path: Path) -> None:
     assert "not the same items or tools" in page_of(tmp_path, tmp_path / "report").text
 
 
-def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_models_of_one_name_have_different_labels(tmp_path: Path) -> None:
     for place, fingerprint in (("a", "1" * 64), ("b", "2" * 64)):
-        told = {"model": "m", "fingerprint": fingerprint}
-        write_run(tmp_path, place, "events", events(*LABELS), run=told)
+        facts = {"model": "m", "fingerprint": fingerprint}
+        write_run(tmp_path, place, "events", events(*LABELS), run=facts)
     assert list(by_model(find_results(tmp_path))) == ["m (11111111)", "m (22222222)"]
     write_run(tmp_path, "c", "events", events(*LABELS), run={"model": "m", "fingerprint": "1" * 64})
     with pytest.raises(DataError, match=r"a second result of .* on events \(strict\)"):
@@ -206,7 +205,7 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-# Sounds
+# Players
 
 
 def sounds_in(page: Page) -> list[bytes]:
@@ -214,7 +213,7 @@ def sounds_in(page: Page) -> list[bytes]:
     return [base64.b64decode(value.removeprefix("data:audio/mpeg;base64,")) for value in sources]
 
 
-def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
+def test_clips_of_the_source_can_be_played(tmp_path: Path) -> None:
     manifest = tmp_path / "data" / "m.jsonl"
     for at in range(4):
         wav(tmp_path / "data" / f"{at}.wav", 0.2)
@@ -224,26 +223,26 @@ def test_sounds_of_the_source_can_be_heard(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "m", "events", events("cat", "wolf", "snow", "sea"), run={"source": str(manifest)})
     found = sounds_in(page_of(tmp_path / "runs", tmp_path / "report"))
     assert [decode(each).facts.duration_s for each in found] == pytest.approx([10.0, 0.2], abs=0.02)
-    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", sounds=False)) == []
+    assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", players=False)) == []
     (tmp_path / "data" / "1.wav").write_bytes(b"no sound")
     page = page_of(tmp_path / "runs", tmp_path / "report")
     assert len(sounds_in(page)) == 1 and "clip cannot be read" in page.text
 
 
-def test_folders_of_sounds_come_first_and_are_not_left(tmp_path: Path) -> None:
+def test_folders_of_clips_come_first_and_are_not_left(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "m", "events", events(*LABELS), run={"source": str(tmp_path / "gone.jsonl")})
     (result,) = find_results(tmp_path / "runs")
     root = tmp_path / "root"
     inside = wav(root / "sub" / "a.wav").read_bytes()
     wav(tmp_path / "secret.wav")
     (root / "link.wav").symlink_to(tmp_path / "secret.wav")
-    find = sounds_of(result, [root])
+    find = audio_of(result, [root])
     assert find("sub/a.wav") == inside and find("sub/a") == inside
     for name in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "none.wav", "a\0b", "x" * 5000, "", "sub"):
         assert find(name) is None
 
 
-def test_sounds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_players_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for at in range(4):
         wav(tmp_path / "audio" / f"{at}.wav")
     write_run(tmp_path / "runs", "m", "events", events("x", "x", "x", "x"))
@@ -276,10 +275,10 @@ def test_published_figures_are_those_of_the_declared_tasks() -> None:
     assert by_name["mecat_date"].groups["Qwen2.5-Omni-7B"]["mecat_caption"]["content_long"] == 0.611
 
 
-def test_published_figures_stand_apart_and_only_beside_compat(tmp_path: Path) -> None:
+def test_published_figures_are_apart_and_only_beside_compat(tmp_path: Path) -> None:
     truth = [{"label": ["cat", "dog"]}, {"label": ["dog"]}]
     rows = rows_of("fsd50k", ["cat; dog", "dog"], truth)
-    write_run(tmp_path / "runs", "m", "fsd50k", rows, protocols=("strict", "compat"))
+    write_run(tmp_path / "runs", "m", "fsd50k", rows, scoring_rules=("strict", "compat"))
     page = page_of(tmp_path / "runs", tmp_path / "report")
     text = page.text[page.text.index("Beside published figures") :]
     assert "not re-measured" in text and "MiDashengLM-7B MiDashengLM technical report" in text and "37.58" in text
@@ -307,8 +306,8 @@ def mecat_run(out: Path, model: str, gain: float) -> None:
     (folder / "answers.jsonl").write_text("".join(said))
     values = {name: gain * (at + 1) / 10 for at, name in enumerate(name for own in clips.values() for name in own)}
     scored = Scored(
-        task="mecat",
-        protocol="compat",
+        kind="mecat",
+        scoring_rule="compat",
         rule=RULES["mecat", "compat"],
         scores={},
         parts={"content_long": {"date": Score(sum(values.values()) / 4, 0.1, 0.9, 4)}},
@@ -334,7 +333,7 @@ def test_groups_and_domains_of_mecat(tmp_path: Path) -> None:
     found = worst_answers(row, 2)
     items = [(each.group, each.item, each.audio) for each in found.items]
     assert items == [("content_long", "S00_1", "S00_1"), ("content_long", "S00_2", "S00_2")]
-    assert found.items[0].answers["a"].said == "a says" and found.items[0].references == ("a dog",)
+    assert found.items[0].answers["a"].prediction == "a says" and found.items[0].references == ("a dog",)
     page = page_of(tmp_path / "runs", tmp_path / "report", figures=True)
     assert "MECAT-Caption: groups, compat" in page.text and "61.1" in page.text  # of Qwen2.5-Omni-7B, long
     assert "Sentences were compared by toy here" not in page.text  # no published figure is of that metric

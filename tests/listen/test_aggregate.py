@@ -13,7 +13,7 @@ def segments(*texts: str, seconds: float = 10.0) -> list[Segment]:
 
 
 def no_model(question: str) -> str:
-    raise AssertionError("the model was asked")
+    raise AssertionError("the model was called")
 
 
 @pytest.mark.parametrize(

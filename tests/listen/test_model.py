@@ -1,5 +1,6 @@
 import itertools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from auricle.audio.limits import Limits
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.engine import Engine
+from auricle.engine.prompt import check_prompt
 from auricle.engine.request import Generation, SamplingParams
 from auricle.errors import AudioError, ConfigError, LimitExceeded, PromptError, UnsupportedFormat
 from auricle.listen.model import AudioLM, load
+from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Description
 
 from ..conftest import FACTS, FOLDER, messages_of
@@ -163,6 +166,44 @@ def test_sampling_is_seeded(model: AudioLM, wavs: list[Path]) -> None:
         model.ask(wavs[1], "?", do_sample=True, temperature=2.0, seed=seed, max_new_tokens=NEW) for seed in (1, 1, 2)
     ]
     assert answers[0] == answers[1] != answers[2]
+
+
+def test_unknown_options_are_refused_with_near_matches(model: AudioLM) -> None:
+    options: dict[str, Any] = {"max_new_token": 3}
+    for ask in (lambda: model.ask(noise(1), "?", **options), lambda: model.chat([], **options)):
+        with pytest.raises(ConfigError, match="Did you mean 'max_new_tokens'"):
+            ask()
+
+
+def test_an_answer_ends_before_a_stop_string(model: AudioLM, wavs: list[Path]) -> None:
+    whole = model.ask(wavs[2], "?", max_new_tokens=8)
+    stop = whole[len(whole) // 2 :][:2]
+    expected = whole[: whole.index(stop)].strip()
+    assert model.ask(wavs[2], "?", max_new_tokens=8, stop=(stop,)) == expected
+    sampling = SamplingParams(max_new_tokens=8, stop=(stop,))
+    with model.stream(wavs[2], "?", sampling=sampling) as pieces:
+        assert "".join(pieces).strip() == expected
+    assert pieces.answer is not None and pieces.answer.text == expected
+
+
+def test_a_prompt_is_checked_once(model: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, checked = AudioLM(model.loaded, no_speech=NoSpeechRule(-1e9)), []
+
+    def counting(*given: Any, **settings: Any) -> Any:
+        checked.append(given)
+        return check_prompt(*given, **settings)
+
+    monkeypatch.setattr("auricle.engine.engine.check_prompt", counting)
+    verbs: list[Callable[[], Any]] = [
+        lambda: fresh.describe(noise(1), max_new_tokens=NEW),
+        lambda: fresh.transcribe(noise(1), max_new_tokens=NEW),  # generated and scored
+        lambda: fresh.ask(noise(1), "?", max_new_tokens=NEW),
+        lambda: fresh.choose(noise(1), "?", ["a", "b"]),
+        lambda: list(fresh.stream(noise(1), "?", sampling=SamplingParams(max_new_tokens=NEW))),
+    ]
+    for count, verb in enumerate(verbs, start=1):
+        verb()
+        assert len(checked) == count
 
 
 def test_limits_and_context_are_kept(model: AudioLM, wavs: list[Path]) -> None:

@@ -45,14 +45,14 @@ def test_windows_over_words_give_them_back(words: list[str], length: int, shared
 
 def test_broken_words_at_the_cuts_do_no_harm() -> None:
     words = [f"word{number}" for number in range(200)]
-    draw = random.Random(0)
+    rng = random.Random(0)
     texts, at = [], 0
     while at < len(words):
         piece = words[at : at + 20]
         if at:
             piece[0] = piece[0][2:]  # its start was cut off
         if at + 20 < len(words):
-            piece[-1] = piece[-1][: draw.randint(1, 4)]
+            piece[-1] = piece[-1][: rng.randint(1, 4)]
         texts.append(" ".join(piece))
         at += 16
     assert joined(texts, [False] + [True] * (len(texts) - 1)) == " ".join(words)

@@ -48,3 +48,9 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"Some page.*auricle\[bench\]"):
         new_figure(1, 1, "Some page")
+
+
+def test_names_are_cut_in_the_middle_and_hold_no_formulas() -> None:
+    pytest.importorskip("matplotlib")
+    assert drawable("/home/me/models/encoder.safetensors", 21) == "/home/me/m…afetensors"
+    assert drawable("a\n$b$ \u202e") == "a\ufffd\\$b\\$ \ufffd" and drawable(" ") == "…"

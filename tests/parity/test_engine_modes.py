@@ -1,4 +1,4 @@
-"""The engine says what the reference says however it is asked: alone, together, streamed, from caches, at any time."""
+"""The engine gives the reference's tokens in every mode: alone, in batches, streamed, from caches, at any time."""
 
 import random
 from typing import TYPE_CHECKING
@@ -59,14 +59,14 @@ def test_together_then_from_the_caches(
     lm: LoadedLM, prompts: dict[str, Prompt], expected: dict[str, list[int]]
 ) -> None:
     engine = Engine(lm)
-    asked, wanted = [prompts[name] for name in PROMPTS], [expected[name] for name in PROMPTS]
-    assert [found.ids for found in engine.generate(asked, GREEDY)] == wanted
-    heard, read = engine.encoded_clips, engine.counts.read_tokens
-    assert heard == len({clip.numpy().tobytes() for prompt in asked for clip in prompt.clips})
-    assert [found.ids for found in engine.generate(asked, GREEDY)] == wanted
-    assert engine.encoded_clips == heard
+    batch, wanted = [prompts[name] for name in PROMPTS], [expected[name] for name in PROMPTS]
+    assert [found.ids for found in engine.generate(batch, GREEDY)] == wanted
+    encoded, read = engine.encoded_clips, engine.counts.read_tokens
+    assert encoded == len({clip.numpy().tobytes() for prompt in batch for clip in prompt.clips})
+    assert [found.ids for found in engine.generate(batch, GREEDY)] == wanted
+    assert engine.encoded_clips == encoded
     # All but the block that a prompt ends in.
-    assert engine.counts.read_tokens - read == sum(1 + (len(p.input_ids) - 1) % 16 for p in asked)
+    assert engine.counts.read_tokens - read == sum(1 + (len(p.input_ids) - 1) % 16 for p in batch)
 
 
 def test_streamed(lm: LoadedLM, prompts: dict[str, Prompt], expected: dict[str, list[int]]) -> None:
@@ -102,16 +102,16 @@ def test_whenever_requests_arrive(
     prefill_tokens: int,
     prefix_cache_mb: float,
 ) -> None:
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     engine = Engine(lm, max_batch=max_batch, prefill_tokens=prefill_tokens, prefix_cache_mb=prefix_cache_mb)
-    names = draw.choices(PROMPTS, k=6)
+    names = rng.choices(PROMPTS, k=6)
     requests: list[tuple[str, int, Request]] = []
     for name in names:
-        count = draw.randint(1, 16)
+        count = rng.randint(1, 16)
         requests.append((name, count, engine.submit(prompts[name], SamplingParams(max_new_tokens=count))))
-        for _ in range(draw.choice([0, 0, 1, 5, 30])):
+        for _ in range(rng.choice([0, 0, 1, 5, 30])):
             engine.step()
-    draw.shuffle(requests)
+    rng.shuffle(requests)
     for name, count, request in requests:
         assert engine.result(request).ids == expected[name][:count]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.bench.alignment import text_retrieval
-from auricle.bench.alignment_data import own_task
+from auricle.bench.examples import captioned_task
 from auricle.metrics.retrieval import retrieval_estimates
 from auricle.models.frame_model import Identity
 
@@ -94,9 +94,9 @@ def test_a_run_over_a_manifest(folder: Path, tmp_path: Path, captions: int, rule
         said = [str(row) for row in range(number * captions, (number + 1) * captions)]
         lines.append(json.dumps({"audio": f"{number}.wav", "captions": said}) + "\n")
     (tmp_path / "set.jsonl").write_text("".join(lines))
-    task = own_task("set")
+    task = captioned_task("set")
     result = text_retrieval(
-        Replay(case), task, tmp_path / "set.jsonl", name="replay", store=tmp_path / "store", rule=rule
+        Replay(case), task, tmp_path / "set.jsonl", name="replay", store=tmp_path / "store", scoring_rule=rule
     )
     score = result.scores["retrieval"]
     case.check({key: {name: score.settings[key][name]["value"] for name in NAMES} for key in DIRECTIONS})

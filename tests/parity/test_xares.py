@@ -1,4 +1,4 @@
-"""The judges against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
+"""Heads and metrics against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from auricle.bench.asr_head import AsrAdapter
-from auricle.bench.heads import Examples, Fold, Heads, HeadSettings, Trained, cosine_rates, train_heads
+from auricle.bench.heads import Fold, Heads, HeadSettings, LabelledFeatures, Trained, cosine_rates, train_heads
 from auricle.bench.probes import knn_predict, knn_scores
 from auricle.bench.retrieval_head import contrastive_loss
 from auricle.bench.task import load_task
@@ -162,7 +162,12 @@ def trained() -> Trained:
     start = Heads(*(part.expand(1, 2, *part.shape[2:]) for part in start.tensors))
     fold = Fold(0, torch.arange(n), torch.arange(n, len(features)))
     return train_heads(
-        Examples(features, labels), [fold], num_outputs=5, score=metrics.accuracy, settings=settings, start=start
+        LabelledFeatures(features, labels),
+        [fold],
+        num_outputs=5,
+        score=metrics.accuracy,
+        settings=settings,
+        start=start,
     )
 
 
@@ -203,7 +208,7 @@ def test_asr_adapter() -> None:
 
 
 def activity(targets: Tensor) -> list[Any]:
-    """[class, [first frame, last frame, frames]] of each class that is heard."""
+    """[class, [first frame, last frame, frames]] of each active class."""
     found = [(number, column.nonzero().flatten().tolist()) for number, column in enumerate(targets.t())]
     return [[number, [frames[0], frames[-1], len(frames)]] for number, frames in found if frames]
 

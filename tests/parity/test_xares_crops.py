@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auricle.bench.examples import cut, trim_or_pad
+from auricle.bench.encode import cut, trim_or_pad
 
 GOLDEN = json.loads((Path(__file__).resolve().parents[1] / "fixtures/xares/crops.json").read_text())
 

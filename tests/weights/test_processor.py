@@ -16,7 +16,7 @@ def second(count: float = 1.0) -> np.ndarray:
     return np.zeros(int(16_000 * count), np.float32)
 
 
-def said(text: str) -> list[dict[str, str]]:
+def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
@@ -28,7 +28,7 @@ def test_ids_are_the_reference_ones(prompts: dict[str, Prompt], golden: dict[str
 @settings(max_examples=80)
 def test_text_is_only_ever_text(writer: PromptWriter, model: AudioLM, text: str) -> None:
     tokenizer = model.loaded.tokenizer
-    ids = writer.write(said(text)).input_ids
+    ids = writer.write(user(text)).input_ids
     controls = [i for i in ids if i in tokenizer.get_added_tokens_decoder()]
     assert controls == [tokenizer.token_to_id(word) for word in (START, END, START)]
     if not any(word in text for word in (END, START, AUDIO, BOS, EOS)):
@@ -102,9 +102,9 @@ def written(model: AudioLM, template: str, audio_token_id: int | None = None) ->
 
 
 def test_a_template_without_audio_is_refused(model: AudioLM) -> None:
-    deaf = written(model, "{% for m in messages %}{{ m.role }}{% endfor %}")
+    without = written(model, "{% for m in messages %}{{ m.role }}{% endfor %}")
     with pytest.raises(PromptError, match="0 audio placeholders for 1 clips"):
-        deaf.write([{"role": "user", "content": [{"type": "audio", "audio": second()}]}])
+        without.write([{"role": "user", "content": [{"type": "audio", "audio": second()}]}])
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_a_template_without_audio_is_refused(model: AudioLM) -> None:
         ("{{ messages.append(1) }}", "cannot render"),
     ],
 )
-def test_a_bad_template_is_told(model: AudioLM, template: str, words: str) -> None:
+def test_a_bad_template_is_refused(model: AudioLM, template: str, words: str) -> None:
     with pytest.raises(PromptError, match=words):
-        written(model, template).write(said("hi"))
+        written(model, template).write(user("hi"))
 
 
-def test_a_foreign_tokenizer_is_told(model: AudioLM) -> None:
+def test_a_foreign_tokenizer_is_refused(model: AudioLM) -> None:
     with pytest.raises(PromptError, match="no added token 7"):
         written(model, model.loaded.chat_template, audio_token_id=7)

@@ -1,6 +1,6 @@
-"""The ASR judge of X-ARES: a small adapter turns frozen frames into the words of a frozen language model.
+"""The ASR head of X-ARES: a small adapter turns frozen frames into inputs of a frozen language model.
 
-A sequence is ``[adapted frames] separator text end``; only the adapter learns, from the loss on text and end.
+A sequence is ``[adapted frames] separator text end``; only the adapter is trained, by the loss on text and end.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ SEPARATOR = "<|vision_end|>"  # between frames and text; X-ARES `models/asr.py`,
 END = "<|endoftext|>"  # eos token of Qwen2.5-0.5B
 MAX_NEW_TOKENS = 200  # the same file, as the next
 REPETITION_PENALTY = 1.1
-_FRAME = -1  # stands for a frame among token numbers; no vocabulary has it
+_FRAME = -1  # the place of a frame among token numbers; no vocabulary has it
 _IGNORED = -100  # label of a position without loss; torch's default
 
 
@@ -43,8 +43,8 @@ class AsrSettings:
     batch_size: int = 4  # utterances
     rate: float = 1e-3  # falls by `heads.cosine_rates`
     seed: int = 42  # of shuffles
-    # What chooses the epoch: the loss on validation text, or, as released, WER_inv of the likeliest next tokens while
-    # the true ones before them are given, which hears more than a transcript can.
+    # How the epoch is picked: by the loss on validation text, or, as released, by WER_inv of the likeliest next tokens
+    # given the true ones before them, which is better than any transcript.
     validation: Validation = "loss"
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class AsrSettings:
 
 
 class Utterance(NamedTuple):
-    """Speech and what is said."""
+    """Speech and its transcript."""
 
     frames: Tensor  # (T, D), float16 or float32
     text: str
@@ -87,7 +87,7 @@ class AsrAdapter(nn.Module):
 
 
 class _Prompt(NamedTuple):
-    """What the engine takes: `auricle.engine.request.PromptLike`."""
+    """An `auricle.engine.request.PromptLike`."""
 
     input_ids: Sequence[int]
     clips: Sequence[Tensor]
@@ -109,7 +109,7 @@ class AsrHead(nn.Module):
         """Freeze the language model and make a new adapter on its device, as wide as its configuration says.
 
         Args:
-            lm: the language model. Its parameters stop asking for gradients and it is put in evaluation mode.
+            lm: the language model. Its gradients are switched off and it is put in evaluation mode.
             tokenizer: its tokens.
             dim: D of the frames.
             separator: token between frames and text.
@@ -140,7 +140,7 @@ class AsrHead(nn.Module):
         return self
 
     def embed(self, ids: Tensor, clips: Sequence[Tensor]) -> Tensor:
-        """Token vectors (B, L, width) of ids (B, L), and the adapted frames of the clips where -1 stands, in order."""
+        """Token vectors (B, L, width) of ids (B, L), and the adapted frames of the clips where ids are -1, in order."""
         vectors = self.decoder.get_input_embeddings()(ids.clamp(min=0))
         frames = self.adapter(torch.cat([clip.to(vectors.device, torch.float32) for clip in clips]))
         places = (ids == _FRAME)[..., None].expand_as(vectors)
@@ -149,7 +149,7 @@ class AsrHead(nn.Module):
     def outputs(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
         """Next-token logits (N, V) float32 at all places that a text token or the end follows, and those tokens (N,).
 
-        The utterances of a batch stand one after the other; padding behind them is not attended to.
+        The utterances of a batch follow each other; padding behind them is not attended to.
         """
         ids, labels, lengths = self._sequences(utterances)
         mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
@@ -175,14 +175,14 @@ class AsrHead(nn.Module):
         max_new_tokens: int = MAX_NEW_TOKENS,
         repetition_penalty: float = REPETITION_PENALTY,
     ) -> list[str]:
-        """Greedy transcripts of clips (T_i, D), each as if alone; ended by the end token or after ``max_new_tokens``.
+        """Greedy transcripts of clips (T_i, D), each as if alone; up to the end token or ``max_new_tokens``.
 
         Raises:
             PromptError: a clip and its transcript do not fit into the context of the language model.
         """
         prompts = [_Prompt([_FRAME] * len(each) + [self.separator_id], [each]) for each in frames]
         answers = generate(
-            cast("MiDashengLM", self),  # all that the engine asks of it are `decoder` and `embed`
+            cast("MiDashengLM", self),  # the engine needs only its `decoder` and `embed`
             prompts,
             SamplingParams(max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty),
             eos_token_ids=[self.end_id],
@@ -229,8 +229,8 @@ def train_asr(
 
     Args:
         head: its language model stays untouched.
-        train: utterances to learn from.
-        valid: utterances that choose the epoch, the first with the highest score.
+        train: utterances to train on.
+        valid: utterances that pick the epoch, the first with the highest score.
         settings: None: the defaults of `AsrSettings`.
         on_epoch: called after each epoch with its number and score.
 
@@ -243,7 +243,7 @@ def train_asr(
     settings = settings or AsrSettings()
     if not train or not valid or any(not len(utterance.frames) for utterance in (*train, *valid)):
         raise DataError(
-            f"{len(train)} utterances to learn from and {len(valid)} to choose on; expected some, with frames"
+            f"{len(train)} utterances to train on and {len(valid)} to validate on; expected some, with frames"
         )
     optimizer = torch.optim.Adam(head.adapter.parameters(), lr=settings.rate)
     best: dict[str, Tensor] = {}
@@ -271,8 +271,8 @@ def _validate(head: AsrHead, valid: Sequence[Utterance], settings: AsrSettings) 
     """Minus the mean loss of a token, or WER_inv; higher is better."""
     batches = [valid[start : start + settings.batch_size] for start in range(0, len(valid), settings.batch_size)]
     if settings.validation == "teacher_forced":
-        heard = [text for batch in batches for text in head.teacher_forced(batch)]
-        return wer_inv([utterance.text for utterance in valid], heard)
+        found = [text for batch in batches for text in head.teacher_forced(batch)]
+        return wer_inv([utterance.text for utterance in valid], found)
     total = tokens = 0.0
     for batch in batches:
         logits, wanted = head.outputs(batch)

@@ -1,4 +1,4 @@
-"""How the classes of tasks are put into words: ``declared/class_words.json``."""
+"""Words for the classes of tasks: ``declared/class_words.json``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,32 +18,31 @@ def task_prompts(
     phrases: Mapping[str, tuple[str, ...]] | None = None,
     language: str = ENGLISH,
 ) -> Prompts:
-    """The prompts of a task: the template of its domain, and words for classes whose names are none.
+    """The prompts of a task: the template of its domain, and words for classes whose names are no words.
 
     Args:
         task: of clips with classes.
         templates: instead of that of its domain.
-        phrases: words for classes, by the name of the class or by the declared word for it; classes without keep
+        phrases: words for classes, by the name of the class or by the declared word for it; other classes keep
             theirs.
         language: of all words.
 
     Raises:
-        ConfigError: its classes are nothing that words could tell, and there are no phrases; or a template without
-            slot.
+        ConfigError: its classes cannot be put into words, and there are no phrases; or a template without slot.
     """
     stored = _stored()
     if not phrases and task.name in stored["wordless"]:
         raise ConfigError(
-            f"the classes of task {task.name!r} are {stored['wordless'][task.name]}, which no prompt can ask for; "
+            f"the classes of task {task.name!r} are {stored['wordless'][task.name]}, which cannot be put into words; "
             "choose another task, or give words for them"
         )
     declared = declared_words(task)
     class_of = {words: name for name, words in declared.items()}
-    told = {class_of.get(name, name): own for name, own in (phrases or {}).items() if own}
+    given = {class_of.get(name, name): own for name, own in (phrases or {}).items() if own}
     domain = stored["tasks"].get(task.name, {}).get("domain", task.domain)
     return Prompts(
         templates=tuple(templates) or TEMPLATES.get(domain, TEMPLATES["none"]),
-        phrases={name: (words,) for name, words in declared.items()} | told,
+        phrases={name: (words,) for name, words in declared.items()} | given,
         language=language,
     )
 

@@ -1,6 +1,6 @@
-"""Which of two encoders is better, and whether chance would do the same: paired tests over the items both heard.
+"""Which of two encoders is better, and whether chance explains it: paired tests over the items of both.
 
-A positive difference always means that the first encoder is better, also where lower scores are.
+A positive difference always means that the first encoder is better, also where lower scores are better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedTest:
-    """Two encoders on one task, judged alike."""
+    """Two encoders on one task with the same head."""
 
     task: str
-    protocol: ScoringRule
-    judge: str
-    first: float  # the scores as published: of the whole test set or the mean of its folds
+    scoring_rule: ScoringRule
+    head: str
+    first: float  # the scores of the results: of the whole test set or the mean of its folds
     second: float
     difference: Score  # mean over the items of first - second (second - first where lower is better), 95 % interval
     wins: int  # items on which the first encoder is better
@@ -35,46 +35,46 @@ class PairedTest:
     ties: int
     test: Literal["mcnemar", "sign"]  # items of 0 and 1, or any; the sign test is about the median difference
     p: float  # two-sided
-    p_holm: float  # corrected for the number of tasks of this protocol and judge
+    p_holm: float  # corrected for the number of tasks of this scoring rule and head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overall:
     """The difference of the weighted averages over the tasks both encoders have."""
 
-    protocol: ScoringRule
-    judge: str
-    scores: float  # of the published scores, weighted by task
+    scoring_rule: ScoringRule
+    head: str
+    scores: float  # of the results' scores, weighted by task
     tasks: tuple[str, ...]  # behind `scores`
     items: Score | None  # of the items' means, with its interval over items; None: no task has items of both
     item_tasks: tuple[str, ...]  # behind `items`
 
 
 class LeftOut(NamedTuple):
-    """What was not compared."""
+    """A task or head that was not compared, and why."""
 
     task: str
-    protocol: ScoringRule
-    judge: str | None  # None: the whole task
+    scoring_rule: ScoringRule
+    head: str | None  # None: the whole task
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Everything that can be said about two encoders."""
+    """Two encoders on all tasks they share."""
 
     first: str
     second: str
     tests: tuple[PairedTest, ...]  # in the order of the first encoder's results
-    overall: tuple[Overall, ...]  # one for each protocol and judge
+    overall: tuple[Overall, ...]  # one for each scoring rule and head
     left_out: tuple[LeftOut, ...]
 
 
 class _Pair(NamedTuple):
-    """One judge's outcomes on one task, before anything is tested."""
+    """One head on one task, before the test."""
 
     one: Result
-    judge: str
+    head: str
     first: float
     second: float
     differences: Array  # (n,), positive where the first encoder is better; empty: no items to pair
@@ -88,8 +88,8 @@ class _Pair(NamedTuple):
 def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 2000, seed: int = 0) -> Comparison:
     """Paired tests of two encoders on the tasks they share.
 
-    A task is shared if protocol and manifest of the data are the same, and tested if both results hold scores of the
-    same items. Items are taken as independent: where several come from one recording, intervals are too narrow.
+    A task is shared if scoring rule and manifest of the data are the same, and tested if both results have scores of
+    the same items. Items are taken as independent: where several are of one recording, intervals are too narrow.
 
     Args:
         first: results of one encoder.
@@ -107,16 +107,16 @@ def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 
     pairs, left_out = _pairs(first, second)
     groups: dict[tuple[ScoringRule, str], list[_Pair]] = {}
     for pair in pairs:
-        groups.setdefault((pair.one.protocol, pair.judge), []).append(pair)
+        groups.setdefault((pair.one.scoring_rule, pair.head), []).append(pair)
     tests: list[PairedTest] = []
     overall: list[Overall] = []
-    for (protocol, judge), group in groups.items():
+    for (scoring_rule, head), group in groups.items():
         tested = [pair for pair in group if len(pair.differences)]
         means = {pair.one.task.name: _resampled_means(pair, rounds, seed) for pair in tested}
         own = [_test(pair, means[pair.one.task.name]) for pair in tested]
         corrected = holm_correction([test.p for test in own])
         tests += [replace(test, p_holm=p) for test, p in zip(own, corrected, strict=True)]
-        overall.append(_overall(protocol, judge, group, means))
+        overall.append(_overall(scoring_rule, head, group, means))
     return Comparison(
         first=names[0], second=names[1], tests=tuple(tests), overall=tuple(overall), left_out=tuple(left_out)
     )
@@ -127,33 +127,35 @@ def _only_encoder(results: Sequence[Result], side: str) -> str:
     if len(grouped) != 1:
         found = ", ".join(grouped) or "none"
         raise DataError(f"found results of {found} on the {side} side, expected those of one encoder; split them")
-    keys = [(result.task.name, result.protocol) for result in results]
+    keys = [(result.task.name, result.scoring_rule) for result in results]
     if len(set(keys)) < len(keys):
         raise DataError(f"found a task twice on the {side} side, expected one result of each; leave one out")
     return next(iter(grouped))
 
 
 def _pairs(first: Sequence[Result], second: Sequence[Result]) -> tuple[list[_Pair], list[LeftOut]]:
-    theirs = {(result.task.name, result.protocol): result for result in second}
+    theirs = {(result.task.name, result.scoring_rule): result for result in second}
     pairs: list[_Pair] = []
     left_out: list[LeftOut] = []
     for one in first:
-        two = theirs.pop((one.task.name, one.protocol), None)
+        two = theirs.pop((one.task.name, one.scoring_rule), None)
         reason = _task_differs(one, two) if two else "only the first encoder has this task"
         if two is None or reason:
-            left_out.append(LeftOut(one.task.name, one.protocol, None, reason or ""))
+            left_out.append(LeftOut(one.task.name, one.scoring_rule, None, reason or ""))
             continue
-        for judge in dict.fromkeys([*one.scores, *two.scores]):
-            if judge not in one.scores or judge not in two.scores:
-                side = "first" if judge in one.scores else "second"
-                left_out.append(LeftOut(one.task.name, one.protocol, judge, f"only the {side} encoder has this judge"))
+        for head in dict.fromkeys([*one.scores, *two.scores]):
+            if head not in one.scores or head not in two.scores:
+                side = "first" if head in one.scores else "second"
+                left_out.append(
+                    LeftOut(one.task.name, one.scoring_rule, head, f"only the {side} encoder has this head")
+                )
                 continue
-            differences, lacking = _differences(one, two, judge)
+            differences, lacking = _differences(one, two, head)
             if lacking:
-                left_out.append(LeftOut(one.task.name, one.protocol, judge, lacking))
-            is_binary = all(set(side.items.get(judge, {}).values()) <= {0.0, 1.0} for side in (one, two))
-            values = one.scores[judge].value, two.scores[judge].value
-            pairs.append(_Pair(one, judge, *values, differences, is_binary))
+                left_out.append(LeftOut(one.task.name, one.scoring_rule, head, lacking))
+            is_binary = all(set(side.items.get(head, {}).values()) <= {0.0, 1.0} for side in (one, two))
+            values = one.scores[head].value, two.scores[head].value
+            pairs.append(_Pair(one, head, *values, differences, is_binary))
     left_out += [LeftOut(*key, None, "only the second encoder has this task") for key in theirs]
     return pairs, left_out
 
@@ -166,9 +168,9 @@ def _task_differs(one: Result, two: Result) -> str | None:
     return None
 
 
-def _differences(one: Result, two: Result, judge: str) -> tuple[Array, str | None]:
+def _differences(one: Result, two: Result, head: str) -> tuple[Array, str | None]:
     """Per item in the order of their ids; or why there are none."""
-    mine, other = one.items.get(judge) or {}, two.items.get(judge) or {}
+    mine, other = one.items.get(head) or {}, two.items.get(head) or {}
     if not mine or not other:
         return np.empty(0), "scores compared, not tested: no scores of single items"
     if mine.keys() != other.keys():
@@ -180,14 +182,14 @@ def _differences(one: Result, two: Result, judge: str) -> tuple[Array, str | Non
 
 
 def _resampled_means(pair: _Pair, rounds: int, seed: int) -> Array:
-    """(rounds,) means of as many items drawn with replacement; tasks are drawn independently of each other."""
+    """(rounds,) means of as many items sampled with replacement; tasks are sampled independently of each other."""
     n = len(pair.differences)
-    task = int.from_bytes(sha256(f"{pair.one.task.name}/{pair.one.protocol}".encode()).digest()[:8], "big")
+    task = int.from_bytes(sha256(f"{pair.one.task.name}/{pair.one.scoring_rule}".encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, task])
     values, counts = np.unique(pair.differences, return_counts=True)
-    if len(values) <= 64:  # how often each value is drawn follows from counts alone: faster, and the same distribution
-        drawn = rng.multinomial(n, counts / n, size=rounds)
-        return np.asarray(drawn @ values / n, dtype=np.float64)
+    if len(values) <= 64:  # counts alone are enough: faster, and the same distribution
+        times = rng.multinomial(n, counts / n, size=rounds)
+        return np.asarray(times @ values / n, dtype=np.float64)
     return np.array([pair.differences[rng.integers(n, size=n)].mean() for _ in range(rounds)])
 
 
@@ -197,8 +199,8 @@ def _test(pair: _Pair, means: Array) -> PairedTest:
     p = sign_test(wins, losses)
     return PairedTest(
         task=pair.one.task.name,
-        protocol=pair.one.protocol,
-        judge=pair.judge,
+        scoring_rule=pair.one.scoring_rule,
+        head=pair.head,
         first=pair.first,
         second=pair.second,
         difference=_interval(float(differences.mean()), means, len(differences)),
@@ -211,7 +213,7 @@ def _test(pair: _Pair, means: Array) -> PairedTest:
     )
 
 
-def _overall(protocol: ScoringRule, judge: str, group: Sequence[_Pair], means: Mapping[str, Array]) -> Overall:
+def _overall(scoring_rule: ScoringRule, head: str, group: Sequence[_Pair], means: Mapping[str, Array]) -> Overall:
     items = None
     tested = [pair for pair in group if len(pair.differences)]
     if tested:
@@ -220,8 +222,8 @@ def _overall(protocol: ScoringRule, judge: str, group: Sequence[_Pair], means: M
         resampled = shares @ np.stack([means[pair.one.task.name] for pair in tested])
         items = _interval(centre, resampled, sum(len(pair.differences) for pair in tested))
     return Overall(
-        protocol=protocol,
-        judge=judge,
+        scoring_rule=scoring_rule,
+        head=head,
         scores=sum(share * pair.gain for share, pair in zip(_shares(group), group, strict=True)),
         tasks=tuple(pair.one.task.name for pair in group),
         items=items,

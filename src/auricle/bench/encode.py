@@ -1,11 +1,13 @@
-"""The one pass: every sound of a task through the encoder once, whatever is judged afterwards."""
+"""The one embedding pass: every clip of a task is decoded, cropped and encoded once, for all heads and runs."""
 
+import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,30 +17,27 @@ from torch import Tensor
 from auricle.audio.decode import as_clip
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.bench.examples import Example
 from auricle.bench.store import Pieces, Store
 from auricle.data.batches import prefetch
-from auricle.errors import AuricleError, DataError
+from auricle.errors import AuricleError, ConfigError, DataError
+from auricle.metrics.scoring_rule import ScoringRule
 
-Waveform = npt.NDArray[np.float32]
-Cut = Callable[[Waveform], Sequence[Waveform]]  # a sound → its pieces, at least one
+Waveform: TypeAlias = npt.NDArray[np.float32]
+Crop: TypeAlias = Callable[[Waveform], Sequence[Waveform]]  # a clip → its pieces, at least one
+# Waveforms → for each its frames (T, D), or an error in their place.
+Encode: TypeAlias = Callable[[list[Waveform]], Iterable[Tensor | AuricleError]]
+Progress: TypeAlias = Callable[[int, int], None]  # clips finished, of how many
 
-# Sounds sorted by length together and written at once; more saves padding and holds more sound in memory. Windows are
-# cut from the whole task, so that a run that goes on forms the batches, and with them the bits, of one at a stretch.
-WINDOW_SOUNDS, WINDOW_BYTES = 256, 1 << 24  # of encoded audio
+# Clips sorted by length together and written at once; more saves padding and holds more audio in memory. Windows are
+# cut from the whole task, so that a resumed run forms the batches, and with them the bits, of an uninterrupted one.
+WINDOW_CLIPS, WINDOW_BYTES = 256, 1 << 24  # of encoded audio
 _DECODERS = 2  # threads
-_NAMED = 5  # failed sounds spelled out in an error
+_SHOWN = 5  # failed clips spelled out in an error
 
 
-class EncodesMany(Protocol):
-    """What the pass needs of an encoder: see `auricle.encode.encoder.Encoder`."""
-
-    def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
-        """Waveforms → for each a result with ``.values`` (T, D), or an error."""
-        ...
-
-
-class Sound(Protocol):
-    """A sound of a task, such as `auricle.bench.examples.Example`."""
+class ClipSource(Protocol):
+    """A clip of a task, such as `auricle.bench.examples.Example`."""
 
     @property
     def id(self) -> str:
@@ -46,7 +45,7 @@ class Sound(Protocol):
         ...
 
     def source(self) -> bytes | Path:
-        """Encoded audio, or where it lies; asked for when it is needed."""
+        """Encoded audio, or its path; called when it is needed."""
         ...
 
 
@@ -56,93 +55,156 @@ class _Loaded(NamedTuple):
     pieces: list[Waveform] | AuricleError
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A task's sounds, embedded, in the order they were given."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddedClips:
+    """A task's clips, embedded, in the order they were given."""
 
-    pieces: list[Pieces]  # one for each sound
-    digests: list[str]  # SHA-256 of each sound's bytes
-    fresh: frozenset[str]  # digests of the sounds that went through the encoder now
+    pieces: list[Pieces]  # one for each clip
+    digests: list[str]  # SHA-256 of each clip's bytes
+    fresh: frozenset[str]  # digests of the clips that were encoded now
+    encode_s: float  # wall clock of the pass
+    finished: float  # monotonic clock at its end
 
     @property
     def encoded(self) -> int:
-        """Sounds that went through the encoder."""
+        """Clips that were encoded now."""
         return len(self.fresh)
 
     @property
     def reused(self) -> int:
-        """Sounds whose embedding was there, or that are the same as another one."""
+        """Clips whose embedding was there, or that are the same as another one."""
         return len(self.pieces) - len(self.fresh)
 
     def pooled(self) -> tuple[Tensor, Tensor]:
-        """Rows of all pieces (n, D) float32 and the number of the sound that each belongs to (n,) int64."""
+        """Rows of all pieces (n, D) float32 and the number of the clip that each belongs to (n,) int64."""
         owners = torch.arange(len(self.pieces)).repeat_interleave(torch.tensor([len(p.lengths) for p in self.pieces]))
         return torch.cat([piece.pooled for piece in self.pieces]), owners
 
+    def all_frames(self) -> tuple[Tensor, Tensor]:
+        """Frames of all pieces, one after the other (N, D) float16, and how many each has (n,) int64."""
+        frames = [frame for piece in self.pieces for frame in piece.frames or ()]
+        return torch.cat(frames), torch.tensor([len(frame) for frame in frames])
+
 
 def whole(waveform: Waveform) -> Sequence[Waveform]:
-    """The cut of tasks without crops: one piece."""
+    """The crop rule of tasks without crops: one piece."""
     return [waveform]
 
 
-def embed_sounds(
-    encoder: EncodesMany,
-    sounds: Sequence[Sound],
-    store: Store,
-    *,
-    cut: Cut = whole,
-    limits: Limits = DEFAULT_LIMITS,
-    on_sound: Callable[[int], None] = lambda count: None,
-) -> Embedded:
-    """Embed what the store does not hold yet; every window is written before the next, so a kill costs one window.
+def cut(
+    waveform: Waveform, crop_s: float | None, scoring_rule: ScoringRule, *, sample_rate: int = SAMPLE_RATE
+) -> list[Waveform]:
+    """Cut a clip into the crops that are embedded and scored.
+
+    ``compat``: full crops from the start, the rest is thrown away; a shorter clip is zero-padded to one crop.
+    ``strict``: the rest is a crop too if it is at least half as long as one; a shorter clip stays as it is.
 
     Args:
-        encoder: see `EncodesMany`.
-        sounds: of the task, in order.
-        store: for this encoder and this cut.
-        cut: pieces of a sound; part of the store's transform.
-        limits: of every sound.
-        on_sound: called with the number of sounds finished since the last call.
+        waveform: (num_samples,).
+        crop_s: length of a crop; None: the whole clip.
+        scoring_rule: which of the two.
+        sample_rate: of the waveform, Hz.
+
+    Returns:
+        One crop or more; of `crop_s`, except for the last one of ``strict``.
+
+    Source: ``compat`` is the rule of X-ARES 0.1.3, without its loss of crops that share a name.
+    """
+    if scoring_rule not in ("compat", "strict"):
+        raise ConfigError(f"no scoring rule {scoring_rule!r}; expected 'compat' or 'strict'")
+    if crop_s is None:
+        return [waveform]
+    size = int(crop_s * sample_rate)
+    if len(waveform) < size:
+        return [trim_or_pad(waveform, size) if scoring_rule == "compat" else waveform]
+    count = len(waveform) // size
+    crops = [waveform[start : start + size] for start in range(0, count * size, size)]
+    rest = waveform[count * size :]
+    return [*crops, rest] if scoring_rule == "strict" and 2 * len(rest) >= size else crops
+
+
+def trim_or_pad(waveform: npt.NDArray[Any], num_samples: int) -> npt.NDArray[Any]:
+    """(…, num_samples) of an array: trimmed at the end, or padded there with zeros."""
+    missing = num_samples - waveform.shape[-1]
+    if missing <= 0:
+        return waveform[..., :num_samples]
+    return np.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(0, missing)])
+
+
+def embed_clips(
+    encode: Encode,
+    clips: Sequence[ClipSource],
+    store: Store,
+    *,
+    crop: Crop = whole,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress = lambda finished, total: None,
+) -> EmbeddedClips:
+    """Embed what the store does not have yet; every window is written before the next, so a kill costs one window.
+
+    Args:
+        encode: see `Encode`.
+        clips: of the task, in order.
+        store: for this encoder and this crop rule.
+        crop: pieces of a clip; part of the store's transform.
+        limits: of every clip.
+        progress: called after each window.
 
     Raises:
-        DataError: there are no sounds, or some could not be embedded; the message names them. What succeeded is kept.
+        DataError: there are no clips, or some could not be embedded; the message names them. What succeeded is kept.
     """
-    if not sounds:
-        raise DataError("no sounds to embed; the task's folder is empty or holds another layout")
-    known = [_digest(sound) for sound in sounds]
+    if not clips:
+        raise DataError("no clips to embed; the task's folder is empty or holds another layout")
+    started = time.monotonic()
+    known = [_digest(clip) for clip in clips]
     digests = [digest for digest, _ in known]
-    unique = {digest: (sound, size) for (digest, size), sound in zip(known, sounds, strict=True)}
-    wanted = {digest: sound for digest, (sound, _) in unique.items() if digest not in store}
-    on_sound(len(sounds) - len(wanted))
+    unique = {digest: (clip, size) for (digest, size), clip in zip(known, clips, strict=True)}
+    wanted = {digest: clip for digest, (clip, _) in unique.items() if digest not in store}
+    finished = len(clips) - len(wanted)
+    progress(finished, len(clips))
     failed: dict[str, AuricleError] = {}
 
-    def load(item: tuple[str, Sound]) -> _Loaded:
-        digest, sound = item
+    def load(item: tuple[str, ClipSource]) -> _Loaded:
+        digest, clip = item
         try:
-            pieces = list(cut(as_clip(sound.source(), limits=limits).waveform))
+            pieces = list(crop(as_clip(clip.source(), limits=limits).waveform))
         except AuricleError as error:
-            return _Loaded(sound.id, digest, error)
-        return _Loaded(sound.id, digest, pieces or DataError("the crop rule leaves nothing of it"))
+            return _Loaded(clip.id, digest, error)
+        return _Loaded(clip.id, digest, pieces or DataError("the crop rule leaves nothing of it"))
 
     loaded = prefetch(load, wanted.items(), depth=4 * _DECODERS, workers=_DECODERS)
     for window in _windows({digest: size for digest, (_, size) in unique.items()}):
         missing = list(islice(loaded, len(wanted.keys() & set(window))))
         if missing:
-            failed |= _embed_window(encoder, missing, store)
+            failed |= _embed_window(encode, missing, store)
             store.flush()
-            on_sound(len(missing))
+            finished += len(missing)
+            progress(finished, len(clips))
     if failed:
-        named = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_NAMED])
+        named = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_SHOWN])
         raise DataError(
-            f"{len(failed)} of {len(sounds)} sounds could not be embedded: {named}"
-            f"{' …' if len(failed) > _NAMED else ''}. Repair or remove them; the others are kept and not encoded again"
+            f"{len(failed)} of {len(clips)} clips could not be embedded: {named}"
+            f"{' …' if len(failed) > _SHOWN else ''}. Repair or remove them; the others are kept and not encoded again"
         )
-    return Embedded([store.get(digest) for digest in digests], digests, frozenset(wanted))
+    ended = time.monotonic()
+    pieces = [store.get(digest) for digest in digests]
+    return EmbeddedClips(
+        pieces=pieces, digests=digests, fresh=frozenset(wanted), encode_s=ended - started, finished=ended
+    )
 
 
-def _digest(sound: Sound) -> tuple[str, int]:
-    """SHA-256 of a sound's bytes, and how many there are."""
-    source = sound.source()
+def manifest_hash(examples: Sequence[Example], digests: Sequence[str]) -> str:
+    """SHA-256 over clips, their splits and labels, in any order."""
+    lines = [
+        json.dumps([example.id, example.split, digest, dict(example.label)], sort_keys=True, default=str)
+        for example, digest in zip(examples, digests, strict=True)
+    ]
+    return sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _digest(clip: ClipSource) -> tuple[str, int]:
+    """SHA-256 of a clip's bytes, and how many there are."""
+    source = clip.source()
     if isinstance(source, bytes):
         return sha256(source).hexdigest(), len(source)
     total, size = sha256(), 0
@@ -152,16 +214,16 @@ def _digest(sound: Sound) -> tuple[str, int]:
                 total.update(block)
                 size += len(block)
     except OSError as error:
-        raise DataError(f"{sound.id}: cannot be read ({error.strerror}); check the path") from error
+        raise DataError(f"{clip.id}: cannot be read ({error.strerror}); check the path") from error
     return total.hexdigest(), size
 
 
 def _windows(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Digests in groups of at most `WINDOW_SOUNDS`, and of `WINDOW_BYTES` unless one alone has more."""
+    """Digests in groups of at most `WINDOW_CLIPS`, and of `WINDOW_BYTES` unless one alone has more."""
     window: list[str] = []
     held = 0
     for digest, size in sizes.items():
-        if window and (len(window) >= WINDOW_SOUNDS or held + size > WINDOW_BYTES):
+        if window and (len(window) >= WINDOW_CLIPS or held + size > WINDOW_BYTES):
             yield window
             window, held = [], 0
         window.append(digest)
@@ -170,27 +232,27 @@ def _windows(sizes: Mapping[str, int]) -> Iterator[list[str]]:
         yield window
 
 
-def _embed_window(encoder: EncodesMany, window: Sequence[_Loaded], store: Store) -> dict[str, AuricleError]:
+def _embed_window(encode: Encode, window: Sequence[_Loaded], store: Store) -> dict[str, AuricleError]:
     """Encode the pieces of a window from short to long and add them to the store; returns what failed."""
-    failed = {sound.id: sound.pieces for sound in window if isinstance(sound.pieces, AuricleError)}
+    failed = {clip.id: clip.pieces for clip in window if isinstance(clip.pieces, AuricleError)}
     flat = [
-        (sound, number, len(sound.pieces), piece)
-        for sound in window
-        if isinstance(sound.pieces, list)
-        for number, piece in enumerate(sound.pieces)
+        (clip, number, len(clip.pieces), piece)
+        for clip in window
+        if isinstance(clip.pieces, list)
+        for number, piece in enumerate(clip.pieces)
     ]
     flat.sort(key=lambda item: len(item[3]))
     found: dict[str, list[Tensor | None]] = {}
-    results = encoder.embed_many([piece for *_, piece in flat], frames=True)
-    for (sound, number, count, piece), result in zip(flat, results, strict=True):
+    results = encode([piece for *_, piece in flat])
+    for (clip, number, count, piece), result in zip(flat, results, strict=True):
         if isinstance(result, AuricleError):
-            failed[sound.id] = result
-        elif not len(result.values) or not torch.isfinite(result.values).all():
-            failed[sound.id] = DataError(f"the encoder gave no finite frames for {len(piece) / SAMPLE_RATE:g} s of it")
+            failed[clip.id] = result
+        elif not len(result) or not torch.isfinite(result).all():
+            failed[clip.id] = DataError(f"the encoder gave no finite frames for {len(piece) / SAMPLE_RATE:g} s of it")
         else:
-            found.setdefault(sound.digest, [None] * count)[number] = result.values
+            found.setdefault(clip.digest, [None] * count)[number] = result
     for digest, frames in found.items():
-        whole_sound = [frame for frame in frames if frame is not None]
-        if len(whole_sound) == len(frames):
-            store.add(digest, whole_sound)
+        whole_clip = [frame for frame in frames if frame is not None]
+        if len(whole_clip) == len(frames):
+            store.add(digest, whole_clip)
     return failed

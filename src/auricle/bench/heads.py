@@ -1,8 +1,8 @@
 """The X-ARES "MLP" (LayerNorm and one linear layer), for all folds and learning rates of a task in one run.
 
 The heads are stacked: F folds × R learning rates, parameters (F, R, …). A fold's rows are fetched and normalised once
-for all its rates, one batched product serves all heads, and one Adam moves them. No head sees another: what a fold
-gives is the same, within rounding, alone or beside others.
+for all its rates, one batched product serves all heads, and one Adam moves them. Heads are independent: the result
+of a fold is the same, within rounding, alone or with others.
 """
 
 import math
@@ -23,11 +23,11 @@ Loss = Literal["cross_entropy", "bce", "l1", "mse"]
 # Outputs and targets of the validation items, (n, C) and (n, …), or of frame tasks a list of each → higher is better.
 Score = Callable[[Any, Any], float]
 
-NORM_EPS = 1e-5  # of torch's LayerNorm, which X-ARES takes as it is
+NORM_EPS = 1e-5  # of torch's LayerNorm, which X-ARES uses
 FINAL_RATE = 0.1  # share of the learning rate that the cosine falls towards; X-ARES `trainer.py`
 _BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8  # torch's defaults
 _EVAL_ROWS = 1 << 15  # rows of outputs at once
-_SEED_STRIDE = 1 << 32  # between the seeds of two folds, so that none meets another's
+_SEED_STRIDE = 1 << 32  # between the seeds of two folds, so that they never overlap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class HeadSettings:
     """How heads are trained; the defaults are those of X-ARES `TaskConfig`."""
 
     epochs: int = 10
-    batch_size: int = 32  # items: clips, also where frames are judged
+    batch_size: int = 32  # items: clips, also where frames are scored
     rates: tuple[float, ...] = (1e-3,)  # learning rates, a head for each
     loss: Loss = "cross_entropy"
     pos_weight: float | None = None  # of positive targets in bce; 10 for MAESTRO
@@ -57,7 +57,7 @@ class HeadSettings:
 
 
 class Fold(NamedTuple):
-    """Which items a head is trained on and which choose its best epoch."""
+    """Items a head is trained on, and items that pick its best epoch."""
 
     key: int  # number of the fold in its task, >= 0; seeds its weights and shuffles
     train: Tensor  # (n,) int64
@@ -65,7 +65,7 @@ class Fold(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class LabelledFeatures:
     """Features and targets of all items of a task, one item after the other."""
 
     features: Tensor  # (N, D) rows, float16 or float32
@@ -82,8 +82,8 @@ class Examples:
             )
 
     @classmethod
-    def of_frames(cls, features: Sequence[Tensor], targets: Sequence[Tensor]) -> "Examples":
-        """Of clips (T_i, D) with targets (T_i', C), which are cut or filled with zeros to T_i as in X-ARES."""
+    def of_frames(cls, features: Sequence[Tensor], targets: Sequence[Tensor]) -> "LabelledFeatures":
+        """Of clips (T_i, D) with targets (T_i', C), which are trimmed or zero-padded to T_i as in X-ARES."""
         fitted = [pad_or_trim(truth, len(frames)) for frames, truth in zip(features, targets, strict=True)]
         if not fitted:
             raise DataError("no clips to train heads on; the task's folder is empty or holds another layout")
@@ -103,7 +103,7 @@ class Examples:
         return torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
 
     def split(self, rows: Tensor, items: Tensor) -> Any:
-        """Values of the rows of some items as a score takes them: of frames a list, one (T_i, …) an item."""
+        """Values of the rows of some items as a score needs them: of frames a list, one (T_i, …) an item."""
         return rows if self.lengths is None else list(rows.split(self.lengths[items].tolist()))
 
 
@@ -127,7 +127,7 @@ class Heads:
 
     @torch.no_grad()
     def outputs(self, features: Tensor, fold: int) -> Tensor:
-        """What the heads of a fold make of features (n, D): (R, n, C) float32."""
+        """Outputs of the heads of a fold for features (n, D): (R, n, C) float32."""
         weight, bias = (part[fold] for part in self.folded())
         rates, classes = bias.shape
         joined, joined_bias = weight.flatten(0, 1), bias.flatten()
@@ -166,15 +166,15 @@ def initial_heads(keys: Sequence[int], rates: int, dim: int, classes: int, *, se
     for key in keys:
         state = np.random.SeedSequence([seed, key]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state) >> 1)
-        drawn = (torch.rand(classes, dim + 1, generator=generator) * 2 - 1) / math.sqrt(dim)
-        weights.append(drawn[:, :dim].expand(rates, -1, -1))
-        biases.append(drawn[:, dim].expand(rates, -1))
+        values = (torch.rand(classes, dim + 1, generator=generator) * 2 - 1) / math.sqrt(dim)
+        weights.append(values[:, :dim].expand(rates, -1, -1))
+        biases.append(values[:, dim].expand(rates, -1))
     ones = torch.ones(len(keys), rates, dim)
     return Heads(ones, torch.zeros_like(ones), torch.stack(weights).contiguous(), torch.stack(biases).contiguous())
 
 
 def train_heads(
-    examples: Examples,
+    examples: LabelledFeatures,
     folds: Sequence[Fold],
     *,
     num_outputs: int,
@@ -218,7 +218,7 @@ def train_heads(
         _train_epoch(heads, adam, examples, folds, settings, epoch, schedule[:, epoch])
         for number, fold in enumerate(folds):
             scores[epoch, number], losses[epoch, number] = _validate(heads, examples, number, fold, score, settings)
-        # The first epoch counts whatever it is worth: weights of a head that diverged are still weights.
+        # The first epoch counts whatever its score: weights of a head that diverged are still weights.
         better = scores[epoch] > scores[:epoch].amax(0) if epoch else torch.ones(shape[1:], dtype=torch.bool)
         best_epoch[better] = epoch
         for kept, part in zip(best.tensors, heads.tensors, strict=True):
@@ -259,7 +259,7 @@ class _Adam:
 def _train_epoch(
     heads: Heads,
     adam: _Adam,
-    examples: Examples,
+    examples: LabelledFeatures,
     folds: Sequence[Fold],
     settings: HeadSettings,
     epoch: int,
@@ -269,7 +269,7 @@ def _train_epoch(
     device = examples.features.device
     for start in range(0, max(map(len, orders)), settings.batch_size):
         picked = [examples.rows(order[start : start + settings.batch_size]) for order in orders]
-        # Clip batches are filled to the batch size, so that the products of a fold have the same shape in any company.
+        # Clip batches are padded to the batch size, so that other folds do not change the shapes of a fold's products.
         width = settings.batch_size if examples.lengths is None else max(map(len, picked))
         rows = torch.stack([pad_or_trim(each, width, dim=0) for each in picked])
         counts = torch.tensor([len(each) for each in picked])
@@ -304,7 +304,7 @@ def _losses(outputs: Tensor, targets: Tensor, settings: HeadSettings) -> Tensor:
 
 
 def _validate(
-    heads: Heads, examples: Examples, number: int, fold: Fold, score: Score, settings: HeadSettings
+    heads: Heads, examples: LabelledFeatures, number: int, fold: Fold, score: Score, settings: HeadSettings
 ) -> tuple[Tensor, Tensor]:
     """Scores and mean losses (R,) of the heads of one fold on its validation items."""
     rows = examples.rows(fold.valid).to(examples.features.device)
@@ -323,7 +323,7 @@ def _normalise(features: Tensor) -> Tensor:
     return F.layer_norm(features.float(), features.shape[-1:], eps=NORM_EPS)
 
 
-def _check(examples: Examples, folds: Sequence[Fold], num_outputs: int, settings: HeadSettings) -> None:
+def _check(examples: LabelledFeatures, folds: Sequence[Fold], num_outputs: int, settings: HeadSettings) -> None:
     keys = [fold.key for fold in folds]
     if not keys or len(set(keys)) < len(keys) or min(keys) < 0:
         raise ConfigError(f"folds have keys {keys}; expected at least one, all different and >= 0")

@@ -1,7 +1,7 @@
 """HEAR 2021 tasks of events in time: frames to learn from, and events found in the probabilities of frames.
 
-Frames of a sound are smoothed by a median filter, runs above the threshold are events, and those shorter than a length
-chosen on validation are dropped. What counts is whether onsets were found.
+Frames of a clip are smoothed by a median filter, runs above the threshold are events, and those shorter than a length
+chosen on validation are dropped. The score counts onsets that were found.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,26 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from auricle.bench.embedded_task import EmbeddedTask, Partition
 from auricle.bench.hear_predictor import Fitted, FoldRows, Rows, Score
 from auricle.bench.results import HeadScore
 from auricle.bench.task import HearFacts
-from auricle.bench.xares import BOOTSTRAP_ROUNDS, Judged, Plan, Table
+from auricle.bench.xares import BOOTSTRAP_ROUNDS, HeadResult
 from auricle.errors import DataError
 from auricle.metrics.events import Detection, Event, events_from_frames, onset_scores, segment_scores
 from auricle.metrics.intervals import bootstrap_interval
 
 _ROUNDING_MS = 1e-4  # by which events reach further than their ends; hear-eval-kit `task_embeddings.py`
 
-Events = Sequence[Sequence[Event]]  # of some sounds
+Events = Sequence[Sequence[Event]]  # of some clips
 
 
 def frame_times(frames: int, hop_ms: float) -> Tensor:
-    """Times of frames in ms, (T,) float64: their centres, as HEAR's API asks for."""
+    """Times of frames in ms, (T,) float64: their centres, as in HEAR's API."""
     return (torch.arange(frames, dtype=torch.float64) + 0.5) * hop_ms
 
 
-def heard_at(events: Sequence[Event], classes: Sequence[str], times_ms: Tensor) -> Tensor:
-    """What is heard at some times (T,), rising: (T, C) float32 of 0 and 1; both ends of an event belong to it.
+def labels_at(events: Sequence[Event], classes: Sequence[str], times_ms: Tensor) -> Tensor:
+    """Active classes at some times (T,), rising: (T, C) float32 of 0 and 1; both ends of an event belong to it.
 
     Events of other classes are left out. Source: hear-eval-kit `task_embeddings.py`, get_labels_for_timestamps.
     """
@@ -44,51 +45,47 @@ def heard_at(events: Sequence[Event], classes: Sequence[str], times_ms: Tensor) 
     return targets
 
 
-def event_folds(table: Table, chosen: Sequence[Plan]) -> Iterator[FoldRows]:
-    """All frames of the sounds of each plan, and the onset F of validation sounds as the score.
+def event_folds(data: EmbeddedTask, chosen: Sequence[Partition]) -> Iterator[FoldRows]:
+    """All frames of the clips of each partition, and the onset F of validation clips as the score.
 
     Raises:
-        DataError: a table without frames or events.
+        DataError: a task without frames or events.
     """
-    clips = _clips(table)
-    for plan in chosen:
-        valid = plan.valid.tolist()
-        lengths = [len(clips.frames[sound]) for sound in valid]
-        yield FoldRows(_rows(clips, plan.train.tolist()), _rows(clips, valid), _score(clips, valid, lengths))
+    clips = _clips(data)
+    for partition in chosen:
+        valid = partition.valid.tolist()
+        lengths = [len(clips.frames[clip]) for clip in valid]
+        yield FoldRows(_rows(clips, partition.train.tolist()), _rows(clips, valid), _score(clips, valid, lengths))
 
 
-def score_events(table: Table, chosen: Sequence[Plan], fitted: Sequence[Fitted]) -> Judged:
-    """Onset F of all events of a fold, and the mean over folds; an item is a sound, its score its own F.
+def score_events(data: EmbeddedTask, chosen: Sequence[Partition], fitted: Sequence[Fitted]) -> HeadResult:
+    """Onset F of all events of a fold, and the mean over folds; an item is a clip, its score its own F.
 
     Raises:
-        DataError: a table without frames or events.
+        DataError: a task without frames or events.
     """
-    clips = _clips(table)
-    found = [_find(clips, plan, each) for plan, each in zip(chosen, fitted, strict=True)]
+    clips = _clips(data)
+    found = [_find(clips, partition, each) for partition, each in zip(chosen, fitted, strict=True)]
     counts, items = [], {}
     for number, fold in enumerate(found):
-        for sound, wanted, heard in zip(fold.sounds, fold.references, fold.estimates, strict=True):
-            f = _onsets(clips.facts, [wanted], [heard]).f_measure
-            events = len(wanted) + len(heard)
+        for clip, wanted, estimated in zip(fold.clips, fold.references, fold.estimates, strict=True):
+            f = _onsets(clips.facts, [wanted], [estimated]).f_measure
+            events = len(wanted) + len(estimated)
             counts.append((number, round(f * events / 2), events))
-            items[table.ids[sound]] = round(f, 6)
-    whole = bootstrap_interval(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS)
+            items[data.ids[clip]] = round(f, 6)
     overall = [_onsets(clips.facts, fold.references, fold.estimates) for fold in found]
-    names = sorted({*table.classes, *(str(event.label) for events in table.events for event in events)})
-    score = HeadScore(
-        value=whole.value,
-        low=whole.low,
-        high=whole.high,
-        n=len(items),
-        folds={plan.name: each.f_measure for plan, each in zip(chosen, overall, strict=True)},
+    names = sorted({*data.classes, *(str(event.label) for events in data.events for event in events)})
+    score = HeadScore.of(
+        bootstrap_interval(np.array(counts, np.float64), _pooled_f, rounds=BOOTSTRAP_ROUNDS),
+        folds={own.name: each.f_measure for own, each in zip(chosen, overall, strict=True)},
         classes=_by_label(clips.facts, found, names),
         settings=_settings(clips.facts, found, overall, names),
     )
-    return Judged(score, items)
+    return HeadResult(score, items)
 
 
 class _Clips(NamedTuple):
-    """The sounds of a task."""
+    """The clips of a task."""
 
     frames: Sequence[Tensor]  # (T, D) of each
     events: Events
@@ -98,48 +95,47 @@ class _Clips(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Events of the test sounds of a fold."""
+    """Events of the test clips of a fold."""
 
-    sounds: list[int]
+    clips: list[int]
     references: Events
     estimates: Events
     min_duration_ms: float
 
 
-def _clips(table: Table) -> _Clips:
-    facts = table.task.hear
-    if facts is None or table.lengths is None or len(table.events) != len(table.ids) or not any(table.events):
+def _clips(data: EmbeddedTask) -> _Clips:
+    facts = data.task.hear
+    if facts is None or data.lengths is None or len(data.events) != len(data.ids) or not any(data.events):
         raise DataError(
-            f"task {table.task.name!r}: found {len(table.events)} lists of events; expected the frames and the events "
-            f"of {len(table.ids)} sounds"
+            f"task {data.task.name!r}: found {len(data.events)} lists of events; expected the frames and the events "
+            f"of {len(data.ids)} clips"
         )
-    frames = table.features.split(table.lengths.tolist())
-    return _Clips(frames, table.events, table.classes, table.hop_ms, facts)
+    return _Clips(data.frames(), data.events, data.classes, data.hop_ms, facts)
 
 
-def _rows(clips: _Clips, sounds: Sequence[int]) -> Rows:
-    frames = [clips.frames[sound] for sound in sounds]
+def _rows(clips: _Clips, chosen: Sequence[int]) -> Rows:
+    frames = [clips.frames[clip] for clip in chosen]
     targets = [
-        heard_at(clips.events[sound], clips.classes, frame_times(len(own), clips.hop_ms))
-        for sound, own in zip(sounds, frames, strict=True)
+        labels_at(clips.events[clip], clips.classes, frame_times(len(own), clips.hop_ms))
+        for clip, own in zip(chosen, frames, strict=True)
     ]
     return Rows(torch.cat(frames), torch.cat(targets))
 
 
-def _score(clips: _Clips, sounds: Sequence[int], lengths: list[int]) -> Score:
-    return lambda outputs, _: _best_duration(clips, sounds, outputs.split(lengths))[0]
+def _score(clips: _Clips, chosen: Sequence[int], lengths: list[int]) -> Score:
+    return lambda outputs, _: _best_duration(clips, chosen, outputs.split(lengths))[0]
 
 
-def _find(clips: _Clips, plan: Plan, fitted: Fitted) -> _Found:
-    valid, test = plan.valid.tolist(), plan.test.tolist()
-    _, duration = _best_duration(clips, valid, [fitted.probabilities(clips.frames[sound]) for sound in valid])
-    estimates = _decode(clips, [fitted.probabilities(clips.frames[sound]) for sound in test], duration)
-    return _Found(test, [clips.events[sound] for sound in test], estimates, duration)
+def _find(clips: _Clips, partition: Partition, fitted: Fitted) -> _Found:
+    valid, test = partition.valid.tolist(), partition.test.tolist()
+    _, duration = _best_duration(clips, valid, [fitted.probabilities(clips.frames[clip]) for clip in valid])
+    estimates = _decode(clips, [fitted.probabilities(clips.frames[clip]) for clip in test], duration)
+    return _Found(test, [clips.events[clip] for clip in test], estimates, duration)
 
 
-def _best_duration(clips: _Clips, sounds: Sequence[int], outputs: Sequence[Tensor]) -> tuple[float, float]:
+def _best_duration(clips: _Clips, chosen: Sequence[int], outputs: Sequence[Tensor]) -> tuple[float, float]:
     """The best onset F, and the shortest event (ms) that is kept to reach it; of equal ones the longest."""
-    references = [clips.events[sound] for sound in sounds]
+    references = [clips.events[clip] for clip in chosen]
     return max(
         (_onsets(clips.facts, references, _decode(clips, outputs, duration)).f_measure, duration)
         for duration in clips.facts.min_duration_ms or (0.0,)
@@ -147,7 +143,7 @@ def _best_duration(clips: _Clips, sounds: Sequence[int], outputs: Sequence[Tenso
 
 
 def _decode(clips: _Clips, outputs: Sequence[Tensor], min_duration_ms: float) -> list[list[Event]]:
-    """Events of sounds from the probabilities (T, C) of their frames."""
+    """Events of clips from the probabilities (T, C) of their frames."""
     return [
         events_from_frames(
             own,
@@ -165,7 +161,7 @@ def _onsets(facts: HearFacts, references: Events, estimates: Events) -> Detectio
 
 
 def _pooled_f(counts: Any) -> float:
-    """Mean over folds of F; counts (n, 3) of sounds: fold, matched events, events of reference and estimate."""
+    """Mean over folds of F; counts (n, 3) of clips: fold, matched events, events of reference and estimate."""
     values = []
     for number in np.unique(counts[:, 0]):
         _, hits, events = counts[counts[:, 0] == number].sum(0)

@@ -1,4 +1,4 @@
-"""The predictor of HEAR 2021: a small network on frozen embeddings, its settings drawn from a grid.
+"""The predictor of HEAR 2021: a small network on frozen embeddings, its settings sampled from a grid.
 
 A task tries a few random points of the grid on its first fold, keeps the best on validation, and uses it on all folds.
 """
@@ -58,9 +58,9 @@ class PredictorSettings:
     batch_size: int = 1024  # rows
     max_epochs: int = 500
     check_every: int = 3  # epochs between validations; 10 for DCASE 2016
-    patience: int = 20  # validations without a better score before the end
+    patience: int = 20  # validations without a better score before training stops
     select_by: Selection = "score"  # what epochs and points are chosen by on validation; MAESTRO: the loss
-    seed: int = 42  # of weights, dropout and shuffles
+    seed: int = 42  # of grid points, weights, dropout and shuffles
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -83,7 +83,7 @@ class Rows:
     """Embeddings and targets of a split: of clips, or of all frames of its clips one after the other."""
 
     embeddings: Tensor  # (n, D)
-    targets: Tensor  # (n,) int64 classes, or (n, C) of 0 and 1 where several may hold
+    targets: Tensor  # (n,) int64 classes, or (n, C) of 0 and 1 where several may be active
 
     def __post_init__(self) -> None:
         """Refuse what does not fit."""
@@ -147,8 +147,8 @@ def grid() -> list[GridPoint]:
     return [GridPoint(*values) for values in itertools.product(HIDDEN_LAYERS, RATES, INITIALISATIONS)]
 
 
-def draw_points(count: int = GRID_POINTS, *, seed: int = 42) -> list[GridPoint]:
-    """Different random points of the grid; fewer are the beginning of more.
+def sample_points(count: int = GRID_POINTS, *, seed: int = 42) -> list[GridPoint]:
+    """Different random points of the grid; fewer are the first of more.
 
     Raises:
         ConfigError: fewer than one point, or more than the grid has.
@@ -169,7 +169,7 @@ def fit_predictor(
         valid: rows that choose the epoch, the first with the highest score.
         point: of the grid.
         num_classes: C.
-        score: of validation probabilities and targets, higher is better; for errors give the negative. Not asked where
+        score: of validation probabilities and targets, higher is better; for errors give the negative. Not called where
             the settings select by the loss.
         settings: the rest.
 
@@ -206,10 +206,10 @@ def choose_point(
     """The best predictor of some points of the grid, by its validation score; of equals the first.
 
     Use it on the first fold, and `fit_predictor` with its ``point`` on the others. Arguments as there; ``points`` None:
-    those of `draw_points` with the seed of the settings; ``on_point`` is called after each. Points are trained one
-    after the other: their layers are wide enough to fill a processor, and stacked into one product they are slower.
+    those of `sample_points` with the seed of the settings; ``on_point`` is called after each. Points are trained one
+    after the other: their layers are wide enough to use all of a processor; stacked into one product they are slower.
     """
-    tried = draw_points(seed=settings.seed) if points is None else list(points)
+    tried = sample_points(seed=settings.seed) if points is None else list(points)
     if not tried:
         raise ConfigError("no points of the grid to try; expected at least one")
     best: Fitted | None = None
@@ -231,7 +231,7 @@ def fit_folds(
 ) -> list[Fitted]:
     """A predictor for each fold: `choose_point` on the first, `fit_predictor` with its point on the others.
 
-    Arguments as there; folds are asked for one after the other, so that the rows of one are held at a time.
+    Arguments as there; folds are taken one after the other, so that the rows of one are in memory at a time.
     """
     found: list[Fitted] = []
     for train, valid, score in folds:
@@ -264,7 +264,7 @@ def _fit(
         _train_epoch(predictor, optimizer, train, settings, epoch)
         if epoch % settings.check_every:
             continue
-        value = _worth(_logits(predictor, valid.embeddings), valid.targets, score, settings)
+        value = _validation_score(_logits(predictor, valid.embeddings), valid.targets, score, settings)
         if not best or value > highest:
             best = {name: part.detach().clone() for name, part in predictor.state_dict().items()}
             highest, best_epoch, waited = value, epoch, 0
@@ -291,8 +291,8 @@ def _train_epoch(
         optimizer.step()
 
 
-def _worth(logits: Tensor, targets: Tensor, score: Score, settings: PredictorSettings) -> float:
-    """Of validation rows, higher is better; what has no order is worth nothing."""
+def _validation_score(logits: Tensor, targets: Tensor, score: Score, settings: PredictorSettings) -> float:
+    """Of validation rows, higher is better; minus infinity where outputs or score are not finite."""
     if not torch.isfinite(logits).all():
         return -math.inf
     if settings.select_by == "loss":

@@ -1,6 +1,6 @@
-"""How well the tiny models hear clips they were not trained on: one table, every row with its 95 % interval.
+"""Scores of models on clips they were not trained on: one table, every row with its 95 % interval.
 
-The test set is a folder of packed shards with facts (see `auricle.data.recipes`); what a row needs is picked by facts:
+The test set is a folder of packed shards with facts (see `auricle.data.recipes`), which pick the clips of a row:
 ``event`` for sounds, ``text`` for words, ``gender`` and ``speaker`` for voices, ``kind`` for the category.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from auricle.audio.logmel import LogMel
-from auricle.bench.probes import knn_predict, linear_predict
+from auricle.bench.probes import effective_rank, knn_predict, linear_predict
 from auricle.data import mixing
 from auricle.data.scenes import DIGITS
 from auricle.data.shards import ShardSet
@@ -25,8 +25,8 @@ from auricle.metrics.normalisers import split_words
 from auricle.metrics.word_errors import edit_distance
 
 Waveform = npt.NDArray[np.float32]
-Ask = Callable[[list[Waveform], str], list[str]]  # clips and one prompt → answers
-Encode = Callable[[list[Waveform]], Tensor]  # clips → (n, D) pooled embeddings
+Answer = Callable[[list[Waveform], str], list[str]]  # clips and one prompt → answers
+Embed = Callable[[list[Waveform]], Tensor]  # clips → (n, D) pooled embeddings
 
 CATEGORY_PROMPT = "Is this speech, sound, music or a mix?"
 GENDER_PROMPT = "Is the speaker male or female?"
@@ -70,13 +70,13 @@ def is_utterance(meta: dict[str, Any]) -> bool:
     return meta.get("kind") == "speech" and bool(meta.get("text")) and not is_digit(meta)
 
 
-def listening_rows(ask: Ask, test: ShardSet, *, seed: int = 0, limit: int | None = None) -> dict[str, Score]:
+def language_model_rows(answer: Answer, test: ShardSet, *, seed: int = 0, limit: int | None = None) -> dict[str, Score]:
     """Every row about captions, transcripts and answers.
 
     Args:
-        ask: the model.
+        answer: the model.
         test: packed clips it was not trained on.
-        seed: of the mixtures drawn from them.
+        seed: of the mixtures made from them.
         limit: most clips of one row.
     """
     events = Clips(test, is_event, limit)
@@ -84,37 +84,37 @@ def listening_rows(ask: Ask, test: ShardSet, *, seed: int = 0, limit: int | None
     utterances = Clips(test, is_utterance, limit)
     rng = np.random.default_rng(seed)
     rows: dict[str, Score] = {}
-    captions = ask(events.waveforms(), CAPTION_PROMPT)
+    captions = answer(events.waveforms(), CAPTION_PROMPT)
     named = [names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
     rows["event named in the caption"] = wilson_interval(named)
-    heard = ask(digits.waveforms(), TRANSCRIBE_PROMPT)
+    transcripts = answer(digits.waveforms(), TRANSCRIBE_PROMPT)
     rows["digit transcribed exactly"] = wilson_interval(
-        [split_words(h) == split_words(t) for h, t in zip(heard, digits.facts("text"), strict=True)]
+        [split_words(h) == split_words(t) for h, t in zip(transcripts, digits.facts("text"), strict=True)]
     )
-    rows["speech/sound/music/mixed"] = _category(ask, test, rng, limit)
-    rows |= _gender(ask, utterances)
-    rows["both parts named, 0-10 dB"] = _both_parts(ask, events, utterances, rng)
-    rows["word error rate"] = _word_error_rate(ask, utterances)
+    rows["speech/sound/music/mixed"] = _category(answer, test, rng, limit)
+    rows |= _gender(answer, utterances)
+    rows["both parts named, 0-10 dB"] = _both_parts(answer, events, utterances, rng)
+    rows["word error rate"] = _word_error_rate(answer, utterances)
     return rows
 
 
-def _category(ask: Ask, test: ShardSet, rng: np.random.Generator, limit: int | None) -> Score:
+def _category(answer: Answer, test: ShardSet, rng: np.random.Generator, limit: int | None) -> Score:
     """As many clips of each kind as the rarest kind has, and as many two-kind mixtures of them."""
     kinds = {kind: Clips(test, partial(_is_kind, kind), limit) for kind in ("speech", "sound", "music")}
     count = min(len(clips.ids) for clips in kinds.values())
     if not count:
         raise DataError("the test set needs clips of kind speech, sound and music for the category row; pack all three")
-    drawn = {
+    sampled = {
         kind: [test.read(int(i)).waveform for i in rng.permutation(clips.ids)[:count]] for kind, clips in kinds.items()
     }
     mixtures = []
     for number in range(count):
         front, back = rng.permutation(list(kinds))[:2]
-        mixtures.append(_mixture(drawn[front][number], drawn[back][number], rng))
-    clips = [*drawn["speech"], *drawn["sound"], *drawn["music"], *mixtures]
+        mixtures.append(_mixture(sampled[front][number], sampled[back][number], rng))
+    clips = [*sampled["speech"], *sampled["sound"], *sampled["music"], *mixtures]
     truth = [kind for kind in ("speech", "sound", "music", "mixed") for _ in range(count)]
     return wilson_interval(
-        [split_words(answer)[:1] == [kind] for answer, kind in zip(ask(clips, CATEGORY_PROMPT), truth, strict=True)]
+        [split_words(found)[:1] == [kind] for found, kind in zip(answer(clips, CATEGORY_PROMPT), truth, strict=True)]
     )
 
 
@@ -122,21 +122,21 @@ def _is_kind(kind: str, meta: dict[str, Any]) -> bool:
     return meta.get("kind") == kind
 
 
-def _gender(ask: Ask, utterances: Clips) -> dict[str, Score]:
-    """All speakers whose gender is known, and those known to be of age: a child's voice tells little of its gender."""
+def _gender(answer: Answer, utterances: Clips) -> dict[str, Score]:
+    """All speakers whose gender is known, and the adults among them: children's voices hardly differ by gender."""
     known = [
         (meta, waveform)
         for meta, waveform in zip(utterances.metas, utterances.waveforms(), strict=True)
         if meta.get("gender")
     ]
-    answers = ask([waveform for _, waveform in known], GENDER_PROMPT)
+    answers = answer([waveform for _, waveform in known], GENDER_PROMPT)
     right = [split_words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
     adults = [hit for hit, (meta, _) in zip(right, known, strict=True) if (meta.get("age") or 0) >= ADULT]
     rows = {"gender of the speaker": wilson_interval(right)}
     return rows | ({"gender of adult speakers": wilson_interval(adults)} if adults else {})
 
 
-def _both_parts(ask: Ask, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
+def _both_parts(answer: Answer, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
     """Each sound event under an utterance at 0-10 dB: the caption must name speech and the event."""
     sounds = events.waveforms()
     if not utterances.ids:
@@ -145,7 +145,7 @@ def _both_parts(ask: Ask, events: Clips, utterances: Clips, rng: np.random.Gener
     mixtures = [
         _mixture(utterances.shards.read(int(i)).waveform, sound, rng) for i, sound in zip(chosen, sounds, strict=True)
     ]
-    captions = ask(mixtures, CAPTION_PROMPT)
+    captions = answer(mixtures, CAPTION_PROMPT)
     return wilson_interval(
         [names_speech(c) and names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
     )
@@ -156,11 +156,11 @@ def _mixture(front: Waveform, back: Waveform, rng: np.random.Generator) -> Wavef
     return mixing.limit_peak(mixing.mix(front, back, float(rng.uniform(0.0, 10.0))))
 
 
-def _word_error_rate(ask: Ask, utterances: Clips) -> Score:
+def _word_error_rate(answer: Answer, utterances: Clips) -> Score:
     """Corpus word error rate; the interval resamples speakers."""
-    heard = ask(utterances.waveforms(), TRANSCRIBE_PROMPT)
+    transcripts = answer(utterances.waveforms(), TRANSCRIBE_PROMPT)
     counts = []
-    for found, text in zip(heard, utterances.facts("text"), strict=True):
+    for found, text in zip(transcripts, utterances.facts("text"), strict=True):
         spoken = [] if found.rstrip(".").lower() == NO_SPEECH else split_words(found)
         counts.append((edit_distance(split_words(text), spoken), len(split_words(text))))
     return bootstrap_interval(
@@ -170,7 +170,7 @@ def _word_error_rate(ask: Ask, utterances: Clips) -> Score:
     )
 
 
-def encoder_rows(encode: Encode, train: ShardSet, test: ShardSet, *, limit: int | None = None) -> dict[str, Score]:
+def encoder_rows(embed: Embed, train: ShardSet, test: ShardSet, *, limit: int | None = None) -> dict[str, Score]:
     """kNN and linear probe of frozen, mean-pooled embeddings and of the mean log-mel, on events and digits.
 
     No rows for labels that only one of the sets has clips of.
@@ -183,8 +183,8 @@ def encoder_rows(encode: Encode, train: ShardSet, test: ShardSet, *, limit: int 
         classes = sorted(set(known.facts(fact)))
         labels = torch.tensor([classes.index(c) for c in known.facts(fact)])
         truth = torch.tensor([classes.index(c) if c in classes else -1 for c in unknown.facts(fact)])
-        for source, embed in (("encoder", encode), ("mean log-mel", mean_log_mel)):
-            inputs, queries = embed(known.waveforms()), embed(unknown.waveforms())
+        for source, run in (("encoder", embed), ("mean log-mel", mean_log_mel)):
+            inputs, queries = run(known.waveforms()), run(unknown.waveforms())
             for probe, predict in (("kNN", knn_predict), ("linear", linear_predict)):
                 rows[f"{name}, {probe}, {source}"] = wilson_interval(
                     (predict(inputs, labels, queries) == truth).numpy()
@@ -205,21 +205,19 @@ def is_recorded_digit(meta: dict[str, Any]) -> bool:
 def mean_log_mel(clips: Sequence[Waveform]) -> Tensor:
     """The baseline embedding: log-mel averaged over time, (n, 64)."""
     front_end = LogMel().eval()
-    return torch.stack([front_end(torch.from_numpy(_long_enough(clip)))[0].mean(1) for clip in clips])
+    return torch.stack([front_end(torch.from_numpy(_padded(clip)))[0].mean(1) for clip in clips])
 
 
-def _long_enough(clip: Waveform) -> Waveform:
+def _padded(clip: Waveform) -> Waveform:
     return np.pad(clip, (0, max(0, 512 - len(clip))))
 
 
 def training_probe(shards: ShardSet, *, limit: int = 300) -> Callable[[Any], dict[str, float]]:
     """A probe for pre-training: kNN accuracy and embedding rank on labelled clips of the training set.
 
-    Labels are never trained on, but the audio is, so the figures serve to compare steps of one run, nothing else.
+    Labels are never trained on, but the audio is, so the figures only compare steps of one run.
     Even clips are the neighbours, odd ones the queries.
     """
-    from auricle.bench.probes import effective_rank
-
     sets = {}
     for name, wanted, fact in (("events", is_recorded_event, "event"), ("digits", is_recorded_digit, "text")):
         clips = Clips(shards, wanted, limit)
@@ -230,7 +228,7 @@ def training_probe(shards: ShardSet, *, limit: int = 300) -> Callable[[Any], dic
     def probe(network: Any) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, (waveforms, labels) in sets.items():
-            frames = network.encoder.encode([torch.from_numpy(_long_enough(w)) for w in waveforms])
+            frames = network.encoder.encode([torch.from_numpy(_padded(w)) for w in waveforms])
             pooled = torch.stack([clip.mean(0) for clip in frames])
             right = knn_predict(pooled[::2], labels[::2], pooled[1::2]) == labels[1::2]
             found[f"knn_{name}"] = round(right.float().mean().item(), 4)

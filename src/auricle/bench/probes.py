@@ -1,4 +1,4 @@
-"""What frozen embeddings know: nearest neighbours, a linear classifier, and their rank."""
+"""Probes of frozen embeddings: nearest neighbours, a linear classifier, and effective rank."""
 
 from typing import Literal, get_args
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from auricle.errors import ConfigError, DataError
 
 Mode = Literal["cosine", "compat"]
-_SIMILARITIES = 1 << 26  # held at once: 256 MB
+_SIMILARITIES = 1 << 26  # in memory at once: 256 MB
 
 
 def knn_predict(
@@ -53,7 +53,7 @@ def knn_scores(
         test: (m, D) embeddings.
         k: neighbours; all clips where there are fewer.
         temperature: of the votes.
-        mode: ``cosine`` takes every clip at length 1. ``compat`` is what X-ARES released: queries at length 1, but
+        mode: ``cosine`` scales every clip to length 1. ``compat`` is the rule X-ARES released: queries at length 1, but
             every *feature* of the training clips divided by its norm over the training set (the matrix is transposed
             before it is normalised); published kNN scores were made with it.
         num_classes: C; None: the largest label + 1.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from auricle.bench.leaderboard import DOMAINS, ScoreTable, leaderboard, score_tables
 from auricle.bench.results import Result, by_encoder
 from auricle.errors import DataError
-from auricle.files import make_folder, write_text
 from auricle.pages.plots import (
     GRID_COLOUR,
     MUTED_COLOUR,
@@ -20,7 +19,7 @@ from auricle.pages.plots import (
     look_of,
     new_figure,
     svg,
-    write_png,
+    write_page,
 )
 from auricle.pages.render import render
 from auricle.pages.table import Column, Number, Record, Table, Text, count
@@ -58,14 +57,9 @@ def write_report(results: Sequence[Result], folder: str | Path, *, published: bo
     if not results:
         raise DataError("found no results, expected one or more to report; run the benchmark first")
     views = score_tables(results)
-    main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.protocol == "strict", v.judge == "mlp"))
+    main = max(views, key=lambda v: (sum(map(len, v.encoders.values())), v.scoring_rule == "strict", v.head == "mlp"))
     figures = {"scores": _scores_figure(main), "cost": _cost_figure(main)}
-    folder = make_folder(folder)
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
-    write_text(paths[0], _page(results, views, main, figures, published))
-    for path, figure in zip(paths[1:], figures.values(), strict=True):
-        write_png(figure, path)
-    return paths
+    return write_page(folder, _page(results, views, main, figures, published), figures)
 
 
 # --- figures
@@ -96,7 +90,7 @@ def _axes(view: ScoreTable) -> tuple[str, dict[str, list[str]]]:
 def _scores_figure(view: ScoreTable) -> "Figure":
     words, axes = _axes(view)
     figure = new_figure(7.0, 6.4 + 0.14 * len(view.encoders))
-    figure.suptitle(f"{drawable(view.judge)}, {view.protocol}. Each axis: {words}\n", fontsize=11)
+    figure.suptitle(f"{drawable(view.head)}, {view.scoring_rule}. Each axis: {words}\n", fontsize=11)
     lines = [
         Line([view.average(encoder, names) for names in axes.values()], _look(view, encoder, number))
         for number, encoder in enumerate(view.encoders)
@@ -109,7 +103,9 @@ def _cost_figure(view: ScoreTable) -> "Figure":
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     names = view.shared
-    figure.suptitle(f"{drawable(view.judge)}, {view.protocol}: cost and quality over {len(names)} tasks", fontsize=11)
+    figure.suptitle(
+        f"{drawable(view.head)}, {view.scoring_rule}: cost and quality over {len(names)} tasks", fontsize=11
+    )
     costs = {
         "parameters": {encoder: _parameters(own) for encoder, own in view.encoders.items()},
         "seconds to encode an hour of audio": {e: _encode_s_per_hour(own.values()) for e, own in view.encoders.items()},
@@ -165,7 +161,7 @@ def _page(
         f"(threads used: {', '.join(sorted({str(r.cost.threads) for r in results}))}).",
     }
     rules = [
-        _Rule(rule, meaning, [(view.judge, _scores(view)) for view in views if view.protocol == rule])
+        _Rule(rule, meaning, [(view.head, _scores(view)) for view in views if view.scoring_rule == rule])
         for rule, meaning in RULES.items()
     ]
     return render(
@@ -198,7 +194,7 @@ def _scores(view: ScoreTable) -> Table:
         Column(title=encoder, note="random weights" * view.is_random(encoder), decimals=3) for encoder in view.encoders
     ]
     return Table(
-        label=f"Scores, {view.judge}, {view.protocol}",
+        label=f"Scores, {view.head}, {view.scoring_rule}",
         columns=[Column(title="Task"), *columns],
         rows=rows,
         foot=[f"Weighted average over the tasks all encoders have: {len(shared)}", *averages],
@@ -208,7 +204,7 @@ def _scores(view: ScoreTable) -> Table:
 def _score(view: ScoreTable, result: Result | None, best: float) -> Number | None:
     if result is None:
         return None
-    score = result.scores[view.judge]
+    score = result.scores[view.head]
     return Number(value=score.value, low=score.low, high=score.high, n=score.n, is_best=score.value == best)
 
 
@@ -220,7 +216,7 @@ def _leaks(results: Sequence[Result]) -> Table:
             if exact or near:
                 (item, split), (other, its_split) = (exact or near)[0][:2], (exact or near)[0][2:4]
                 first = f"{item} ({split}) and {other} ({its_split})"
-                names = (Text(text=result.task.title, note=result.protocol), encoder)
+                names = (Text(text=result.task.title, note=result.scoring_rule), encoder)
                 closest = max((pair[4] for pair in near), default=None)
                 rows.append([*names, len(exact), len(near), closest, first])
     columns = [
@@ -238,7 +234,7 @@ def _leaderboard(results: Sequence[Result]) -> Table:
     for each in found if any(each.origin == "measured" for each in found) else ():
         remarks = ", ".join(remark for remark in each.remarks if not remark.startswith("partial")) or "measured"
         is_quoted = each.origin == "published"
-        texts = [Text(text=text, is_quoted=is_quoted) for text in (each.judge, each.protocol, remarks, each.source)]
+        texts = [Text(text=text, is_quoted=is_quoted) for text in (each.head, each.scoring_rule, remarks, each.source)]
         system = Text(text=each.system, is_quoted=is_quoted, tags=["random weights"] * each.is_random)
         rows.append([system, *texts[:2], each.headline.value, f"{each.headline.counted} of {each.headline.total}"])
         rows[-1] += texts[2:]
@@ -259,10 +255,10 @@ def _record(encoder: str, result: Result) -> Record:
     splits = ", ".join(f"{name}: {count}" for name, count in data.splits.items())
     settings = {head: score.settings for head, score in result.scores.items()}
     return Record(
-        title=f"{encoder} · {result.task.title} · {result.protocol}",
+        title=f"{encoder} · {result.task.title} · {result.scoring_rule}",
         facts={
             "Task": result.task.name,
-            "Data": f"{count(data.sounds, 'clip')}, {count(data.pieces, 'piece')}, {data.seconds:.0f} s",
+            "Data": f"{count(data.clips, 'clip')}, {count(data.pieces, 'piece')}, {data.seconds:.0f} s",
             "Splits": splits,
             "Cost": f"{cost.encoded} encoded in {cost.encode_s:.1f} s, {cost.reused} from the store",
             "Seed": str(result.seed),

@@ -1,129 +1,201 @@
-"""What a benchmark run found, as a file: one JSON for each encoder, task and protocol.
+"""What a benchmark run found, as a file: one JSON for each encoder, task and scoring rule.
 
-A result may come from a stranger, so reading is strict: every field of the format ``auricle-bench/1`` must be there
-with its type and range, and no other. Writing checks the same, writes aside and renames. Fields keep the order of the
-classes below and names within a mapping are sorted, so the same run gives the same bytes.
+A result is an untrusted file, so reading is strict: every field of the format ``auricle-bench/1`` must be there with
+its type and range, and no other; writing checks the same. Fields keep the order of the classes below and names within a
+mapping are sorted, so the same run gives the same bytes.
 """
 
 import json
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
-from auricle.bench.task import Domain, Kind
-from auricle.data.untrusted_json import parse_json, shorten
+from pydantic import AfterValidator, Field, Strict, TypeAdapter, WrapSerializer
+
+from auricle.bench.task import LOWER_IS_BETTER, Domain, Kind, Listed, Task
+from auricle.data.untrusted_json import StrictFields, check_plain, parse_json, read_text, shorten, validate
 from auricle.errors import DataError
 from auricle.files import make_folder, safe_file_name, write_text
+from auricle.metrics.intervals import Score
 from auricle.metrics.scoring_rule import ScoringRule
 
 FORMAT = "auricle-bench/1"
 MAX_BYTES = 256 * 2**20  # of one file; per-item scores of a million clips take about 60 MB
 MAX_NUMBER = 1e15  # larger ones measure nothing, and sums of them would not be finite
 MAX_NAME = 500  # characters of any text in a result
-MAX_DEPTH = 8  # of lists and objects within the settings of a judge
-
-
 _FIX = "write it again with auricle, or leave the file out"
 
+T = TypeVar("T")
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _sorted(value[name]) for name in sorted(value, key=str)}
+    return [_sorted(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _write_sorted(value: Any, write: Callable[[Any], Any]) -> Any:
+    return write(_sorted(value))
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+ByName = Annotated[Mapping[Text, T], WrapSerializer(_write_sorted)]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskFacts:
+class TaskFacts(StrictFields):
     """The task, so that a result can be shown without its declaration."""
 
-    name: str
-    title: str  # as the suite's tables print it
-    suite: str
+    name: Text
+    title: Text  # as the suite's tables print it
+    suite: Text
     domain: Domain
     kind: Kind
-    metric: str
+    metric: Text
     higher_is_better: bool
-    weight: float  # in the suite's average, at least 0
+    weight: Amount  # in the suite's average
+
+    @classmethod
+    def of(cls, task: Task, *, kind: Kind | None = None, metric: str | None = None) -> "TaskFacts":
+        """Of a declared task, or of its data with another ``kind`` and ``metric``."""
+        return cls(
+            name=task.name,
+            title=task.title,
+            suite=task.suite,
+            domain=task.domain,
+            kind=kind or task.kind,
+            metric=metric or task.metric,
+            higher_is_better=(metric or task.metric) not in LOWER_IS_BETTER,
+            weight=task.weight,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderFacts:
+class EncoderFacts(StrictFields):
     """The encoder that was measured."""
 
-    name: str
-    fingerprint: str  # hash of weights and configuration
-    output_dim: int
-    hop_ms: float  # between two frames
-    parameters: int | None  # None: not known
+    name: Text
+    fingerprint: Text  # hash of weights and configuration
+    output_dim: Count
+    hop_ms: Amount  # between two frames
+    parameters: Count | None  # None: not known
     random: bool  # weights were never trained: a floor, not a competitor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataFacts:
-    """The sounds."""
+class DataFacts(StrictFields):
+    """The clips."""
 
-    manifest: str  # SHA-256 of the list of sounds, labels and splits, 64 hexadecimal digits
-    sounds: int
-    pieces: int  # rows after cutting; equal to `sounds` where nothing is cut
-    seconds: float  # of audio
-    splits: Mapping[str, int]  # sounds of each
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadScore:
-    """What one kind of head made of the embeddings."""
-
-    value: float  # of the task's metric; with folds their plain mean
-    low: float | None  # 95 % interval of it; None: not computed
-    high: float | None
-    n: int  # test items
-    folds: Mapping[str, float]
-    classes: Mapping[str, float]
-    settings: Mapping[str, Any]  # of the head, plain JSON
+    manifest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256 of the list of clips, labels and splits
+    clips: Annotated[Count, Field(alias="sounds")]
+    pieces: Count  # rows after cropping; equal to `clips` where nothing is cropped
+    seconds: Amount  # of audio
+    splits: ByName[Count]  # clips of each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Leaks:
-    """Sounds that stand in two splits."""
+class HeadScore(StrictFields):
+    """The score of one kind of head on the embeddings."""
 
-    exact: tuple[tuple[str, str, str, str], ...] = ()  # item, split, item, split: the same bytes
-    near: tuple[tuple[str, str, str, str, float], ...] = ()  # and the cosine of their embeddings
+    value: Number  # of the task's metric; with folds their plain mean
+    low: Number | None  # 95 % interval of it; None: not computed
+    high: Number | None
+    n: Count  # test items
+    folds: ByName[Number]
+    classes: ByName[Number]
+    # of the head, plain JSON
+    settings: Annotated[ByName[Any], AfterValidator(check_plain(max_number=sys.float_info.max))]
+
+    @classmethod
+    def of(
+        cls,
+        score: Score,
+        *,
+        settings: Mapping[str, Any],
+        folds: Mapping[str, float] | None = None,
+        classes: Mapping[str, float] | None = None,
+    ) -> "HeadScore":
+        """Of a value with its interval over test items."""
+        return cls(
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            n=score.n,
+            folds=folds or {},
+            classes=classes or {},
+            settings=settings,
+        )
+
+
+def _check_interval(score: HeadScore) -> HeadScore:
+    if (score.low is None) != (score.high is None):
+        raise ValueError("both or none of low and high")
+    if score.low is not None and score.high is not None and score.low > score.high:
+        raise ValueError("low before high")
+    return score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What it took."""
+class Leaks(StrictFields):
+    """Clips that are in two splits."""
 
-    encode_s: float  # wall clock of encoding
-    audio_s: float  # of the sounds encoded in this run; what the store held already does not count
-    encoded: int  # sounds
-    reused: int  # sounds
-    heads_s: float  # wall clock of training and testing all heads
-    peak_rss_mb: float
-    threads: int
+    # item, split, item, split: the same bytes
+    exact: Listed[Annotated[tuple[Text, Text, Text, Text], Strict(False)]]
+    # and the cosine of their embeddings
+    near: Listed[Annotated[tuple[Text, Text, Text, Text, Number], Strict(False)]]
+
+
+NO_LEAKS = Leaks(exact=(), near=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """One encoder on one task under one protocol."""
+class Cost(StrictFields):
+    """Time and memory of the run."""
+
+    encode_s: Amount  # wall clock of encoding
+    audio_s: Amount  # of the clips encoded in this run; what the store had already does not count
+    encoded: Count  # clips
+    reused: Count  # clips
+    heads_s: Amount  # wall clock of training and testing all heads
+    peak_rss_mb: Amount
+    threads: Count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result(StrictFields):
+    """One encoder on one task under one scoring rule."""
 
     task: TaskFacts
     encoder: EncoderFacts
-    protocol: ScoringRule
-    seed: int
+    scoring_rule: Annotated[ScoringRule, Field(alias="protocol")]
+    seed: Count
     data: DataFacts
-    scores: Mapping[str, HeadScore]  # by judge: "mlp", "knn", "hear", ...
-    items: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by judge, then item; for paired tests
-    leaks: Leaks = field(default_factory=Leaks)
+    # by head: "mlp", "knn", "hear", ...
+    scores: Annotated[ByName[Annotated[HeadScore, AfterValidator(_check_interval)]], Field(min_length=1)]
+    items: ByName[Mapping[Text, Number]]  # by head, then item; for paired tests
+    leaks: Leaks
     cost: Cost
-    version: str  # of auricle
+    version: Text  # of auricle
 
-    def to_json(self) -> str:
-        """The text of the file.
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON has of it, without the name of the format.
 
         Raises:
             DataError: a field is out of its type or range.
         """
-        _read(Result, _plain(self), "result")
-        content = {"format": FORMAT, **_plain(self)}
+        content: dict[str, Any] = _adapter().dump_python(self, by_alias=True, warnings=False)
+        _checked(content, "result")
+        return content
+
+    def to_json(self) -> str:
+        """The text of the file; errors as `to_dict`."""
+        content = {"format": FORMAT, **self.to_dict()}
         return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
@@ -135,13 +207,12 @@ def parse_result(text: str, origin: str = "result") -> Result:
     """
     try:
         content = parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{origin}: no readable JSON ({error}); expected a result of {FORMAT}: {_FIX}") from None
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
         raise DataError(f"{origin}: found format {shorten(found)}, expected {FORMAT!r}; {_FIX}")
-    result: Result = _read(Result, content, origin)
-    return result
+    return _checked(content, origin)
 
 
 def read_result(path: str | Path) -> Result:
@@ -150,15 +221,7 @@ def read_result(path: str | Path) -> Result:
     Raises:
         DataError: unreadable, larger than `MAX_BYTES`, or no result.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            found = file.read(MAX_BYTES + 1)
-        if len(found) > MAX_BYTES:
-            raise DataError(f"{path}: more than {MAX_BYTES} bytes, expected a result of at most that; {_FIX}")
-        return parse_result(found.decode("utf-8"), str(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}), expected a result in UTF-8; {_FIX}") from None
+    return parse_result(read_text(path, max_bytes=MAX_BYTES), str(path))
 
 
 def read_results(sources: str | Path | Iterable[str | Path]) -> list[Result]:
@@ -168,7 +231,7 @@ def read_results(sources: str | Path | Iterable[str | Path]) -> list[Result]:
         sources: one or several; of a folder the files ``*.compat.json`` and ``*.strict.json`` are taken.
 
     Raises:
-        DataError: one cannot be read, a folder holds none, or the same encoder, task and protocol come twice.
+        DataError: one cannot be read, a folder has none, or an encoder, task and scoring rule are given twice.
     """
     paths: dict[Path, None] = {}
     for source in [Path(sources)] if isinstance(sources, str | Path) else map(Path, sources):
@@ -179,7 +242,7 @@ def read_results(sources: str | Path | Iterable[str | Path]) -> list[Result]:
     results: dict[tuple[str, ...], Result] = {}
     for path in paths:
         result = read_result(path)
-        key = (result.encoder.name, result.encoder.fingerprint, result.task.name, result.protocol)
+        key = (result.encoder.name, result.encoder.fingerprint, result.task.name, result.scoring_rule)
         if key in results:
             raise DataError(
                 f"{path}: found a second result of {' · '.join((key[0], *key[2:]))}, expected one; leave one out"
@@ -189,7 +252,7 @@ def read_results(sources: str | Path | Iterable[str | Path]) -> list[Result]:
 
 
 def write_result(folder: str | Path, result: Result) -> Path:
-    """Write ``ENCODER.TASK.PROTOCOL.json``; an older one is replaced only when the new one is whole.
+    """Write ``ENCODER.TASK.RULE.json``; an older one is replaced only when the new one is whole.
 
     Names with other characters than letters, digits, ``_`` and ``-`` are changed and end in eight digits of their hash,
     so that two names never share a file.
@@ -199,7 +262,7 @@ def write_result(folder: str | Path, result: Result) -> Path:
         OutputError: the file cannot be written.
     """
     text = result.to_json()
-    stem = ".".join(safe_file_name(part) for part in (result.encoder.name, result.task.name, result.protocol))
+    stem = ".".join(safe_file_name(part) for part in (result.encoder.name, result.task.name, result.scoring_rule))
     path = make_folder(folder) / f"{stem}.json"
     write_text(path, text)
     return path
@@ -217,129 +280,19 @@ def by_encoder(results: Iterable[Result]) -> dict[str, list[Result]]:
     labelled: dict[str, list[Result]] = {}
     for (name, fingerprint), own in grouped.items():
         label = name if names.count(name) == 1 else f"{name} ({fingerprint[:8]})"
-        while label in labelled:  # equal beginnings, or a name that imitates a label
+        while label in labelled:  # fingerprints that start alike, or a name that imitates a label
             label += "'"
         labelled[label] = own
     return labelled
 
 
-def _plain(value: Any) -> Any:
-    """As JSON holds it: objects in the order of their class, mappings sorted."""
-    if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(value[key]) for key in sorted(value, key=str)}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+@cache
+def _adapter() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `kind`; `where` leads to it from the file's top."""
-    if is_dataclass(kind):
-        return _read_object(kind, value, where)
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return None if value is None else _read(parts[0], value, where)
-    if origin is Literal:
-        return value if value in parts else _refuse(where, value, f"one of {', '.join(parts)}")
-    if origin is tuple:
-        if not isinstance(value, list):
-            _refuse(where, value, "a list")
-        if parts[-1] is Ellipsis:
-            return tuple(_read(parts[0], part, f"{where}[{i}]") for i, part in enumerate(value))
-        if len(value) != len(parts):
-            _refuse(where, value, f"{len(parts)} entries")
-        return tuple(_read(part, own, f"{where}[{i}]") for i, (part, own) in enumerate(zip(parts, value, strict=True)))
-    if origin is not None:
-        if not isinstance(value, dict):
-            _refuse(where, value, "an object")
-        return {_read(str, key, where): _read(parts[1], own, f"{where}.{shorten(key)}") for key, own in value.items()}
-    return _read_scalar(kind, value, where)
-
-
-def _read_object(kind: Any, value: Any, where: str) -> Any:
-    known = [part.name for part in fields(kind)]
-    if not isinstance(value, dict):
-        _refuse(where, value, f"an object with {', '.join(known)}")
-    if set(value) != set(known):
-        missing, unknown = sorted(set(known) - set(value)), sorted(set(value) - set(known))
-        raise DataError(f"{where}: fields {missing} are missing and {shorten(unknown)} are unknown; {_FIX}")
-    hints = get_type_hints(kind)
-    read = kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in known})
-    if fault := _fault(read):
-        raise DataError(f"{where}: {fault}; {_FIX}")
-    return read
-
-
-def _read_scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind is Any:
-        _check_json(value, where)
-        return value
-    if kind is float:
-        # A bool is an int to Python.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
-            _refuse(where, value, f"a number of at most {MAX_NUMBER:g}")
-        return float(value)
-    if type(value) is not kind or (kind is int and abs(value) >= 2**63):
-        _refuse(where, value, {int: "a whole number", bool: "true or false"}.get(kind, "text"))
-    if kind is str and (not 0 < len(value) <= MAX_NAME or not _is_unicode(value)):
-        _refuse(where, value, f"1 to {MAX_NAME} valid characters")
-    return value
-
-
-def _check_json(value: Any, where: str, depth: int = 0) -> None:
-    if depth > MAX_DEPTH:
-        _refuse(where, value, f"at most {MAX_DEPTH} levels")
-    if isinstance(value, list | dict):
-        for key, own in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(value, dict):
-                _read_scalar(str, key, where)
-            _check_json(own, where, depth + 1)
-    elif isinstance(value, str):
-        if not _is_unicode(value):
-            _refuse(where, value, "valid characters")
-    elif not (value is None or isinstance(value, bool | int | float)) or not _is_finite(value or 0):
-        _refuse(where, value, "plain JSON with finite numbers")
-
-
-def _fault(read: Any) -> str | None:
-    """What types alone do not tell."""
-    for part in fields(read):
-        value = getattr(read, part.name)
-        # Scores may lie anywhere; everything else that is a number counts or measures something.
-        if part.name not in ("value", "low", "high") and isinstance(value, int | float) and value < 0:
-            return f"{part.name} is {value}, expected at least 0"
-    if isinstance(read, DataFacts):
-        if not re.fullmatch(r"[0-9a-f]{64}", read.manifest):
-            return f"manifest is {shorten(read.manifest)}, expected a SHA-256 in 64 hexadecimal digits"
-        if wrong := [name for name, count in read.splits.items() if count < 0]:
-            return f"splits {shorten(wrong)} have fewer than 0 sounds"
-    if isinstance(read, HeadScore):
-        if (read.low is None) != (read.high is None):
-            return "found one end of the interval, expected both or none"
-        if read.low is not None and read.high is not None and read.low > read.high:
-            return f"the interval runs from {read.low} to {read.high}, expected low before high"
-    if isinstance(read, Result):
-        if not read.scores:
-            return "found no scores, expected those of one judge or more"
-        if unknown := sorted(set(read.items) - set(read.scores)):
-            return f"items of {shorten(unknown)}, which gave no score"
-    return None
-
-
-def _refuse(where: str, value: Any, expected: str) -> NoReturn:
-    raise DataError(f"{where} is {shorten(value)}, expected {expected}; {_FIX}")
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond any float
-        return False
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
+def _checked(content: Any, origin: str) -> Result:
+    result = validate(Result, content, origin, fix=_FIX)
+    if unknown := sorted(set(result.items) - set(result.scores)):
+        raise DataError(f"{origin}: items of {shorten(unknown)}, which gave no score; {_FIX}")
+    return result

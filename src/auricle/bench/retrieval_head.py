@@ -1,4 +1,4 @@
-"""The retrieval head of X-ARES (Clotho): frozen clip embeddings and word vectors learnt from scratch, in one space."""
+"""The retrieval head of X-ARES (Clotho): frozen clip embeddings and word vectors trained from scratch, in one space."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Mode = Literal["strict", "compat"]
 
 WIDTH = 1024  # of all layers; X-ARES `models/retrival.py`
 TEMPERATURE = 0.07  # at the start; the same
-MAX_SCALE = 100.0  # of similarities in strict mode, where temperature is learnt; CLIP, arXiv 2103.00020 §2.5
+MAX_SCALE = 100.0  # of similarities in strict mode, where temperature is trained; CLIP, arXiv 2103.00020 §2.5
 _TEXTS = 1024  # captions encoded at once
 
 
@@ -54,9 +54,9 @@ class Captioned:
     owners: Tensor  # (m,) int64, the clip of each caption
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit."""
+        """Refuse shapes that do not fit."""
         if not all(self.tokens):
-            raise DataError("a caption has no tokens; expected at least one, such as those that begin and end a text")
+            raise DataError("a caption has no tokens; expected at least one")
         if self.audio.ndim != 2 or len(self.tokens) != len(self.owners) or not len(self.owners):
             raise DataError(
                 f"audio {tuple(self.audio.shape)}, {len(self.tokens)} captions and {len(self.owners)} owners do not "
@@ -112,10 +112,10 @@ def contrastive_loss(
     Args:
         audio: (B, W).
         text: (B, W), the captions of the same rows.
-        log_scale: () the logarithm of what similarities are multiplied by.
+        log_scale: () the logarithm of the factor of similarities.
         owners: (B,) the clip of each row. In strict mode another row of the same clip is no negative; None: all differ.
-        mode: ``strict`` compares at length 1 (cosine), scale at most `MAX_SCALE`. ``compat`` is what X-ARES does:
-            products of vectors as they are, and every other row a negative.
+        mode: ``strict`` compares at length 1 (cosine), scale at most `MAX_SCALE`. ``compat`` is the rule of X-ARES:
+            products of vectors without scaling, and every other row a negative.
         regularised: in ``compat``, add mean |x| / ‖x‖ of both matrices, as released.
 
     Source: X-ARES `models/retrival.py`.
@@ -136,7 +136,7 @@ def contrastive_loss(
 
 @torch.no_grad()
 def rank_captions(head: RetrievalHead, clips: Captioned) -> CaptionRanks:
-    """Where clips find their captions and captions their clips."""
+    """Ranks of the captions of clips, and of the clips of captions."""
     texts = [
         head.embed_text(*_pad(clips.tokens[start : start + _TEXTS], clips.audio.device))
         for start in range(0, len(clips.tokens), _TEXTS)
@@ -145,7 +145,7 @@ def rank_captions(head: RetrievalHead, clips: Captioned) -> CaptionRanks:
 
 
 def evaluate_retrieval(head: RetrievalHead, clips: Captioned) -> tuple[RetrievalScores, RetrievalScores]:
-    """How well clips find their captions and captions their clips; see `auricle.metrics.retrieval`."""
+    """Recalls from clips to captions and from captions to clips; see `auricle.metrics.retrieval`."""
     return summarise_ranks(rank_captions(head, clips))
 
 
@@ -160,14 +160,14 @@ def train_retrieval(
     """Train the head and return it as after its best epoch, with the validation score of every epoch.
 
     Args:
-        train: clips and captions to learn from; the run happens where its audio is.
-        valid: clips that choose the epoch: the first with the highest mean of both recalls at rank 1.
+        train: clips and captions to train on; the run happens on the device of its audio.
+        valid: clips that pick the epoch: the first with the highest mean of both recalls at rank 1.
         vocabulary: number of different tokens.
         settings: None: the defaults of `RetrievalSettings`.
         on_epoch: called after each epoch with its number and score.
 
     Raises:
-        DataError: a token outside the vocabulary, or fewer than two captions to learn from.
+        DataError: a token outside the vocabulary, or fewer than two captions to train on.
 
     Source: X-ARES `clotho_task.py`, `trainer.py`: Adam without decay. A last batch of one pair is left out, since it
     has no negatives.
@@ -210,7 +210,7 @@ def _train_epoch(
 
 
 def _pad(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens (n, L) filled with 0, and the mask of words."""
+    """Tokens (n, L) padded with 0, and the mask of words."""
     rows = [torch.tensor(text) for text in texts]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) for row in rows])
@@ -223,4 +223,4 @@ def _check(train: Captioned, valid: Captioned, vocabulary: int) -> None:
         if low < 0 or high >= vocabulary:
             raise DataError(f"tokens from {low} to {high}; expected 0 … {vocabulary - 1}: is this the right tokenizer?")
     if len(train.tokens) < 2:
-        raise DataError("one caption to learn from; expected at least two, so that there is a wrong one")
+        raise DataError("one caption to train on; expected at least two, so that there is a wrong one")

@@ -1,39 +1,37 @@
-"""One encoder on one task: find the sounds, embed them once, judge, and say what was done."""
+"""One encoder on one task: find the clips, embed them once, train and test the task's heads, and write a result."""
 
-import json
+import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 from auricle import __version__
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.bench import examples as finding
-from auricle.bench.encode import Cut, Embedded, EncodesMany, embed_sounds
-from auricle.bench.hear import judge_hear
-from auricle.bench.results import Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
-from auricle.bench.store import Pieces, Store
+from auricle.bench.embedded_task import EmbeddedTask, label_embeddings
+from auricle.bench.encode import Crop, EmbeddedClips, Progress, cut, embed_clips, manifest_hash, trim_or_pad
+from auricle.bench.examples import Examples, load_examples
+from auricle.bench.hear import score_hear
+from auricle.bench.leaks import find_leaks
+from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
+from auricle.bench.store import Store
 from auricle.bench.task import Task
-from auricle.bench.text_heads import judge_asr, judge_retrieval
-from auricle.bench.xares import Judged, Table, judge_knn, judge_linear
-from auricle.metrics.events import frame_targets
+from auricle.bench.text_heads import score_asr_head, score_retrieval_head
+from auricle.bench.xares import HeadResult, score_knn, score_linear_head
+from auricle.errors import AuricleError
+from auricle.metrics.scoring_rule import ScoringRule
 from auricle.weights.causal_lm import load_causal_lm, load_text_tokenizer
 
 SEED = 42  # X-ARES `TaskConfig`
-LANGUAGE_MODEL = "auricle-tiny"  # embedded, so that every task can be judged offline
-NEAR = 0.999  # cosine from which sounds of different splits are reported as near-duplicates
-_NAMED_LEAKS = 200  # in a result
+LANGUAGE_MODEL = "auricle-tiny"  # embedded, so that every task can be scored offline
 
 
-class BenchedEncoder(EncodesMany, Protocol):
+class EncoderLike(Protocol):
     """What a benchmark needs of an encoder: see `auricle.encode.encoder.Encoder`."""
 
     name: str
@@ -50,95 +48,146 @@ class BenchedEncoder(EncodesMany, Protocol):
         """Of the network; 0 for a fixed transform."""
         ...
 
+    def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
+        """Waveforms → for each a result with ``.values`` (T, D), or an error."""
+        ...
+
 
 def run_benchmark(
-    encoder: BenchedEncoder,
+    encoder: EncoderLike,
     task: Task,
     folder: str | Path,
     *,
-    protocol: finding.Protocol,
+    scoring_rule: ScoringRule,
     store: str | Path,
     seed: int = SEED,
     language_model: str = LANGUAGE_MODEL,
-    on_start: Callable[[int], None] = lambda sounds: None,
-    on_sound: Callable[[int], None] = lambda count: None,
+    progress: Progress = lambda finished, total: None,
 ) -> Result:
     """Measure an encoder on a task.
 
     Args:
-        encoder: see `BenchedEncoder`.
+        encoder: see `EncoderLike`.
         task: see `auricle.bench.task.load_task`.
         folder: of the task's data; see `auricle.bench.examples.load_examples`.
-        protocol: ``compat`` or ``strict``; see `auricle.bench.xares`.
+        scoring_rule: ``compat`` or ``strict``; see `auricle.bench.xares`.
         store: folder of embeddings, shared by all encoders, tasks and runs.
-        seed: of heads and of what is kept back for validation.
-        language_model: that reads frames in ASR tasks, and whose tokens captions are made of in retrieval tasks; see
+        seed: of heads and of what is held out for validation.
+        language_model: that reads frames in ASR tasks, and whose tokenizer is that of captions in retrieval tasks; see
             `auricle.weights.causal_lm`. X-ARES has ``Qwen/Qwen2.5-0.5B``.
-        on_start: called with the number of sounds.
-        on_sound: called with the number of sounds embedded since the last call.
+        progress: called with the number of clips embedded, and of all.
 
     Raises:
         WeightsError: the language model cannot be loaded.
-        DataError: no usable data, or sounds that could not be embedded; they are named.
+        DataError: no usable data, or clips that could not be embedded; they are named.
     """
-    examples = finding.load_examples(task, folder)
+    examples = load_examples(task, folder)
     examples.check()
-    listed = list(examples)
-    on_start(len(listed))
-    cutting = _cutting(task, protocol)
-    place = Store(store, encoder.fingerprint, cutting.words, frames=needs_frames(task))
-    began = time.monotonic()
-    embedded = embed_sounds(encoder, listed, place, cut=cutting.cut, on_sound=on_sound)
-    encoded = time.monotonic()
-    table = _table(examples, listed, embedded, encoder.hop_size_in_ms)
-    threads = torch.get_num_threads()
-    judged = _judge(table, protocol, seed, language_model)
-    by_digest = dict(zip(embedded.digests, embedded.pieces, strict=True))
-    cost = Cost(
-        encode_s=round(encoded - began, 3),
-        audio_s=round(_seconds((piece for digest, piece in by_digest.items() if digest in embedded.fresh), encoder), 3),
-        encoded=embedded.encoded,
-        reused=embedded.reused,
-        heads_s=round(time.monotonic() - encoded, 3),
-        peak_rss_mb=round(_peak_rss_mb(), 1),
-        threads=threads,
+    cropping = _cropping(task, scoring_rule)
+    place = Store(store, encoder.fingerprint, cropping.words, frames=task.needs_frames)
+
+    def encode(waveforms: list[Any]) -> Iterator[Any]:
+        results = encoder.embed_many(waveforms, frames=True)
+        return (result if isinstance(result, AuricleError) else result.values for result in results)
+
+    embedded = embed_clips(encode, list(examples), place, crop=cropping.crop, progress=progress)
+    data = label_embeddings(examples, embedded, encoder.hop_size_in_ms)
+    scored = _score_heads(data, scoring_rule, seed, language_model)
+    heads_s = time.monotonic() - embedded.finished
+    facts = EncoderFacts(
+        name=encoder.name,
+        fingerprint=encoder.fingerprint,
+        output_dim=encoder.output_dim,
+        hop_ms=encoder.hop_size_in_ms,
+        parameters=encoder.num_parameters,
+        random="random:" in encoder.name,
     )
-    return _result(encoder, examples, listed, embedded, judged, protocol, seed, cost)
+    seconds = [int(piece.lengths.sum()) * encoder.hop_size_in_ms / 1000.0 for piece in embedded.pieces]
+    measured = Measured(examples, embedded, seconds, heads_s, find_leaks(list(examples), embedded))
+    return make_result(TaskFacts.of(task), facts, measured, scored, scoring_rule=scoring_rule, seed=seed)
 
 
-def needs_frames(task: Task) -> bool:
-    """Whether a task is judged by frames; of others the store keeps only their mean."""
-    return task.kind in ("frame", "asr")
+class Measured(NamedTuple):
+    """The clips behind a result, and how they were measured."""
+
+    examples: Examples
+    embedded: EmbeddedClips
+    seconds: Sequence[float]  # of each clip
+    heads_s: float  # wall clock of training and testing all heads
+    leaks: Leaks = NO_LEAKS
 
 
-class _Cutting(NamedTuple):
-    words: str  # what happens to a sound before the encoder; tasks of the same words share embeddings
-    cut: Cut
+def make_result(
+    task: TaskFacts,
+    encoder: EncoderFacts,
+    measured: Measured,
+    scored: Mapping[str, HeadResult],
+    *,
+    scoring_rule: ScoringRule,
+    seed: int,
+) -> Result:
+    """The result of a run; ``scored`` by the name of the head."""
+    examples, embedded = measured.examples, measured.embedded
+    by_digest = dict(zip(embedded.digests, measured.seconds, strict=True))
+    return Result(
+        task=task,
+        encoder=encoder,
+        scoring_rule=scoring_rule,
+        seed=seed,
+        data=DataFacts(
+            manifest=manifest_hash(list(examples), embedded.digests),
+            clips=len(examples),
+            pieces=sum(len(piece.lengths) for piece in embedded.pieces),
+            seconds=round(math.fsum(measured.seconds), 3),
+            splits={name: len(found) for name, found in examples.by_split.items()},
+        ),
+        scores={name: each.score for name, each in scored.items()},
+        items={name: each.items for name, each in scored.items()},
+        leaks=measured.leaks,
+        cost=Cost(
+            encode_s=round(embedded.encode_s, 3),
+            audio_s=round(math.fsum(own for digest, own in by_digest.items() if digest in embedded.fresh), 3),
+            encoded=embedded.encoded,
+            reused=embedded.reused,
+            heads_s=round(measured.heads_s, 3),
+            peak_rss_mb=round(_peak_rss_mb(), 1),
+            threads=torch.get_num_threads(),
+        ),
+        version=__version__,
+    )
 
 
-def _cutting(task: Task, protocol: finding.Protocol) -> _Cutting:
+class _Cropping(NamedTuple):
+    words: str  # what happens to a clip before the encoder; tasks of the same words share embeddings
+    crop: Crop
+
+
+def _cropping(task: Task, scoring_rule: ScoringRule) -> _Cropping:
     if task.hear is not None and task.hear.duration_s is not None:
         size = int(task.hear.duration_s * SAMPLE_RATE)
         words = f"16 kHz mono, cut or padded to {task.hear.duration_s:g} s, mean of frames"
-        return _Cutting(words, lambda wave: [finding.trim_or_pad(wave, size)])
-    crop = "whole" if task.crop_s is None else f"{protocol} crops of {task.crop_s:g} s"
-    return _Cutting(f"16 kHz mono, {crop}, mean of frames", lambda wave: finding.cut(wave, task.crop_s, protocol))
+        return _Cropping(words, lambda wave: [trim_or_pad(wave, size)])
+    crop = "whole" if task.crop_s is None else f"{scoring_rule} crops of {task.crop_s:g} s"
+    return _Cropping(f"16 kHz mono, {crop}, mean of frames", lambda wave: cut(wave, task.crop_s, scoring_rule))
 
 
-def _judge(table: Table, protocol: finding.Protocol, seed: int, language_model: str) -> dict[str, Judged]:
-    """What each judge of the task says, by its name."""
-    task = table.task
+def _score_heads(
+    data: EmbeddedTask, scoring_rule: ScoringRule, seed: int, language_model: str
+) -> dict[str, HeadResult]:
+    """Results of each head of the task, by its name."""
+    task = data.task
     if task.hear is not None:
-        return {"hear": judge_hear(table, seed=seed)}
+        return {"hear": score_hear(data, seed=seed)}
     if task.kind == "asr":
-        return {"mlp": judge_asr(table, protocol, load_causal_lm(language_model), seed=seed)}
+        return {"mlp": score_asr_head(data, scoring_rule, load_causal_lm(language_model), seed=seed)}
     with _one_thread():
         if task.kind == "retrieval":
-            return {"mlp": judge_retrieval(table, protocol, load_text_tokenizer(language_model), seed=seed)}
-        judged = {"mlp": judge_linear(table, protocol, seed=seed)}
+            tokenizer = load_text_tokenizer(language_model)
+            return {"mlp": score_retrieval_head(data, scoring_rule, tokenizer, seed=seed)}
+        scored = {"mlp": score_linear_head(data, scoring_rule, seed=seed)}
         if task.knn and task.kind == "clip" and not task.is_multilabel:
-            judged["knn"] = judge_knn(table, protocol)
-    return judged
+            scored["knn"] = score_knn(data, scoring_rule)
+    return scored
 
 
 @contextmanager
@@ -150,144 +199,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _table(examples: finding.Examples, listed: Sequence[finding.Example], embedded: Embedded, hop_ms: float) -> Table:
-    task = examples.task
-    classes: Sequence[str] = finding.class_names(examples) if task.kind in ("clip", "frame") else ()
-    features, owners = embedded.pooled()
-    shared: dict[str, Any] = {
-        "task": task,
-        "ids": [example.id for example in listed],
-        "splits": [example.split for example in listed],
-        "classes": classes,
-        "owners": owners,
-        "hop_ms": hop_ms,
-    }
-    if task.kind == "regression":
-        labels = torch.tensor([[float(value) for value in task.label.values(e.label)] for e in listed])
-        return Table(labels=labels, features=features, **shared)
-    if task.kind in ("asr", "retrieval"):
-        shared["labels"] = torch.zeros(len(listed), dtype=torch.int64)
-        shared["texts"] = [[str(text) for text in task.label.values(example.label)] for example in listed]
-        if task.kind == "retrieval":
-            return Table(features=features, **shared)
-        frames, lengths = _all_frames(embedded)
-        return Table(features=frames, lengths=lengths, **shared)
-    numbers = [finding.class_numbers(task, classes, example) for example in listed]
-    if task.kind == "frame":
-        shared["events"] = events = [
-            [event._replace(label=str(event.label)) for event in task.label.events(example.label)] for example in listed
-        ]
-        if task.hear is None:
-            shared["targets"] = [
-                frame_targets(own, list(classes), hop_ms=hop_ms, duration_s=task.frames_s) for own in events
-            ]
-        frames, lengths = _all_frames(embedded)
-        return Table(
-            labels=_multi_hot(numbers, len(classes)),
-            features=frames if task.hear else frames.float(),
-            lengths=lengths,
-            **shared,
-        )
-    if task.is_multilabel:
-        return Table(labels=_multi_hot(numbers, len(classes)), features=features, **shared)
-    return Table(labels=torch.tensor([own[0] for own in numbers]), features=features, **shared)
-
-
-def _all_frames(embedded: Embedded) -> tuple[Tensor, Tensor]:
-    """Frames of all pieces, one after the other (N, D) float16, and how many each has."""
-    frames = [frame for piece in embedded.pieces for frame in piece.frames or ()]
-    return torch.cat(frames), torch.tensor([len(frame) for frame in frames])
-
-
-def _multi_hot(numbers: Sequence[Sequence[int]], classes: int) -> Tensor:
-    labels = torch.zeros(len(numbers), classes)
-    for row, own in enumerate(numbers):
-        labels[row, [number for number in own if number >= 0]] = 1.0
-    return labels
-
-
-def _result(
-    encoder: BenchedEncoder,
-    examples: finding.Examples,
-    listed: Sequence[finding.Example],
-    embedded: Embedded,
-    judged: dict[str, Judged],
-    protocol: finding.Protocol,
-    seed: int,
-    cost: Cost,
-) -> Result:
-    task = examples.task
-    return Result(
-        task=TaskFacts(
-            name=task.name,
-            title=task.title,
-            suite=task.suite,
-            domain=task.domain,
-            kind=task.kind,
-            metric=task.metric,
-            higher_is_better=task.metric != "MSE",
-            weight=task.weight,
-        ),
-        encoder=EncoderFacts(
-            name=encoder.name,
-            fingerprint=encoder.fingerprint,
-            output_dim=encoder.output_dim,
-            hop_ms=encoder.hop_size_in_ms,
-            parameters=encoder.num_parameters,
-            random="random:" in encoder.name,
-        ),
-        protocol=protocol,
-        seed=seed,
-        data=DataFacts(
-            manifest=_manifest(listed, embedded),
-            sounds=len(listed),
-            pieces=sum(len(piece.lengths) for piece in embedded.pieces),
-            seconds=round(_seconds(embedded.pieces, encoder), 3),
-            splits={name: len(found) for name, found in examples.by_split.items()},
-        ),
-        scores={name: each.score for name, each in judged.items()},
-        items={name: each.items for name, each in judged.items()},
-        leaks=_leaks(listed, embedded),
-        cost=cost,
-        version=__version__,
-    )
-
-
-def _manifest(listed: Sequence[finding.Example], embedded: Embedded) -> str:
-    """Hash over the sounds, their splits and labels."""
-    lines = [
-        json.dumps([example.id, example.split, digest, dict(example.label)], sort_keys=True, default=str)
-        for example, digest in zip(listed, embedded.digests, strict=True)
-    ]
-    return sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def _leaks(listed: Sequence[finding.Example], embedded: Embedded) -> Leaks:
-    """Sounds of different splits with the same bytes, or nearly the same embedding."""
-    by_digest: dict[str, list[finding.Example]] = {}
-    for example, digest in zip(listed, embedded.digests, strict=True):
-        by_digest.setdefault(digest, []).append(example)
-    exact = [
-        (one.id, one.split, other.id, other.split)
-        for group in by_digest.values()
-        for one, other in pairwise(group)
-        if one.split != other.split
-    ]
-    splits = {example.id: example.split for example in listed}
-    means = torch.stack([piece.pooled.mean(0) for piece in embedded.pieces])
-    # Around their mean, since embeddings of one encoder share a large common part.
-    pairs = finding.near_duplicates(
-        list(splits), list(splits.values()), (means - means.mean(0)).numpy(), threshold=NEAR
-    )
-    known = {(one, other) for one, _, other, _ in exact}
-    near = [(a, splits[a], b, splits[b], round(cosine, 6)) for a, b, cosine in pairs if (a, b) not in known]
-    return Leaks(exact=tuple(exact[:_NAMED_LEAKS]), near=tuple(near[:_NAMED_LEAKS]))
-
-
-def _seconds(pieces: Iterable[Pieces], encoder: BenchedEncoder) -> float:
-    return sum(int(each.lengths.sum()) for each in pieces) * encoder.hop_size_in_ms / 1000.0
 
 
 def _peak_rss_mb() -> float:

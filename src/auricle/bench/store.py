@@ -1,9 +1,9 @@
-"""Embeddings on disk, addressed by content: what was encoded once is never encoded again.
+"""Embeddings on disk, addressed by content: a clip that was encoded is never encoded again.
 
-A store is a folder ``ROOT/ENCODER/TRANSFORM/`` of segments, each a safetensors file that is written aside and renamed,
-so a kill at any moment costs only what was not flushed. Its key within is the SHA-256 of the sound's bytes; encoder and
-transform (crop rule and version of the front end) are part of the folder's name. Change any of the three and the
-embedding is a new one.
+A store is a folder ``ROOT/ENCODER/TRANSFORM/`` of segments, each a safetensors file that is written to a temporary name
+and renamed, so a kill at any moment costs only what was not flushed. The key within is the SHA-256 of the clip's bytes;
+encoder and transform (crop rule and version of the front end) are part of the folder's name. Change any of the three
+and the embedding is a new one.
 """
 
 import uuid
@@ -25,7 +25,7 @@ VERSION = "1"  # of decoding, resampling and pooling; a change that moves embedd
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What the encoder made of one sound: a row for each of its k pieces (one, unless the task cuts crops)."""
+    """The embedding of one clip: a row for each of its k pieces (one, unless the task has crops)."""
 
     pooled: Tensor  # (k, D) float32, the mean over the valid frames of each piece
     lengths: Tensor  # (k,) int64, valid frames
@@ -35,7 +35,7 @@ class Pieces:
 class Store:
     """Embeddings of one encoder under one transform.
 
-    Pooled rows are held in memory (a million clips of 768 numbers are 3 GB); frames stay on disk until asked for.
+    Pooled rows are in memory (a million clips of 768 numbers are 3 GB); frames are read from disk when needed.
     """
 
     def __init__(self, root: str | Path, encoder: str, transform: str, *, frames: bool = False) -> None:
@@ -44,7 +44,7 @@ class Store:
         Args:
             root: of all stores.
             encoder: hash of the weights and configuration.
-            transform: what happens to a sound before it is encoded, in words.
+            transform: of a clip before it is encoded, in words.
             frames: whether frames are kept beside the pooled rows.
 
         Raises:
@@ -60,15 +60,15 @@ class Store:
             self._read(segment)
 
     def __contains__(self, digest: str) -> bool:
-        """Whether the sound is there, with frames if this store keeps them."""
+        """Whether the clip is there, with frames if this store keeps them."""
         return digest in self._kept and (not self.frames or digest in self._on_disk or digest in self._fresh)
 
     def __len__(self) -> int:
-        """Sounds."""
+        """Clips."""
         return len(self._kept)
 
     def get(self, digest: str) -> Pieces:
-        """The pieces of a sound; frames are read from disk if this store keeps them."""
+        """The pieces of a clip; frames are read from disk if this store keeps them."""
         if digest in self._fresh or not self.frames:
             return self._fresh.get(digest, self._kept[digest])
         pieces = self._kept[digest]
@@ -79,7 +79,7 @@ class Store:
         return Pieces(pieces.pooled, pieces.lengths, rows.split(pieces.lengths.tolist()))
 
     def add(self, digest: str, frames: Sequence[Tensor]) -> None:
-        """Pool the frames (T_i, D) of each piece of a sound and keep the rows; written by the next `flush`."""
+        """Pool the frames (T_i, D) of each piece of a clip and keep the rows; written by the next `flush`."""
         pooled = torch.stack([piece.float().mean(0) for piece in frames])
         lengths = torch.tensor([len(piece) for piece in frames])
         kept = tuple(piece.half() for piece in frames) if self.frames else None
@@ -87,7 +87,7 @@ class Store:
         self._kept[digest] = Pieces(pooled, lengths)
 
     def flush(self) -> None:
-        """Write what was added since the last time as one segment."""
+        """Write the clips added since the last flush as one segment."""
         if not self._fresh:
             return
         digests, pieces = list(self._fresh), list(self._fresh.values())
@@ -114,7 +114,7 @@ class Store:
                 has_frames = "frames" in set(file.keys())
         except (SafetensorError, OSError) as error:
             raise DataError(
-                f"{segment}: no readable segment ({error}); delete it, its sounds are encoded anew"
+                f"{segment}: no readable segment ({error}); delete it, its clips are encoded anew"
             ) from error
         rows = zip(digests, pooled.split(counts), lengths.split(counts), strict=True)
         for digest, own, frames in rows:

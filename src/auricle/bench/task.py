@@ -1,17 +1,19 @@
-"""What a task of the encoder benchmarks is, as data: its labels, splits, protocol and source.
+"""The tasks of the encoder benchmarks, as data: labels, splits, metric, training of heads and source.
 
-The declarations are the JSON files in ``declared/``, one for each suite. A task knows nothing of encoders and no folder
-of audio; `auricle.bench.examples` finds its sounds.
+The declarations are the JSON files in ``declared/``, one for each suite. A task knows neither encoders nor folders of
+audio; `auricle.bench.examples` finds its clips.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
+from pydantic import Strict
+
+from auricle.data.untrusted_json import StrictFields, parse_json, shorten, validate
 from auricle.errors import ConfigError, DataError, hint_names
 from auricle.metrics.events import Event, Value
 
@@ -23,8 +25,12 @@ Metric = Literal[
 ]
 Loss = Literal["cross_entropy", "bce", "mse", "contrastive", "language_model"]
 
+T = TypeVar("T")
+Listed = Annotated[tuple[T, ...], Strict(False)]  # a list of JSON
 
 SUITES: tuple[str, ...] = get_args(Suite)
+CAPTIONED = ("retrieval", "asr")  # kinds of tasks whose labels are sentences
+LOWER_IS_BETTER = ("MSE",)  # of the metrics
 _LOSS_OF = {
     "clip": ("cross_entropy", "bce"),
     "frame": ("bce",),
@@ -35,18 +41,18 @@ _LOSS_OF = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelRule:
-    """Where the truth about a sound stands in its facts, and how it is read."""
+class LabelRule(StrictFields):
+    """Which field of a clip's metadata is its label, and how it is read."""
 
-    field: str  # name of the fact; for frame tasks the list of events, for retrieval the captions
+    field: str  # for frame tasks the list of events, for retrieval the captions
     value: Literal["name", "index", "number", "text"] = "name"  # a class by name or number, a target, a sentence
     first: int = 0  # number of class 0 where the value is an index: 21 for piano keys
-    # value as written -> name of the class
+    # value in the metadata -> name of the class
     mapping: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     otherwise: str | None = None  # class of every value outside `mapping`
     separator: str | None = None  # between the names of a clip with several classes
     event: str | None = None  # field of an event that names its class
-    onset: str | None = None  # field with its begin, `event_unit`
+    onset: str | None = None  # field with its start, `event_unit`
     offset: str | None = None  # field with its end, `event_unit`
     event_unit: Literal["s", "ms"] = "s"
 
@@ -56,40 +62,40 @@ class LabelRule:
         if any(parts) != all(parts):
             raise ConfigError(f"labels of events need event, onset and offset; got {parts} for {self.field!r}")
 
-    def values(self, facts: Mapping[str, Any]) -> tuple[Value, ...]:
-        """The labels of a sound: class names, class numbers, targets or sentences, in the order they are written.
+    def values(self, metadata: Mapping[str, Any]) -> tuple[Value, ...]:
+        """The labels of a clip in the order of its metadata: class names, class numbers, targets or sentences.
 
         Raises:
-            DataError: the fact is missing, or is no value of this rule.
+            DataError: the field is missing, or is not a value of this rule.
         """
-        return self._values(facts, self.field)
+        return self._values(metadata, self.field)
 
-    def events(self, facts: Mapping[str, Any]) -> tuple[Event, ...]:
-        """The events of a sound in the order they are written, one for each class that is named; none is silence.
+    def events(self, metadata: Mapping[str, Any]) -> tuple[Event, ...]:
+        """The events of a clip in the order of its metadata, one for each class that is named; none: silence.
 
         Raises:
             DataError: there is no list of events, or one that cannot be read.
         """
         if self.event is None or self.onset is None or self.offset is None:
-            raise DataError(f"labels in {self.field!r} are no events; ask for their values")
-        written = facts.get(self.field)
-        if not isinstance(written, list) or not all(isinstance(event, dict) for event in written):
-            raise DataError(f"found facts {sorted(facts)[:12]}, expected a list of events in {self.field!r}")
+            raise DataError(f"labels in {self.field!r} are no events; read them with values()")
+        listed = metadata.get(self.field)
+        if not isinstance(listed, list) or not all(isinstance(event, dict) for event in listed):
+            raise DataError(f"found facts {sorted(metadata)[:12]}, expected a list of events in {self.field!r}")
         found = []
-        for event in written:
+        for event in listed:
             bounds = [_seconds(event, name, self.event_unit) for name in (self.onset, self.offset)]
             if not 0 <= bounds[0] <= bounds[1] < float("inf"):
                 raise DataError(f"an event from {bounds[0]} s to {bounds[1]} s; expected 0 <= onset <= offset")
             found += [Event(bounds[0], bounds[1], label) for label in self._values(event, self.event)]
         return tuple(found)
 
-    def _values(self, facts: Mapping[str, Any], wanted: str) -> tuple[Value, ...]:
-        if facts.get(wanted) is None:
-            raise DataError(f"found facts {sorted(facts)[:12]}, expected the label in {wanted!r}")
-        written = facts[wanted]
-        if isinstance(written, str) and self.separator is not None:
-            written = [part for part in written.split(self.separator) if part]
-        return tuple(self._read(part, wanted) for part in (written if isinstance(written, list) else [written]))
+    def _values(self, metadata: Mapping[str, Any], wanted: str) -> tuple[Value, ...]:
+        value = metadata.get(wanted)
+        if value is None:
+            raise DataError(f"found facts {sorted(metadata)[:12]}, expected the label in {wanted!r}")
+        if isinstance(value, str) and self.separator is not None:
+            value = [part for part in value.split(self.separator) if part]
+        return tuple(self._read(part, wanted) for part in (value if isinstance(value, list) else [value]))
 
     def _read(self, part: Any, wanted: str) -> Value:
         if self.value in ("index", "number"):
@@ -106,7 +112,7 @@ class LabelRule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class Source(StrictFields):
     """Where the audio is published."""
 
     zenodo: str | None = None  # record of the audio tars
@@ -115,25 +121,25 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HearFacts:
-    """What the HEAR 2021 protocol adds to a task."""
+class HearFacts(StrictFields):
+    """The rules that HEAR 2021 adds to a task."""
 
-    embedding: Literal["scene", "timestamp"]  # which of the two functions of its API is asked
+    embedding: Literal["scene", "timestamp"]  # which of the two functions of its API is used
     mode: Literal["multiclass", "multilabel"]
     split_mode: Literal["train-valid-test", "folds"]
     clips: int
-    duration_s: float | None = None  # sounds are cut or zero-padded to this; None: lengths vary
+    duration_s: float | None = None  # clips are cropped or zero-padded to this; None: lengths vary
     tolerance_ms: float | None = None  # of an onset
     median_filter_ms: float | None = None  # over the frames' probabilities
-    min_duration_ms: tuple[float, ...] = ()  # of an event; the best of these on the validation set
-    beside: tuple[str, ...] = ()  # metrics reported beside the one that counts
+    min_duration_ms: Listed[float] = ()  # of an event; the best of these on the validation set
+    beside: Listed[str] = ()  # metrics that are reported but do not count
     check_every: int = 3  # epochs between validations
     select_by: Literal["score", "loss"] = "score"  # on validation, of grid points and epochs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One task: data and protocol. Times in seconds; the protocol's numbers are those of the suite it comes from."""
+class Task(StrictFields):
+    """One task. Times in seconds; the numbers are those of the suite it comes from."""
 
     name: str  # unique over all suites, letters, digits and _
     title: str  # as the suite's tables print it
@@ -143,18 +149,18 @@ class Task:
     label: LabelRule
     metric: Metric
     source: Source
-    classes: tuple[str, ...] | int | None = None  # names in order; how many, where derived; None: not known before
-    folds: tuple[str, ...] = ()  # each is tested once; instead of:
+    classes: Listed[str] | int | None = None  # names in order; how many, where derived; None: not known before
+    folds: Listed[str] = ()  # each is tested once; instead of:
     train: str | None = None
     valid: str | None = None  # may be the test split: see `selects_on_test`
     test: str | None = None
     # split or fold -> pattern of its audio tars
     tars: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     layout: str | None = None  # of `auricle.data.upstream` that the task can also be read from
-    split_field: str = "split"  # fact that holds the split or fold of a sound outside audio tars
-    # facts a sound of the layout must have
+    split_field: str = "split"  # field of the metadata with the split or fold of a clip outside audio tars
+    # metadata that a clip of the layout must have
     only: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-    crop_s: float | None = None  # sounds are cut into pieces of this length
+    crop_s: float | None = None  # clips are cut into crops of this length
     segment_s: float | None = None  # window in which events are counted
     frames_s: float | None = None  # length of the grid of events; None: to the end of the last event
     epochs: int = 10
@@ -165,13 +171,12 @@ class Task:
     knn: bool = True
     weight: float = 1.0  # in the suite's average
     enabled: bool = True  # False: declared, but not run by the published suite
-    compat: tuple[str, ...] = ()  # what the published protocol does that the strict one does not
+    compat: Listed[str] = ()  # faults of the published rule, for readers
     hear: HearFacts | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no runner could follow."""
-        fault = self._fault()
-        if fault:
+        """Refuse a task that contradicts itself."""
+        if fault := self._fault():
             raise ConfigError(f"task {self.name!r}: {fault}")
 
     def _fault(self) -> str | None:
@@ -182,10 +187,9 @@ class Task:
             return f"folds {self.folds} must be two or more different names"
         if unknown := set(self.tars) - set(self.splits):
             return f"tar patterns for {sorted(unknown)}, which are no splits of it"
-        for name in ("suite", "domain", "kind", "metric", "loss"):
-            known = get_args(globals()[name.capitalize()])
-            if getattr(self, name) not in known:
-                return f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+        for name, kind in {"suite": Suite, "domain": Domain, "kind": Kind, "metric": Metric, "loss": Loss}.items():
+            if getattr(self, name) not in get_args(kind):
+                return f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}"
         if self.loss not in _LOSS_OF[self.kind]:
             return f"loss {self.loss!r} fits no {self.kind} task; expected {' or '.join(_LOSS_OF[self.kind])}"
         if (self.kind == "frame") != (self.label.event is not None):
@@ -209,18 +213,28 @@ class Task:
         return len(self.classes) if isinstance(self.classes, tuple) else self.classes
 
     @property
+    def has_known_classes(self) -> bool:
+        """Whether the names of the classes, in order, are known without the data."""
+        return isinstance(self.classes, tuple) or (self.label.value == "index" and self.classes is not None)
+
+    @property
     def is_multilabel(self) -> bool:
         """Whether a clip may have several classes at once."""
         return self.loss == "bce"
 
     @property
+    def needs_frames(self) -> bool:
+        """Whether heads read frames; of other tasks the mean over the frames is enough."""
+        return self.kind in ("frame", "asr")
+
+    @property
     def is_private(self) -> bool:
-        """Whether the audio was never published, so that it must be brought."""
+        """Whether the audio was never published, so that the user must bring it."""
         return self.suite == "private"
 
     @property
     def selects_on_test(self) -> bool:
-        """Whether the published protocol picks its best epoch on the very sounds it is tested on."""
+        """Whether the published rule picks its best epoch on the very clips it is tested on."""
         if self.folds:
             return self.suite not in ("hear", "auricle")
         return self.valid == self.test
@@ -264,19 +278,19 @@ def tasks(suite: str | None = None) -> list[Task]:
 def read_tasks(text: str, origin: str) -> list[Task]:
     """Tasks from the text of a declaration: an object with ``suite``, ``defaults`` and ``tasks``.
 
-    Lists of names become tuples; a task's fields win over the defaults.
+    A task's fields win over the defaults.
 
     Raises:
-        ConfigError: no JSON of that shape, an unknown field, or a task that contradicts itself; `origin` is named.
+        ConfigError: no JSON of that shape, a missing or unknown field, or a task that contradicts itself; `origin` is
+            named.
     """
     try:
-        stored = json.loads(text)
-        shared = {"suite": stored["suite"], **stored.get("defaults", {})}
-        return [_task({**shared, **row}) for row in stored["tasks"]]
+        stored = parse_json(text)
+        rows = [{"suite": stored["suite"], **stored.get("defaults", {}), **row} for row in stored["tasks"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{origin}: no usable declaration of tasks ({error})") from None
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from None
+        raise ConfigError(f"{origin}: no usable declaration of tasks ({error}); expected suite and tasks") from None
+    fix = "correct the declaration"
+    return [validate(Task, row, f"{origin}: {shorten(row.get('name'))}", error=ConfigError, fix=fix) for row in rows]
 
 
 @cache
@@ -289,19 +303,6 @@ def _declared() -> dict[str, Task]:
                 raise ConfigError(f"declared/{suite}.json: {task.name!r} is declared twice")
             found[task.name] = task
     return found
-
-
-def _task(row: Mapping[str, Any]) -> Task:
-    parts = {"label": LabelRule, "source": Source, "hear": HearFacts}
-    made = {name: _part(part, row[name]) for name, part in parts.items() if row.get(name) is not None}
-    task: Task = _part(Task, {**row, **made})
-    return task
-
-
-def _part(part: Any, values: Mapping[str, Any]) -> Any:
-    if unknown := set(values) - {known.name for known in dataclasses.fields(part)}:
-        raise ConfigError(f"{values.get('name', part.__name__)}: unknown fields {sorted(unknown)}")
-    return part(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _seconds(event: Mapping[str, Any], name: str, unit: str) -> float:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auricle.cli import bench_align, bench_data
+from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, clip_progress, scoring_rules, to_json
 from auricle.cli.listen import AsJson, Device
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.bench.results import Result
     from auricle.bench.task import Task
-
-FAILED = 1
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -32,23 +30,14 @@ Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Resul
 @bench.command()
 def run(
     encoder: Annotated[list[str], typer.Option("--encoder", "-e", help="Encoder; repeat for several.")],
-    task: Annotated[
-        list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and where its data lies.")
-    ],
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")
-    ] = Path("data"),
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="strict, compat (the published rules with their faults) or both.")
-    ] = "strict",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path("bench"),
-    store: Annotated[
-        Path | None,
-        typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store]."),
-    ] = None,
+    task: Annotated[list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and its data.")],
+    data: Data = Path("data"),
+    scoring_rule: Rule = "strict",
+    output: Output = Path("bench"),
+    store: StoreFolder = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
     language_model: Annotated[
-        str, typer.Option("--language-model", help="Frozen judge of ASR tasks; X-ARES has Qwen/Qwen2.5-0.5B.")
+        str, typer.Option("--language-model", help="Frozen, of ASR and caption tasks; X-ARES has Qwen/Qwen2.5-0.5B.")
     ] = "auricle-tiny",
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
@@ -57,34 +46,43 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure encoders on tasks; every sound is encoded once and kept, so a run that was stopped goes on.
+    """Measure encoders on tasks; every clip is encoded once and kept, so a run that was stopped continues.
 
     Example: auricle bench run -e auricle-tiny-encoder -e log-mel -t esc10=data/esc10 -o bench
     """
+    import auricle
     from auricle.bench.results import write_result
-    from auricle.bench.run import needs_frames
+    from auricle.bench.run import run_benchmark
 
     chosen = [_task_and_folder(text, data) for text in task]
     # First what keeps frames, for their mean serves the others.
-    chosen.sort(key=lambda pair: not needs_frames(pair[0]))
-    protocols = _protocols(protocol)
+    chosen.sort(key=lambda pair: not pair[0].needs_frames)
+    rules = scoring_rules(scoring_rule)
     failed = 0
     for name in encoder:
-        ears = _open(name, device=device, dtype=dtype, trust_code=trust_code)
-        for declared, folder in chosen:
-            for rule in protocols:
-                try:
-                    result = _measure(ears, declared, folder, rule, store or output / "store", seed, language_model)
-                except ConfigError:
-                    raise
-                except AuricleError as error:
-                    failed += 1
-                    print_line(f"auricle: {name} on {declared.name}: {error}", err=True)
-                    if as_json:
-                        print_json({"encoder": name, "task": declared.name, "protocol": rule, "error": str(error)})
-                    continue
-                path = write_result(output, result)
-                _show(result, path, as_json=as_json)
+        loaded = auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
+        for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in rules):
+            try:
+                with clip_progress(f"{name} on {declared.name}", quiet=as_json) as progress:
+                    result = run_benchmark(
+                        loaded,
+                        declared,
+                        folder,
+                        scoring_rule=rule,
+                        store=store or output / "store",
+                        seed=seed,
+                        language_model=language_model,
+                        progress=progress,
+                    )
+            except ConfigError:
+                raise
+            except AuricleError as error:
+                failed += 1
+                print_line(f"auricle: {name} on {declared.name}: {error}", err=True)
+                if as_json:
+                    print_json({"encoder": name, "task": declared.name, "protocol": rule, "error": str(error)})
+                continue
+            _show(result, write_result(output, result), as_json=as_json)
     if failed:
         raise typer.Exit(FAILED)
 
@@ -92,7 +90,7 @@ def run(
 @bench.command()
 def tasks(
     suite: Annotated[str | None, typer.Option("--suite", help="xares, hear, challenge, private or auricle.")] = None,
-    data: Annotated[Path, typer.Option("--data", help="Folder with a folder of data for each task.")] = Path("data"),
+    data: Data = Path("data"),
     as_json: AsJson = False,
 ) -> None:
     """List the tasks, and which of them have data.
@@ -104,7 +102,7 @@ def tasks(
     for each in declared(suite):
         has_data = (data / each.name).exists()
         if as_json:
-            print_json({**_plain(asdict(each)), "data": str(data / each.name) if has_data else None})
+            print_json({**to_json(each), "data": str(data / each.name) if has_data else None})
             continue
         splits = f"{len(each.folds)} folds" if each.folds else "/".join(each.splits)
         print_line(
@@ -145,20 +143,20 @@ def compare(
 
     found = paired(read_results(first), read_results(second))
     if as_json:
-        print_json(_plain(asdict(found)))
+        print_json(to_json(found))
         return
     print_line(f"{found.first} against {found.second}; p after Holm's correction")
     for test in found.tests:
         gap = test.difference
         print_line(
-            f"{test.task:28} {test.protocol:6} {test.judge:4} {test.first:7.3f} {test.second:7.3f}  "
+            f"{test.task:28} {test.scoring_rule:6} {test.head:4} {test.first:7.3f} {test.second:7.3f}  "
             f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]  p {test.p_holm:.3g}"
         )
     for each in found.overall:
-        spread = "" if each.items is None else f"  [{each.items.low:+.3f}, {each.items.high:+.3f}]"
-        print_line(f"{'weighted average':28} {each.protocol:6} {each.judge:4} {each.scores:+23.3f}{spread}")
+        interval = "" if each.items is None else f"  [{each.items.low:+.3f}, {each.items.high:+.3f}]"
+        print_line(f"{'weighted average':28} {each.scoring_rule:6} {each.head:4} {each.scores:+23.3f}{interval}")
     for left in found.left_out:
-        print_line(f"not compared: {left.task} {left.protocol} {left.judge or ''}: {left.reason}")
+        print_line(f"not compared: {left.task} {left.scoring_rule} {left.head or ''}: {left.reason}")
 
 
 @bench.command()
@@ -170,16 +168,16 @@ def leaderboard(
 
     Example: auricle bench leaderboard bench
     """
-    from auricle.bench.leaderboard import leaderboard as standings
+    from auricle.bench.leaderboard import leaderboard as entries
     from auricle.bench.results import read_results
 
-    for each in standings(read_results(results) if results else ()):
+    for each in entries(read_results(results) if results else ()):
         if as_json:
-            print_json({**_plain(asdict(each)), "remarks": list(each.remarks)})
+            print_json({**to_json(each), "remarks": list(each.remarks)})
             continue
         value = each.headline.value
         shown = "      -" if value is None else f"{value:7.3f}"
-        print_line(f"{each.judge:5}{shown}  {each.system:44} {each.protocol:13} {'; '.join(each.remarks)}")
+        print_line(f"{each.head:5}{shown}  {each.system:44} {each.scoring_rule:13} {'; '.join(each.remarks)}")
 
 
 def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:
@@ -189,53 +187,16 @@ def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:
     return load_task(name), Path(folder) if folder else data / name
 
 
-def _protocols(text: str) -> list[Any]:
-    known = {"strict": ["strict"], "compat": ["compat"], "both": ["compat", "strict"]}
-    if text not in known:
-        raise typer.BadParameter(f"expected strict, compat or both, got {text!r}", param_hint="--protocol")
-    return known[text]
-
-
-def _open(name: str, *, device: str, dtype: str, trust_code: bool) -> Any:
-    import auricle
-
-    return auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
-
-
-def _measure(ears: Any, task: Task, folder: Path, protocol: Any, store: Path, seed: int, language_model: str) -> Result:
-    from auricle.bench.run import run_benchmark
-
-    with progress(f"{ears.name} on {task.name}") as advance:
-        return run_benchmark(
-            ears,
-            task,
-            folder,
-            protocol=protocol,
-            store=store,
-            seed=seed,
-            language_model=language_model,
-            on_start=advance.start,
-            on_sound=advance,
-        )
-
-
 def _show(result: Result, path: Path, *, as_json: bool) -> None:
     if as_json:
-        print_json({"file": str(path), **_plain(asdict(result))})
+        print_json({"file": str(path), **result.to_dict()})
         return
-    for judge, score in result.scores.items():
+    for head, score in result.scores.items():
         interval = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
-        cost = f"{result.cost.encode_s + result.cost.heads_s:.1f} s, {result.cost.reused} of {result.data.sounds} kept"
+        cost = f"{result.cost.encode_s + result.cost.heads_s:.1f} s, {result.cost.reused} of {result.data.clips} kept"
         print_line(
-            f"{result.encoder.name:28} {result.task.name:24} {result.protocol:6} {judge:4} "
-            f"{result.task.metric if judge != 'knn' else 'accuracy'} {score.value:.3f}{interval}  ({cost})"
+            f"{result.encoder.name:28} {result.task.name:24} {result.scoring_rule:6} {head:4} "
+            f"{result.task.metric if head != 'knn' else 'accuracy'} {score.value:.3f}{interval}  ({cost})"
         )
     for one, split, other, elsewhere in result.leaks.exact:
         print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: mappings and sequences of plain values."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

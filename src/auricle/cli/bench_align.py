@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from auricle.cli.align import LabelsFile, Language, Template, domain_templates
+from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, clip_progress, scoring_rules, to_json
 from auricle.cli.listen import AsJson, Device, Dtype
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from auricle.bench.task import Task
     from auricle.encode.aligner import Aligner
     from auricle.encode.zero_shot import Prompts
+    from auricle.models.glap import Pooling
 
-FAILED = 1
 DEFAULT_MODEL = "auricle-tiny-glap"
 _MANIFESTS = (".jsonl", ".csv", ".tsv")
 _DIRECTIONS = {"audio_to_text": "audio → text", "text_to_audio": "text → audio"}
 _METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "map10": "mAP@10", "mean_rank": "mean rank"}
 _METRICS |= {"median_rank": "median rank"}
-_RULES = {"strict": ["strict"], "compat": ["compat"], "both": ["compat", "strict"]}
 
 
 def align(
@@ -37,29 +36,23 @@ def align(
         list[str] | None,
         typer.Option("--model", "-m", help="Audio–text model; repeat for several. [default: auricle-tiny-glap]"),
     ] = None,
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")
-    ] = Path("data"),
+    data: Data = Path("data"),
     fold: Annotated[
         list[str] | None,
         typer.Option("--fold", help="Split or fold to test on; repeatable. [default: all folds, or the test split]"),
     ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="Of retrieval: strict (equal captions are one), compat or both.")
-    ] = "strict",
+    scoring_rule: Rule = "strict",
     domain: Annotated[
-        str | None, typer.Option("--domain", help="Whose template is asked: sound, speech, music or none.")
+        str | None, typer.Option("--domain", help="Whose template is used: sound, speech, music or none.")
     ] = None,
     template: Template = None,
     labels_file: LabelsFile = None,
     language: Language = "eng_Latn",
     pooling: Annotated[
-        str | None, typer.Option("--pooling", help="Of sounds over 10.08 s: framemean, v013 or zeropad.")
+        str | None, typer.Option("--pooling", help="Of clips over 10.08 s: framemean, v013 or zeropad.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path("bench"),
-    store: Annotated[
-        Path | None, typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store].")
-    ] = None,
+    output: Output = Path("bench"),
+    store: StoreFolder = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show published scores, and the results in OUTPUT beside them.")
     ] = False,
@@ -67,26 +60,27 @@ def align(
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Measure audio–text models: classes told by words alone, and sounds and captions that find each other.
+    """Measure audio–text models: zero-shot classification, and retrieval of clips and captions.
 
-    Nothing is trained, so all sounds of a task with folds are tested. Prompts are the published ones of the task's
-    domain; --labels-file puts its classes into other words. Every sound is encoded once and kept. A result takes the
-    place of an older one of the same model, task and protocol in OUTPUT.
+    Nothing is trained, so all clips of a task with folds are tested. Prompts are the published ones of the task's
+    domain; --labels-file puts its classes into other words. Every clip is encoded once and kept. A result replaces an
+    older one of the same model, task and scoring rule in OUTPUT.
 
     Example: auricle bench align -t esc10=data/esc10 -t mine=captions.jsonl -o bench
     """
+    import auricle
+
     if not task and not published:
-        raise typer.BadParameter("name a task, or ask for --published", param_hint="--task")
-    if protocol not in _RULES:
-        raise typer.BadParameter(f"expected strict, compat or both, got {protocol!r}", param_hint="--protocol")
+        raise typer.BadParameter("name a task, or give --published", param_hint="--task")
+    rules = scoring_rules(scoring_rule)
     jobs = []
     for declared, place in [_task_and_data(text, data) for text in task or []]:
         prompts = _prompts(declared, domain, template, labels_file, language)
-        ways = [{"rule": rule, "language": language} for rule in _RULES[protocol]]
+        ways = [{"scoring_rule": rule, "language": language} for rule in rules]
         jobs += [(declared, place, way) for way in ([{"prompts": prompts}] if prompts else ways)]
     failed = 0
     for name in (model or [DEFAULT_MODEL]) if jobs else []:
-        aligner = _open(name, device=device, dtype=dtype, pooling=pooling)
+        aligner = auricle.load_aligner(name, device=device, dtype=dtype, pooling=cast("Pooling | None", pooling))
         for declared, place, way in jobs:
             shared = {"name": name, "store": store or output / "store", "splits": fold or []}
             failed += not _measured(aligner, declared, place, {**shared, **way}, output, as_json=as_json)
@@ -97,22 +91,22 @@ def align(
 
 
 def _task_and_data(text: str, data: Path) -> tuple[Task, Path]:
-    """A declared task and its folder, or a set of one's own and its manifest."""
-    from auricle.bench.alignment_data import own_task
+    """A declared task and its folder, or the manifest of a data set of the user."""
+    from auricle.bench.examples import captioned_task
     from auricle.bench.task import load_task, tasks
 
     name, _, place = text.partition("=")
     if not place and Path(name).suffix.lower() in _MANIFESTS:
         name, place = Path(name).stem, name
     if Path(place).suffix.lower() in _MANIFESTS and name not in {task.name for task in tasks()}:
-        return own_task(name), Path(place)
+        return captioned_task(name), Path(place)
     return load_task(name), Path(place) if place else data / name
 
 
 def _prompts(
     task: Task, domain: str | None, templates: list[str] | None, labels_file: Path | None, language: str
 ) -> Prompts | None:
-    """The task's own prompts, and in their place what options say; None: it is judged by captions."""
+    """The task's own prompts, replaced by those of options; None: the task has captions."""
     from auricle.bench.class_words import task_prompts
     from auricle.encode.zero_shot import read_labels
 
@@ -123,22 +117,17 @@ def _prompts(
     return task_prompts(task, templates=sentences, phrases=phrases, language=language)
 
 
-def _open(name: str, *, device: str, dtype: str, pooling: Any) -> Aligner:
-    import auricle
-
-    return auricle.load_aligner(name, device=device, dtype=dtype, pooling=pooling)
-
-
 def _measured(
     aligner: Aligner, task: Task, place: Path, settings: dict[str, Any], output: Path, *, as_json: bool
 ) -> bool:
-    """Measure, write and show; where it fails, tell so. Wrong usage is raised."""
+    """Measure, write and show, or report the failure; wrong usage is raised."""
     from auricle.bench.alignment import text_retrieval, zero_shot
+    from auricle.bench.results import write_result
 
     name, run = settings["name"], zero_shot if "prompts" in settings else text_retrieval
     try:
-        with progress(f"{name} on {task.name}", quiet=as_json) as advance:
-            result = run(aligner, task, place, on_start=advance.start, on_sound=advance, **settings)
+        with clip_progress(f"{name} on {task.name}", quiet=as_json) as progress:
+            result = run(aligner, task, place, progress=progress, **settings)
     except ConfigError:
         raise
     except AuricleError as error:
@@ -146,22 +135,19 @@ def _measured(
         if as_json:
             print_json({"model": name, "task": task.name, "error": str(error)})
         return False
-    _write(result, output, as_json=as_json)
+    _show(result, write_result(output, result), as_json=as_json)
     return True
 
 
-def _write(result: Result, output: Path, *, as_json: bool) -> None:
-    from auricle.bench.results import write_result
-
-    path = write_result(output, result)
+def _show(result: Result, path: Path, *, as_json: bool) -> None:
     if as_json:
-        print_json({"file": str(path), **_plain(asdict(result))})
+        print_json({"file": str(path), **result.to_dict()})
         return
-    for judge, score in result.scores.items():
-        metric = result.task.metric if judge == "zero_shot" else "R@1 of both directions"
-        kept = f"{result.cost.reused} of {result.data.sounds} kept"
+    for head, score in result.scores.items():
+        metric = result.task.metric if head == "zero_shot" else "R@1 of both directions"
+        kept = f"{result.cost.reused} of {result.data.clips} kept"
         print_line(
-            f"{result.encoder.name:28} {result.task.name:24} {result.protocol:6} {judge:9} {metric} "
+            f"{result.encoder.name:28} {result.task.name:24} {result.scoring_rule:6} {head:9} {metric} "
             f"{_shares(score.value, score.low, score.high)}, chance {100 * score.settings['chance']:.1f} "
             f"({result.cost.encode_s + result.cost.heads_s:.1f} s, {kept})"
         )
@@ -187,24 +173,18 @@ def _shares(value: float, low: float | None, high: float | None) -> str:
 
 
 def _show_published(output: Path, *, as_json: bool) -> None:
-    from auricle.bench.published_alignment import beside
+    from auricle.bench.published import compare_published
     from auricle.bench.results import read_results
 
     has_results = any(output.glob("*.compat.json")) or any(output.glob("*.strict.json"))
-    rows = beside(read_results(output) if has_results else [])
+    rows = compare_published(read_results(output) if has_results else [])
     for source in dict.fromkeys(row.source for row, _ in rows) if not as_json else ():
-        print_line(f"published: {source}; the sounds behind them are not published")
+        print_line(f"published: {source}; the clips behind them are not published")
     for row, own in rows:
         if as_json:
-            print_json({**row._asdict(), "own": [each._asdict() for each in own]})
+            print_json({**row._asdict(), "own": to_json(own)})
             continue
-        ours = "  ".join(f"{each.model} ({each.protocol}) {_shares(*each[2:])}" for each in own)
+        shown = [f"{each.model} ({each.scoring_rule}) {_shares(each.value, each.low, each.high)}" for each in own]
         words = _DIRECTIONS.get(row.direction or "", "")
-        print_line(f"{row.title:24} {row.metric:8} {words:12} {row.system} {100 * row.value:5.1f}  {ours}".rstrip())
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: mappings and sequences of plain values."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        theirs = f"{row.title:24} {row.metric:8} {words:12} {row.system} {100 * row.value:5.1f}"
+        print_line(f"{theirs}  {'  '.join(shown)}".rstrip())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from auricle.cli.bench_options import FAILED, To
 from auricle.cli.listen import AsJson
 from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError, DataError
@@ -19,24 +20,21 @@ if TYPE_CHECKING:
     from auricle.bench.examples import Example, Examples
     from auricle.bench.task import Task
     from auricle.data.downloads import RemoteRecord
-    from auricle.data.label_tars import SoundFile
+    from auricle.data.label_tars import LabelledFile
 
-FAILED = 1
 _GB = 1e9
-_NAMED = 5  # problems spelled out in an error
+_SHOWN = 5  # problems spelled out in an error
 
 
 def download(
     names: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks; see auricle bench tasks.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder in which each task gets a folder of its name.")] = Path(
-        "data"
-    ),
+    to: To = Path("data"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show licence and size, and download nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Download the official audio tars of tasks from Zenodo, and verify them.
 
-    Licence and size are shown first. What is there and verified is kept; what broke off goes on.
+    Licence and size are shown first. Files that are there and verified are kept; interrupted downloads continue.
 
     Example: auricle bench download esc50 --to data
     """
@@ -46,7 +44,7 @@ def download(
             found.append((task, _describe(task, to, as_json=as_json)))
         except AuricleError as error:
             failed += 1
-            _tell_failure(task, to, error, as_json=as_json)
+            _report_failure(task, to, error, as_json=as_json)
     if not dry_run:
         _check_space(found, to)
         for task, record in found:
@@ -54,7 +52,7 @@ def download(
                 _download(task, record, to, as_json=as_json)
             except AuricleError as error:
                 failed += 1
-                _tell_failure(task, to, error, as_json=as_json)
+                _report_failure(task, to, error, as_json=as_json)
     if failed:
         raise typer.Exit(FAILED)
 
@@ -62,17 +60,15 @@ def download(
 def prepare(
     name: Annotated[str, typer.Argument(metavar="TASK", help="Task; see auricle bench tasks.")],
     source: Annotated[Path, typer.Option("--from", help="Data set as its authors publish it, or a manifest.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder in which the task gets a folder of its name.")] = Path(
-        "data"
-    ),
+    to: To = Path("data"),
     partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out sounds that are missing or without a label; exit code 1.")
+        bool, typer.Option("--partial", help="Leave out clips that are missing or without a label; exit code 1.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a published data set as audio tars in the form of the official ones.
 
-    Audio is copied as it is. The tars are read back and compared with the data set.
+    Audio bytes are copied. The tars are read back and compared with the data set.
 
     Example: auricle bench prepare esc50 --from ESC-50-master --to data
     """
@@ -81,8 +77,8 @@ def prepare(
     task = _with_tars(name)
     folder = to / task.name
     examples = _examples(task, source, folder, partial=partial)
-    with progress(f"{task.name}, sounds", len(examples), quiet=as_json) as advance:
-        sets = {task.tars[split]: _sounds(task, each) for split, each in examples.by_split.items()}
+    with progress(f"{task.name}, clips", len(examples), quiet=as_json) as advance:
+        sets = {task.tars[split]: _labelled_files(task, each) for split, each in examples.by_split.items()}
         tars = write_label_tars(folder, sets, progress=advance)
     _compare(examples, folder)
     counts = {split: len(each) for split, each in examples.by_split.items()}
@@ -92,12 +88,10 @@ def prepare(
         facts = {"sounds": counts, "bytes": size, "files": [tar.name for tar in tars]}
         print_json({"task": task.name, "folder": str(folder), **facts, "left_out": left_out, "unused": examples.unused})
     else:
-        shown = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-        print_line(
-            f"{task.name}: {len(examples):,} sounds ({shown}) in {len(tars)} tars, {size / _GB:.2f} GB: {folder}"
-        )
-        for reason, count in examples.unused.items():
-            print_line(f"not of the task: {count:,} sounds, {reason}")
+        shown = ", ".join(f"{split} {number:,}" for split, number in counts.items())
+        print_line(f"{task.name}: {len(examples):,} clips ({shown}) in {len(tars)} tars, {size / _GB:.2f} GB: {folder}")
+        for reason, number in examples.unused.items():
+            print_line(f"not of the task: {number:,} clips, {reason}")
     if examples.refused:
         raise typer.Exit(FAILED)
 
@@ -108,7 +102,7 @@ def _with_tars(name: str) -> Task:
     task = load_task(name)
     if not task.tars:
         raise ConfigError(
-            f"task {name!r} has no audio tars; bench run reads its data set as it is: -t {name}=FOLDER"
+            f"task {name!r} has no audio tars; bench run reads its data set directly: -t {name}=FOLDER"
             + (f", from {task.source.url}" if task.source.url else "")
         )
     return task
@@ -142,7 +136,7 @@ def _describe(task: Task, to: Path, *, as_json: bool) -> RemoteRecord:
     else:
         print_line(
             f"{task.name}: {record.title}, licence {record.licence or 'not stated'}; {len(record.files)} files of "
-            f"{record.size / _GB:.2f} GB, {left / _GB:.2f} GB to come; {record.page}"
+            f"{record.size / _GB:.2f} GB, {left / _GB:.2f} GB to download; {record.page}"
         )
     return record
 
@@ -154,8 +148,8 @@ def _check_space(found: Sequence[tuple[Task, RemoteRecord]], to: Path) -> None:
     place = next(path for path in (to.absolute(), *to.absolute().parents) if path.is_dir())
     if wanted > (free := shutil.disk_usage(place).free):
         raise DataError(
-            f"{wanted / _GB:.2f} GB are to come, and {free / _GB:.2f} GB are free in {place}; make room, choose fewer "
-            "tasks, or give another folder with --to"
+            f"{wanted / _GB:.2f} GB are to be downloaded, and {free / _GB:.2f} GB are free in {place}; make room, "
+            "choose fewer tasks, or give another folder with --to"
         )
 
 
@@ -178,7 +172,7 @@ def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> N
 
 
 def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
-    """Take files over from a task with the same record; the download verifies them as if they had been there."""
+    """Link files of a task with the same record; the download verifies them like files that were there."""
     from auricle.bench.task import tasks
 
     for other in tasks():
@@ -192,7 +186,7 @@ def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
                     os.link(source, target)
 
 
-def _tell_failure(task: Task, to: Path, error: AuricleError, *, as_json: bool) -> None:
+def _report_failure(task: Task, to: Path, error: AuricleError, *, as_json: bool) -> None:
     from auricle.data.downloads import ZENODO
 
     where = f"{ZENODO}/records/{task.source.zenodo}"
@@ -214,18 +208,18 @@ def _examples(task: Task, source: Path, folder: Path, *, partial: bool) -> Examp
     for name, reason in examples.refused if partial else ():
         print_line(f"auricle: left out: {name}: {reason}", err=True)
     if examples.refused and not partial:
-        named = [f"{name}: {reason}" for name, reason in examples.refused[:_NAMED]]
-        more = ["…"] if len(examples.refused) > _NAMED else []
+        named = [f"{name}: {reason}" for name, reason in examples.refused[:_SHOWN]]
+        more = ["…"] if len(examples.refused) > _SHOWN else []
         raise DataError(
-            f"{source}: {len(examples.refused):,} sounds cannot be taken: {'; '.join(named + more)}. "
-            "Complete the data set, or write what there is with --partial"
+            f"{source}: {len(examples.refused):,} clips cannot be taken: {'; '.join(named + more)}. "
+            "Complete the data set, or write the rest with --partial"
         )
     return examples
 
 
-def _sounds(task: Task, examples: Sequence[Example]) -> Iterator[SoundFile]:
+def _labelled_files(task: Task, examples: Sequence[Example]) -> Iterator[LabelledFile]:
     """Examples with the labels that X-ARES expects: a bare list of events, captions by number, else facts by name."""
-    from auricle.data.label_tars import SoundFile
+    from auricle.data.label_tars import LabelledFile
     from auricle.data.shards import safe_key
 
     for example in examples:
@@ -236,7 +230,7 @@ def _sounds(task: Task, examples: Sequence[Example]) -> Iterator[SoundFile]:
             label = example.label[task.label.field]
         elif task.kind == "retrieval":
             label = {f"caption_{n}": text for n, text in enumerate(task.label.values(example.label), 1)}
-        yield SoundFile(key, Path(str(example.audio)), label)
+        yield LabelledFile(key, Path(str(example.audio)), label)
 
 
 def _compare(examples: Examples, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verb that sorts pairs of sound and caption: filter."""
+"""The verb that sorts pairs of audio and captions: filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from auricle.curate.filter import Filtered
 
 FAILED = 1
-_NAMED = 5  # unheard clips spelled out
+_NAMED = 5  # failed clips that are named
 
 
 def filter(
@@ -23,27 +23,27 @@ def filter(
         Path | None, typer.Option("--output", "-o", help="Folder of the result; with --undo, of the restored tars.")
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Model of sounds and texts: name, hub id, folder or file.")
+        str, typer.Option("--model", help="Model of audio and texts: name, hub id, folder or file.")
     ] = "auricle-tiny-glap",
     caption: Annotated[
-        str, typer.Option("--caption", help="Fact that holds the caption, or a list of captions.")
+        str, typer.Option("--caption", help="Fact that has the caption, or a list of captions.")
     ] = "caption",
     p: Annotated[
         float, typer.Option("--p", help="Keep up to this p value: of random pairs, this share passes.")
     ] = 0.01,
     drop_p: Annotated[float, typer.Option("--drop-p", help="Drop above this p value; review between.")] = 0.1,
     random_captions: Annotated[
-        int, typer.Option("--random-captions", help="Random captions that each sound is held against.")
+        int, typer.Option("--random-captions", help="Random captions that each clip is compared with.")
     ] = 30,
     top: Annotated[int, typer.Option("--top", help="Place the own caption must reach among these; review below.")] = 3,
     near: Annotated[
-        float, typer.Option("--near", help="Cosine from which two sounds are nearly the same; 1: never.")
+        float, typer.Option("--near", help="Cosine from which two clips are nearly the same; 1: never.")
     ] = 0.995,
     alike: Annotated[
         float, typer.Option("--alike", help="Cosine from which captions say the same; 1: equal words only.")
     ] = 1.0,
     keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same sounds.")
+        bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same clips.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random pairs.")] = 0,
     device: Device = "cpu",
@@ -54,10 +54,10 @@ def filter(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
-    """Sort pairs of sound and caption into those to keep, to review and to drop.
+    """Sort pairs of audio and captions into those to keep, to review and to drop.
 
-    Each pair is set beside random ones of its domain and language, drawn from the shards themselves. The shards are
-    only read. A run that was stopped goes on where it stood; OUT/report.html shows what was found.
+    Each pair is compared with random ones of its domain and language, sampled from the shards themselves. The shards
+    are only read. A run that was stopped continues; OUT/report.html shows what was found.
 
     Example: auricle filter shards/mine -o filtered
     """
@@ -95,37 +95,38 @@ def filter(
     ):
         found = filter_shards(clips, output, aligner, config, on_pairs=on_pairs, on_tar=lambda tar: on_tar())
     _show(found, output, as_json=as_json)
-    if found.unheard:
+    if found.failed:
         raise typer.Exit(FAILED)
 
 
 def _undo(out: Path, folder: Path | None, *, as_json: bool) -> None:
     from auricle.curate.filter import undo_filter
 
-    for tar, was_there in undo_filter(out, folder):
+    for tar, existed in undo_filter(out, folder):
         if as_json:
-            print_json({"file": str(tar), "restored": not was_there})
+            print_json({"file": str(tar), "restored": not existed})
         else:
-            print_line(f"{tar}: {'is there, byte for byte' if was_there else 'restored'}")
+            print_line(f"{tar}: {'exists, byte for byte' if existed else 'restored'}")
 
 
 def _show(found: Filtered, output: Path, *, as_json: bool) -> None:
-    summary, (sounds, texts) = found.summary, found.encoded
-    for key, error in found.unheard[:_NAMED]:
+    from auricle.curate.summary import SIGNS
+
+    summary, (clips, texts) = found.summary, found.encoded
+    for key, error in found.failed[:_NAMED]:
         print_line(f"auricle: {error if key in error else f'{key}: {error}'}", err=True)
-    if more := len(found.unheard) - _NAMED:
-        if more > 0:
-            print_line(f"auricle: {more} more sounds that could not be heard; see {output / 'scores.jsonl'}", err=True)
+    if (more := len(found.failed) - _NAMED) > 0:
+        print_line(f"auricle: {more} more clips that could not be processed; see {output / 'scores.jsonl'}", err=True)
     if as_json:
-        print_json({**summary, "output": str(output), "encoded": {"sounds": sounds, "texts": texts}})
+        print_json({**summary, "output": str(output), "encoded": {"sounds": clips, "texts": texts}})
         return
     for name in ("keep", "review", "drop"):
         print_line(f"{name:7} {summary[name]:8} {summary[name] / summary['pairs']:7.1%}")
     for sign, count in summary["signs"].items():
         if count:
-            print_line(f"  {sign}: {count}")
+            print_line(f"  {SIGNS.get(sign, sign)}: {count}")
     print_line(
         f"about {summary['mismatched_share']:.0%} of the pairs do not belong together; of random pairs "
         f"{summary['random_passing']:.2%} pass p = {summary['settings']['p']:g}"
     )
-    print_line(f"{sounds} sounds and {texts} texts went through the model; {output / 'report.html'}")
+    print_line(f"{clips} clips and {texts} texts were encoded; {output / 'report.html'}")

@@ -1,4 +1,4 @@
-"""Which pairs of sound and caption are worth keeping: calibrated scores, duplicates, and shards split by them."""
+"""Which pairs of audio and captions are worth keeping: calibrated scores, duplicates, and shards split by them."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
 """From scores to evidence: how a pair scores beside random ones, and how probable it is that it belongs together.
 
-Scores of one model mean different things in different domains and languages. So each group of pairs is set beside two
-sets of random scores drawn from itself: *randa*, a random sound with the caption, and *randt*, a random caption with
-the sound. Everything here is arithmetic on arrays of scores.
+Scores of one model mean different things in different domains and languages. So each group of pairs is compared with
+two sets of random scores sampled from itself: *randa*, random audio with the caption, and *randt*, a random caption
+with the audio. Everything here is arithmetic on arrays of scores.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Scores = npt.NDArray[np.float64]
 # P values over it are taken for mismatched pairs, which spread evenly over 0 to 1: the usual choice for the estimate of
 # Storey, "A direct approach to false discovery rates", 2002.
 STOREY_LAMBDA = 0.5
-CURVE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # p values at which the keep-rate curve is told
+CURVE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # p values of the keep-rate curve
 _BIN_ITEMS, _MAX_BINS = 30, 50  # scores of a bin of the density ratio, at least; bins, at most
 
 
@@ -84,15 +84,15 @@ def rising(values: Scores, weights: Scores) -> Scores:
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
         block = (value, weight, 1)
         while blocks and blocks[-1][0] >= block[0]:
-            mean, held, members = blocks.pop()
-            total = held + block[1]
-            block = ((mean * held + block[0] * block[1]) / total, total, members + block[2])
+            mean, own, members = blocks.pop()
+            total = own + block[1]
+            block = ((mean * own + block[0] * block[1]) / total, total, members + block[2])
         blocks.append(block)
     return np.repeat([mean for mean, _, _ in blocks], [members for _, _, members in blocks])
 
 
 def density_ratio(real: Scores, random: Scores) -> tuple[Scores, Scores]:
-    """How much denser real scores (n,) lie than random ones (m,), by an isotonic fit: knots and ratios, (k,) each.
+    """How much denser real scores (n,) are than random ones (m,), by an isotonic fit: knots and ratios, (k,) each.
 
     Between the knots the logarithm runs straight; beyond them it is constant.
     """
@@ -115,22 +115,22 @@ class Calibration:
 
     name: str  # such as "speech / en"
     real: Scores  # of the group's pairs
-    randa: Scores  # random sounds with the captions
-    randt: Scores  # random captions with the sounds
-    check: Scores  # random pairs that had no part in it, to test it on
+    randa: Scores  # random audio with the captions
+    randt: Scores  # random captions with the audio
+    check: Scores  # random pairs that are not used by it, to test it on
     mismatched: float  # estimated share of the real pairs that do not belong together
     knots: Scores
     ratios: Scores  # density of real over that of random scores at the knots
 
     def p(self, scores: Scores) -> tuple[Scores, Scores, Scores]:
-        """P values of scores (n,): the larger of the two, against random sounds, against random captions."""
+        """P values of scores (n,): the larger of the two, against random audio, against random captions."""
         randa, randt = p_values(scores, self.randa), p_values(scores, self.randt)
         return np.maximum(randa, randt), randa, randt
 
     def probability(self, scores: Scores) -> Scores:
         """How probable it is that pairs with these scores (n,) belong together.
 
-        Real scores are a mixture: matched ones, and a share e that lies as random ones do. Of the density f of real
+        Real scores are a mixture: matched ones, and a share e distributed as random ones are. Of the density f of real
         scores, e × f0 is that of the mismatched ones, and what is left is the probability: 1 - e × f0 / f.
         """
         ratio = np.exp(np.interp(scores, self.knots, np.log(self.ratios)))
@@ -150,7 +150,7 @@ class Calibration:
         return float(both[passes.argmax()]) if passes.any() else None
 
     def facts(self, p: float) -> dict[str, Any]:
-        """All that a reader may want to know, as JSON holds it.
+        """The calibration in numbers, as JSON has it.
 
         Args:
             p: the threshold of the run.
@@ -182,7 +182,7 @@ class Calibration:
 
 
 def calibrate(name: str, real: Scores, randa: Scores, randt: Scores, check: Scores) -> Calibration:
-    """Fit a group's calibration; each array holds one score or more, see `Calibration`."""
+    """Fit a group's calibration; each array has one score or more, see `Calibration`."""
     random = np.concatenate([randa, randt])
     knots, ratios = density_ratio(real, random)
     mismatched = mismatched_share(p_values(real, random))

@@ -1,4 +1,4 @@
-"""Sounds that are nearly the same, by their vectors: exact, in the order given, most comparisons made on a few axes."""
+"""Clips that are nearly the same, by their vectors: exact, in the order given, most comparisons made on a few axes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ Cosines = npt.NDArray[np.float32]
 
 _ROWS, _COLUMNS = 512, 2048  # vectors compared at once, few enough for the cache of a processor
 _AXES = 16  # of the first comparison
-_SAMPLE = 4000  # vectors that tell the axes along which they spread most
+_SAMPLE = 4000  # vectors from which the axes of largest variance are estimated
 _SLACK = 1e-4  # of squared distances, for rounding
 _CHUNK = 8192  # pairs compared exactly at once
 

@@ -1,8 +1,8 @@
 """Tars split by verdict without changing a byte of any member, and put together again exactly.
 
 Every tar is cut into pieces, headers and padding included: what belongs to a clip goes where the clip goes, the rest
-(the end of the archive, members that belong to no clip) into a file of its own. The list of pieces, in order, is the
-way back. It is written last, so that a tar without it is split anew.
+(the end of the archive, members that belong to no clip) into a separate file. From the list of pieces, in order, the
+tar can be restored. The list is written last, so that a tar without it is split again.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ _BLOCK = 1 << 20
 class _Piece(NamedTuple):
     """A member of a tar with its headers and padding, or the end of the archive."""
 
-    where: str  # one of `NAMES`, or the rest
+    target: str  # one of `NAMES`, or the rest
     start: int  # bytes
-    contents: int  # where the contents begin
+    contents: int  # start of the contents
     stop: int
 
 
@@ -50,12 +50,12 @@ def output_names(tars: Sequence[Path]) -> list[str]:
 
 
 def split_tars(splits: Sequence[Split], out: Path, run: str) -> Iterator[Path]:
-    """Split every tar that this run has not split yet; gives each tar of the input when it is done.
+    """Split every tar that this run has not split yet; yields each tar of the input when it is done.
 
     Args:
         splits: all tars of the input.
         out: folder of the output.
-        run: names the verdicts; what another run left is replaced.
+        run: names the verdicts; the output of another run is replaced.
 
     Raises:
         DataError: a tar changed while it was read.
@@ -74,75 +74,75 @@ def split_tars(splits: Sequence[Split], out: Path, run: str) -> Iterator[Path]:
 
 
 def restore_tars(out: Path, folder: Path | None = None) -> Iterator[tuple[Path, bool]]:
-    """Put the tars of the input together again.
+    """Restore the tars of the input.
 
     Args:
         out: folder of the output, which stays as it is.
         folder: for the tars; None: each where it was.
 
     Yields:
-        Path of each tar, and whether it was there already, byte for byte.
+        Path of each tar, and whether it existed already, byte for byte.
 
     Raises:
         DataError: the output is incomplete or was changed, or another file is where a tar has to go.
     """
     for path in sorted((out / UNDO).glob("*.json")):
-        told = _read_list(path)
-        tar = Path(told["tar"]) if folder is None else folder / told["name"]
+        listed = _read_list(path)
+        tar = Path(listed["tar"]) if folder is None else folder / listed["name"]
         is_there = tar.exists()
-        if is_there and _sha256(tar) != told["sha256"]:
+        if is_there and _sha256(tar) != listed["sha256"]:
             raise DataError(f"{tar} exists and is not what the filter read; name another folder with -o")
         if not is_there:
             make_folder(tar.parent)
-            _restore(out, told, tar)
+            _restore(out, listed, tar)
         yield tar, is_there
 
 
 def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> None:
     tar, pieces = split.shard.tar, list(_pieces(split))
     paths = _paths(split.name, out)
-    wheres = sorted({piece.where for piece in pieces})
-    size = dict.fromkeys(wheres, 0)
-    hashes = {where: hashlib.sha256() for where in (*wheres, "tar")}
-    moved: dict[int, int] = {}  # begin of a member's contents, before → after
+    targets = sorted({piece.target for piece in pieces})
+    size = dict.fromkeys(targets, 0)
+    hashes = {target: hashlib.sha256() for target in (*targets, "tar")}
+    moved: dict[int, int] = {}  # start of a member's contents, before → after
     with ExitStack() as stack:
         source = stack.enter_context(tar.open("rb"))
-        files = {where: stack.enter_context(atomic_write(paths[where])) for where in wheres}
+        files = {target: stack.enter_context(atomic_write(paths[target])) for target in targets}
         for piece in pieces:
-            moved[piece.contents] = size[piece.where] + piece.contents - piece.start
+            moved[piece.contents] = size[piece.target] + piece.contents - piece.start
             for block in _read(source, piece.stop - piece.start, tar):
-                files[piece.where].write(block)
-                hashes[piece.where].update(block)
+                files[piece.target].write(block)
+                hashes[piece.target].update(block)
                 hashes["tar"].update(block)
-            size[piece.where] += piece.stop - piece.start
-        for where, file in files.items():
-            end = _end_of_archive(size[where]) if where in NAMES else b""
+            size[piece.target] += piece.stop - piece.start
+        for target, file in files.items():
+            end = _end_of_archive(size[target]) if target in NAMES else b""
             file.write(end)
-            hashes[where].update(end)
-            size[where] += len(end)
+            hashes[target].update(end)
+            size[target] += len(end)
         stat = os.fstat(source.fileno())
         if stat.st_size != (pieces[-1].stop if pieces else 0):
             raise DataError(f"{tar} changed while it was read; start again when nobody writes to it")
-        for where in NAMES:  # before the tars they belong to change
-            shard_index.index_path(paths[where]).unlink(missing_ok=True)
-    for where in {*NAMES, _REST} - set(wheres):
-        paths[where].unlink(missing_ok=True)
+        for target in NAMES:  # before the tars they belong to change
+            shard_index.index_path(paths[target]).unlink(missing_ok=True)
+    for target in {*NAMES, _REST} - set(targets):
+        paths[target].unlink(missing_ok=True)
     _write_indexes(split, paths, moved, set_sizes)
-    told = {
+    listed = {
         "tar": str(tar.absolute()),
         "name": split.name,
         "run": run,
         "size": stat.st_size,
         "sha256": hashes["tar"].hexdigest(),
         "mtime_ns": stat.st_mtime_ns,
-        "files": {where: {"size": size[where], "sha256": hashes[where].hexdigest()} for where in wheres},
+        "files": {target: {"size": size[target], "sha256": hashes[target].hexdigest()} for target in targets},
         "pieces": _runs(pieces),
     }
-    write_bytes(_list_path(split.name, out), json.dumps(told).encode())
+    write_bytes(_list_path(split.name, out), json.dumps(listed).encode())
 
 
 def _pieces(split: Split) -> Iterator[_Piece]:
-    """The whole tar in order. A member goes with the clip it is named after, whatever it holds."""
+    """The whole tar in order. A member goes with the clip it is named after, whatever its content."""
     tar = split.shard.tar
     of_clip = dict(zip(split.shard.keys(), split.verdicts, strict=True))
     start = 0
@@ -159,8 +159,8 @@ def _pieces(split: Split) -> Iterator[_Piece]:
 def _write_indexes(
     split: Split, paths: Mapping[str, Path], moved: Mapping[int, int], set_sizes: Mapping[str, int]
 ) -> None:
-    """Beside each new tar, so that nothing has to be read again."""
-    for place, where in enumerate(NAMES):
+    """An index beside each new tar, so that nothing has to be read again."""
+    for place, target in enumerate(NAMES):
         rows = [split.shard.row(clip) for clip, verdict in enumerate(split.verdicts) if verdict == place]
         rows = [
             row._replace(
@@ -170,39 +170,41 @@ def _write_indexes(
             for row in rows
         ]
         if rows:
-            shard_index.save(shard_index.from_rows(paths[where], rows, {}, set_sizes[where]))
+            shard_index.save(shard_index.from_rows(paths[target], rows, {}, set_sizes[target]))
 
 
 def _read_list(path: Path) -> dict[str, Any]:
-    """The way back of one tar; what it names must lie where the filter puts it."""
+    """The list of one tar; it may name no other places than the filter does."""
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        is_ours = told["name"] == path.stem and Path(told["tar"]).suffix == ".tar"
-        is_ours &= {where for where, _ in told["pieces"]} == set(told["files"]) <= {*NAMES, _REST}
+        listed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        is_ours = listed["name"] == path.stem and Path(listed["tar"]).suffix == ".tar"
+        is_ours &= {target for target, _ in listed["pieces"]} == set(listed["files"]) <= {*NAMES, _REST}
     except (ValueError, KeyError, TypeError, AttributeError):
         is_ours = False
     if not is_ours:
-        raise DataError(f"{path} is no list of pieces that the filter wrote; fetch what it was")
-    return told
+        raise DataError(f"{path} is no list of pieces that the filter wrote; restore it from a copy")
+    return listed
 
 
-def _restore(out: Path, told: Mapping[str, Any], tar: Path) -> None:
-    paths, digest = _paths(told["name"], out), hashlib.sha256()
+def _restore(out: Path, listed: Mapping[str, Any], tar: Path) -> None:
+    paths, digest = _paths(listed["name"], out), hashlib.sha256()
     with atomic_path(tar) as aside:
         with ExitStack() as stack:
-            files = {where: stack.enter_context(_opened(paths[where])) for where in told["files"]}
-            target = stack.enter_context(aside.open("wb"))
-            for where, size in told["pieces"]:
-                for block in _read(files[where], size, paths[where]):
-                    target.write(block)
+            files = {target: stack.enter_context(_opened(paths[target])) for target in listed["files"]}
+            restored = stack.enter_context(aside.open("wb"))
+            for target, size in listed["pieces"]:
+                for block in _read(files[target], size, paths[target]):
+                    restored.write(block)
                     digest.update(block)
-        if digest.hexdigest() != told["sha256"]:
-            damaged = [str(paths[where]) for where, facts in told["files"].items() if _differs(paths[where], facts)]
+        if digest.hexdigest() != listed["sha256"]:
+            damaged = [
+                str(paths[target]) for target, facts in listed["files"].items() if _differs(paths[target], facts)
+            ]
             raise DataError(
-                f"{tar} cannot be put together again: {', '.join(damaged) or _list_path(told['name'], out)} changed "
-                "since the filter wrote it; fetch what it was"
+                f"{tar} cannot be restored: {', '.join(damaged) or _list_path(listed['name'], out)} changed "
+                "since the filter wrote it; restore it from a copy"
             )
-        os.utime(aside, ns=(told["mtime_ns"], told["mtime_ns"]))
+        os.utime(aside, ns=(listed["mtime_ns"], listed["mtime_ns"]))
 
 
 def _runs(pieces: Sequence[_Piece]) -> list[tuple[str, int]]:
@@ -210,10 +212,10 @@ def _runs(pieces: Sequence[_Piece]) -> list[tuple[str, int]]:
     runs: list[tuple[str, int]] = []
     for piece in pieces:
         size = piece.stop - piece.start
-        if runs and runs[-1][0] == piece.where:
-            runs[-1] = (piece.where, runs[-1][1] + size)
+        if runs and runs[-1][0] == piece.target:
+            runs[-1] = (piece.target, runs[-1][1] + size)
         else:
-            runs.append((piece.where, size))
+            runs.append((piece.target, size))
     return runs
 
 
@@ -221,14 +223,15 @@ def _is_done(name: str, out: Path, run: str) -> bool:
     path = _list_path(name, out)
     if not path.exists():
         return False
-    told, paths = json.loads(path.read_text(encoding="utf-8")), _paths(name, out)
-    return told["run"] == run and all(
-        paths[where].exists() and paths[where].stat().st_size == facts["size"] for where, facts in told["files"].items()
+    listed, paths = json.loads(path.read_text(encoding="utf-8")), _paths(name, out)
+    return listed["run"] == run and all(
+        paths[target].exists() and paths[target].stat().st_size == facts["size"]
+        for target, facts in listed["files"].items()
     )
 
 
 def _paths(name: str, out: Path) -> dict[str, Path]:
-    return {**{where: out / where / name for where in NAMES}, _REST: out / UNDO / f"{name}.rest"}
+    return {**{target: out / target / name for target in NAMES}, _REST: out / UNDO / f"{name}.rest"}
 
 
 def _list_path(name: str, out: Path) -> Path:
@@ -239,7 +242,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); the input is not whole without it") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); the input is not complete without it") from None
 
 
 def _read(file: BinaryIO, size: int, path: Path) -> Iterator[bytes]:

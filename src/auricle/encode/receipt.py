@@ -1,4 +1,4 @@
-"""What of a sound reached the model: the receipt that comes with every answer."""
+"""Which parts of a source the model processed: the receipt of every result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A stretch of the source, s from its begin."""
+    """A part of the source, s from its start."""
 
     start_s: float
     stop_s: float
@@ -27,18 +27,18 @@ class Receipt:
     """Which seconds of one source were read, padded, skipped or truncated."""
 
     file: str
-    duration_s: float | None  # of the source, as its header tells or as decoded; None: unknown
+    duration_s: float | None  # of the source, as its header states or as decoded; None: unknown
     sample_rate: int  # Hz, of the source
     channels: int  # of the source; they were averaged
-    read: tuple[Span, ...]  # the windows given to the model, in order, without what they share
-    overlaps: tuple[Span, ...] = ()  # shared by two neighbouring windows: heard twice
+    read: tuple[Span, ...]  # the windows given to the model, in order, without their overlaps
+    overlaps: tuple[Span, ...] = ()  # in two neighbouring windows, so processed twice
     dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
     skipped: tuple[Span, ...] = ()  # not read, with reasons
     padded_s: float = 0.0  # zeros appended to reach one audio token
-    truncated: bool = False  # the source ends before it says it should
-    damaged: int = 0  # places that could not be decoded; what they held is missing
+    truncated: bool = False  # the source ends before its header says
+    damaged: int = 0  # places that could not be decoded and are missing
     audio_tokens: int = 0  # tokens given to the decoder, 0.2 s each; from an encoder 0.04 s each
-    notes: tuple[str, ...] = ()  # what else was done to the sound
+    notes: tuple[str, ...] = ()  # what else was done to the source
 
     @property
     def complete(self) -> bool:
@@ -46,7 +46,7 @@ class Receipt:
         return not self.truncated and not self.skipped and not self.damaged
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the receipt as a JSON-able dict, with ``complete``; empty reasons are left out."""
+        """Return the receipt as a JSON-able dict, with ``complete``; empty reasons are left out."""
         fields = asdict(self)
         for name in ("read", "overlaps", "dropped", "skipped"):
             fields[name] = [{key: value for key, value in span.items() if value != ""} for span in fields[name]]
@@ -61,11 +61,11 @@ def write_receipt(
     min_samples: int = MIN_CLIP_SAMPLES,
     whole_tokens: bool = False,
 ) -> Receipt:
-    """State what became of a clip that was given to a model in windows.
+    """State which parts of a clip were given to a model in windows.
 
     Args:
         clip: the waveform and the facts of its source.
-        windows: (start, stop) in samples at 16 kHz, ascending, without overlap; what lies between them is stated as
+        windows: (start, stop) in samples at 16 kHz, ascending, without overlap; gaps between them are stated as
             skipped.
         subsample_factor: 25 Hz frames per audio token.
         min_samples: shorter windows were padded with zeros to this length.
@@ -91,13 +91,13 @@ def state_receipt(
     min_samples: int = MIN_CLIP_SAMPLES,
     whole_tokens: bool = False,
 ) -> Receipt:
-    """State what became of a sound whose waveform is no longer held; as `write_receipt`.
+    """As `write_receipt`, for a source whose waveform is no longer in memory.
 
     Args:
         facts: of the source, after it was read.
         num_samples: of its 16 kHz waveform.
         windows: as for `write_receipt`.
-        heard: (start, stop) in samples of what was given to the model for each window, which may reach into its
+        given: (start, stop) in samples of the audio given to the model for each window, which may reach into its
             neighbours; None: the windows.
         subsample_factor: as for `write_receipt`.
         min_samples: as for `write_receipt`.
@@ -106,17 +106,17 @@ def state_receipt(
     origin = facts.start_s
     given = windows if given is None else given
     read, dropped, tokens, padding = [], [], 0, 0
-    for (start, stop), (begin, end) in zip(windows, given, strict=True):
-        length = max(end - begin, min_samples)
+    for (start, stop), (first, end) in zip(windows, given, strict=True):
+        length = max(end - first, min_samples)
         if whole_tokens:
             length = padded_length(length, subsample_factor, whole_tokens=True)
         count = num_tokens(length) // subsample_factor
-        covered = min(stop, begin + count * subsample_factor * SAMPLES_PER_TOKEN)
+        covered = min(stop, first + count * subsample_factor * SAMPLES_PER_TOKEN)
         read.append(_span(origin, start, covered))
         if covered < stop:
             dropped.append(_span(origin, covered, stop, "shorter than one token"))
         tokens += count
-        padding += length - (end - begin)
+        padding += length - (end - first)
     shared = [(after[0], before[1]) for before, after in pairwise(given) if after[0] < before[1]]
     return Receipt(
         file=facts.name,
@@ -124,7 +124,7 @@ def state_receipt(
         sample_rate=facts.sample_rate,
         channels=facts.channels,
         read=tuple(read),
-        overlaps=tuple(_span(origin, begin, end) for begin, end in shared),
+        overlaps=tuple(_span(origin, *span) for span in shared),
         dropped=tuple(dropped),
         skipped=tuple(_skipped(facts, num_samples, windows)),
         padded_s=round(padding / SAMPLE_RATE, 4),

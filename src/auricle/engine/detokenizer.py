@@ -1,4 +1,4 @@
-"""Tokens of an answer → its text, piece by piece, held back where it may yet change or turn out to be a stop string."""
+"""Tokens of an answer → its text, piece by piece, held back while it may change or become a stop string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Detokenizer:
-    """The text of one answer while it is being given."""
+    """The text of one answer while it is generated."""
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
         """``stop``: strings before the first of which the text ends."""
@@ -20,13 +20,13 @@ class Detokenizer:
         self._tokenizer, self._stop = tokenizer, stop
         self._stream = DecodeStream(skip_special_tokens=True)
         self._ids: list[int] = []
-        self._held: list[tuple[int, float, int]] = []  # id, log-probability, where in the held text its own begins
-        self._text = ""  # decoded, not yet given out
+        self._held: list[tuple[int, float, int]] = []  # id, log-probability, where in the held text its own starts
+        self._text = ""  # decoded, not returned yet
         self._given = ""
         self.is_stopped = False
 
     def add(self, token: int, logprob: float) -> list[Token]:
-        """Take the next token; give out those whose text is certain by now."""
+        """Take the next token; return those whose text is certain by now."""
         self._ids.append(token)
         piece = self._stream.step(self._tokenizer, token)
         self._held.append((token, logprob, len(self._text)))
@@ -43,20 +43,20 @@ class Detokenizer:
         return self._give(count, ends[count - 1])
 
     def close(self) -> list[Token]:
-        """No more tokens come: give out the rest, with what is there of a character in the middle."""
+        """Return the rest after the last token, with the bytes of an unfinished character."""
         whole = self._tokenizer.decode(self._ids)
         if not self.is_stopped and whole.startswith(self._given):
             self._text = whole[len(self._given) :]
         return self._give(len(self._held), len(self._text))
 
     def _stop_at(self, cut: int) -> list[Token]:
-        """Give out the held tokens that spell something before ``cut``; drop the others."""
+        """Return the held tokens with text before ``cut``; drop the others."""
         self._text = self._text[:cut]
         self._held = [held for held in self._held if held[2] < cut]
         return self._give(len(self._held), cut)
 
     def _possible_stop(self) -> int:
-        """Length of the longest end of the text that begins a stop string."""
+        """Length of the longest suffix of the text that is a prefix of a stop string."""
         longest = max((len(word) for word in self._stop), default=1) - 1
         for length in range(min(longest, len(self._text)), 0, -1):
             if any(word.startswith(self._text[-length:]) for word in self._stop):
@@ -64,7 +64,7 @@ class Detokenizer:
         return 0
 
     def _give(self, count: int, end: int) -> list[Token]:
-        """Give out the first ``count`` held tokens with the first ``end`` characters."""
+        """Return the first ``count`` held tokens with the first ``end`` characters."""
         given = self._held[:count]
         if not given:
             return []

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from auricle.weights import LoadedLM
 
 _MB = 1_000_000
-_GREEDY = SamplingParams()
 
 
 class Engine:
@@ -102,7 +101,7 @@ class Engine:
         return len(self._scheduler.waiting)
 
     def check(self, prompt: PromptLike, max_new_tokens: int) -> CheckedPrompt:
-        """Check a prompt before it is handed in; `generate`, `stream` and `score` check what is not checked yet.
+        """Check a prompt before it is submitted; `generate`, `stream` and `score` check what is not checked yet.
 
         Args:
             prompt: token ids and clips; must not be changed afterwards.
@@ -116,12 +115,12 @@ class Engine:
     def submit(
         self,
         prompt: PromptLike | CheckedPrompt,
-        sampling: SamplingParams = _GREEDY,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
     ) -> Request:
-        """Hand in a request; `result` gives its answer.
+        """Submit a request; `result` returns its answer.
 
         Args:
             prompt: token ids and clips; must not be changed afterwards.
@@ -138,7 +137,7 @@ class Engine:
     def stream(
         self,
         prompt: PromptLike | CheckedPrompt,
-        sampling: SamplingParams = _GREEDY,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
@@ -166,7 +165,7 @@ class Engine:
     def generate(
         self,
         prompts: Sequence[PromptLike | CheckedPrompt],
-        samplings: SamplingParams | Sequence[SamplingParams] = _GREEDY,
+        samplings: SamplingParams | Sequence[SamplingParams] = SamplingParams(),  # noqa: B008 - frozen
         *,
         constraints: Sequence[Constraint | None] | None = None,
     ) -> list[Generation]:
@@ -188,7 +187,7 @@ class Engine:
         bounds = [None] * len(prompts) if constraints is None else list(constraints)
         if not len(each) == len(bounds) == len(prompts):
             raise ConfigError(
-                f"{len(prompts)} prompts came with {len(each)} samplings and {len(bounds)} constraints; "
+                f"{len(prompts)} prompts have {len(each)} samplings and {len(bounds)} constraints; "
                 "expected one of each for every prompt"
             )
         requests = [self._request(*given) for given in zip(prompts, each, bounds, strict=True)]
@@ -232,7 +231,7 @@ class Engine:
         return scores
 
     def step(self) -> bool:
-        """Do one step of the work there is, for a server's own thread; False where there is none left."""
+        """Do one step of the work, for a server's own thread; whether there is more."""
         with self._turns.turn():
             if self._scheduler.has_work:
                 self._step()
@@ -287,9 +286,7 @@ class Engine:
             with self._turns.turn_unless(is_ready) as is_ours:
                 if is_ours:
                     if not self._scheduler.has_work:
-                        raise ConfigError(
-                            "this request was handed in to another engine; ask the engine that it was handed in to"
-                        )
+                        raise ConfigError("this request belongs to another engine; call result() of that engine")
                     self._step()
 
     @torch.inference_mode()
@@ -303,7 +300,9 @@ class Engine:
         except Exception as error:
             scheduler.abandon(error)
         except BaseException:  # an interrupt: what is half done must not go on
-            scheduler.abandon(AuricleError("the engine was interrupted while it worked on this request; ask again"))
+            scheduler.abandon(
+                AuricleError("the engine was interrupted while it worked on this request; submit it again")
+            )
             raise
 
     def _embed(self, prefills: Sequence[Prefill]) -> list[Tensor | Exception]:
@@ -338,7 +337,7 @@ class Engine:
 def generate(
     lm: MiDashengLM,
     prompts: Sequence[PromptLike],
-    sampling: SamplingParams = _GREEDY,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008 - frozen
     *,
     eos_token_ids: Collection[int],
 ) -> list[Generation]:

@@ -1,4 +1,4 @@
-"""Answers that are JSON of a given schema, whatever the model would rather say; the rules are llguidance's."""
+"""Constraints that only allow JSON of a given schema; the grammar is compiled and followed by llguidance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JsonRules:
 
         Args:
             tokenizer: of the decoder.
-            schema: JSON Schema, as a mapping; what it may use is listed by llguidance.
+            schema: JSON Schema, as a mapping; llguidance documents what it supports.
             vocab_size: of the decoder's logits, which may be more than the tokenizer has.
             end_ids: tokens that end an answer, at least one.
 
@@ -52,14 +52,14 @@ class JsonRules:
             raise ConfigError(f"the schema cannot be used ({_first_line(fault)}); see https://json-schema.org")
 
     def constraint(self) -> JsonConstraint:
-        """Give the constraint of one answer."""
+        """Return the constraint of one answer."""
         from llguidance import LLMatcher
 
         return JsonConstraint(LLMatcher(self._compiled, self._grammar), self.end_ids)
 
 
 class JsonConstraint:
-    """Where one answer stands in its grammar."""
+    """The grammar, advanced to the end of one answer so far."""
 
     def __init__(self, matcher: Any, end_ids: Sequence[int]) -> None:
         """Start before the first token."""
@@ -88,7 +88,7 @@ class JsonConstraint:
 
 
 def read_answer(text: str, schema: Mapping[str, Any], max_new_tokens: int) -> Any:
-    """Parse an answer that was bound to a schema.
+    """Parse an answer that was constrained to a schema.
 
     Raises:
         PromptError: it ended before the JSON did.
@@ -97,8 +97,8 @@ def read_answer(text: str, schema: Mapping[str, Any], max_new_tokens: int) -> An
         return json.loads(text)
     except json.JSONDecodeError:
         raise PromptError(
-            f"the answer did not fit into {max_new_tokens} tokens: {text[:60]!r}…; raise max_new_tokens, or bound the "
-            f"schema's texts and lists with maxLength and maxItems ({', '.join(schema) or 'it is empty'})"
+            f"the answer did not fit into {max_new_tokens} tokens: {text[:60]!r}…; raise max_new_tokens, or limit the "
+            f"schema's strings and arrays with maxLength and maxItems ({', '.join(schema) or 'it is empty'})"
         ) from None
 
 

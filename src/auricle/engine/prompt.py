@@ -1,4 +1,4 @@
-"""Prompts, checked once: that they fit their clips and the model's context, and which clips they hold by content.
+"""Prompts, checked once: they fit their clips and the model's context, and their clips are hashed.
 
 Shape legend: N samples, n audio tokens of a clip, L prompt tokens, H decoder width.
 """

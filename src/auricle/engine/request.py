@@ -110,7 +110,7 @@ class SamplingParams:
         """Sampling parameters from keyword arguments.
 
         Raises:
-            ConfigError: an option that there is not, or one out of range.
+            ConfigError: an unknown option, or one out of range.
         """
         known = [each.name for each in fields(cls)]
         for name in options:

@@ -1,4 +1,4 @@
-"""Logits → the next token of each row; what a row gets depends on its own settings, words and random numbers.
+"""Logits → the next token of each row, which depends on its own settings, tokens and random numbers.
 
 Shape legend: B rows, V vocabulary.
 """
@@ -18,21 +18,21 @@ from auricle.errors import ConfigError
 
 @dataclass(slots=True, eq=False)
 class Sampler:
-    """The choices of one answer so far, and how the next is made."""
+    """The tokens of one answer so far, and how the next is chosen."""
 
     sampling: SamplingParams
     ends: frozenset[int]  # tokens that end the answer
     constraint: Constraint | None = None
     ids: list[int] = field(default_factory=list)
-    draw: random.Random = field(init=False)
+    rng: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        """Every request has random numbers of its own: its place in a batch must not change them."""
-        self.draw = random.Random(self.sampling.seed)
+        """Seed the request's own random numbers: its place in a batch must not change them."""
+        self.rng = random.Random(self.sampling.seed)
 
     @property
     def is_edited(self) -> bool:
-        """Whether the next choice is not from the model's logits as they are."""
+        """Whether the logits are changed before the next choice."""
         penalised = self.sampling.repetition_penalty != 1.0 and bool(self.ids)
         return penalised or self._is_too_short or self.constraint is not None
 
@@ -81,11 +81,11 @@ def choose(rows: Sequence[Sampler], logits: Tensor) -> tuple[list[int], list[flo
     """The next token of each row.
 
     Args:
-        rows: B choosers, not changed but for their random numbers.
+        rows: B samplers; only their random numbers advance.
         logits: (B, V) float32.
 
     Returns:
-        Token ids, their log-probabilities under ``logits`` as they are, and what went wrong in which row.
+        Token ids, their log-probabilities under the unchanged ``logits``, and the errors by row.
     """
     edited, failed = logits, {}
     if any(row.is_edited for row in rows):
@@ -94,31 +94,31 @@ def choose(rows: Sequence[Sampler], logits: Tensor) -> tuple[list[int], list[flo
             if row.is_edited:
                 try:
                     row.edit(edited[index])
-                except Exception as error:  # a constraint is foreign code; the other rows go on
+                except Exception as error:  # a constraint is the user's code; the other rows go on
                     failed[index] = error
                     edited[index] = logits[index]
     chosen = edited.argmax(-1)
-    drawn = [index for index, row in enumerate(rows) if row.sampling.do_sample]
-    if drawn:
-        chosen[drawn] = _draw([rows[index] for index in drawn], edited[drawn])
+    sampled = [index for index, row in enumerate(rows) if row.sampling.do_sample]
+    if sampled:
+        chosen[sampled] = _sample([rows[index] for index in sampled], edited[sampled])
     logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
     return chosen.tolist(), logprobs.tolist(), failed
 
 
-def _draw(rows: Sequence[Sampler], logits: Tensor) -> Tensor:
-    """One draw a row, (B,), by inverting the distribution function at the row's next random number."""
+def _sample(rows: Sequence[Sampler], logits: Tensor) -> Tensor:
+    """One sample a row, (B,), by inverting the distribution function at the row's next random number."""
     settings = [row.sampling for row in rows]
     logits = _candidates(settings, logits)
     # Sums of 150,000 float32 would move the borders between tokens.
-    filled = logits.double().softmax(-1).cumsum(-1)
-    at = torch.tensor([row.draw.random() for row in rows], dtype=torch.float64, device=logits.device)
-    # Below the whole sum even where rounding brought it down to that of the last candidate.
-    at = at * filled[:, -1] * (1 - 1e-12)
-    return torch.searchsorted(filled, at[:, None], right=True)[:, 0]
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    at = torch.tensor([row.rng.random() for row in rows], dtype=torch.float64, device=logits.device)
+    # Below the sum of all, even where rounding brought it down to that of the last candidate.
+    at = at * cumulative[:, -1] * (1 - 1e-12)
+    return torch.searchsorted(cumulative, at[:, None], right=True)[:, 0]
 
 
 def _candidates(settings: Sequence[SamplingParams], logits: Tensor) -> Tensor:
-    """Temper (B, V) and put all but the allowed tokens to -inf; the likeliest always stays."""
+    """Divide (B, V) by the temperature, and set all but the candidates to -inf; the most likely token always stays."""
     device = logits.device
     logits = logits / torch.tensor([each.temperature for each in settings], device=device)[:, None]
     size = logits.shape[-1]

@@ -159,13 +159,13 @@ class Scheduler:
         self._rows = Rows(decoder)
         self._answering: list[Request] = []  # of each row
         self._admitted: list[Prefill] = []  # not started yet
-        self._reading: list[Prefill] = []
+        self._prefills: list[Prefill] = []
         self._coming: dict[bytes, Prefill] = {}  # blocks that are being computed, and by which
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.waiting or self._reading or self._answering)
+        return bool(self.waiting or self._prefills or self._answering)
 
     def open(self, prompt: CheckedPrompt, room: int) -> Prefill:
         """Prepare to compute a prompt without a request, for `read_alone`; ``room``: places its memory needs."""
@@ -187,7 +187,7 @@ class Scheduler:
             except Exception as error:
                 request.error = error
                 continue
-            self._reading.append(prefill)
+            self._prefills.append(prefill)
             for name in prefill.prompt.blocks[prefill.start // BLOCK :]:
                 self._coming.setdefault(name, prefill)
         self._admitted = []
@@ -212,17 +212,17 @@ class Scheduler:
     def advance(self) -> None:
         """One pass of the decoder: the next token of every row, and a portion of the prompts."""
         portions = self._portions()
-        segments = [reading.portion(count) for reading, count in portions]
+        segments = [prefill.portion(count) for prefill, count in portions]
         if self._answering:
             segments.append(self._next_tokens())
         if not segments:
             return
         self.counts.steps += 1
         hidden = self._decoder.read(segments)
-        for (reading, count), own in zip(portions, hidden, strict=False):
-            self._note_read(reading, count, own)
-        finished = [reading for reading, _ in portions if reading.last is not None]
-        states = [reading.last[None] for reading in finished if reading.last is not None]
+        for (prefill, count), own in zip(portions, hidden, strict=False):
+            self._note_read(prefill, count, own)
+        finished = [prefill for prefill, _ in portions if prefill.last is not None]
+        states = [prefill.last[None] for prefill in finished if prefill.last is not None]
         if self._answering:
             self._rows.lengths = [length + 1 for length in self._rows.lengths]
             states.insert(0, hidden[-1][:, 0])
@@ -245,11 +245,11 @@ class Scheduler:
         for row in reversed(range(len(self._answering))):
             if self._answering[row].is_done:
                 self._leave(row)
-        self._reading = [reading for reading in self._reading if reading.last is None]
-        for reading in finished:
-            if reading.request is not None and not reading.request.is_done:
-                self._rows.join(reading.memory, reading.length, reading.request.room)
-                self._answering.append(reading.request)
+        self._prefills = [prefill for prefill in self._prefills if prefill.last is None]
+        for prefill in finished:
+            if prefill.request is not None and not prefill.request.is_done:
+                self._rows.join(prefill.memory, prefill.length, prefill.request.room)
+                self._answering.append(prefill.request)
         if not self._answering and self._rows.memory.nbytes > _KEPT_IDLE:
             self._rows.clear()
 
@@ -277,36 +277,36 @@ class Scheduler:
     def _portions(self) -> list[tuple[Prefill, int]]:
         """How many tokens of which prompts are computed in this step: the oldest first."""
         left, portions = self._prefill_tokens, []
-        for reading in self._reading:
-            if count := min(left, reading.length - reading.read):
-                portions.append((reading, count))
+        for prefill in self._prefills:
+            if count := min(left, prefill.length - prefill.read):
+                portions.append((prefill, count))
                 left -= count
         return portions
 
-    def _note_read(self, reading: Prefill, count: int, hidden: Tensor) -> None:
-        before = reading.read // BLOCK
-        reading.read += count
+    def _note_read(self, prefill: Prefill, count: int, hidden: Tensor) -> None:
+        before = prefill.read // BLOCK
+        prefill.read += count
         self.counts.read_tokens += count
-        if reading.prompt.blocks:
-            whole = reading.prompt.blocks[: reading.read // BLOCK]
-            self.prefixes.write(whole, before, reading.memory)
-            self._forget(reading, whole)
-        if reading.read == reading.length:
-            reading.last = hidden[0, -1]
+        if prefill.prompt.blocks:
+            whole = prefill.prompt.blocks[: prefill.read // BLOCK]
+            self.prefixes.write(whole, before, prefill.memory)
+            self._forget(prefill, whole)
+        if prefill.read == prefill.length:
+            prefill.last = hidden[0, -1]
 
-    def _forget(self, reading: Prefill, names: Sequence[bytes]) -> None:
+    def _forget(self, prefill: Prefill, names: Sequence[bytes]) -> None:
         """Blocks are no longer being computed by this prompt."""
         for name in names:
-            if self._coming.get(name) is reading:
+            if self._coming.get(name) is prefill:
                 del self._coming[name]
 
     def admit(self) -> list[Prefill]:
         """Take as many waiting requests as there is room for; `start` needs the embeddings of their prompts."""
         self._drop_cancelled()
-        backlog = sum(reading.length - reading.read for reading in self._reading)
+        backlog = sum(prefill.length - prefill.read for prefill in self._prefills)
         passed: list[Request] = []
         claimed: set[bytes] = set(self._coming)
-        busy = len(self._answering) + len(self._reading)
+        busy = len(self._answering) + len(self._prefills)
         room = max((request.room for request in self._in_work()), default=0)
         while self.waiting and busy + len(self._admitted) < self._max_batch and backlog < self._prefill_tokens:
             if len(passed) >= 4 * self._max_batch:
@@ -345,7 +345,7 @@ class Scheduler:
         self.counts.reused_tokens += prefill.start
 
     def _in_work(self) -> list[Request]:
-        prefills = (*self._reading, *self._admitted)
+        prefills = (*self._prefills, *self._admitted)
         return [*self._answering, *(prefill.request for prefill in prefills if prefill.request is not None)]
 
     def _drop_cancelled(self) -> None:
@@ -353,16 +353,16 @@ class Scheduler:
             if self._answering[row].is_cancelled:
                 self._answering[row].finish("cancelled")
                 self._leave(row)
-        for reading in list(self._reading):
-            if reading.request is not None and reading.request.is_cancelled:
-                reading.request.finish("cancelled")
-                self._forget(reading, reading.prompt.blocks)
-                self._reading.remove(reading)
+        for prefill in list(self._prefills):
+            if prefill.request is not None and prefill.request.is_cancelled:
+                prefill.request.finish("cancelled")
+                self._forget(prefill, prefill.prompt.blocks)
+                self._prefills.remove(prefill)
 
     def abandon(self, error: Exception) -> None:
         """Fail all requests in work; those that wait go on."""
         for request in self._in_work():
             if not request.is_done:
                 request.error = error
-        self._answering, self._admitted, self._reading, self._coming = [], [], [], {}
+        self._answering, self._admitted, self._prefills, self._coming = [], [], [], {}
         self._rows.clear()

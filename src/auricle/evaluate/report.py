@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import DataError
-from auricle.evaluate.answer_examples import bounded, worst_examples
-from auricle.evaluate.published_answers import published_answers
-from auricle.evaluate.results import PROTOCOLS, LmResult, by_model
+from auricle.evaluate.answer_examples import MAX_TEXT, worst_examples
+from auricle.evaluate.results import SCORING_RULES, LmResult, by_model, published_answers
 from auricle.evaluate.tables import (
     MecatGroup,
     Models,
@@ -24,10 +23,9 @@ from auricle.evaluate.tables import (
     shared_rows,
     task_rows,
 )
-from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
-from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_png
-from auricle.pages.render import render, visible
+from auricle.pages.plots import Drawing, Line, draw_lines, look_of, new_figure, svg, write_page
+from auricle.pages.render import bounded, render, visible
 from auricle.pages.table import Column, Entry, Number, Record, Table, Text, count
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ def write_lm_report(
     *,
     published: bool = True,
     worst: int = 6,
-    sounds: bool = True,
+    players: bool = True,
     audio: Sequence[Path] = (),
     figures: bool = True,
 ) -> list[Path]:
@@ -79,7 +77,7 @@ def write_lm_report(
         folder: created if absent; older files of these names are replaced.
         published: whether published figures are shown beside those of the ``compat`` rule.
         worst: items of each task whose answers are shown; 0: none.
-        sounds: whether the start of their clips can be played.
+        players: whether the start of their clips can be played.
         audio: folders to look for clips in, before the source of the run.
         figures: False where matplotlib is not installed.
 
@@ -99,21 +97,18 @@ def write_lm_report(
         title=_TITLE,
         models=count(len(models), "model"),
         tasks=count(len({row.task for row in rows}), "task"),
-        rules=[_rule(rule, own, models) for rule in PROTOCOLS if (own := [r for r in rows if r.protocol == rule])],
+        rules=[
+            _rule(rule, own, models) for rule in SCORING_RULES if (own := [r for r in rows if r.scoring_rule == rule])
+        ],
         figures=[Drawing(svg(figure, name), caption) for name, (figure, caption) in drawn.items()],
         mecat=[_mecat(row) for row in rows if _is_mecat(row)],
-        worst=worst_examples(rows, worst, roots=audio, with_players=sounds) if worst else [],
-        with_players=sounds,
+        worst=worst_examples(rows, worst, roots=audio, with_players=players) if worst else [],
+        with_players=players,
         failures=failures,
         more_failures=more,
         records=[_record(label, result) for label, own in models.items() for result in own],
     )
-    folder = make_folder(folder)
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in drawn)]
-    write_text(paths[0], page)
-    for path, (figure, _) in zip(paths[1:], drawn.values(), strict=True):
-        write_png(figure, path)
-    return paths
+    return write_page(folder, page, {name: figure for name, (figure, _) in drawn.items()})
 
 
 def report_content(results: Sequence[LmResult], *, published: bool = True) -> dict[str, Any]:
@@ -127,7 +122,7 @@ def report_content(results: Sequence[LmResult], *, published: bool = True) -> di
         },
         "tables": [row.content() for row in rows],
         "mecat_domains": [
-            {"task": row.task, "protocol": row.protocol, "domains": found}
+            {"task": row.task, "protocol": row.scoring_rule, "domains": found}
             for row in rows
             if _is_mecat(row) and (found := mecat_domains(row))
         ],
@@ -135,7 +130,7 @@ def report_content(results: Sequence[LmResult], *, published: bool = True) -> di
 
 
 def _is_mecat(row: TaskRow) -> bool:
-    return next(iter(row.results.values())).scored.task == "mecat"
+    return next(iter(row.results.values())).scored.kind == "mecat"
 
 
 # --- tables
@@ -223,7 +218,7 @@ def _mecat(row: TaskRow) -> _Mecat:
     columns, values = _published([group.published for group in groups])
     domains = mecat_domains(row)
     return _Mecat(
-        f"{row.title}: groups, {row.protocol}",
+        f"{row.title}: groups, {row.scoring_rule}",
         Table(
             label="Groups",
             columns=[Column(title="Group"), *map(_percent, models), *columns],
@@ -251,8 +246,8 @@ def _mecat_row(group: MecatGroup, row: TaskRow, published: Sequence[float | None
 def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure, str]]":
     """By name the figure and its caption: all tasks, and of MECAT the domains."""
     found: dict[str, tuple[Figure, str]] = {}
-    by_rule = {name: shared_rows([row for row in rows if row.protocol == name], models) for name in PROTOCOLS}
-    rule = max(PROTOCOLS, key=lambda name: len(by_rule[name]))
+    by_rule = {name: shared_rows([row for row in rows if row.scoring_rule == name], models) for name in SCORING_RULES}
+    rule = max(SCORING_RULES, key=lambda name: len(by_rule[name]))
     if own := by_rule[rule]:
         words, axes = _axes(own)
         lines = {label: [_mean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
@@ -266,7 +261,7 @@ def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure
         shared = {domain: own for domain, own in domains.items() if own.keys() == row.results.keys()}
         if shared and row.is_same:
             lines = {model: [min(1.0, max(0.0, own[model])) for own in shared.values()] for model in row.results}
-            title = f"{row.title}, {row.protocol}: DATE by domain"
+            title = f"{row.title}, {row.scoring_rule}: DATE by domain"
             found[f"mecat-{len(found)}"] = _figure(title, list(shared), lines), f"{title}: S speech, M music, A other."
     return found
 
@@ -305,7 +300,7 @@ def _failures(models: Models) -> tuple[Table, int]:
         for task, result in {result.task: result for result in own}.items():
             for name, why in _failed(result):
                 if len(rows) < MAX_ROWS:
-                    rows.append([bounded(name, 200), bounded(why), task, label])
+                    rows.append([bounded(name, 200), bounded(why, MAX_TEXT), task, label])
                 else:
                     more += 1
             if unanswered := result.scored.counts.get("unanswered") or result.scored.counts.get("missing"):
@@ -335,7 +330,7 @@ def _record(label: str, result: LmResult) -> Record:
         "Model": result.fingerprint or "not known",
     }
     return Record(
-        title=f"{label} · {result.task} · {result.protocol}",
+        title=f"{label} · {result.task} · {result.scoring_rule}",
         facts={
             "Rule": f"{scored.rule.id} version {scored.rule.version}",
             "Counts": ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items()),

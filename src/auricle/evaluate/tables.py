@@ -1,4 +1,4 @@
-"""Results of several language models side by side: a row for each task and protocol, and MECAT's groups and domains."""
+"""Results of several language models side by side: a row for each task and scoring rule, and MECAT's groups."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 from auricle.errors import DataError
 from auricle.evaluate import mecat
 from auricle.evaluate.compare import basis, has_items
-from auricle.evaluate.headline import measure
-from auricle.evaluate.published_answers import published_answers
-from auricle.evaluate.results import PROTOCOLS, LmResult
-from auricle.evaluate.scores import Scored
+from auricle.evaluate.results import SCORING_RULES, LmResult, published_answers
+from auricle.evaluate.scores import Scored, measure
 from auricle.evaluate.task import language_tasks
-from auricle.metrics.intervals import Score
+from auricle.metrics.intervals import Score, plain_score
 from auricle.metrics.paired import LOWER_IS_BETTER, goodness
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -34,12 +32,12 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskRow:
-    """A task under one protocol."""
+    """A task under one scoring rule."""
 
     task: str
     title: str
     domain: str  # empty where the task is not a declared one
-    protocol: ScoringRule
+    scoring_rule: ScoringRule
     metric: str
     results: Mapping[str, LmResult]  # by model
     scores: Mapping[str, Score]  # by model
@@ -48,7 +46,7 @@ class TaskRow:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether a rate of errors is told."""
+        """Whether the metric is an error rate."""
         return self.metric in LOWER_IS_BETTER
 
     @property
@@ -65,28 +63,23 @@ class TaskRow:
         return min(1.0, max(0.0, goodness(self.scores[model].value, self.metric)))
 
     def content(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As JSON has it."""
         return {
             "task": self.task,
             "title": self.title,
             "domain": self.domain,
-            "protocol": self.protocol,
+            "protocol": self.scoring_rule,
             "metric": self.metric,
             "lower_is_better": self.lower_is_better,
             "same_items_and_tools": self.is_same,
-            "scores": {model: plain(score) for model, score in self.scores.items()},
+            "scores": {model: plain_score(score) for model, score in self.scores.items()},
             "best": self.best,
             "published": [each._asdict() for each in self.published],
         }
 
 
-def plain(score: Score) -> dict[str, float | int | None]:
-    """A score as JSON holds it."""
-    return {name: None if math.isnan(value) else value for name, value in score._asdict().items()}
-
-
 def task_rows(models: Models, *, published: bool = True) -> list[TaskRow]:
-    """Of each protocol, strict first, the tasks in the order of their domains.
+    """Of each scoring rule, strict first, the tasks in the order of their domains.
 
     Args:
         models: results by label.
@@ -95,9 +88,9 @@ def task_rows(models: Models, *, published: bool = True) -> list[TaskRow]:
     cells: dict[tuple[ScoringRule, str], dict[str, LmResult]] = {}
     for label, own in models.items():
         for result in own:
-            cells.setdefault((result.protocol, result.task), {})[label] = result
-    rows = [_row(task, protocol, results, published) for (protocol, task), results in cells.items()]
-    return sorted(rows, key=lambda row: (PROTOCOLS.index(row.protocol), _DOMAINS.index(row.domain)))
+            cells.setdefault((result.scoring_rule, result.task), {})[label] = result
+    rows = [_row(task, rule, results, published) for (rule, task), results in cells.items()]
+    return sorted(rows, key=lambda row: (SCORING_RULES.index(row.scoring_rule), _DOMAINS.index(row.domain)))
 
 
 def shared_rows(rows: Sequence[TaskRow], models: Models) -> list[TaskRow]:
@@ -111,29 +104,29 @@ def shared_rows(rows: Sequence[TaskRow], models: Models) -> list[TaskRow]:
     ]
 
 
-def stands_for(scored: Scored) -> tuple[str, Score]:
-    """Metric and score that stand for a result: its rule's, or the nearest that could be had."""
+def main_score(scored: Scored) -> tuple[str, Score]:
+    """Main metric and score of a result: its rule's, or the nearest that could be computed."""
     if has_items(scored):
         measured = measure(scored)
         return measured.metric, measured.score
     return scored.rule.metric, scored.headline or NOTHING
 
 
-def _row(task: str, protocol: ScoringRule, results: Mapping[str, LmResult], published: bool) -> TaskRow:
+def _row(task: str, rule: ScoringRule, results: Mapping[str, LmResult], published: bool) -> TaskRow:
     declared = next((each for each in language_tasks() if each.name == task), None)
-    found = {label: stands_for(result.scored) for label, result in results.items()}
+    found = {label: main_score(result.scored) for label, result in results.items()}
     metric = next(iter(found.values()))[0]
     same_basis = len({basis(result.scored) for result in results.values()}) == 1
     return TaskRow(
         task=task,
         title=task if declared is None else declared.title,
         domain="" if declared is None else declared.domain,
-        protocol=protocol,
+        scoring_rule=rule,
         metric=metric,
         results=results,
         scores={label: score for label, (_, score) in found.items()},
         is_same=same_basis and all(own == metric for own, _ in found.values()),
-        published=tuple(_published(task, metric)) if published and protocol == "compat" else (),
+        published=tuple(_published(task, metric)) if published and rule == "compat" else (),
     )
 
 
@@ -171,7 +164,7 @@ def mecat_groups(row: TaskRow, *, metrics: Sequence[str] = ("date", "fense", "ab
                 if metric in result.scored.parts.get(group, {})
             }
             if scores:
-                own = tuple(_published_groups(row.task, group, metric)) if row.protocol == "compat" else ()
+                own = tuple(_published_groups(row.task, group, metric)) if row.scoring_rule == "compat" else ()
                 found.append(MecatGroup(group=group, metric=metric, scores=scores, published=own))
     return found
 
@@ -189,7 +182,7 @@ def _published_groups(task: str, group: str, metric: str) -> list[Published]:
 def mecat_domains(row: TaskRow) -> dict[str, dict[str, float]]:
     """By domain and model the mean DATE of its clips' long captions, or of its questions.
 
-    Nothing where a result does not lie beside the references of its clips.
+    Empty where the references of its clips are not beside a result.
     """
     found: dict[str, dict[str, float]] = {}
     for model, result in row.results.items():

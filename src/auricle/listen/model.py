@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,16 @@ from auricle.errors import AuricleError, ConfigError
 from auricle.listen.aggregate import Aggregation
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Transcript
-from auricle.listen.pipeline import Captioning, Choosing, Questions, SourcePrompts, Transcription, process, reply_of
+from auricle.listen.pipeline import (
+    Captioning,
+    Choosing,
+    Questions,
+    SourcePrompts,
+    Transcription,
+    check_questions,
+    process,
+    reply_of,
+)
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.weights.generation_config import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, stated_settings
 from auricle.weights.processor import Message, PromptWriter
@@ -81,6 +90,7 @@ class AudioLM:
         )
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
         audio_mb, prefix_mb = cache_sizes_mb(loaded.model, max_audio_s, _MAX_BATCH)
+        self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
 
     @property
@@ -247,8 +257,8 @@ class AudioLM:
 
         Raises: as `ask`.
         """
-        prompt = self.prompt_writer.write(messages, limits=self.limits)
-        (found,) = self.engine.generate([prompt], SamplingParams.of(sampling))
+        params = SamplingParams.of(sampling)
+        (found,) = self.engine.generate([self.prompt_writer.write(messages, limits=self.limits)], params)
         return reply_of(found).text
 
     def describe_many(
@@ -318,7 +328,7 @@ class AudioLM:
     ) -> Iterator[list[Answer] | AuricleError]:
         """Ask the same questions about many sources; as `describe_many` and `ask_all`."""
         task = Questions(self, sampling, reduce=reduce, window_s=window_s)
-        return process(task, _each(sources, _checked(prompts)), batch_size)
+        return process(task, _each(sources, check_questions(prompts)), batch_size)
 
     def ask_each(
         self,
@@ -339,7 +349,7 @@ class AudioLM:
             window_s: see `describe`.
         """
         task = Questions(self, sampling, reduce=reduce, window_s=window_s)
-        return process(task, ((source, _checked(questions)) for source, questions in requests), batch_size)
+        return process(task, ((source, check_questions(questions)) for source, questions in requests), batch_size)
 
     def choose_many(
         self,
@@ -394,17 +404,6 @@ def load(
 
 def _each(sources: Iterable[Any], prompts: Sequence[str]) -> Iterator[SourcePrompts]:
     return ((source, prompts) for source in sources)
-
-
-def _checked(questions: Sequence[str]) -> Sequence[str]:
-    """Refuse what is not a list of questions.
-
-    Raises:
-        ConfigError: a text, or an empty list.
-    """
-    if isinstance(questions, str) or not questions:
-        raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
-    return questions
 
 
 def _unwrap(found: Result | AuricleError) -> Result:

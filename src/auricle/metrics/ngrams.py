@@ -98,7 +98,7 @@ def sentence_chrf(candidate: str, references: Sequence[str]) -> float:
     >>> sentence_chrf("dog", ["cat", "dog"])
     1.0
     """
-    return float(_metric("CHRF").sentence_score(candidate, references).score) / 100
+    return min(1.0, float(_metric("CHRF").sentence_score(candidate, references).score) / 100)
 
 
 def _ngrams(items: Sequence[str], length: int) -> "Counter[tuple[str, ...]]":
@@ -115,7 +115,7 @@ def _corpus_score(
 
     def scores(sums: Array) -> Array:
         rows = sums.astype(np.int64).tolist()
-        return np.array([metric._compute_score_from_stats(row).score / 100 for row in rows])
+        return np.array([min(1.0, metric._compute_score_from_stats(row).score / 100) for row in rows])
 
     columns = [
         metric._extract_corpus_statistics([candidate], [[reference] for reference in own])[0]

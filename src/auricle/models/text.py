@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.errors import ConfigError
+from auricle.errors import AuricleError, ConfigError, MissingExtra
 from auricle.models.sonar import SonarConfig, SonarText, check_tokens, cut_groups
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ def build_text_tower(config: TextConfig) -> TextTower:
 
 def _geometry(config: StockTextConfig) -> Any:
     """Its configuration in transformers; what a file says of kernels, data types or code is not taken over."""
-    import transformers
-
+    transformers = _transformers()
     config_class = getattr(transformers, FAMILIES[config.family].config)
     known = set(config_class().to_dict()) - {*BOOKKEEPING, "model_type"}
     try:
@@ -140,11 +139,10 @@ def _geometry(config: StockTextConfig) -> Any:
 
 
 def _build(config: StockTextConfig) -> "PreTrainedModel":
-    import transformers
-
+    transformers = _transformers()
     try:
         network: PreTrainedModel = getattr(transformers, FAMILIES[config.family].network)(_geometry(config))
-    except ConfigError:
+    except AuricleError:
         raise
     except Exception as error:
         raise _no_encoder(config, error) from error
@@ -152,6 +150,14 @@ def _build(config: StockTextConfig) -> "PreTrainedModel":
     if hasattr(bare, "pooler"):
         bare.pooler = None  # reads the first token alone; nobody asks it
     return network
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("a text encoder of transformers", "align") from None
+    return transformers
 
 
 def _no_encoder(config: StockTextConfig, error: Exception) -> ConfigError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import MissingExtra
-from auricle.files import atomic_write
+from auricle.files import atomic_write, make_folder, write_text
 from auricle.pages.render import visible
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ def new_figure(width: float, height: float, what: str = "The benchmark report") 
 
 
 def drawable(text: str, width: int = 34) -> str:
-    """A name as matplotlib can draw it: no formulas, no letters the font lacks, no great length."""
+    """A name as matplotlib can draw it: no formulas, no letters the font lacks; of a long one start and end."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties())).get_charmap()
     drawn = "".join(letter if ord(letter) in known else "\ufffd" for letter in visible(text))
-    return textwrap.shorten(drawn, width, placeholder="…").replace("$", r"\$") or "…"
+    drawn = " ".join(drawn.split())
+    if len(drawn) > width:
+        drawn = f"{drawn[: width // 2]}…{drawn[-(width - width // 2 - 1) :]}"
+    return drawn.replace("$", r"\$") or "…"
 
 
 def look_of(label: str, number: int) -> dict[str, Any]:
@@ -145,6 +148,20 @@ def svg(figure: "Figure", name: str) -> "Markup":
     label = escape(" ".join(visible(figure.get_suptitle()).replace("\\$", "$").split()) or name)
     size = f"--width: {figure.get_figwidth():g}in"
     return Markup(drawn.replace("<svg", f'<svg style="{size}" fill="currentColor" role="img" aria-label="{label}"', 1))
+
+
+def write_page(folder: str | Path, page: str, figures: "Mapping[str, Figure]") -> list[Path]:
+    """Write ``report.html``, and each figure by its name as PNG; returns the paths.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder = make_folder(folder)
+    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
+    write_text(paths[0], page)
+    for path, figure in zip(paths[1:], figures.values(), strict=True):
+        write_png(figure, path)
+    return paths
 
 
 def write_png(figure: "Figure", path: Path) -> None:

@@ -30,6 +30,11 @@ def visible(text: object) -> str:
     return "".join("\ufffd" if unicodedata.category(letter)[0] == "C" else letter for letter in str(text))
 
 
+def bounded(text: str, length: int) -> str:
+    """A text, cut where it is longer than this."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 @cache
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined

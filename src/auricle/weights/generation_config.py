@@ -1,4 +1,4 @@
-"""What a model's own ``generation_config.json`` says about how to listen with it."""
+"""Auricle's settings in a model's ``generation_config.json``: the longest audio, and when to withhold a transcript."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from auricle.errors import ConfigError
 from auricle.weights.safe import read_json
 
-MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip it was trained on, s
+MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip the model was trained on, s
 MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt, where it was trained on several
 NO_SPEECH_KEY = "auricle_no_speech_logprob"  # see `auricle.listen.no_speech.NoSpeechRule`
 
 
 def stated_settings(folder: Path) -> dict[str, float]:
-    """Read those of the keys above that a model's folder states.
+    """Read those of the keys above that are in a model's folder.
 
     Raises:
-        ConfigError: one is no number.
+        ConfigError: a value is not a number.
     """
     file = folder / "generation_config.json"
     found = read_json(file) if file.is_file() else {}

@@ -1,7 +1,7 @@
 """Chat messages with audio → token ids with one placeholder per audio token, and the clips in order.
 
-Control tokens (``<|im_end|>``, ``<|AUDIO|>``, …) come from the model's chat template alone. What a user writes is text,
-even where it spells a control token, so a question cannot end its own turn or claim audio that is not there.
+Control tokens (``<|im_end|>``, ``<|AUDIO|>``, …) come from the model's chat template alone. A user's text stays text,
+even where it spells a control token, so a question cannot end its own turn or refer to audio that is missing.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Message = Mapping[
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a language model is asked."""
+    """The input of an audio language model."""
 
-    input_ids: list[int]  # each audio placeholder stands once per audio token
+    input_ids: list[int]  # one audio placeholder for each audio token
     clips: list[Tensor]  # (N_i,) float32 mono 16 kHz, in the order of their placeholders
 
 
 class PromptWriter:
-    """Turns messages into prompts by the chat template and tokenizer of one model."""
+    """Writes messages as prompts, by the chat template and tokenizer of one model."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class PromptWriter:
         subsample_factor: int = 5,
         whole_tokens: bool = False,
     ) -> None:
-        """Compile the template, in a sandbox: it comes with the weights and is not trusted.
+        """Compile the template, in a sandbox: it comes with the weights and is untrusted.
 
         Args:
             tokenizer: of the decoder.
@@ -84,8 +84,8 @@ class PromptWriter:
             limits: budgets for decoding the audio.
 
         Raises:
-            PromptError: messages of another shape, or a template that gives the clips no place.
-            AudioError: a sound cannot be read.
+            PromptError: messages of another shape, or a template without a place for the clips.
+            AudioError: a clip cannot be read.
         """
         clips: list[Clip] = []
         turns = [_turn(message, clips, limits) for message in messages]
@@ -111,19 +111,19 @@ class PromptWriter:
         return ids
 
     def _shield(self, turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, str]]:
-        """Swap, in the users' text, every character that begins a control token for one that occurs nowhere.
+        """Swap, in the users' text, every first character of a control token for one that occurs nowhere.
 
-        The template runs over the swapped text, so no control token can begin in it; the returned table swaps back.
+        The template runs over the swapped text, so no control token can start in it; the returned table swaps back.
         """
         texts = "".join(part["text"] for turn in turns for part in _text_parts(turn))
         private = (chr(code) for code in range(0xF0000, 0x10FFFE) if chr(code) not in texts)
-        there = {ord(character): next(private) for character in sorted({name[0] for name in self._controls})}
-        back = {ord(stand_in): chr(character) for character, stand_in in there.items()}
+        swaps = {ord(character): next(private) for character in sorted({name[0] for name in self._controls})}
+        back = {ord(stand_in): chr(character) for character, stand_in in swaps.items()}
 
         def swap(content: Any) -> Any:
             if isinstance(content, str):
-                return content.translate(there)
-            return [{**part, "text": part["text"].translate(there)} if "text" in part else part for part in content]
+                return content.translate(swaps)
+            return [{**part, "text": part["text"].translate(swaps)} if "text" in part else part for part in content]
 
         return [{"role": turn["role"], "content": swap(turn["content"])} for turn in turns], back
 

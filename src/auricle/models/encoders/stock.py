@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import ConfigError, LayoutMismatch
+from auricle.errors import ConfigError, LayoutMismatch, MissingExtra
 from auricle.models.frame_model import Identity, check_layers, count_parameters, mean_of
 
 if TYPE_CHECKING:
@@ -122,9 +122,11 @@ def blocks_of(network: nn.Module) -> nn.ModuleList:
 
 
 def _import(family: str) -> tuple[Any, Any, tuple[str, ...]]:
-    import transformers
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
+    try:
+        import transformers
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+    except ImportError:
+        raise MissingExtra(f"an encoder of the family {family}", "transformers") from None
     config, network, prefixes = CLASSES[family]
     # The bare encoder of Whisper is not offered at the top.
     return getattr(transformers, config), getattr(transformers, network, WhisperEncoder), prefixes

@@ -72,7 +72,7 @@ def test_heldout_refuses(arguments: list[str], code: int, message: str) -> None:
     assert done.code == code and message in done.err
 
 
-def test_a_table_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     test = write_clips(tmp_path / "test", 0)
     done = auricle("heldout", test, "--model", MODEL, "--limit", 1, "-o", tmp_path / "no" / "table.json")
     assert done.code == 1 and "cannot be written" in done.err

@@ -14,7 +14,7 @@ from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
-    from auricle.bench.heldout import Ask, Encode
+    from auricle.bench.heldout import Answer, Embed
     from auricle.data.shards import ShardSet
     from auricle.encode.encoder import Encoder
     from auricle.listen.model import AudioLM
@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 def heldout(
     shards: Annotated[Path, typer.Argument(metavar="TEST_SHARDS", help="Clips the models were not trained on.")],
     train: Annotated[
-        Path | None, typer.Option("--train", help="Shards that teach the probes; without them no encoder rows.")
+        Path | None,
+        typer.Option("--train", help="Shards to train the probes on; without them no encoder rows."),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Language model: name, hub id or folder.")] = "auricle-tiny",
     encoder: Annotated[
         str, typer.Option("--encoder", help="Encoder: name, hub id, folder or file.")
     ] = "auricle-tiny-encoder",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most clips of one row; all by default.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures drawn from the clips.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips heard at once.")] = 32,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures made from the clips.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in one batch.")] = 32,
     device: Device = "cpu",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here, as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well the models hear clips they were not trained on.
+    """Measure models on clips they were not trained on.
 
     Each row has its 95 % interval: Wilson's for shares, a bootstrap over speakers for the word error rate.
 
     Example: auricle heldout shards/test --train shards/train -o table.json
     """
     import auricle
-    from auricle.bench.heldout import encoder_rows, listening_rows
+    from auricle.bench.heldout import encoder_rows, language_model_rows
     from auricle.data.shards import ShardSet
     from auricle.files import check_writable, write_json
 
@@ -54,11 +55,11 @@ def heldout(
     started = time.monotonic()
     test = ShardSet(shards)
     known = ShardSet(train) if train else None
-    ear = auricle.load(model, device=device)
-    rows = listening_rows(_asking(ear, batch_size), test, seed=seed, limit=limit)
+    loaded = auricle.load(model, device=device)
+    rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
     report: dict[str, Any] = {
         "rows": {},
-        "model": _identity(ear.loaded.identity),
+        "model": _identity(loaded.loaded.identity),
         "encoder": None,
         "test": _facts(test),
         "train": None,
@@ -67,9 +68,9 @@ def heldout(
         "version": auricle.__version__,
     }
     if known:
-        ears = auricle.load_encoder(encoder, device=device)
-        rows |= encoder_rows(_embedding(ears), known, test, limit=limit)
-        report |= {"encoder": {"name": ears.name, "fingerprint": ears.fingerprint}, "train": _facts(known)}
+        embedder = auricle.load_encoder(encoder, device=device)
+        rows |= encoder_rows(_embeddings_of(embedder), known, test, limit=limit)
+        report |= {"encoder": {"name": embedder.name, "fingerprint": embedder.fingerprint}, "train": _facts(known)}
     report["rows"] = {name: _plain(score) for name, score in rows.items()}
     report["seconds"] = round(time.monotonic() - started, 1)
     if output:
@@ -80,11 +81,11 @@ def heldout(
         _print_table(rows)
 
 
-def _asking(ear: AudioLM, batch_size: int) -> Ask:
-    def ask(clips: list[Any], prompt: str) -> list[str]:
+def _answers_of(model: AudioLM, batch_size: int) -> Answer:
+    def answer(clips: list[Any], prompt: str) -> list[str]:
         started = time.monotonic()
         answers = []
-        results = ear.ask_many(clips, prompt, batch_size=batch_size)
+        results = model.ask_many(clips, prompt, batch_size=batch_size)
         with progress(prompt, len(clips)) as advance:
             for result in results:
                 if isinstance(result, AuricleError):
@@ -94,10 +95,10 @@ def _asking(ear: AudioLM, batch_size: int) -> Ask:
         print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: {prompt}", err=True)
         return answers
 
-    return ask
+    return answer
 
 
-def _embedding(encoder: Encoder) -> Encode:
+def _embeddings_of(encoder: Encoder) -> Embed:
     def embed(clips: list[Any]) -> Any:
         started = time.monotonic()
         vectors = encoder.embed(clips)
@@ -116,7 +117,7 @@ def _facts(shards: ShardSet) -> dict[str, Any]:
 
 
 def _plain(score: Score) -> dict[str, float | int | None]:
-    """What JSON can hold: a row without clips has no value."""
+    """Plain values of JSON; a row without clips has no value."""
     return {key: None if math.isnan(value) else round(value, 6) for key, value in score._asdict().items()}
 
 
