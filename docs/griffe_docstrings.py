@@ -1,4 +1,4 @@
-"""Reads docstrings as this code base writes them: fields are explained by comments, examples stand between paragraphs."""
+"""Reads docstrings as this code base writes them: comments explain fields, examples are paragraphs."""
 
 import re
 from typing import Any
