@@ -11,7 +11,7 @@ from auricle.cli import bench_align, bench_data
 from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
 from auricle.cli.listen import AsJson, Device
 from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -64,7 +64,12 @@ def run(
         loaded = auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
         for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in SCORING_RULES[scoring_rule]):
             try:
-                with clip_progress(f"{name} on {declared.name}", quiet=as_json) as progress:
+                what = f"{name} on {declared.name}"
+                epochs = None if declared.hear else declared.epochs
+                with (
+                    clip_progress(what, quiet=as_json) as clips,
+                    progress("training heads", epochs, quiet=as_json) as epoch,
+                ):
                     result = run_benchmark(
                         loaded,
                         declared,
@@ -73,7 +78,8 @@ def run(
                         store=store or output / "store",
                         seed=seed,
                         language_model=language_model,
-                        progress=progress,
+                        progress=clips,
+                        on_epoch=lambda number: epoch(),
                     )
             except ConfigError:
                 raise
