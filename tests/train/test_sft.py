@@ -94,8 +94,8 @@ def make_objective(config: RunConfig) -> SftObjective:
 def stir(objective: SftObjective, spread: float = 0.02) -> None:
     """Give updates that have not learned yet something to say."""
     draw = torch.Generator().manual_seed(5)
-    for _, layer in lora.updates(objective.network):
-        layer.lora_B.data.normal_(0, spread, generator=draw)
+    for _, high in lora.updates(objective.network).values():
+        high.data.normal_(0, spread, generator=draw)
 
 
 def gradients(objective: SftObjective, inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -312,8 +312,7 @@ def test_an_adapter_names_its_layers_as_the_official_one(tmp_path: Path) -> None
     chosen = {"decoder": [lora.ALL_LINEAR], "audio_projector": [lora.ALL_LINEAR], "audio_encoder": ["qkv", "proj"]}
     for part, targets in chosen.items():
         lora.adapt(model.get_submodule(part), targets, rank=8, alpha=32)
-    found = {name: (layer.lora_A, layer.lora_B) for name, layer in lora.updates(model)}
-    write_adapter(tmp_path, found, alpha=32)
+    write_adapter(tmp_path, lora.updates(model), alpha=32)
     from safetensors import safe_open
 
     keys = []

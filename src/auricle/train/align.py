@@ -163,22 +163,10 @@ class AlignObjective(Objective):
         inputs = {"clips": clips, "tokens": tokens, "keys": keys, "scenes": [pair.scene for pair in pairs]}
         return Batch(inputs, len(pairs), sum(map(len, clips)) / SAMPLE_RATE)
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """What learns: towers (``tower_lr_scale``) and the rest; gains, biases and the loss's own do not decay."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                in_tower = name.startswith(("network.audio_encoder.", "network.text_encoder."))
-                groups.setdefault((in_tower, parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": lr,
-                "lr_scale": self.config.align.tower_lr_scale if in_tower else 1.0,
-                "weight_decay": self.config.weight_decay if decays else 0.0,
-            }
-            for (in_tower, decays), parameters in groups.items()
-        ]
+    def lr_scale(self, name: str) -> float:
+        """``tower_lr_scale`` of the towers."""
+        in_tower = name.startswith(("network.audio_encoder.", "network.text_encoder."))
+        return self.config.align.tower_lr_scale if in_tower else 1.0
 
     def calibration(self) -> tuple[float, float] | None:
         """What makes a pair's probability of its cosine, scale and bias; None: the loss compares, and knows none."""

@@ -5,23 +5,20 @@ Every example is a scene mixed on the fly from packed clips, a prompt about it a
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from auricle.data.cache import CachedClips
 from auricle.data.scenes import Pools, make_scene
-from auricle.data.shards import ShardSet
 from auricle.data.wording import example
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig
 from auricle.train import facts
 from auricle.train.config import CaptionSettings, RunConfig
-from auricle.train.objective import Batch, Objective, run_card
+from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.train.pairs import scene_config
 from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
 from auricle.weights.generation_config import MAX_AUDIO_KEY
@@ -49,9 +46,7 @@ class CaptionObjective(Objective):
         from tokenizers import Tokenizer
 
         self.config = config
-        self.clips = CachedClips(ShardSet(config.data))
-        if not len(self.clips):
-            raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
+        self.clips = open_clips(config)
         self.scenes = scene_config(config.scenes)
         self.pools = Pools(self.clips, self.scenes.set_weights)
         if not Path(config.caption.tokenizer).is_file():
@@ -173,21 +168,9 @@ class CaptionObjective(Objective):
         shape = (count, self.network.decoder.config.hidden_size)
         return torch.from_numpy((rng.random(shape, dtype=np.float32) >= share) / np.float32(1.0 - share))
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Encoder (``encoder_lr_scale``) and the rest; gains, biases and positions do not decay."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            groups.setdefault((name.startswith("network.audio_encoder."), parameter.ndim > 1), []).append(parameter)
-        scale = self.config.caption.encoder_lr_scale
-        return [
-            {
-                "params": parameters,
-                "lr": lr,
-                "lr_scale": scale if in_encoder else 1.0,
-                "weight_decay": self.config.weight_decay if decays else 0.0,
-            }
-            for (in_encoder, decays), parameters in groups.items()
-        ]
+    def lr_scale(self, name: str) -> float:
+        """``encoder_lr_scale`` of the encoder."""
+        return self.config.caption.encoder_lr_scale if name.startswith("network.audio_encoder.") else 1.0
 
     def export(self, folder: Path) -> None:
         """The model in the official MiDashengLM layout."""

@@ -22,6 +22,7 @@ from auricle.data.order import rank_slice
 from auricle.errors import ConfigError, TrainingError
 from auricle.files import append_bytes, locked, make_folder, write_text
 from auricle.models.blocks import CPU_HAS_BFLOAT16
+from auricle.models.qwen_attention import Layout
 from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
 from auricle.train.objective import Batch, Objective
@@ -200,6 +201,8 @@ def _to_device(inputs: dict[str, Any], device: str) -> dict[str, Any]:
     def move(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.to(device, non_blocking=True)
+        if isinstance(value, Layout):
+            return value.to(torch.device(device))
         return [move(item) for item in value] if isinstance(value, list) else value
 
     return {name: move(value) for name, value in inputs.items()}

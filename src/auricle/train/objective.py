@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from auricle.data.cache import CachedClips
+from auricle.data.shards import ShardSet
+from auricle.errors import DataError
 from auricle.train.config import RunConfig
 from auricle.weights import Card
 
@@ -25,15 +28,32 @@ class Objective(nn.Module):
     Every random draw is keyed by (seed, step, place in the batch), never by global state.
     """
 
+    config: RunConfig
     network: nn.Module
 
     @abstractmethod
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
         """Clips ``start … stop`` of the batch of ``step``; called from several threads."""
 
-    @abstractmethod
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Groups for AdamW, each with ``params`` and ``lr_scale``."""
+        """Parameters that learn as groups for AdamW, by `lr_scale`; vectors (gains, biases) do not decay."""
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((self.lr_scale(name), parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": lr,
+                "lr_scale": scale,
+                "weight_decay": self.config.weight_decay if decays else 0.0,
+            }
+            for (scale, decays), parameters in groups.items()
+        ]
+
+    def lr_scale(self, name: str) -> float:
+        """Learning rate of a parameter, by its name, over that of the run."""
+        return 1.0
 
     def begin(self, out: Path) -> None:
         """Called once, by the main process, when the run's folder is there."""
@@ -45,6 +65,18 @@ class Objective(nn.Module):
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the trained model in its official layout."""
+
+
+def open_clips(config: RunConfig) -> CachedClips:
+    """The clips of a run's shards.
+
+    Raises:
+        DataError: there are none.
+    """
+    clips = CachedClips(ShardSet(config.data))
+    if not len(clips):
+        raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
+    return clips
 
 
 def run_card(config: RunConfig, manifest_hash: str) -> Card:

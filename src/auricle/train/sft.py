@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auricle.audio.decode import as_clip
 from auricle.audio.resample import SAMPLE_RATE
@@ -84,9 +84,7 @@ class SftObjective(Objective):
         noise: int,
         recordings: list[int],
         attention_mask: Tensor | None = None,
-        positions: Tensor | None = None,
-        groups: list[Tensor] | None = None,
-        back: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Mean loss () of the tokens of answers.
 
@@ -98,17 +96,15 @@ class SftObjective(Objective):
             noise: seed of the dropout.
             recordings: number of each clip's file.
             attention_mask: (B, L), 1 = token; without packing only.
-            positions: this and the following as in `Layout`.
-            groups: see `Layout`.
-            back: see `Layout`.
+            layout: of the packed examples.
         """
         network = self.network
         with _seeded(noise, input_ids.device):
             embeddings = network.place(input_ids, self._hear(clips, recordings))
-            if positions is None or groups is None or back is None:
+            if layout is None:
                 hidden = network.decode(embeddings, attention_mask)
             else:
-                hidden = network.decoder.decode_packed(embeddings, Layout(positions, groups, back))
+                hidden = network.decoder.decode_packed(embeddings, layout)
             wanted = hidden.flatten(0, 1)[places]
             return chunked_loss(network.decoder.lm_head, wanted, targets, self.settings.loss_chunk)
 
@@ -185,23 +181,11 @@ class SftObjective(Objective):
         count = sum(self.sources.skipped.values())
         return {"skipped": count} if count else {}
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """What learns, by part (``encoder_lr_scale``, ``projector_lr_scale``); gains and biases do not decay."""
+    def lr_scale(self, name: str) -> float:
+        """``encoder_lr_scale`` and ``projector_lr_scale`` of these parts."""
         settings = self.settings
         scales = {"audio_encoder": settings.encoder_lr_scale, "audio_projector": settings.projector_lr_scale}
-        found: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                found.setdefault((name.split(".")[0], parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": lr,
-                "lr_scale": scales.get(part, 1.0),
-                "weight_decay": self.config.weight_decay if decays else 0.0,
-            }
-            for (part, decays), parameters in found.items()
-        ]
+        return scales.get(name.split(".")[1], 1.0)
 
     def export(self, folder: Path) -> None:
         """The model, updates merged, in the official layout; beside it, in ``adapter``, the updates in PEFT's."""
@@ -238,7 +222,7 @@ class SftObjective(Objective):
         }
         return write_adapter(
             folder,
-            {name: (layer.lora_A.detach(), layer.lora_B.detach()) for name, layer in lora.updates(self.network)},
+            {name: (low.detach(), high.detach()) for name, (low, high) in lora.updates(self.network).items()},
             whole,
             alpha=settings.alpha,
             dropout=settings.dropout,
@@ -265,7 +249,7 @@ def choose(network: MiDashengLM, settings: SftSettings) -> list[str]:
             lora.adapt(place, targets, rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout)
     if network.audio_encoder.outputlayer is not None:  # tags, which nobody asks for
         network.audio_encoder.outputlayer.requires_grad_(False)
-    return [name for name, _ in lora.updates(network)]
+    return list(lora.updates(network))
 
 
 @contextmanager

@@ -92,8 +92,8 @@ def lay(examples: Sequence[Example], *, packed: bool) -> dict[str, Any]:
     """Tensors of a batch: examples end to end, or (B, L) padded on the right.
 
     Returns:
-        ``input_ids``, ``clips``, ``places`` (n,) in the flattened rows and ``targets`` (n,); packed also ``positions``,
-        ``groups`` and ``back`` (see `auricle.models.qwen_attention.Layout`), else ``attention_mask`` (B, L).
+        ``input_ids``, ``clips``, ``places`` (n,) in the flattened rows and ``targets`` (n,); packed also ``layout``
+        (`auricle.models.qwen_attention.Layout`), else ``attention_mask`` (B, L).
     """
     lengths = [len(example.ids) for example in examples]
     width = max(lengths)
@@ -105,7 +105,7 @@ def lay(examples: Sequence[Example], *, packed: bool) -> dict[str, Any]:
     }
     if packed:
         ids = torch.tensor([[token for example in examples for token in example.ids]])
-        return {**inputs, "input_ids": ids, **plan(lengths)._asdict()}
+        return {**inputs, "input_ids": ids, "layout": plan(lengths)}
     rows = [[*example.ids, *[0] * (width - len(example.ids))] for example in examples]
     mask = [[1] * length + [0] * (width - length) for length in lengths]
     return {**inputs, "input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}

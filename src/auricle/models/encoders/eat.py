@@ -24,9 +24,9 @@ from auricle.models.encoders.pieces import (
     PatchEmbed,
     Piece,
     PieceNetwork,
+    TransformerConfig,
     cut,
-    depth_of,
-    heads_of,
+    geometry_of,
     pad_frames,
     strip,
     to_patches,
@@ -38,13 +38,9 @@ _EPS = 1e-6  # of every LayerNorm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EatConfig:
+class EatConfig(TransformerConfig):
     """Geometry; the defaults are the released base model's."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     max_length: int = 768  # time patches that have positions, 122.9 s
     window_frames: int = 1024  # filter bank frames that attend to each other, 10.24 s
     fill_up: bool = True  # every piece to a whole window; False: to a whole patch alone
@@ -174,17 +170,13 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
         for theirs, ours in _NAMES:
             name = re.sub("^" + re.escape(theirs), ours, name)
         state[name] = tensor[0] if name in ("class_token", "positions") else tensor
-    width = len(state["patch_embed.proj.weight"])
     stated = model_settings(settings)
     image = stated.get("modalities", {}).get("image", {}) if isinstance(stated.get("modalities"), Mapping) else {}
     if "positions" not in state:
         times = int(image.get("max_length", stated.get("max_length", EatConfig().max_length)))
-        state["positions"] = grid_positions(times, BANDS, width)
+        state["positions"] = grid_positions(times, BANDS, len(state["patch_embed.proj.weight"]))
     config = EatConfig(
-        embed_dim=width,
-        depth=depth_of(state),
-        num_heads=heads_of(width, stated, source),
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry_of(state, stated, source),
         max_length=len(state["positions"]) // BANDS,
         window_frames=min(1024, PATCH * (len(state["positions"]) // BANDS)),
     )

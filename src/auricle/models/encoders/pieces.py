@@ -13,6 +13,7 @@ class tokens in front), M tokens of all pieces, D width.
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -28,6 +29,21 @@ Pool = Literal["mean", "concat", "none"]
 POOLS: tuple[Pool, ...] = ("mean", "concat", "none")
 # Tokens that go through the blocks together: what a CPU computes should stay in its cache; a GPU wants to be filled.
 _CPU_TOKENS_PER_THREAD, _GPU_TOKENS = 520, 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """Geometry of plain blocks; the defaults are those of a base model."""
+
+    embed_dim: int = 768  # width D
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Reject impossible geometries."""
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
 
 
 class Piece(NamedTuple):
@@ -240,6 +256,11 @@ def cut(features: Tensor, length: int | None, count: int, patch: int = 16) -> li
     ]
 
 
+def chunks_of(features: Tensor, length: int, patch: int) -> list[Piece]:
+    """Chunks of ``length`` frames, and of each the whole time patches; a last one without any is left out."""
+    return [Piece(chunk, len(chunk) // patch) for chunk in features.split(length) if len(chunk) >= patch]
+
+
 def pad_frames(features: Tensor, frames: int) -> Tensor:
     """Features (T, M) with zeros behind them, (frames, M); as they are where they are longer."""
     return F.pad(features, (0, 0, 0, max(0, frames - len(features))))
@@ -286,6 +307,17 @@ def heads_of(width: int, settings: Mapping[str, Any], source: str, known: Mappin
         f"{source}: the weights are {width} wide and do not tell the number of attention heads; put it into a "
         'config.json beside them: {"num_heads": …}'
     )
+
+
+def geometry_of(state: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The fields of `TransformerConfig` that the tensors of plain blocks imply.
+
+    Raises:
+        ConfigError: see `heads_of`.
+    """
+    hidden, width = state["blocks.0.mlp.fc1.weight"].shape
+    heads = heads_of(width, settings, source)
+    return {"embed_dim": width, "depth": depth_of(state), "num_heads": heads, "mlp_ratio": hidden / width}
 
 
 def depth_of(tensors: Iterable[str], prefix: str = "blocks.") -> int:
