@@ -102,7 +102,12 @@ def mean_of(states: Sequence[Tensor]) -> Tensor:
 def content_hash(model: FrameModel) -> str:
     """Hexadecimal SHA-256 over settings and tensors: equal exactly where equal frames come out, whatever the name."""
     settings, tensors, _ = model.identity()
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return tensors_sha256(tensors, json.dumps(settings, sort_keys=True))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
+    """Hexadecimal SHA-256 over a text and names, types, shapes and values of tensors, whatever file they come from."""
+    digest = hashlib.sha256(start.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

@@ -27,7 +27,7 @@ from auricle.weights import safe
 from auricle.weights.catalog import entries, resolve
 from auricle.weights.construct import fill, skip_init
 from auricle.weights.hub_encoders import load_frame_model
-from auricle.weights.layouts import check_keys
+from auricle.weights.layouts import check_keys, optional_json
 from auricle.weights.loaders import place_of
 
 _OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
@@ -134,8 +134,7 @@ def read_encoder(path: str | Path, source: str = "") -> tuple[Family, Parts] | N
         UnsafeWeights: the file holds code or is damaged.
     """
     path, source = Path(path), source or str(path)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    stated = safe.read_json(beside) if beside.is_file() else {}
+    stated = optional_json((path if path.is_dir() else path.parent) / "config.json")
     if path.is_dir() and str(stated.get("model_type")) in _ELSEWHERE:
         return None
     tensors, settings = _read(path)

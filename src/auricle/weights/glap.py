@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import MissingExtra, UnsafeWeights, WeightsError
+from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.sonar import SonarConfig
 from auricle.models.text import BOOKKEEPING, FAMILIES, StockTextConfig
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
 from auricle.weights.construct import fill, made, skip_init
-from auricle.weights.glap_layouts import Shared, glap_from, state_sha256, stock_text_state
-from auricle.weights.layouts import read_source
+from auricle.weights.glap_layouts import Shared, glap_from, stock_text_state
+from auricle.weights.layouts import optional_json, read_source
 from auricle.weights.loaders import identity_of, load_dasheng, place_of
 from auricle.weights.text_tokenizers import NllbTokenizer, StockTokenizer, TextTokenizer
 
@@ -95,7 +96,7 @@ def read_text_tower(name: str) -> tuple[Shared, TextTokenizer]:
     folder = resolve(name).path
     if not folder.is_dir():
         raise WeightsError(f"{name}: is a file; a text tower is a folder with config.json, weights and tokenizer.json")
-    limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
+    limit = optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
     return _text_folder(folder, max_tokens=int(limit or 0), normalise=_normalises(folder), languages=())
 
 
@@ -137,7 +138,7 @@ def _minilm_folder() -> Path:
 
 def _normalises(folder: Path) -> bool:
     """Whether sentence-transformers would scale the vectors to length 1; refuses other means than that over tokens."""
-    pooling = _optional(folder / "1_Pooling" / "config.json")
+    pooling = optional_json(folder / "1_Pooling" / "config.json")
     if pooling and not pooling.get("pooling_mode_mean_tokens"):
         raise WeightsError(
             f"{folder}: 1_Pooling asks for something else than the mean over tokens; take another encoder"
@@ -150,7 +151,7 @@ def _shared_audio(name: str, config: Mapping[str, Any], source: str) -> Shared:
     encoder = load_dasheng(name)
     shared = Shared(encoder.config, encoder.state_dict())
     expected = config.get("audio_encoder_sha256")
-    found = state_sha256(shared.state)
+    found = tensors_sha256(shared.state)
     if expected is not None and found != expected:
         raise WeightsError(
             f"{source}: was trained on another version of {name} (tensors {str(expected)[:12]}, here {found[:12]}); "
@@ -168,7 +169,3 @@ def _tokenizer(folder: Path, model: Glap, config: Mapping[str, Any]) -> TextToke
         return NllbTokenizer(files[0], max_tokens=text.max_tokens, vocab_size=text.vocab_size) if files else None
     own = config.get("auricle") or {}
     return _stock_tokenizer(folder / "tokenizer.json", text, tuple(own.get("languages", ())))
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return safe.read_json(path) if path.is_file() else {}

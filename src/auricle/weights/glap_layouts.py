@@ -11,7 +11,6 @@ ours                either tower may be named in ``config.json`` instead of stor
 Towers are found by a tensor that only they have, so that a prefix around the whole model, or none, is no matter.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -188,16 +187,6 @@ def stock_text_state(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Te
         for key, value in own.items()
         if not key.startswith("pooler.") and not key.endswith("position_ids")
     }
-
-
-def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values of tensors, whatever file they come from."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _audio_tower(

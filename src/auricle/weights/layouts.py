@@ -82,10 +82,12 @@ def read_source(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
     else:
         tensors = safe.read_stored(path)
         config = _metadata_config(file)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    if beside.is_file() and not config:
-        config = safe.read_json(beside)
-    return tensors, config
+    return tensors, config or optional_json((path if path.is_dir() else path.parent) / "config.json")
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, {} where there is none."""
+    return safe.read_json(path) if path.is_file() else {}
 
 
 def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> DashengParts:
