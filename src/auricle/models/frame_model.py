@@ -1,4 +1,4 @@
-"""The one face of everything that turns a sound into frames, and its content hash."""
+"""The interface of everything that turns a clip into frames, and its content hash."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from auricle.models.dasheng import HOP_MS, MIN_SAMPLES, Dasheng
 
 
 class Identity(NamedTuple):
-    """All that decides which frames a sound gets."""
+    """All that decides which frames a clip gets."""
 
     settings: dict[str, Any]  # JSON-able
     tensors: Mapping[str, Tensor]
@@ -31,7 +31,7 @@ class FrameModel(Protocol):
     min_samples: int  # shorter clips are padded with zeros to this length by the caller
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip as if it were alone."""
+        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip independent of the others."""
         ...
 
     def identity(self) -> Identity:
@@ -82,7 +82,7 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Block numbers in ascending order.
 
     Raises:
-        ConfigError: one is not there, or is named twice.
+        ConfigError: one does not exist, or is repeated.
     """
     wrong = [layer for layer in layers if not 0 <= layer < depth]
     if wrong:
@@ -100,13 +100,13 @@ def mean_of(states: Sequence[Tensor]) -> Tensor:
 
 
 def content_hash(model: FrameModel) -> str:
-    """Hexadecimal SHA-256 over settings and tensors: equal exactly where equal frames come out, whatever the name."""
+    """Hexadecimal SHA-256 over settings and tensors: equal exactly where the frames are equal, whatever the name."""
     settings, tensors, _ = model.identity()
     return tensors_sha256(tensors, json.dumps(settings, sort_keys=True))
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
-    """Hexadecimal SHA-256 over a text and names, types, shapes and values of tensors, whatever file they come from."""
+    """Hexadecimal SHA-256 over a text and names, types, shapes and values of tensors, whatever file holds them."""
     digest = hashlib.sha256(start.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Text towers: token ids of each text → one vector (n, W), each text as if it were alone.
+"""Text towers: token ids of each text → one vector (n, W), each text independent of the others.
 
 ========  ==========================================================================================================
 SONAR     `auricle.models.sonar`, 202 languages, what GLAP was released with
@@ -40,7 +40,7 @@ FAMILIES = {
     "xlm-roberta": Family("XLMRobertaConfig", "XLMRobertaModel", "roberta.", 2),
     "camembert": Family("CamembertConfig", "CamembertModel", "roberta.", 2),
 }
-# Of a config.json these say nothing about the geometry, or let a file choose code.
+# Fields of a config.json that do not describe the geometry, or let a file choose code.
 BOOKKEEPING = ("dtype", "torch_dtype", "_name_or_path", "transformers_version", "architectures", "auto_map")
 PADDED_TOKENS = 8192  # padding included, in one call of the network: bounds the memory
 
@@ -133,7 +133,7 @@ def build_text_tower(config: TextConfig) -> TextTower:
 
 
 def _geometry(config: StockTextConfig) -> Any:
-    """Its configuration in transformers; what a file says of kernels, data types or code is not taken over."""
+    """Its configuration in transformers; a file's choice of kernels, data types or code is ignored."""
     transformers = _transformers()
     config_class = getattr(transformers, FAMILIES[config.family].config)
     known = set(config_class().to_dict()) - {*BOOKKEEPING, "model_type"}
@@ -153,7 +153,7 @@ def _build(config: StockTextConfig) -> "PreTrainedModel":
         raise _no_encoder(config, error) from error
     bare: Any = network
     if hasattr(bare, "pooler"):
-        bare.pooler = None  # reads the first token alone; nobody asks it
+        bare.pooler = None  # reads the first token alone; not used
     return network
 
 

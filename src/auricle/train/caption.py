@@ -24,7 +24,7 @@ from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
 from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
 
-# Qwen's turns; the audio stands where the message puts it.
+# Qwen's turns; the audio is where the message puts it.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -99,8 +99,8 @@ class CaptionObjective(Objective):
             clips: waveforms (N_i,).
             blanks: rectangles (k, 4) of each log-mel to blank.
             gains: (n_i, H) of the audio tokens, dropped ones 0; empty without dropout.
-            letters: of what is said in each clip, (k_i,); see `auricle.train.facts`.
-            tags: (B, K) what is heard.
+            letters: of the speech in each clip, (k_i,); see `auricle.train.facts`.
+            tags: (B, K) of the scenes.
         """
         network = self.network
         encoder = network.audio_encoder
@@ -129,11 +129,11 @@ class CaptionObjective(Objective):
             reply = [*self.tokenizer.encode(answer, add_special_tokens=False).ids, self.end_of_turn]
             rows.append((written.input_ids, reply))
             clips.append(torch.from_numpy(scene.waveform))
-            blanks.append(self._draw_blanks(len(scene.waveform), rng))
+            blanks.append(self._sample_blanks(len(scene.waveform), rng))
             letters.append(facts.letters(scene))
             tags.append(facts.tags(scene, self.pools.events))
             if self.config.caption.dropout:
-                gains.append(self._draw_gains(len(scene.waveform), rng))
+                gains.append(self._sample_gains(len(scene.waveform), rng))
         inputs = {
             **_pad_right(rows),
             "clips": clips,
@@ -144,7 +144,7 @@ class CaptionObjective(Objective):
         }
         return Batch(inputs, sum(len(reply) for _, reply in rows), sum(map(len, clips)) / 16_000)
 
-    def _draw_blanks(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+    def _sample_blanks(self, num_samples: int, rng: np.random.Generator) -> Tensor:
         """Rectangles (first frame, past frame, first band, past band) to blank: SpecAugment, arXiv 1904.08779."""
         frames = 1 + num_samples // 160
         settings = self.config.caption
@@ -160,8 +160,8 @@ class CaptionObjective(Objective):
             rectangles.append((0, frames, low, low + width))
         return torch.tensor(rectangles, dtype=torch.long).reshape(-1, 4)
 
-    def _draw_gains(self, num_samples: int, rng: np.random.Generator) -> Tensor:
-        """Dropout of a clip's audio tokens, drawn here so that it belongs to the example and not to the process."""
+    def _sample_gains(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+        """Dropout of a clip's audio tokens, sampled here so that it depends on the example and not on the process."""
         share = self.config.caption.dropout
         model = self.network.config
         count = audio_token_count(num_samples, model.subsample_factor, whole_tokens=model.whole_tokens)

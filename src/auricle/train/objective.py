@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 class Objective(nn.Module):
     """Calling it with the inputs of a `Batch` gives their mean loss ().
 
-    Every random draw is keyed by (seed, step, place in the batch), never by global state.
+    Every random number is keyed by (seed, step, place in the batch), never by global state.
     """
 
     config: RunConfig
@@ -55,11 +55,11 @@ class Objective(nn.Module):
         """Learning rate of a parameter, by its name, over that of the run."""
         return 1.0
 
-    def begin(self, out: Path) -> None:
-        """Called once, by the main process, when the run's folder is there."""
+    def prepare_output(self, out: Path) -> None:
+        """Called once, by the main process, when the run's folder exists."""
 
-    def notes(self) -> dict[str, float]:
-        """Figures of its own for the log."""
+    def log_values(self) -> dict[str, float]:
+        """Further values for the log."""
         return {}
 
     @abstractmethod
@@ -80,9 +80,9 @@ def open_clips(config: RunConfig) -> CachedClips:
 
 
 def run_card(config: RunConfig, manifest_hash: str) -> Card:
-    """A model card with what a run knows of itself; data, measurements and limits are for the owner to add."""
+    """A model card with the settings of a run; data, measurements and limits are for the owner to add."""
 
-    # A card travels; folders of the machine it was made on say nothing elsewhere.
+    # A card is published; folders of the machine it was made on mean nothing elsewhere.
     def short(value: Any) -> Any:
         if isinstance(value, list):
             return [short(item) for item in value]

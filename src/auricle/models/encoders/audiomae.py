@@ -1,7 +1,7 @@
 """AudioMAE (arXiv 2207.06405): a vision transformer, pre-trained by restoring hidden patches or fine-tuned for tags.
 
 * Kaldi filter bank, 128 mels, clip mean removed; patches of 16 × 16, time-major, 8 at a time; one class token.
-* It hears exactly 10.24 s: shorter clips are filled up with 0 before normalisation, longer ones cut.
+* Its window is exactly 10.24 s: shorter clips are filled up with 0 before normalisation, longer ones cut.
 * The positions were made for a grid of 8 × 64 and are used on one of 64 × 8: token k has place (k // 64, k % 64),
   though it is patch (k // 8, k % 8). The checkpoints hold them so, and so they are used.
 
@@ -72,7 +72,7 @@ class AudioMae(PieceNetwork):
         self.head = nn.Linear(config.embed_dim, config.num_classes) if is_tuned else nn.Identity()
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
-        """See `PieceNetwork`: the time patches whose centre lies in the clip."""
+        """See `PieceNetwork`: the time patches whose centre is in the clip."""
         found = []
         for waveform in waveforms:
             fbank = kaldi_fbank(waveform, EAT_FBANK)

@@ -43,7 +43,7 @@ class CedConfig(TransformerConfig):
     max_times: int = 63  # time patches that have positions
     num_classes: int = 0  # of the tagging head; 0: none
     chunk_frames: int = 1008  # mel frames of a piece
-    compat: bool = False  # a batch as the authors': one dB floor, padding heard, the last chunk filled up
+    compat: bool = False  # a batch as the authors': one dB floor, padding not masked, the last chunk filled up
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""

@@ -3,7 +3,7 @@
 * Clips are normalised over their own length; seven convolutions, five more for positions, whose sum is added.
 * Attention falls off with distance by learned factors (ALiBi); post-norm blocks, no norm at the end.
 * Clips over 30 s are cut into pieces that do not see each other; the pieces overlap by the reach of a frame, so frame i
-  begins at sample 320 i whatever the length.
+  starts at sample 320 i whatever the length.
 
 Not the data2vec-audio of `transformers` (version 1, `auricle.models.encoders.speech`).
 
@@ -37,7 +37,7 @@ from auricle.models.encoders.pieces import (
 
 _KERNELS, _STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  # of every release
 _STRIDE = math.prod(_STRIDES)  # 320 samples, 20 ms
-_REACH = 400  # samples that one frame hears
+_REACH = 400  # samples that one frame depends on
 _CHUNK = 30 * SAMPLE_RATE  # samples that attend to each other
 _EPS = 1e-5  # of every LayerNorm
 
@@ -51,7 +51,7 @@ class Data2Vec2Config(TransformerConfig):
     pos_kernel: int = 19  # frames, odd
     pos_groups: int = 16
     normalize: bool = True  # the waveform, over each clip
-    compat: bool = False  # pad a batch as fairseq: positions of the last frames hear the padding
+    compat: bool = False  # pad a batch as fairseq: positions of the last frames depend on the padding
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""

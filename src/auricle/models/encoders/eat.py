@@ -80,7 +80,7 @@ class Eat(PieceNetwork):
         )
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
-        """See `PieceNetwork`: the time patches whose centre lies in the clip."""
+        """See `PieceNetwork`: the time patches whose centre is in the clip."""
         return [self._pieces(kaldi_fbank(waveform, EAT_FBANK)) for waveform in waveforms]
 
     def embed(self, piece: Piece) -> Tensor:
@@ -116,7 +116,7 @@ class PostNormBlock(nn.Module):
 
 
 def centred_patches(num_frames: int) -> int:
-    """Time patches whose centre lies in a clip of so many filter bank frames, at least 1."""
+    """Time patches whose centre is in a clip of so many filter bank frames, at least 1."""
     return max(1, (num_frames + PATCH // 2) // PATCH)
 
 
@@ -153,7 +153,7 @@ def _recognises(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
-    """What lies before the names of the whole model: nothing, or ``model.`` in a fine-tuned or Hugging Face file."""
+    """The prefix of the names of the whole model: none, or ``model.`` in a fine-tuned or Hugging Face file."""
     for prefix in ("", _HUB):
         if f"{prefix}{_FAIRSEQ}local_encoder.proj.weight" in tensors:
             return prefix

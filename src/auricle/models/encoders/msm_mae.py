@@ -1,7 +1,7 @@
 """MSM-MAE (arXiv 2204.12260): masked spectrogram modelling with a plain vision transformer.
 
 * Log-mel of 80 Slaney bands, normalised over each clip; square patches, **frequency-major**; optional class token.
-* It hears units of its training length, 208 frames for ``80x208p16x16``, one after the other.
+* Its windows are units of its training length, 208 frames for ``80x208p16x16``, one after the other.
 * Pre-norm blocks without bias of the key. The authors put the bands of one time side by side: 5 · D numbers.
 
 Shape legend: N samples, T mel frames, P patches of a unit, D width.

@@ -1,7 +1,7 @@
 """Encoders of audio that cut a clip into pieces: what BEATs, EAT, AudioMAE, CED, ATST, data2vec 2.0, … have in common.
 
-A family says how it hears (`PieceNetwork.pieces`), what tokens a piece becomes (`PieceNetwork.embed`) and what its
-blocks make of them (`PieceNetwork.states`). `PieceFrames` does the rest: tokens of all pieces lie packed in one matrix
+A family defines how clips are cut (`PieceNetwork.pieces`), the tokens of a piece (`PieceNetwork.embed`) and what its
+blocks make of them (`PieceNetwork.states`). `PieceFrames` does the rest: tokens of all pieces are packed in one matrix
 without padding, so a clip's frames depend on the clip alone; tokens become frames in time order, whatever the patches.
 
 Adding a family takes one file with a network and a `FAMILY`, and an entry of the catalogue that names the file.
@@ -47,7 +47,7 @@ class TransformerConfig:
 
 
 class Piece(NamedTuple):
-    """A stretch of one clip that attends to itself alone."""
+    """A span of one clip that attends to itself alone."""
 
     features: Tensor  # float32, time first: filter bank (frames, mels), or samples (N,)
     frames: int  # time patches of it that belong to the clip
@@ -62,7 +62,7 @@ class Parts(NamedTuple):
 
 
 class Family(NamedTuple):
-    """How checkpoints of one family are told from others and read; each file of a family offers one as ``FAMILY``."""
+    """How checkpoints of one family are recognised and read; each file of a family offers one as ``FAMILY``."""
 
     name: str  # of the file
     network: Callable[[Any], "PieceNetwork"]
@@ -72,7 +72,7 @@ class Family(NamedTuple):
 
 
 class PieceNetwork(nn.Module):
-    """What a family says about itself, and does."""
+    """The network of a family."""
 
     family: ClassVar[str]
     num_bands = 1  # F
@@ -133,7 +133,7 @@ class PieceFrames:
         self.hop_size_in_ms = 1000 * step / SAMPLE_RATE
         self.min_samples = network.min_samples
         window = network.window_samples
-        self.window_s = None if window is None else window / SAMPLE_RATE  # stretches of this length do not see others
+        self.window_s = None if window is None else window / SAMPLE_RATE  # pieces of this length do not see each other
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """See `FrameModel`; D is F times as wide with ``concat``, T is F times as long with ``none``."""
@@ -291,7 +291,7 @@ class PatchEmbed(nn.Module):
 
 
 def heads_of(width: int, settings: Mapping[str, Any], source: str, known: Mapping[int, int] | None = None) -> int:
-    """The number of attention heads, which no tensor tells: as stated, as known for this width, or 64 wide each.
+    """The number of attention heads, which no tensor shows: as stated, as known for this width, or 64 wide each.
 
     Raises:
         ConfigError: it cannot be known.
@@ -304,7 +304,7 @@ def heads_of(width: int, settings: Mapping[str, Any], source: str, known: Mappin
     if stated is None and known is None and width % 64 == 0:
         return width // 64
     raise ConfigError(
-        f"{source}: the weights are {width} wide and do not tell the number of attention heads; put it into a "
+        f"{source}: the weights are {width} wide and do not show the number of attention heads; put it into a "
         'config.json beside them: {"num_heads": …}'
     )
 
