@@ -45,12 +45,12 @@ def run(source: Path, out: Path, *more: object, task: str = "vggsound") -> Any:
 
 def test_a_run_is_reported_and_scored_as_evaluate_score_scores_it(source: Path, tmp_path: Path) -> None:
     done = run(source, tmp_path / "out", "--protocol", "both", "--json")
-    (told,) = done.records
-    assert done.code == 0 and told["questions"] == told["answered"] == told["asked"] == 4 and not told["failed"]
-    folder = Path(told["folder"])
+    (record,) = done.records
+    assert done.code == 0 and record["questions"] == record["answered"] == record["asked"] == 4 and not record["failed"]
+    folder = Path(record["folder"])
     assert folder.name == "vggsound" and folder.parent.parent == tmp_path / "out"
     alone = auricle("evaluate", "score", folder / "answers.jsonl", "-t", "tagging", "--protocol", "both", "--json")
-    assert alone.records == [told["scores"]["compat"], told["scores"]["strict"]]
+    assert alone.records == [record["scores"]["compat"], record["scores"]["strict"]]
 
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     again = run(source, tmp_path / "out", "--protocol", "both")
@@ -61,7 +61,7 @@ def test_a_run_is_reported_and_scored_as_evaluate_score_scores_it(source: Path, 
 @pytest.mark.usefixtures("fake")
 def test_shares_only_generate_and_other_prompts_and_lengths_generate_again(source: Path, tmp_path: Path) -> None:
     own = [run(source, tmp_path / "out", "--share", f"{at}/2", "--json").records[0] for at in range(2)]
-    assert [told["folder"] for told in own] == [None, None] and sum(told["asked"] for told in own) == 4
+    assert [record["folder"] for record in own] == [None, None] and sum(record["asked"] for record in own) == 4
     assert run(source, tmp_path / "out", "--json").records[0]["asked"] == 0
     changed = run(source, tmp_path / "out", "--prompt", "What?", "--limit", 2, "--json").records[0]
     assert changed["asked"] == changed["questions"] == 2
@@ -76,14 +76,14 @@ def test_what_fails_is_named_and_the_others_go_on(source: Path, tmp_path: Path) 
     assert "nsynth" in done.err and "absent: does not exist" in done.err and "not scored" in done.err
     (answers,) = (tmp_path / "out").glob("*/vggsound/answers.jsonl")
     assert answers.read_text().count('"model_output": null') == 1
-    told = run(source, tmp_path / "out", "--missing", "worst", "--json")
-    assert told.code == 1 and told.records[0]["scores"]["strict"]["counts"]["unanswered"] == 1
+    scored = run(source, tmp_path / "out", "--missing", "worst", "--json")
+    assert scored.code == 1 and scored.records[0]["scores"]["strict"]["counts"]["unanswered"] == 1
     write_noise(source.parent / "1.wav", 0.5, 1)
     assert run(source, tmp_path / "out").code == 3
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--share", "2/2"], "expected K/N"),
         (["--task", "vggsound"], "expected NAME=SOURCE"),
@@ -96,10 +96,10 @@ def test_what_fails_is_named_and_the_others_go_on(source: Path, tmp_path: Path) 
     ],
 )
 def test_wrong_usage_is_refused_before_any_request(
-    source: Path, tmp_path: Path, arguments: list[str], told: str
+    source: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = run(source, tmp_path / "out", *arguments)
-    assert done.code == 2 and told in done.err and not (tmp_path / "out").exists()
+    assert done.code == 2 and message in done.err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("fake")
@@ -146,14 +146,14 @@ def test_workers_share_the_questions_and_those_of_a_dead_one_are_answered(
         command += ["evaluate", "run", "-t", f"vggsound={source}", "-o", str(out), "--workers", "2"]
         done = subprocess.run([*command, "--batch-size", "1"], capture_output=True, text=True)
         assert done.returncode == code, done.stderr
-        asked = [line for file in log.iterdir() for line in file.read_text().splitlines()]
+        requests = [line for file in log.iterdir() for line in file.read_text().splitlines()]
         if deadly == "none":
-            assert sorted(asked) == sorted(set(asked)) and len(asked) == 4 and "0 generated" in done.stdout
+            assert sorted(requests) == sorted(set(requests)) and len(requests) == 4 and "0 generated" in done.stdout
             assert len(list(log.iterdir())) == 2 and not done.stderr
         else:
             assert (
                 "ended with -9" in done.stderr
-                and len(asked) > len(set(asked)) == 4
+                and len(requests) > len(set(requests)) == 4
                 and " 0 generated" not in done.stdout
             )
     first, second = (sorted((tmp_path / name / "out" / "fake" / "vggsound").iterdir()) for name in ("none", "2.wav"))
@@ -168,8 +168,12 @@ def test_the_small_model_transcribes_examples(tmp_path: Path) -> None:
     command = ["evaluate", "run", "-t", f"digits={manifest}", "-o", tmp_path / "out", "--json"]
     done = auricle(*command)
     assert done.code == 0, done.out
-    (told,) = done.records
-    assert told["model"] == "auricle-tiny" and told["answered"] == 2 and told["folder"].endswith("auricle-tiny/digits")
+    (record,) = done.records
+    assert (
+        record["model"] == "auricle-tiny"
+        and record["answered"] == 2
+        and record["folder"].endswith("auricle-tiny/digits")
+    )
 
 
 def test_tasks_are_listed() -> None:

@@ -39,12 +39,12 @@ def test_the_likeliest_choice_is_the_answer(model: AudioLM, offer: str) -> None:
 
 
 def test_references_that_are_texts_are_answered_with_texts(model: AudioLM) -> None:
-    asked = [question("voice.ogg", answer="speech")]
-    assert [reply.text for reply in generate_answers(ChoosingLM(model, asked, "texts"), asked)] == ["speech"]
+    chosen = [question("voice.ogg", answer="speech")]
+    assert [reply.text for reply in generate_answers(ChoosingLM(model, chosen, "texts"), chosen)] == ["speech"]
 
 
 def test_a_clip_that_fails_leaves_the_others(model: AudioLM) -> None:
-    questions = [question("broken.ogg", content=b"no sound"), question("voice.ogg")]
+    questions = [question("broken.ogg", content=b"no audio"), question("voice.ogg")]
     broken, good = ChoosingLM(model, questions, "texts").ask_each(
         [(each.audio.read(), [each.prompt]) for each in questions]
     )

@@ -22,13 +22,13 @@ LABELS = ["cat", "dog", "rain", "sea"] * 5
 
 
 def tags(wrong: int) -> list[dict[str, Any]]:
-    said = [label if at >= wrong else "nothing" for at, label in enumerate(LABELS)]
-    return rows_of("events", said, [{"label": [label]} for label in LABELS])
+    answers = [label if at >= wrong else "nothing" for at, label in enumerate(LABELS)]
+    return rows_of("events", answers, [{"label": [label]} for label in LABELS])
 
 
-def transcripts(said: list[str], **facts: Any) -> list[dict[str, Any]]:
+def transcripts(answers: list[str], **facts: Any) -> list[dict[str, Any]]:
     texts = ["the dog barks", "rain falls", "thunder", "a cat meows again"] * 3
-    return rows_of("digits", said, [{"text": text, "lang": "en", **facts} for text in texts])
+    return rows_of("digits", answers, [{"text": text, "lang": "en", **facts} for text in texts])
 
 
 TRUE = ["the dog barks", "rain falls", "thunder", "a cat meows again"] * 3
@@ -64,7 +64,7 @@ def test_fewer_errors_are_better(tmp_path: Path) -> None:
 
 def test_what_is_resampled_together_is_tested_together(tmp_path: Path) -> None:
     worse = ["x y z", "rain falls", "thunder", "a cat meows again"] * 3
-    rows = [transcripts(said) for said in (TRUE, worse)]
+    rows = [transcripts(answers) for answers in (TRUE, worse)]
     for own in rows:
         for at, row in enumerate(own):
             row["speaker"] = f"s{at // 4}"
@@ -100,10 +100,10 @@ def test_holm_is_over_the_tasks_of_a_scoring_rule(tmp_path: Path) -> None:
     assert by_key["events", "strict"].better == "none" != by_key["events", "compat"].better
 
 
-def test_items_a_rule_leaves_out_are_told(tmp_path: Path) -> None:
-    said = ["", *TRUE[1:]]
+def test_items_a_rule_leaves_out_are_counted(tmp_path: Path) -> None:
+    answers = ["", *TRUE[1:]]
     first = write_run(tmp_path, "a", "digits", transcripts(TRUE), scoring_rules=("compat",))
-    second = write_run(tmp_path, "b", "digits", transcripts(said), scoring_rules=("compat",))
+    second = write_run(tmp_path, "b", "digits", transcripts(answers), scoring_rules=("compat",))
     (test,) = compare_runs(first, second).tests
     assert test.unpaired == 1 and test.difference.value == 0
 

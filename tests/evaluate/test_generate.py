@@ -15,11 +15,11 @@ from .fake_model import FakeModel, answer_of, question, questions
 
 
 def test_questions_on_one_clip_go_in_one_request_and_replies_keep_the_order() -> None:
-    asked = [question("a"), question("b"), question("a", "How loud?"), question("a"), question("b", "How loud?")]
+    chosen = [question("a"), question("b"), question("a", "How loud?"), question("a"), question("b", "How loud?")]
     model = FakeModel()
-    replies = generate_answers(model, asked, batch_size=1)
+    replies = generate_answers(model, chosen, batch_size=1)
     assert model.requests == [("a", ("Which sound?", "How loud?")), ("b", ("Which sound?", "How loud?"))]
-    assert replies == [Reply(answer_of(each.audio.name.encode(), each.prompt), None, True) for each in asked]
+    assert replies == [Reply(answer_of(each.audio.name.encode(), each.prompt), None, True) for each in chosen]
 
 
 def test_no_answer_is_generated_twice_and_a_new_question_about_a_known_clip_is_sent_alone(tmp_path: Path) -> None:
@@ -49,19 +49,19 @@ def test_a_clip_that_fails_leaves_its_error_which_is_not_kept(tmp_path: Path) ->
         raise AudioError("b.wav: no such file")
 
     absent = Question(audio=AudioFile("b.wav", gone), prompt="p", field="", row={})
-    asked = [question("a"), absent, question("c.wav", content=b"broken"), question("d", content=b"cut"), question("e")]
+    chosen = [question("a"), absent, question("c.wav", content=b"broken"), question("d", content=b"cut"), question("e")]
     seen: list[tuple[str, Reply]] = []
     with AnswerCache(tmp_path) as cache:
         replies = generate_answers(
-            FakeModel(), asked, cache=cache, on_reply=lambda one, reply: seen.append((one.audio.name, reply))
+            FakeModel(), chosen, cache=cache, on_reply=lambda one, reply: seen.append((one.audio.name, reply))
         )
     assert [reply.error for reply in replies] == [None, "b.wav: no such file", "c.wav: no audio in it", None, None]
     assert [reply.text is None for reply in replies] == [False, True, True, False, False]
     assert [reply.complete for reply in replies] == [True, False, False, False, True]
-    assert dict(seen) == dict(zip([each.audio.name for each in asked], replies, strict=True)) and len(seen) == 5
+    assert dict(seen) == dict(zip([each.audio.name for each in chosen], replies, strict=True)) and len(seen) == 5
     again = FakeModel()
     with AnswerCache(tmp_path) as cache:
-        assert len(cache) == 3 and generate_answers(again, asked, cache=cache) == replies
+        assert len(cache) == 3 and generate_answers(again, chosen, cache=cache) == replies
     assert again.requests == [("c.wav", ("Which sound?",))]
 
 
@@ -71,9 +71,9 @@ def test_audio_files_are_read_as_batches_need_them_and_once() -> None:
     def reading(name: str) -> AudioFile:
         return AudioFile(name, lambda: (read.append(name), name.encode())[1])  # type: ignore[func-returns-value]
 
-    asked = [Question(audio=reading(f"{at}"), prompt="p", field="", row={}) for at in range(9)]
+    chosen = [Question(audio=reading(f"{at}"), prompt="p", field="", row={}) for at in range(9)]
     seen: list[int] = []
-    generate_answers(FakeModel(), asked, batch_size=2, on_reply=lambda one, reply: seen.append(len(read)))
+    generate_answers(FakeModel(), chosen, batch_size=2, on_reply=lambda one, reply: seen.append(len(read)))
     assert seen == [2, 2, 4, 4, 6, 6, 8, 8, 9] and read == [f"{at}" for at in range(9)]
 
 

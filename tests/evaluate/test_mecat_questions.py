@@ -37,7 +37,7 @@ def write(folder, content, audio=("abc_1_0_11_0.flac", "x-y_z_0.wav")):
     return folder
 
 
-def test_every_caption_of_every_clip_is_asked_for(tmp_path):
+def test_every_caption_of_every_clip_is_a_question(tmp_path):
     task = load_language_task("mecat_caption")
     found = read_questions(task, write(tmp_path / "a", CAPTIONS))
     assert [(each.row["id"], each.field) for each in found] == [
@@ -59,7 +59,7 @@ def test_every_caption_of_every_clip_is_asked_for(tmp_path):
     assert len(read_questions(task, tmp_path / "a", limit=1)) == 6
 
 
-def test_questions_are_asked_as_they_are(tmp_path):
+def test_questions_keep_their_words(tmp_path):
     found = read_questions(load_language_task("mecat_qa"), write(tmp_path / "a", QUESTIONS))
     assert [each.prompt for each in found] == ["What {x}?", "Why?"]
     assert {each.audio.name for each in found} == {"abc_1_0_11_0.flac"}

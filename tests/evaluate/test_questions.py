@@ -41,7 +41,7 @@ def shards(tmp_path_factory):
 
 
 def test_a_table_of_transcripts(tmp_path):
-    (tmp_path / "a.wav").write_bytes(b"sound of a")
+    (tmp_path / "a.wav").write_bytes(b"bytes of a")
     (tmp_path / "list.csv").write_text(
         "audio,text,speaker,lang\na.wav,HELLO,17,\nb.wav,Xin chào,18,vi\n", encoding="utf-8"
     )
@@ -55,15 +55,15 @@ def test_a_table_of_transcripts(tmp_path):
         "lang": "vi",
         "prompt": first.prompt,
     }
-    assert first.audio.read() == b"sound of a"
-    assert first.audio.digest() == sha256(b"sound of a").hexdigest()
+    assert first.audio.read() == b"bytes of a"
+    assert first.audio.digest() == sha256(b"bytes of a").hexdigest()
     with pytest.raises(AudioError, match=r"b\.wav"):
         second.audio.read()
     assert questions_of("librispeech_clean", tmp_path / "list.csv")[1].prompt.endswith("<|vi|>")
 
 
 def test_audio_files_may_be_read_in_another_process(tmp_path, shards):
-    (tmp_path / "a.wav").write_bytes(b"sound of a")
+    (tmp_path / "a.wav").write_bytes(b"bytes of a")
     lines(tmp_path / "list.jsonl", {"audio": "a.wav", "label": "flute"})
     questions = [*questions_of("nsynth", tmp_path / "list.jsonl"), *questions_of("events", shards, limit=2)]
     files = [each.audio for each in questions]

@@ -37,8 +37,8 @@ def wav(path: Path, seconds: float = 0.2) -> Path:
     return path
 
 
-def events(*said: str) -> list[dict[str, Any]]:
-    return rows_of("events", said, [{"label": [label]} for label in LABELS])
+def events(*answers: str) -> list[dict[str, Any]]:
+    return rows_of("events", answers, [{"label": [label]} for label in LABELS])
 
 
 def runs(out: Path) -> Path:
@@ -224,7 +224,7 @@ def test_clips_of_the_source_can_be_played(tmp_path: Path) -> None:
     found = sounds_in(page_of(tmp_path / "runs", tmp_path / "report"))
     assert [decode(each).facts.duration_s for each in found] == pytest.approx([10.0, 0.2], abs=0.02)
     assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", players=False)) == []
-    (tmp_path / "data" / "1.wav").write_bytes(b"no sound")
+    (tmp_path / "data" / "1.wav").write_bytes(b"no audio")
     page = page_of(tmp_path / "runs", tmp_path / "report")
     assert len(sounds_in(page)) == 1 and "clip cannot be read" in page.text
 
@@ -302,8 +302,8 @@ def mecat_run(out: Path, model: str, gain: float) -> None:
         fields = {"long": ["a dog"], "environment": ["a room"]}
         lines = [json.dumps({name: {**fields, "domain": domain}}) for name in names]
         (folder / "references" / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
-    said = [json.dumps({name: {"long": f"{model} says"}}) + "\n" for own in clips.values() for name in own]
-    (folder / "answers.jsonl").write_text("".join(said))
+    answers = [json.dumps({name: {"long": f"{model} says"}}) + "\n" for own in clips.values() for name in own]
+    (folder / "answers.jsonl").write_text("".join(answers))
     values = {name: gain * (at + 1) / 10 for at, name in enumerate(name for own in clips.values() for name in own)}
     scored = Scored(
         kind="mecat",

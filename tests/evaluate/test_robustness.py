@@ -91,7 +91,7 @@ def test_nothing_is_left_of_nothing() -> None:
 
 
 def test_clips_that_cannot_be_read_are_counted() -> None:
-    broken = AudioFile("broken.wav", lambda: b"no sound")
+    broken = AudioFile("broken.wav", lambda: b"no audio")
     row = {**tone_questions(1)[0].row, "audio": "broken.wav"}
     questions = [*tone_questions(3), Question(audio=broken, prompt="Which tone?", field="", row=row)]
     with pytest.raises(DataError, match=r"broken\.wav"):

@@ -27,13 +27,13 @@ FILES = ("answers.jsonl", "compat.json", "run.json", "strict.json")
 
 
 def run(
-    out: Path, asked: Any = None, model: FakeModel | None = None, *, scoring: ScoringConfig | None = None, **more: Any
+    out: Path, chosen: Any = None, model: FakeModel | None = None, *, scoring: ScoringConfig | None = None, **more: Any
 ) -> TaskRun:
     with AnswerCache(out / "cache") as cache:
         evaluator = Evaluator(
             model=model or FakeModel(), task=TASK, scoring=scoring or ScoringConfig(), cache=cache, batch_size=8
         )
-        return run_task(evaluator, questions(12) if asked is None else asked, out, **more)
+        return run_task(evaluator, questions(12) if chosen is None else chosen, out, **more)
 
 
 def scores_of(done: TaskRun, scoring: ScoringConfig | None = None, task: Any = TASK) -> Scored:
@@ -170,9 +170,9 @@ def test_shares_that_are_none_are_refused(text: str) -> None:
 
 
 def test_answers_that_are_missing_leave_the_others_written_and_unscored_or_count_as_wrong(tmp_path: Path) -> None:
-    asked = [*questions(5), question("bad.wav", content=b"broken"), question("half.wav", content=b"cut")]
+    chosen = [*questions(5), question("bad.wav", content=b"broken"), question("half.wav", content=b"cut")]
     run(tmp_path, scoring_rules=BOTH)
-    done = run(tmp_path, asked, scoring_rules=BOTH)
+    done = run(tmp_path, chosen, scoring_rules=BOTH)
     folder = tmp_path / "fake" / "toy"
     assert done.failed == {"bad.wav": "bad.wav: no audio in it"} and done.partial == ["half.wav"]
     # Scores of other answers are gone too.
@@ -183,7 +183,7 @@ def test_answers_that_are_missing_leave_the_others_written_and_unscored_or_count
     assert stored["failed"] == [{"audio": "bad.wav", "error": "bad.wav: no audio in it"}]
     assert stored["heard_in_part"] == ["half.wav"] and stored["counts"]["answered"] == 8
 
-    worst = run(tmp_path, asked, scoring=ScoringConfig(missing="worst"))
+    worst = run(tmp_path, chosen, scoring=ScoringConfig(missing="worst"))
     assert worst.scored["strict"].counts["unanswered"] == 1 and worst.scored["strict"].headline.n == 9  # type: ignore[union-attr]
     with pytest.raises(DataError, match=r"1 clips have no answer: bad\.wav: no audio"):
         scores_of(done)
@@ -208,18 +208,18 @@ def test_scores_without_files_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 def test_the_tasks_group_and_synonyms_decide(tmp_path: Path) -> None:
-    asked = [question(f"{at}", speaker=f"{at % 2}") for at in range(12)]
+    chosen = [question(f"{at}", speaker=f"{at % 2}") for at in range(12)]
     task = dataclasses.replace(TASK, group_by="speaker", synonyms={"dog": ("hound",)})
-    done = run_task(Evaluator(model=FakeModel(), task=task), asked, tmp_path)
+    done = run_task(Evaluator(model=FakeModel(), task=task), chosen, tmp_path)
     path = tmp_path / "fake" / "toy" / "answers.jsonl"
     alone = score_file(path, "tagging", group_by="speaker", synonyms={"dog": ("hound",)})
     assert done.scored["strict"] == alone
 
 
 def test_names_that_are_no_names_of_files_are_kept(tmp_path: Path) -> None:
-    asked = [question("\udcff.wav"), question("..\u2028/ü.wav", text="x\nx")]
+    chosen = [question("\udcff.wav"), question("..\u2028/ü.wav", text="x\nx")]
     odd = FakeModel(model="../org/model ü")
-    done = run(tmp_path, asked, odd)
+    done = run(tmp_path, chosen, odd)
     assert done.folder is not None and done.folder.parent.parent == tmp_path
     rows = (done.folder / "answers.jsonl").read_bytes().decode().split("\n")
     assert [json.loads(row)["audio"] for row in rows[:-1]] == ["\udcff.wav", "..\u2028/ü.wav"]
@@ -233,7 +233,7 @@ def encoder(tmp_path: Path) -> SentenceEncoder:
 
 
 @pytest.mark.parametrize("kind", ["caption", "qa"])
-def test_mecat_is_scored_against_the_references_that_were_asked(
+def test_mecat_is_scored_against_the_references_of_its_questions(
     tmp_path: Path, encoder: SentenceEncoder, kind: str
 ) -> None:
     references = tmp_path / "references"
@@ -250,17 +250,17 @@ def test_mecat_is_scored_against_the_references_that_were_asked(
                 clips[f"{clip}_{at:08x}"] |= {"question": f"What is {at}?", "answer": "a dog barks"}
         (references / f"{domain}.jsonl").write_text("".join(json.dumps({k: v}) + "\n" for k, v in clips.items()))
     task = load_language_task(f"mecat_{kind}")
-    asked = read_questions(task, references)
+    chosen = read_questions(task, references)
     model = FakeModel()
     evaluator = Evaluator(model=model, task=task, scoring=ScoringConfig(encoder=lambda: encoder))
-    done = run_task(evaluator, asked, tmp_path)
+    done = run_task(evaluator, chosen, tmp_path)
     folder = tmp_path / "fake" / task.name
-    assert len(model.requests) == 6 and model.generated == len(asked)
+    assert len(model.requests) == 6 and model.generated == len(chosen)
     alone = score_mecat_file(folder / "answers.jsonl", references, encoder=lambda: encoder)
     assert (folder / "strict.json").read_text() == alone.to_json()
-    assert done.scored["strict"].to_json() == evaluator.evaluate(asked).scored.to_json() == alone.to_json()
+    assert done.scored["strict"].to_json() == evaluator.evaluate(chosen).scored.to_json() == alone.to_json()
 
-    few = [each for each in asked if each.row["domain"] == "SMA"]
+    few = [each for each in chosen if each.row["domain"] == "SMA"]
     fewer = run_task(evaluator, few, tmp_path, scoring_rules=["compat"])
     assert fewer.scored["compat"].counts["references"] == 3 and not (folder / "strict.json").exists()
     assert [path.name for path in (folder / "references").iterdir()] == ["SMA.jsonl"]

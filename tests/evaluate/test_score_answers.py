@@ -64,14 +64,14 @@ def accuracy(scored: Scored) -> float:
 
 
 def test_tags_from_a_file(tmp_path: Path) -> None:
-    said = [
+    answers = [
         ("cat", "a cat"),
         ("dog", "concatenate the dog"),
         ("rain", "shower"),
         ("cat", "dogs and a cat"),
         ("cat", "dog, cat"),
     ]
-    path = write(tmp_path / "a.jsonl", *({"label": [label], "model_output": text} for label, text in said))
+    path = write(tmp_path / "a.jsonl", *({"label": [label], "model_output": text} for label, text in answers))
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"rain": ["shower"]}))
     compat, strict = both(path, "tagging", synonyms=read_synonyms(names))
@@ -93,10 +93,10 @@ def test_gender_from_a_file(tmp_path: Path) -> None:
 
 def test_choices_from_a_file(tmp_path: Path) -> None:
     songs = ["A happy song", "A sad song"]
-    said = [("B", "A sad song"), ("A", "B"), ("A", "A or B"), ("A", "A")]
+    answers = [("B", "A sad song"), ("A", "B"), ("A", "A or B"), ("A", "A")]
     rows = [
         {"answer": answer, "choices": songs, "model_output": text, "audio": "same.wav", "question": str(at)}
-        for at, (answer, text) in enumerate(said)
+        for at, (answer, text) in enumerate(answers)
     ]
     compat, strict = both(write(tmp_path / "a.jsonl", *rows), "qa")
     assert list(strict.items["accuracy"].values()) == [1, 0, 0, 1] and strict.counts["unparseable"] == 1
@@ -124,7 +124,7 @@ def test_several_labels_from_a_file(tmp_path: Path) -> None:
 
 def test_transcripts_from_a_file(tmp_path: Path) -> None:
     rows = [
-        {"text": "satu dua", "lang": "id", "model_output": said, "speaker": "s"} for said in ("satu dua", "satu", "")
+        {"text": "satu dua", "lang": "id", "model_output": text, "speaker": "s"} for text in ("satu dua", "satu", "")
     ]
     compat, strict = both(write(tmp_path / "a.jsonl", *rows), "asr", group_by="speaker")
     assert compat.scores["error_rate"].value == 1 / 4 and strict.scores["error_rate"].value == 1 / 2
