@@ -28,7 +28,7 @@ def test_the_root_lists_all_verbs_and_tells_its_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    # What makes it come at once; benchmarks/listen.py holds the seconds, which a shared machine cannot promise.
+    # The cause of a fast start; benchmarks/listen.py measures the seconds, which a shared machine cannot promise.
     done = subprocess.run([sys.executable, "-X", "importtime", *COMMAND[1:], "--help"], capture_output=True, text=True)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     heavy = {"torch", "numpy", "scipy", "soundfile", "soxr", "safetensors", "tokenizers", "transformers", "pyarrow"}

@@ -90,10 +90,10 @@ def test_webdataset_reads_the_shards(tmp_path):
     fill(tmp_path, 3)
     command = [sys.executable, "-c", WEBDATASET, str(tmp_path / "set-000000.tar")]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    keys, facts, sounds = zip(*map(json.loads, lines), strict=True)
+    keys, facts, files = zip(*map(json.loads, lines), strict=True)
     assert keys == ("clip-0", "clip-1", "clip-2")
     assert json.loads(facts[2]) == {"age": 2, "text": "né 2"}
-    waveform, _ = soundfile.read(io.BytesIO(base64.b64decode(sounds[2])), dtype="float32")
+    waveform, _ = soundfile.read(io.BytesIO(base64.b64decode(files[2])), dtype="float32")
     assert np.array_equal(waveform, tone(574, 2))
 
 
