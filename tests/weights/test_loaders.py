@@ -122,7 +122,7 @@ def test_stored_frequencies_are_no_weights(folder: Path, lm: LoadedLM) -> None:
 
 
 def is_mapped(tensor: torch.Tensor, folder: Path) -> bool:
-    """Whether a tensor lies in the pages of a file in ``folder``."""
+    """Whether a tensor is in the pages of a file in ``folder``."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, *_, name = line.split()
         first, last = (int(end, 16) for end in span.split("-"))

@@ -1,4 +1,4 @@
-"""What a model needs, what there is, and what is said where it does not fit."""
+"""The memory a model needs, the memory available, and the message where it does not fit."""
 
 from pathlib import Path
 
@@ -91,13 +91,13 @@ def test_the_need_of_a_folder_is_its_size(lm_folder: Path) -> None:
 
 def test_a_model_that_does_not_fit_is_refused_with_advice(lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda device: 2_500_000)
-    monkeypatch.setattr(loaders, "fill", None)  # it must not come to that
+    monkeypatch.setattr(loaders, "fill", None)  # must not be reached
     message = r"model: needs 4 MB of memory \(0 MB allocated, 4 MB mapped from the file\), 2 MB are available; use "
     with pytest.raises(WeightsError, match=message) as caught:
         load_midashenglm(lm_folder)
-    said = str(caught.value)
-    assert "use dtype='bfloat16' (2 MB), " in said and said.endswith("a machine with more memory, or a server")
-    assert ("quantize='int8' (" in said) == has_int8_kernel()
+    message = str(caught.value)
+    assert "use dtype='bfloat16' (2 MB), " in message and message.endswith("a machine with more memory, or a server")
+    assert ("quantize='int8' (" in message) == has_int8_kernel()
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
     with pytest.raises(WeightsError, match=r"0 MB are available; use dtype='bfloat16' \("):
         load_dasheng(lm_folder)

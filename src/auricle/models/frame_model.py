@@ -39,7 +39,7 @@ class FrameModel(Identified, Protocol):
     min_samples: int  # shorter clips are padded with zeros to this length by the caller
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip as if it were alone."""
+        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip independent of the others."""
         ...
 
 
@@ -86,7 +86,7 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Block numbers in ascending order.
 
     Raises:
-        ConfigError: there is no such block, or one is named twice.
+        ConfigError: one does not exist, or is repeated.
     """
     wrong = [layer for layer in layers if not 0 <= layer < depth]
     if wrong:
@@ -104,9 +104,14 @@ def mean_of(states: Sequence[Tensor]) -> Tensor:
 
 
 def content_hash(model: Identified) -> str:
-    """Hexadecimal SHA-256 over settings and tensors: equal exactly where equal frames come out, whatever the name."""
+    """Hexadecimal SHA-256 over settings and tensors: equal exactly where the frames are equal, whatever the name."""
     settings, tensors, _ = model.identity()
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return tensors_sha256(tensors, json.dumps(settings, sort_keys=True))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
+    """Hexadecimal SHA-256 over a text and names, types, shapes and values of tensors, whatever file holds them."""
+    digest = hashlib.sha256(start.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

@@ -1,7 +1,7 @@
-"""Losses that draw a clip and its caption together and push the other captions of the batch away.
+"""Contrastive losses of clips and captions.
 
-The rule of ours (`sigmoid_loss`, `softmax_loss`) learns the logarithm of the temperature, which so stays positive, and
-is told which pairs of a batch are *no* negatives: a caption that another clip has, too, or captions of one clip. Such
+The strict rule (`sigmoid_loss`, `softmax_loss`) learns the logarithm of the temperature, which so stays positive, and
+receives which pairs of a batch are *no* negatives: a caption that another clip has, too, or captions of one clip. Such
 pairs are left out rather than counted as positives. The same caption gives the same logit, so a second vote would only
 weigh a clip by how common its caption is, and "Music plays." would rule the batch; and another crop of a clip need not
 hold what the caption names.
@@ -31,7 +31,7 @@ def sigmoid_loss(
     chunk: int = 0,
     gather: bool = False,
 ) -> Tensor:
-    """SigLIP loss () of the own clips with all captions, over B: each pair is judged alone, true or not.
+    """SigLIP loss () of the own clips with all captions, over B: each pair is classified alone, true or not.
 
     Args:
         audio: (B, D) embeddings of clips.
@@ -57,7 +57,7 @@ def softmax_loss(
 ) -> Tensor:
     """CLIP loss (): which caption is the clip's and which clip the caption's, averaged over the own B pairs.
 
-    Pairs that share a key stand in nobody's denominator. Arguments as for `sigmoid_loss`; with ``gather`` the
+    Pairs that share a key are in no denominator. Arguments as for `sigmoid_loss`; with ``gather`` the
     embeddings of all processes, (N, D) each, are held at once, but never more than ``chunk`` rows of logits.
 
     Source: arXiv 2103.00020, section 2.3.
@@ -112,7 +112,7 @@ def compat_bce_loss(
 ) -> Tensor:
     """GLAP's variant (): binary cross-entropy averaged over all B² pairs, without a bias.
 
-    A pair whose clip has n captions in the batch is asked for the probability 1 / n, its neighbours still for 0.
+    A pair whose clip has n captions in the batch has the target probability 1 / n, its neighbours still for 0.
 
     Args:
         audio: (B, D) embeddings of clips.
@@ -199,7 +199,7 @@ class _SigmoidSum(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Rows (B, D) of every process laid end to end, (N, D); gradients of all come back to the rows' own."""
+    """Rows (B, D) of every process laid end to end, (N, D); gradients of all are summed in the rows' own."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]

@@ -64,7 +64,7 @@ def check_memory(need: MemoryNeed, device: torch.device, source: str, smaller: M
     """Refuse to load what does not fit.
 
     Args:
-        need: of the model as asked for.
+        need: of the model as requested.
         device: of the network.
         source: for the message.
         smaller: needs of other ways to load it, by what to write for them.
