@@ -90,7 +90,8 @@ def test_only_data_is_fetched(cached: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     resolve("mispeech/dasheng-0.6B", revision="v2")
-    assert (requested["repo"], requested["revision"], requested["local_files_only"]) == (
+    found = (requested["repo"], requested["revision"], requested["local_files_only"])
+    assert found == ("mispeech/dasheng-0.6B", "v2", False)
         "mispeech/dasheng-0.6B",
         "v2",
         False,
