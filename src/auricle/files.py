@@ -148,6 +148,16 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def publish(file: str | Path, target: str | Path) -> None:
+    """Force a complete file to disk and rename it, in one file system; see `atomic_write`."""
+    file, target = Path(file), Path(target)
+    with output_errors(target):
+        _check_target(target, stat.S_ISREG, "a regular file")
+        _to_disk(file)
+        os.replace(file, target)
+        _sync_folder(target.parent)
+
+
 def append_bytes(path: str | Path, content: bytes) -> None:
     """Add to the end of a file and force it to disk; after a kill, a part of the content may be there."""
     with output_errors(path), Path(path).open("ab") as file:
@@ -362,8 +372,10 @@ def _merge(new: Path, folder: Path, last: str, stale: Sequence[str]) -> None:
 
 def _concerns(error: OSError, path: Path) -> bool:
     """Whether an error is about writing ``path``: it names no file, or this one, its temporary, or a folder above."""
-    if not isinstance(error.filename, str | bytes | os.PathLike):
-        return error.filename is None
+    if error.errno is None or not isinstance(error.filename, str | bytes | os.PathLike | None):
+        return False  # of a library that reads
+    if error.filename is None:
+        return True
     found, target = Path(os.path.abspath(os.fsdecode(error.filename))), Path(os.path.abspath(path))
     is_temporary = any(_TEMPORARY.fullmatch(part) for part in found.parts)
     return is_temporary or found == target or found in target.parents or target in found.parents

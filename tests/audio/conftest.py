@@ -20,8 +20,8 @@ def tone() -> Callable[..., np.ndarray]:
         rng = np.random.default_rng(seed)
         at = np.arange(round(duration_s * rate)) / rate
         parts = [0.4 * np.sin(2 * np.pi * (300 + 90 * channel) * at) for channel in range(channels)]
-        sound = np.stack(parts, axis=1) + 0.05 * rng.standard_normal((at.size, channels))
-        return sound.astype(np.float32)[:, 0] if channels == 1 else sound.astype(np.float32)
+        waveform = np.stack(parts, axis=1) + 0.05 * rng.standard_normal((at.size, channels))
+        return waveform.astype(np.float32)[:, 0] if channels == 1 else waveform.astype(np.float32)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Every format, every kind of source: the same sound comes out, with its facts."""
+"""Every format, every kind of source: the same waveform, with its facts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_ffmpeg_formats(tone, encode_av, muxer, codec, rate, container):
     assert (clip.facts.container, clip.facts.sample_rate, clip.facts.channels) == (container, rate, 1)
     assert not clip.facts.truncated
     assert clip.facts.duration_s == pytest.approx(2.0, abs=0.1)
-    # encoders add priming, so the sound may sit a few ms later: find the best lag, then compare
+    # encoders add priming, so the audio may be a few ms later: find the best lag, then compare
     lags = range(0, 1600, 1)
     core = wanted[4000:12000]
     scores = [float(clip.waveform[4000 + lag : 12000 + lag] @ core) for lag in lags]
@@ -102,7 +102,7 @@ def test_a_range_equals_that_part_of_the_whole(tone, encode, fmt, subtype, rate,
     assert len(clip.waveform) == SAMPLE_RATE
     assert (clip.facts.start_s, clip.facts.stop_s) == (1.0, 2.0)
     assert clip.facts.duration_s == pytest.approx(3.0, abs=1e-3)
-    edge = 400  # the resampler knows nothing of the sound outside the range
+    edge = 400  # the resampler has no samples outside the range
     np.testing.assert_allclose(clip.waveform[edge:-edge], whole[16_000 + edge : 32_000 - edge], atol=1e-4)
 
 
@@ -117,8 +117,8 @@ def test_a_stop_behind_the_end_is_the_end_and_the_facts_say_so(tone, encode):
 def test_surround_aac(layout, channels):
     av = pytest.importorskip("av", reason="PyAV (extra media) is not installed")
     at = np.arange(96_000) / 48_000
-    sound = np.stack([0.6 * np.sin(2 * np.pi * (300 + 100 * index) * at) for index in range(channels)], axis=1)
-    packed = np.ascontiguousarray((sound * 32767).astype(np.int16).reshape(1, -1))
+    waveform = np.stack([0.6 * np.sin(2 * np.pi * (300 + 100 * index) * at) for index in range(channels)], axis=1)
+    packed = np.ascontiguousarray((waveform * 32767).astype(np.int16).reshape(1, -1))
     frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
     frame.sample_rate, frame.pts = 48_000, 0
     buffer = io.BytesIO()
@@ -131,8 +131,8 @@ def test_surround_aac(layout, channels):
     assert clip.facts.channels == channels
     spectrum = np.abs(np.fft.rfft(clip.waveform[:16_000]))  # 1 Hz a bin
     low_frequency_channel = 3 if channels > 2 else None
-    heard = [index for index in range(channels) if spectrum[300 + 100 * index] > 0.2 * spectrum.max()]
-    assert heard == [index for index in range(channels) if index != low_frequency_channel]
+    present = [index for index in range(channels) if spectrum[300 + 100 * index] > 0.2 * spectrum.max()]
+    assert present == [index for index in range(channels) if index != low_frequency_channel]
 
 
 def test_content_decides_not_the_name(tone, encode, tmp_path):

@@ -91,9 +91,9 @@ def test_silence_scale_and_mean() -> None:
     assert torch.allclose(kaldi_fbank(torch.zeros(400)), torch.tensor(math.log(torch.finfo(torch.float32).eps)))
     clip = noise(8_000)
     plain, scaled = kaldi_fbank(clip), kaldi_fbank(clip, FbankSpec(scale=2.0**15))
-    heard = plain > -15.9  # the narrowest low band lies between two bins and hears nothing
-    assert heard[:, 5:].all()
-    assert torch.allclose((scaled - plain)[heard], torch.tensor(15 * math.log(4)), atol=1e-4)
+    filled = plain > -15.9  # the narrowest low band is between two bins and empty
+    assert filled[:, 5:].all()
+    assert torch.allclose((scaled - plain)[filled], torch.tensor(15 * math.log(4)), atol=1e-4)
     # The rounding of float32 samples is all that is left of an offset.
     assert torch.allclose(kaldi_fbank(clip + 0.25, EAT_FBANK), kaldi_fbank(clip, EAT_FBANK), atol=1e-3)
 

@@ -126,7 +126,7 @@ def test_truncation_is_stated(tone, encode, fmt, subtype, share):
     blocks = stream(cut, block_s=0.5)
     assert sum(len(block) for block in blocks) == len(clip.waveform)
     assert blocks.facts.truncated
-    if fmt != "FLAC":  # its header tells no length in bytes: only decoding shows the loss
+    if fmt != "FLAC":  # its header states no length in bytes: only decoding shows the loss
         assert probe(cut).truncated
     assert not decode(data).facts.truncated
     assert not probe(data).truncated
@@ -246,7 +246,7 @@ def test_decompression_bomb(tmp_path):
     assert len(decode(path, start_s=9000, stop_s=9001, limits=Limits(max_seconds=60)).waveform) == 16_000
     lying = bytearray(path.read_bytes())
     lying[21] &= 0xF0
-    lying[22:26] = bytes(4)  # the header tells no length, so only the samples can exceed the budget
+    lying[22:26] = bytes(4)  # the header states no length, so only the samples can exceed the budget
     with pytest.raises(LimitExceeded, match="bytes or more"):
         decode(bytes(lying), limits=Limits(max_decoded_bytes=10 << 20))
 

@@ -1,4 +1,4 @@
-"""Long sounds block by block."""
+"""Long sources block by block."""
 
 from __future__ import annotations
 

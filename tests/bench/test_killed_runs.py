@@ -14,7 +14,6 @@ SOUNDS = 60
 # Runs a task and prints all of the result but its cost; dies after `die` clips or epochs of the given stage.
 CHILD = """
 import json, os, signal, sys
-from functools import partial
 from auricle.bench import run as benchmark
 from auricle.bench import encode as embeddings
 from auricle.bench.task import LabelRule, Source, Task
@@ -27,12 +26,11 @@ def advance(finished, total=0):
     if finished >= die:
         os.kill(os.getpid(), signal.SIGKILL)
 
-if where == "heads":
-    benchmark.score_linear_head = partial(benchmark.score_linear_head, on_epoch=lambda epoch: advance(epoch + 1))
 task = Task(name="toy", title="Toy", suite="auricle", domain="sound", kind="clip", label=LabelRule(field="label"),
             classes=("noise", "tone"), folds=("a", "b"), split_field="fold", metric="accuracy", source=Source())
 result = benchmark.run_benchmark(load_encoder("auricle-tiny-encoder"), task, data, scoring_rule="strict", store=store,
-                            progress=advance if where == "encode" else lambda finished, total: None)
+                            progress=advance if where == "encode" else lambda finished, total: None,
+                            on_epoch=lambda epoch: advance(epoch + 1) if where == "heads" else None)
 content = json.loads(result.to_json())
 print(json.dumps({"cost": content.pop("cost"), "scores": content}))
 """

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 from dataclasses import replace
@@ -303,10 +304,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     before = path.read_bytes()
 
     def full(_: int) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match=r"cannot be written \(no space left\)"):
+    with pytest.raises(OutputError, match=r"cannot be written \(no space left,"):
         write_result(tmp_path, replace(RESULT, seed=7))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 

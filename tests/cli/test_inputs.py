@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from auricle.cli.inputs import find_sources
+from auricle.cli.inputs import audio_seconds, find_sources
 
 from .conftest import write_noise
 
@@ -38,3 +38,9 @@ def test_nothing_found_is_wrong_usage(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(typer.BadParameter, match="no audio file"):
         find_sources([argument])
+
+
+def test_seconds_of_audio_are_those_of_the_headers(tmp_path: Path) -> None:
+    files = [str(write_noise(tmp_path / f"{number}.wav", 0.5)) for number in range(3)]
+    assert audio_seconds([*files, str(tmp_path / "missing.wav")]) == pytest.approx(1.5)
+    assert audio_seconds([*files, "-"]) is None and audio_seconds(files * 100) is None

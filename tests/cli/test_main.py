@@ -28,7 +28,7 @@ def test_the_root_lists_all_verbs_and_tells_its_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    # What makes it come at once; benchmarks/listen.py holds the seconds, which a shared machine cannot promise.
+    # The cause of a fast start; benchmarks/listen.py measures the seconds, which a shared machine cannot promise.
     done = subprocess.run([sys.executable, "-X", "importtime", *COMMAND[1:], "--help"], capture_output=True, text=True)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     heavy = {"torch", "numpy", "scipy", "soundfile", "soxr", "safetensors", "tokenizers", "transformers", "pyarrow"}
@@ -43,6 +43,13 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process.stdout.close()
     _, err = process.communicate()
     assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["--help"]])
+def test_a_full_disk_behind_standard_output_is_reported(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "auricle: standard output: No space left on device\n")
 
 
 def wait_until_idle(pid: int) -> None:
@@ -87,7 +94,7 @@ def test_the_doctor_hears_a_broken_codec(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(room, "_tone", lambda rate: np.zeros(rate, np.float32))
     (facts,) = auricle("doctor", "--json").records
-    assert not facts["ok"] and "came back wrong" in facts["formats"]["wav"]
+    assert not facts["ok"] and "decoded wrongly" in facts["formats"]["wav"]
     monkeypatch.setattr(room, "_core_file", lambda name: b"not a sound")
     done = auricle("doctor")
     assert done.code == 1 and "UnsupportedFormat" in done.out

@@ -41,6 +41,11 @@ def test_an_encoder_is_probed_while_it_trains(digits: Path) -> None:
     assert 0 <= second["knn_digits"] <= 1 <= second["rank_digits"]
 
 
+def test_a_device_that_is_absent_is_refused(digits: Path) -> None:
+    done = train(digits, "device=tpu")
+    assert done.code == 2 and "device" in done.err and "Traceback" not in done.err
+
+
 def test_a_terminal_gets_one_line_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     with room._display(100, as_json=False) as show:

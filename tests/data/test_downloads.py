@@ -18,7 +18,8 @@ from auricle.data.downloads import (
     zenodo_files,
     zenodo_record,
 )
-from auricle.errors import DataError
+from auricle.errors import DataError, OutputError
+from auricle.files import locked
 
 CONTENTS = bytes(range(256)) * 40
 
@@ -113,7 +114,7 @@ def test_a_record_states_its_licence_and_size(server, tmp_path):
 
 def test_a_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cannot write .*choose another folder"):
+    with pytest.raises(OutputError, match=r"new: cannot be written \(Not a directory\)"):
         download(remote(server), tmp_path / "file" / "new")
 
 
@@ -121,6 +122,13 @@ def test_a_partial_file_is_gone_on_with(server, tmp_path):
     (tmp_path / ".f.bin.part").write_bytes(CONTENTS[:1000])
     assert download(remote(server), tmp_path).read_bytes() == CONTENTS
     assert server.asked == [("/f", "bytes=1000-")]
+    assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
+
+
+def test_one_process_downloads_a_file(server, tmp_path):
+    with locked(tmp_path / "f.bin"), pytest.raises(OutputError, match=r"f\.bin: another run is writing here"):
+        download(remote(server), tmp_path)
+    assert not server.asked and download(remote(server), tmp_path).read_bytes() == CONTENTS
     assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
 
 
@@ -166,7 +174,7 @@ def test_more_than_stated_is_refused(server, tmp_path):
 
 def test_another_file_of_the_name_is_not_overwritten(server, tmp_path):
     (tmp_path / "f.bin").write_bytes(b"mine")
-    with pytest.raises(DataError, match="is there already and is not the published file"):
+    with pytest.raises(DataError, match="exists already and is not the published file"):
         download(remote(server), tmp_path)
     assert (tmp_path / "f.bin").read_bytes() == b"mine"
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from auricle.data import label_tars
 from auricle.data.label_tars import (
+    LabelledFile,
     Refused,
-    SoundFile,
     find_tars,
     read_label_tar,
     stream_label_tars,
@@ -43,7 +43,7 @@ def test_samples_are_read_where_they_lie(tmp_path):
         ("b/c.1.WAV", b"C" * 900),
     ]
     found = read_label_tar(write(tmp_path / "x.tar", rows))
-    assert [(sound.key, sound.label, sound.audio.read()) for sound in found.sounds] == [
+    assert [(clip.key, clip.label, clip.audio.read()) for clip in found.clips] == [
         ("a", {"label": 3}, b"AA"),
         ("b/c.1", [{"onset": 0}], b"C" * 900),
     ]
@@ -69,7 +69,7 @@ def test_what_is_hostile_is_refused_by_name(tmp_path, format):
     ]
     path = write(tmp_path / "x.tar", [*good, *((name, contents) for name, contents, _ in bad)], format=format)
     found = read_label_tar(path)
-    assert [sound.key for sound in found.sounds] == ["a"]
+    assert [clip.key for clip in found.clips] == ["a"]
     wanted = {(getattr(name, "name", name), reason) for name, _, reason in bad}
     assert {(refused.member, refused.reason) for refused in found.refused} == wanted
 
@@ -77,9 +77,9 @@ def test_what_is_hostile_is_refused_by_name(tmp_path, format):
 def test_a_label_that_is_none(tmp_path):
     path = write(tmp_path / "x.tar", [("a.flac", b"A"), ("a.json", b"{"), ("b.flac", b"B"), ("b.json", b"[" * 100_000)])
     found = read_label_tar(path)
-    assert not found.sounds
+    assert not found.clips
     assert [refused.member for refused in found.refused] == ["a.flac", "b.flac"]
-    assert all("no valid JSON" in refused.reason for refused in found.refused)
+    assert all("not valid JSON" in refused.reason for refused in found.refused)
 
 
 def test_a_label_too_large(tmp_path):
@@ -95,15 +95,15 @@ def test_a_tar_that_is_none_or_cut(tmp_path):
     with pytest.raises(DataError, match="no tar at"):
         read_label_tar(tmp_path / "x.tar")
     path = write(tmp_path / "x.tar", [("a.json", b"1"), ("a.flac", b"A" * 3000)])
-    sound = read_label_tar(path).sounds[0]
+    clip = read_label_tar(path).clips[0]
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match="damaged or forged"):
         read_label_tar(path)
     with pytest.raises(DataError, match=r"a\.flac has .* of 3000 bytes"):
-        sound.audio.read()
+        clip.audio.read()
     path.unlink()
     with pytest.raises(DataError, match="was the tar moved"):
-        sound.audio.read()
+        clip.audio.read()
 
 
 def test_streams_run_over_all_tars_of_a_pattern(tmp_path):
@@ -129,42 +129,42 @@ def test_any_labels_come_back_in_order(tmp_path, labels):
     for number, label in enumerate(labels):
         rows += [(f"{number}.flac", bytes([number]) * number), (f"{number}.json", json.dumps(label).encode())]
     found = read_label_tar(write(tmp_path / "x.tar", rows))
-    assert [sound.label for sound in found.sounds] == labels
-    assert [sound.audio.read() for sound in found.sounds] == [bytes([n]) * n for n in range(len(labels))]
+    assert [clip.label for clip in found.clips] == labels
+    assert [clip.audio.read() for clip in found.clips] == [bytes([n]) * n for n in range(len(labels))]
 
 
-def sounds(folder, count, size=900, label=None):
+def labelled_files(folder, count, size=900, label=None):
     """Sounds of noise bytes, labelled by their number."""
     folder.mkdir(exist_ok=True)
     made = []
     for number in range(count):
         path = folder / f"{number}.FLAC"
         path.write_bytes(bytes([number]) * size)
-        made.append(SoundFile(f"k{number}", path, {"label": number} if label is None else label))
+        made.append(LabelledFile(f"k{number}", path, {"label": number} if label is None else label))
     return made
 
 
 def test_written_tars_are_read_back(tmp_path):
-    given = sounds(tmp_path / "in", 5)
+    given = labelled_files(tmp_path / "in", 5)
     made = write_label_tars(tmp_path / "out", {"a-*.tar": given[:3], "b*.tar": given[3:4], "c_0.tar": given[4:]})
     assert [path.name for path in made] == ["a-000000.tar", "b-000000.tar", "c_0.tar"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in made)
-    found = [sound for path in made for sound in read_label_tar(path).sounds]
-    assert [(sound.key, sound.label) for sound in found] == [(f"k{number}", {"label": number}) for number in range(5)]
-    assert [sound.audio.read() for sound in found] == [sound.path.read_bytes() for sound in given]
-    assert [sound.audio.name for sound in found] == [f"k{number}.flac" for number in range(5)]
+    found = [clip for path in made for clip in read_label_tar(path).clips]
+    assert [(clip.key, clip.label) for clip in found] == [(f"k{number}", {"label": number}) for number in range(5)]
+    assert [clip.audio.read() for clip in found] == [clip.path.read_bytes() for clip in given]
+    assert [clip.audio.name for clip in found] == [f"k{number}.flac" for number in range(5)]
     with tarfile.open(made[0]) as tar:
         assert {(member.mtime, member.uname, member.uid) for member in tar} == {(0, "", 0)}
 
 
 def test_the_same_sounds_give_the_same_tars(tmp_path):
-    given = sounds(tmp_path / "in", 4)
+    given = labelled_files(tmp_path / "in", 4)
     one, two = (write_label_tars(tmp_path / name, {"a-*.tar": given}) for name in ("one", "two"))
     assert one[0].read_bytes() == two[0].read_bytes()
 
 
 def test_tars_are_closed_before_they_outgrow_the_limit(tmp_path):
-    given = sounds(tmp_path / "in", 7, size=10_000)
+    given = labelled_files(tmp_path / "in", 7, size=10_000)
     seen = []
     made = write_label_tars(tmp_path / "out", {"a-*.tar": given}, max_bytes=40_000, progress=seen.append)
     assert [path.name for path in made] == [f"a-{number:06d}.tar" for number in range(4)]
@@ -183,10 +183,10 @@ def test_what_is_no_audio_of_a_tar_becomes_flac_sample_for_sample(tmp_path):
         waveform = rng.uniform(-0.9, 0.9, (700, 2))
         soundfile.write(tmp_path / f"{subtype}.au", waveform, 22_050, subtype=subtype)
         stored, _ = soundfile.read(tmp_path / f"{subtype}.au", dtype=dtype)
-        (tar,) = write_label_tars(tmp_path / subtype, {"a.tar": [SoundFile("k", tmp_path / f"{subtype}.au", 1)]})
-        (sound,) = read_label_tar(tar).sounds
-        assert sound.audio.name == "k.flac"
-        found, rate = soundfile.read(io.BytesIO(sound.audio.read()), dtype=dtype)
+        (tar,) = write_label_tars(tmp_path / subtype, {"a.tar": [LabelledFile("k", tmp_path / f"{subtype}.au", 1)]})
+        (clip,) = read_label_tar(tar).clips
+        assert clip.audio.name == "k.flac"
+        found, rate = soundfile.read(io.BytesIO(clip.audio.read()), dtype=dtype)
         assert rate == 22_050 and np.array_equal(found, stored)
 
 
@@ -207,7 +207,7 @@ def test_what_is_no_audio_of_a_tar_becomes_flac_sample_for_sample(tmp_path):
     ],
 )
 def test_a_set_with_a_fault_leaves_nothing(tmp_path, change, error, message):
-    given = sounds(tmp_path / "in", 2)
+    given = labelled_files(tmp_path / "in", 2)
     (tmp_path / "in/empty.wav").touch()
     for name in ("text.au", "text.aiff"):
         (tmp_path / "in" / name).write_text("no sound")
@@ -218,7 +218,7 @@ def test_a_set_with_a_fault_leaves_nothing(tmp_path, change, error, message):
 
 
 def test_old_tars_are_not_touched(tmp_path):
-    given = sounds(tmp_path / "in", 1)
+    given = labelled_files(tmp_path / "in", 1)
     (old,) = write_label_tars(tmp_path, {"a-*.tar": given})
     before = old.read_bytes()
     with pytest.raises(DataError, match=r"a-000000\.tar exists already"):
@@ -235,19 +235,19 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_sound_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(label_tars, "CLIP_LIMITS", label_tars.CLIP_LIMITS.__class__(max_bytes=10))
     with pytest.raises(DataError, match="has 900 bytes, expected 1 … 10"):
-        write_label_tars(tmp_path / "out", {"a-*.tar": sounds(tmp_path / "in", 1)})
+        write_label_tars(tmp_path / "out", {"a-*.tar": labelled_files(tmp_path / "in", 1)})
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.binary(min_size=1, max_size=2000), st.text(max_size=9)), min_size=1), st.integers(1, 9_000)
 )
-def test_any_sounds_come_back_in_order(tmp_path_factory, given_sounds, max_bytes):
+def test_any_sounds_come_back_in_order(tmp_path_factory, given_clips, max_bytes):
     folder = tmp_path_factory.mktemp("any")
     given_files = []
-    for number, (audio, label) in enumerate(given_sounds):
+    for number, (audio, label) in enumerate(given_clips):
         (folder / f"{number}.wav").write_bytes(audio)
-        given_files.append(SoundFile(f"k{number}", folder / f"{number}.wav", label))
+        given_files.append(LabelledFile(f"k{number}", folder / f"{number}.wav", label))
     write_label_tars(folder / "out", {"a-*.tar": given_files}, max_bytes=max_bytes)
     found = list(stream_label_tars(folder / "out", "a-*.tar"))
-    assert [(sound.audio.read(), sound.label) for sound in found] == given_sounds
+    assert [(clip.audio.read(), clip.label) for clip in found] == given_clips

@@ -86,19 +86,19 @@ def test_a_key_sounds_once_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (b"", "does not begin with a header"),
-        (b"RIFF\x00\x00\x00\x00", "does not begin with a header"),
-        (chunk(b"MThd", b"\x00\x00"), "does not begin with a header"),
+        (b"", "does not start with a header"),
+        (b"RIFF\x00\x00\x00\x00", "does not start with a header"),
+        (chunk(b"MThd", b"\x00\x00"), "does not start with a header"),
         (song(b"", layout=2), "format 2"),
         (song(b"", ticks=0), "time division 0"),
         (song(b"", ticks=0xE728), "expected format 0 or 1, in ticks of a quarter note"),
-        (song(b"\x00\x90\x3c\x40")[:-6], "breaks off"),
-        (song(b"")[:-8] + b"\xff\xff\xff\xff" + END, "breaks off"),
+        (song(b"\x00\x90\x3c\x40")[:-6], "is truncated"),
+        (song(b"")[:-8] + b"\xff\xff\xff\xff" + END, "is truncated"),
         (song(b"\x00\x3c\x40"), "belongs to no message"),
         (song(b"\x00\xf5"), "belongs to no message"),
         (song(b"\x00\x90\x3c\xc0"), "belongs to no message"),
         (song(b"\xff\xff\xff\xff\x00\x90\x3c\x40"), "number of more than four bytes"),
-        (song(b"\x00\xff\x01\x7f"), "breaks off"),
+        (song(b"\x00\xff\x01\x7f"), "is truncated"),
         (song(tempo(0, 16_000_000) + b"\xff\xff\xff\x7f\x90\x3c\x40", ticks=1), "lasts longer than 86,400 s"),
     ],
 )
@@ -140,3 +140,43 @@ def test_any_bytes_end_in_notes_or_an_error(tmp_path, stored, as_track):
     except DataError:
         return
     assert all(0 <= note.onset_s <= note.offset_s <= midi.MAX_SECONDS and 0 <= note.key < 128 for note in notes)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 15),
+            st.lists(st.tuples(st.integers(0, 999), st.integers(0, 7), st.integers(1, 127), st.integers(1, 999))),
+        ),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda track: track[0],
+    ),
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 2_000_000)), max_size=5),
+    st.integers(1, 0x7FFF),
+)
+def test_mido_reads_the_same_notes(tmp_path, tracks, tempos, ticks):
+    """An independent writer and reader: tracks of one channel each, with what is no note between the notes."""
+    mido = pytest.importorskip("mido")
+    written = mido.MidiFile(type=1, ticks_per_beat=ticks)
+    written.tracks.append(mido.MidiTrack([mido.MetaMessage("set_tempo", time=at, tempo=us) for at, us in tempos]))
+    for channel, notes in tracks:
+        track = mido.MidiTrack([mido.MetaMessage("track_name", name="piano"), mido.Message("sysex", data=(1, 2))])
+        for wait, key, velocity, length in notes:
+            track.append(mido.Message("note_on", channel=channel, note=8 * channel + key, velocity=velocity, time=wait))
+            track.append(mido.Message("control_change", channel=channel, control=64, value=127))
+            track.append(mido.Message("note_off", channel=channel, note=8 * channel + key, velocity=64, time=length))
+        written.tracks.append(track)
+    written.save(tmp_path / "a.midi")
+    now, pressed, expected = 0.0, {}, []
+    for message in mido.MidiFile(tmp_path / "a.midi"):
+        now += message.time
+        if message.type == "note_on":
+            pressed[message.channel] = (now, message.velocity)
+        elif message.type == "note_off":
+            onset_s, velocity = pressed.pop(message.channel)
+            expected.append((onset_s, now, message.note, velocity))
+    found = read_notes(tmp_path / "a.midi")
+    in_order = [sorted(notes, key=lambda note: (note[2], *note[:2])) for notes in (found, expected)]  # of each track
+    assert in_order[0] == [pytest.approx(note, rel=1e-9, abs=1e-9) for note in in_order[1]]

@@ -102,9 +102,9 @@ def test_a_curve_passes_through_its_gains() -> None:
 def test_room_adds_a_decaying_tail_and_keeps_the_direct_sound() -> None:
     impulse = np.zeros(16_000, np.float32)
     impulse[100] = 0.5
-    heard = mixing.colour(impulse, room=mixing.room_response(np.random.default_rng(0), 0.3))
-    assert np.argmax(np.abs(heard)) == 100 and heard.size == impulse.size
-    early, late = (np.sum(heard[a:b] ** 2) for a, b in ((300, 1500), (3700, 4900)))
+    reverberant = mixing.colour(impulse, room=mixing.room_response(np.random.default_rng(0), 0.3))
+    assert np.argmax(np.abs(reverberant)) == 100 and reverberant.size == impulse.size
+    early, late = (np.sum(reverberant[a:b] ** 2) for a, b in ((300, 1500), (3700, 4900)))
     assert early > 30 * late > 0
 
 

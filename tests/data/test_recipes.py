@@ -10,7 +10,7 @@ from auricle.data.shards import ShardSet
 from auricle.errors import DataError
 
 
-def sound(path, rate=16_000, seconds=0.25, channels=1, seed=0):
+def write_wave(path, rate=16_000, seconds=0.25, channels=1, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     waveform = np.random.default_rng(seed).uniform(-0.3, 0.3, (int(rate * seconds), channels))
     soundfile.write(path, waveform, rate)
@@ -24,8 +24,8 @@ def esc(tmp_path):
     (tmp_path / "meta/esc50.csv").write_text(
         "filename,fold,target,category,esc10,src_file,take\n" + "\n".join(rows) + "\n"
     )
-    sound(tmp_path / "audio/1-1-A-0.wav", 44_100)
-    sound(tmp_path / "audio/2-2-A-38.flac", 44_100)
+    write_wave(tmp_path / "audio/1-1-A-0.wav", 44_100)
+    write_wave(tmp_path / "audio/2-2-A-38.flac", 44_100)
     return tmp_path
 
 
@@ -100,7 +100,7 @@ def test_pack_reports_what_it_leaves_out(esc, tmp_path):
 
 
 def test_pack_names_flawed_sources(tmp_path):
-    path = sound(tmp_path / "cut.wav", seconds=2)
+    path = write_wave(tmp_path / "cut.wav", seconds=2)
     path.write_bytes(path.read_bytes()[:-20_000])
     report = pack([Entry("cut", path)], tmp_path / "out", "set")
     assert report.written == 1
@@ -108,7 +108,7 @@ def test_pack_names_flawed_sources(tmp_path):
 
 
 def test_pack_gives_the_same_bytes_for_any_number_of_workers(tmp_path):
-    entries = [Entry(f"dir/e{i}", sound(tmp_path / f"{i}.wav", 8000, 0.1 + 0.01 * i, 2, i)) for i in range(12)]
+    entries = [Entry(f"dir/e{i}", write_wave(tmp_path / f"{i}.wav", 8000, 0.1 + 0.01 * i, 2, i)) for i in range(12)]
     write_manifest(tmp_path / "m.csv", entries)
     reports = [pack(from_manifest(tmp_path / "m.csv"), tmp_path / f"w{w}", "set", workers=w) for w in (1, 4)]
     assert reports[0].manifest_hash == reports[1].manifest_hash
@@ -129,7 +129,7 @@ def test_pack_does_not_open_what_is_no_regular_file(tmp_path):
 
 
 def test_pack_passes_on_a_manifest_error_and_leaves_no_shards(tmp_path):
-    sound(tmp_path / "a.wav")
+    write_wave(tmp_path / "a.wav")
     (tmp_path / "m.jsonl").write_text('{"audio": "a.wav"}\nnonsense\n')
     with pytest.raises(DataError, match="line 2"):
         pack(from_manifest(tmp_path / "m.jsonl"), tmp_path / "out", "set")

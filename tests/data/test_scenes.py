@@ -41,7 +41,7 @@ def speech(text: str | None, speaker: str, origin: str, **facts: Any) -> dict[st
     return {**known, "synthetic": False, "set": origin, **facts}
 
 
-def sound(event: str, origin: str = "esc10") -> dict[str, Any]:
+def sound_meta(event: str, origin: str = "esc10") -> dict[str, Any]:
     return {"kind": "sound", "event": event, "set": origin}
 
 
@@ -54,8 +54,8 @@ METAS = [
     *(speech(digit, f"s{speaker}", "fsdd") for digit in sorted(DIGITS) for speaker in range(3)),
     *(speech("we call it a bear", f"c{n}", "speechocean762", gender="mf"[n % 2], age=6 + 3 * n) for n in range(6)),
     speech(None, "e", "espeak", language="de", gender="f"),
-    *(sound(event) for event in ("dog", "dog", "dog", "rain", "clock_tick")),
-    sound("beep", "procedural"),
+    *(sound_meta(event) for event in ("dog", "dog", "dog", "rain", "clock_tick")),
+    sound_meta("beep", "procedural"),
     music("piano"),
     music("drums"),
 ]
@@ -67,11 +67,11 @@ def scenes(count: int, seed: int = 0, seconds: float = 4.0, **config: Any) -> li
 
 
 def test_every_category_is_drawn_with_about_its_share() -> None:
-    drawn = Counter(scene.category for scene in scenes(1500, seconds=0.8))
-    assert set(drawn) == set(CATEGORIES)
-    pure = sum(drawn[f"pure_{kind}"] for kind in ("speech", "sound", "music"))
+    counts = Counter(scene.category for scene in scenes(1500, seconds=0.8))
+    assert set(counts) == set(CATEGORIES)
+    pure = sum(counts[f"pure_{kind}"] for kind in ("speech", "sound", "music"))
     assert pure / 1500 > 0.5
-    assert drawn["mixed_speech"] / 1500 == pytest.approx(SceneConfig().shares["mixed_speech"], abs=0.04)
+    assert counts["mixed_speech"] / 1500 == pytest.approx(SceneConfig().shares["mixed_speech"], abs=0.04)
 
 
 def test_waveforms_are_sound_and_facts_fit_the_category() -> None:
@@ -98,9 +98,9 @@ def test_the_same_generator_gives_the_same_scene() -> None:
 
 
 def test_events_are_balanced_whatever_the_number_of_clips() -> None:
-    drawn = Counter(scene.parts[0].event for scene in scenes(1200, seconds=0.8, shares={"pure_sound": 1.0}))
-    assert drawn["dog"] == pytest.approx(drawn["rain"], rel=0.25)
-    assert drawn["beep"] < 0.5 * drawn["rain"]
+    counts = Counter(scene.parts[0].event for scene in scenes(1200, seconds=0.8, shares={"pure_sound": 1.0}))
+    assert counts["dog"] == pytest.approx(counts["rain"], rel=0.25)
+    assert counts["beep"] < 0.5 * counts["rain"]
 
 
 def test_a_sound_may_be_joined_by_its_like_alone() -> None:
@@ -148,10 +148,10 @@ def test_cut_speech_loses_its_words() -> None:
 
 
 def test_categories_without_clips_are_left_out() -> None:
-    pools = Pools(Clips([sound("dog"), sound("rain")]))
+    pools = Pools(Clips([sound_meta("dog"), sound_meta("rain")]))
     rng = np.random.default_rng(0)
-    drawn = {make_scene(pools, rng).category for _ in range(200)}
-    assert drawn <= {"pure_sound", "two_sounds", "silence", "mixed_sound"}
+    counts = {make_scene(pools, rng).category for _ in range(200)}
+    assert counts <= {"pure_sound", "two_sounds", "silence", "mixed_sound"}
     with pytest.raises(DataError, match="can be made"):
         make_scene(pools, rng, SceneConfig(shares={"pure_music": 1.0}))
     with pytest.raises(DataError, match="no music clip"):

@@ -90,10 +90,10 @@ def test_webdataset_reads_the_shards(tmp_path):
     fill(tmp_path, 3)
     command = [sys.executable, "-c", WEBDATASET, str(tmp_path / "set-000000.tar")]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    keys, facts, sounds = zip(*map(json.loads, lines), strict=True)
+    keys, facts, files = zip(*map(json.loads, lines), strict=True)
     assert keys == ("clip-0", "clip-1", "clip-2")
     assert json.loads(facts[2]) == {"age": 2, "text": "né 2"}
-    waveform, _ = soundfile.read(io.BytesIO(base64.b64decode(sounds[2])), dtype="float32")
+    waveform, _ = soundfile.read(io.BytesIO(base64.b64decode(files[2])), dtype="float32")
     assert np.array_equal(waveform, tone(574, 2))
 
 
@@ -232,7 +232,7 @@ def test_damage_behind_the_index_is_found_when_the_clip_is_read(tmp_path):
         file.seek(place)
         file.write(b"\xff\x00\xff")
     assert shards.read(2).key == "clip-2"
-    with pytest.raises(DataError, match=r"set-000000\.tar: clip 'clip-3' is not what the index says"):
+    with pytest.raises(DataError, match=r"set-000000\.tar: clip 'clip-3' is not what the index states"):
         shards.read(3)
 
 
@@ -274,7 +274,7 @@ def test_a_forged_index_is_refused(tmp_path, damage):
         columns["audio_size"] = columns["audio_size"].copy()
         columns["audio_size"][1] = {"beyond": 1 << 50, "negative": -5}[damage]
         save_file(columns, path, {"format": "auricle-shard-index-1", "ignored": "{}"})
-    with pytest.raises(DataError, match="no usable shard index"):
+    with pytest.raises(DataError, match="not a usable shard index"):
         ShardSet(tmp_path)
 
 
@@ -293,5 +293,5 @@ def test_audio_files_lie_as_they_were_stored(tmp_path):
     status = tar.stat()
     tar.write_bytes(content[:place] + b"\0\1\2\3" + content[place + 4 :])
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(DataError, match=r"clip 'clip-1' is not what the index says"):
+    with pytest.raises(DataError, match=r"clip 'clip-1' is not what the index states"):
         shards.read_audio(1)

@@ -404,15 +404,15 @@ def test_an_unknown_layout():
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../b", "a\nb"])
 def test_a_table_cannot_point_out_of_the_folder(tmp_path, name):
     put(tmp_path, "metadata/UrbanSound8K.csv", f'slice_file_name,fold,class\n"{name}",1/../..,dog_bark\n')
-    with pytest.raises(DataError, match="no file below"):
+    with pytest.raises(DataError, match="not a file below"):
         read_layout("urbansound8k", tmp_path)
     put(tmp_path, "maestro-v3.0.0.csv", f'split,midi_filename,audio_filename\ntrain,"{name}",a.wav\n')
-    with pytest.raises(DataError, match="no file below"):
+    with pytest.raises(DataError, match="not a file below"):
         read_layout("maestro", tmp_path)
     put(tmp_path, "task_metadata.json", json.dumps({"splits": ["train"]}))
     put(tmp_path, "train.json", json.dumps({name: ["x"]}))
     (tmp_path / "16000").mkdir()
-    with pytest.raises(DataError, match="no file below"):
+    with pytest.raises(DataError, match="not a file below"):
         read_layout("hear", tmp_path)
 
 
@@ -425,9 +425,9 @@ def test_a_table_that_is_none(tmp_path):
         with pytest.raises(DataError, match=message):
             read_layout("urbansound8k", tmp_path)
     (tmp_path / "metadata/UrbanSound8K.csv").write_bytes(b"\xff\xfe,\n")
-    with pytest.raises(DataError, match="no table in UTF-8"):
+    with pytest.raises(DataError, match="not a table in UTF-8"):
         read_layout("urbansound8k", tmp_path)
     for text in ("{", "[]"):
         put(tmp_path, "nsynth-valid/examples.json", text)
-        with pytest.raises(DataError, match=r"no valid JSON|expected an object"):
+        with pytest.raises(DataError, match=r"not valid JSON|expected an object"):
             read_layout("nsynth", tmp_path)

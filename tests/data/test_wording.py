@@ -150,10 +150,10 @@ def test_prompts_are_varied() -> None:
 
 def test_examples_follow_the_shares() -> None:
     rng = np.random.default_rng(3)
-    drawn = Counter(prompt for prompt, _ in (wording.example(scene(GIRL), rng) for _ in range(3000)))
-    assert drawn[CAPTION_PROMPT] / 3000 == pytest.approx(0.28, abs=0.04)
-    assert drawn[TRANSCRIBE_PROMPT] / 3000 == pytest.approx(0.1875, abs=0.04)
-    assert len(drawn) > 100
+    counts = Counter(prompt for prompt, _ in (wording.example(scene(GIRL), rng) for _ in range(3000)))
+    assert counts[CAPTION_PROMPT] / 3000 == pytest.approx(0.28, abs=0.04)
+    assert counts[TRANSCRIBE_PROMPT] / 3000 == pytest.approx(0.1875, abs=0.04)
+    assert len(counts) > 100
     silent = Counter(reply for prompt, reply in (wording.example(scene(DOG), rng) for _ in range(2000)))
     assert 0 < silent[NO_SPEECH] < 200
 

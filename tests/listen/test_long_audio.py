@@ -211,3 +211,18 @@ def test_a_summary_is_the_models_own(short: AudioLM, minute: Path) -> None:
     question = SUMMARY_PROMPT.format(question="What?", answers=listed)
     assert answer.text == short.chat([{"role": "user", "content": question}])  # type: ignore[union-attr]
     assert "summary by the model" in answer.receipt.notes[-1]  # type: ignore[union-attr]
+
+
+def test_progress_counts_all_audio(short: AudioLM, minute: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "silent.wav"
+    soundfile.write(silent, np.zeros(15 * RATE), RATE)
+    watching = AudioLM(short.loaded, max_audio_s=10.0)
+    steps: list[float] = []
+    watching.on_audio = steps.append
+    for _ in watching.transcribe_many([minute, silent], max_new_tokens=1):
+        pass
+    assert sum(steps) == pytest.approx(77.0, abs=1e-3) and len(steps) > 7
+    steps.clear()
+    for _ in watching.ask_all_many([minute], ["What is it?", "Is it loud?"], sampling=SamplingParams(max_new_tokens=1)):
+        pass
+    assert sum(steps) == pytest.approx(62.0, abs=1e-3)

@@ -64,11 +64,11 @@ def reference_pair(clean: Measured, other: Measured, groups: Any) -> list[float]
     before, after = clean.parts[""].items, other.parts[""].items
     rows = np.array([[*after[name], *before[name]] for name in sorted(before.keys() & after.keys())])
 
-    def difference(drawn: Array) -> float:
-        return reference_quotient(drawn[:, :2]) - reference_quotient(drawn[:, 2:])
+    def difference(sampled: Array) -> float:
+        return reference_quotient(sampled[:, :2]) - reference_quotient(sampled[:, 2:])
 
-    def retention(drawn: Array) -> float:
-        return reference_quotient(drawn[:, :2]) / reference_quotient(drawn[:, 2:])
+    def retention(sampled: Array) -> float:
+        return reference_quotient(sampled[:, :2]) / reference_quotient(sampled[:, 2:])
 
     both = [reference_bootstrap(rows, statistic, None, ROUNDS, SEED) for statistic in (difference, retention)]
     return [*both[0], *both[1], len(before.keys() ^ after.keys())]

@@ -52,7 +52,7 @@ class MetricCase:
 
 
 class MetricTester:
-    """Checks of one case; each draws its inputs anew."""
+    """Checks of one case; each generates its inputs."""
 
     def __init__(self, case: MetricCase, *, examples: int = 30) -> None:
         self.case = case
@@ -75,9 +75,9 @@ class MetricTester:
         """Items in another order give the same numbers."""
         case = self.case
 
-        def check(arguments: Arguments, draw: random.Random) -> None:
+        def check(arguments: Arguments, source: random.Random) -> None:
             order = list(range(len(arguments[case.items[0]])))
-            draw.shuffle(order)
+            source.shuffle(order)
             shuffled = [permuted(each, order) if at in case.items else each for at, each in enumerate(arguments)]
             expected = self.values(arguments)
             if case.per_item:

@@ -82,12 +82,12 @@ def test_the_expected_score_among_fewer_clips() -> None:
     whole = date_scores(captions, unit(60), delta=0.2)
     assert expected_date(whole, 60) == pytest.approx(whole.date.mean())
     rng = np.random.default_rng(0)
-    drawn = []
+    sampled = []
     for _ in range(300):
         few = rng.permutation(60)[:20]
-        drawn.append(date_scores(captions[few], unit(60)[few], delta=0.2).date.mean())
+        sampled.append(date_scores(captions[few], unit(60)[few], delta=0.2).date.mean())
     # The mean of harmonic means is a little below the harmonic mean of means.
-    assert 0 <= expected_date(whole, 20) - np.mean(drawn) < 0.01
+    assert 0 <= expected_date(whole, 20) - np.mean(sampled) < 0.01
 
 
 def test_shapes_that_do_not_fit() -> None:

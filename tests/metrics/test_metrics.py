@@ -107,6 +107,13 @@ def test_every_function_is_tested(module: Any) -> None:
         assert {name for name in others if not re.search(rf"\b{name}\b", source)} == set()
 
 
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__.rpartition(".")[2])
+def test_metrics_know_nothing_of_models_files_and_tasks(module: Any) -> None:
+    """Of the package they import its errors and each other."""
+    imported = re.findall(r"^\s*(?:from|import) (auricle[\w.]*)", inspect.getsource(module), re.MULTILINE)
+    assert all(name == "auricle.errors" or name.startswith("auricle.metrics") for name in imported)
+
+
 def test_every_public_name_is_a_metric_of_the_table_or_a_type() -> None:
     tested = {case.name.partition(".")[2] for case in CASES}
     public = {name for name in auricle.metrics.__all__ if inspect.isfunction(getattr(auricle.metrics, name))}

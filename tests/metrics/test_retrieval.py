@@ -19,13 +19,13 @@ from auricle.metrics.retrieval import (
 
 
 def plain(owners: Tensor) -> Tensor:
-    """Pairs of captions that belong to one sound each."""
+    """Pairs of captions that belong to one clip each."""
     return torch.stack([owners, torch.arange(len(owners))], 1)
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=15), st.integers(0, 999), st.booleans())
 @settings(max_examples=60)
-def test_captions_of_one_sound_are_judged_as_by_retrieval(counts: list[int], seed: int, coarse: bool) -> None:
+def test_captions_of_one_clip_each_score_as_retrieval_scores_does(counts: list[int], seed: int, coarse: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     audio, text = torch.randn(len(counts), 5, generator=generator), torch.randn(len(owners), 5, generator=generator)
@@ -40,7 +40,7 @@ def test_captions_of_one_sound_are_judged_as_by_retrieval(counts: list[int], see
         assert float(found.clips.mean()) == pytest.approx(found.recall.value)
 
 
-def test_a_caption_is_right_for_all_its_sounds() -> None:
+def test_a_caption_is_relevant_to_all_its_clips() -> None:
     audio = torch.eye(3)[[0, 0, 1, 2]]  # two dogs, rain, a siren
     text = torch.eye(3)  # dog, rain, siren
     pairs = torch.tensor([[0, 0], [1, 0], [2, 1], [3, 2]])
@@ -66,7 +66,7 @@ def test_an_interval_holds_the_truth_of_the_many() -> None:
     held, widths = 0, []
     for _ in range(60):
         hits = rng.random(60) < 0.4
-        # A pair that is found lies on its own axis, the others look at nothing of theirs.
+        # A pair that is found has an axis to itself; the other captions are orthogonal to all clips.
         audio = torch.eye(120)[:60]
         text = torch.where(torch.tensor(hits)[:, None], audio, torch.eye(120)[60:])
         recall = retrieval_estimates(audio, text, plain(torch.arange(60)), rounds=100).recall
@@ -75,7 +75,7 @@ def test_an_interval_holds_the_truth_of_the_many() -> None:
     assert held >= 52 and np.mean(widths) == pytest.approx(4 * (0.4 * 0.6 / 60) ** 0.5, rel=0.1)
 
 
-def test_intervals_shrink_and_draw_whole_sounds() -> None:
+def test_intervals_shrink_and_resample_whole_clips() -> None:
     generator = torch.Generator().manual_seed(0)
     audio = torch.randn(400, 8, generator=generator)
     owners = torch.arange(400).repeat_interleave(3)
@@ -88,7 +88,7 @@ def test_intervals_shrink_and_draw_whole_sounds() -> None:
         return found.high - found.low
 
     assert width(400, 3) < width(50, 3)
-    # Three equal captions say no more than one: the sounds are drawn, not the captions.
+    # Three equal captions count as one: clips are resampled, not captions.
     same = retrieval_estimates(audio[:50], text[:150:3], plain(torch.arange(50)), rounds=400).text_to_audio
     thrice = retrieval_estimates(
         audio[:50], text[:150:3].repeat_interleave(3, 0), plain(owners[:150]), rounds=400
@@ -139,7 +139,7 @@ def test_perfect_and_collapsed_retrieval() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 10_000))
-def test_retrieval_knows_owners_in_any_order(seed: int) -> None:
+def test_captions_may_come_in_any_order(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     audio, text = torch.randn(8, 5, generator=generator), torch.randn(24, 5, generator=generator)
     owners = torch.arange(8).repeat_interleave(3)

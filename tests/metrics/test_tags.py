@@ -6,12 +6,12 @@ from auricle.metrics.tags import LabelMatcher, plain, single_label, split_labels
 
 
 def test_a_label_is_found_by_whole_words_and_the_longest_name() -> None:
-    naming = LabelMatcher(["cat", "bass", "bass guitar", "guitar", "male", "female"], {"cat": ["kitten", "house cat"]})
-    assert single_label("A Kitten, meowing", naming) == single_label("the house-cat", naming) == "cat"
-    assert single_label("concatenate", naming) is None and single_label("female voice", naming) == "female"
-    assert single_label("Bass guitar.", naming) == "bass guitar"
-    assert single_label("bass and guitar", naming) is None  # two labels are no answer
-    assert naming.find("guitar, then bass guitar and guitar") == ["guitar", "bass guitar"]
+    matcher = LabelMatcher(["cat", "bass", "bass guitar", "guitar", "male", "female"], {"cat": ["kitten", "house cat"]})
+    assert single_label("A Kitten, meowing", matcher) == single_label("the house-cat", matcher) == "cat"
+    assert single_label("concatenate", matcher) is None and single_label("female voice", matcher) == "female"
+    assert single_label("Bass guitar.", matcher) == "bass guitar"
+    assert single_label("bass and guitar", matcher) is None  # two labels are no answer
+    assert matcher.find("guitar, then bass guitar and guitar") == ["guitar", "bass guitar"]
 
 
 def test_a_name_belongs_to_one_label() -> None:
@@ -42,10 +42,10 @@ def test_a_label_within_a_word_by_the_released_rule() -> None:
 
 
 def test_several_labels_are_split_by_signs_then_by_names() -> None:
-    naming = LabelMatcher(["Vehicle horn and car horn and honking", "Dog", "Domestic sounds, home sounds"])
-    known, unknown = split_labels("Vehicle horn, car horn, honking; dog\ndomestic sounds and home sounds", naming)
-    assert known == {plain(name) for name in naming.names} and unknown == 0
-    assert split_labels("dog, unicorn, dragon", naming) == ({"dog"}, 2) and split_labels("", naming) == (set(), 0)
+    matcher = LabelMatcher(["Vehicle horn and car horn and honking", "Dog", "Domestic sounds, home sounds"])
+    known, unknown = split_labels("Vehicle horn, car horn, honking; dog\ndomestic sounds and home sounds", matcher)
+    assert known == {plain(name) for name in matcher.names} and unknown == 0
+    assert split_labels("dog, unicorn, dragon", matcher) == ({"dog"}, 2) and split_labels("", matcher) == (set(), 0)
 
 
 @pytest.mark.parametrize(

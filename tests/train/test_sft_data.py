@@ -63,8 +63,8 @@ def test_rows_in_both_vocabularies(tmp_path: Path) -> None:
         ({"audio": "x.wav", "turns": "hello"}, r"line 2: turns are a list"),
         ({"audio": "x.wav", "turns": [{"role": "user", "content": "?"}] * 2}, r"line 2: turns are a list"),
         ({"audio": "x.wav", "answer": "!", "turns": TALK}, r"line 2: has turns as well as"),
-        ({"audio": "../x.wav", "prompt": "?", "answer": "!"}, r"line 2: '../x.wav' climbs out"),
-        ("{", r"line 2: no valid JSON"),
+        ({"audio": "../x.wav", "prompt": "?", "answer": "!"}, r"line 2: '../x.wav' is outside"),
+        ("{", r"line 2: not valid JSON"),
     ],
 )
 def test_a_bad_row_names_file_and_line(tmp_path: Path, row: dict[str, Any] | str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Bytes → 16 kHz mono waveform → log-mel. Knows nothing of any other room."""
+"""Bytes → 16 kHz mono waveform → log-mel."""
 
 import lazy_loader
 

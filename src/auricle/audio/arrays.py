@@ -1,4 +1,4 @@
-"""Waveforms that are in memory already, behind the same face as files."""
+"""Waveforms in memory, read through the interface of files."""
 
 from __future__ import annotations
 

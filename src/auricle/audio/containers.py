@@ -1,4 +1,4 @@
-"""Which container the bytes are, told by the bytes themselves and never by a file name."""
+"""Container formats, recognised by content, never by a file name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from auricle.errors import BrokenAudio, UnsupportedFormat
 
-HEAD_BYTES = 4096  # enough for every signature here, and for a first look at text
+HEAD_BYTES = 4096  # enough for every signature here, and to recognise text
 
 _W64 = b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
@@ -15,7 +15,7 @@ _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container, the backend that opens it first, and FFmpeg's name for its demuxer ('' where it has none)."""
+    """A container format, the backend that tries it first, and FFmpeg's name of its demuxer ('': none)."""
 
     name: str
     backend: Literal["soundfile", "av"]
@@ -65,14 +65,14 @@ _NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
-    (b"MThd", "a MIDI score, which holds notes and no sound"),
+    (b"MThd", "a MIDI score, which holds notes and no audio"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
     (b"#EXTM3U", "a playlist"),
 )
 
 
 def sniff(head: bytes, name: str) -> Container:
-    """Name the container that begins with ``head`` (up to `HEAD_BYTES` bytes).
+    """Name the container that starts with ``head`` (up to `HEAD_BYTES` bytes).
 
     Raises:
         BrokenAudio: no bytes at all.
@@ -116,7 +116,7 @@ def _ogg(head: bytes) -> Container:
 
 
 def _after_id3(head: bytes) -> Container:
-    """Look behind an ID3v2 tag where the head reaches, else assume the usual owner of such tags."""
+    """The container behind an ID3v2 tag where the head is long enough, else mp3, which most such tags belong to."""
     size = id3_size(head)
     return (_signature(head[size:]) if 0 < size < len(head) - 4 else None) or _MP3
 
@@ -155,4 +155,4 @@ def _describe(head: bytes) -> str:
         return "JSON text"
     if all(31 < byte < 127 or byte in b"\t\r\n" for byte in head):
         return "plain text"
-    return f"bytes of no known audio format (they begin with {head[:8].hex(' ')})"
+    return f"bytes of no known audio format (they start with {head[:8].hex(' ')})"

@@ -1,4 +1,4 @@
-"""Any sound in → a float32 mono 16 kHz waveform with its facts: whole, a range, or as a stream in constant memory."""
+"""Any audio → a float32 mono 16 kHz waveform with its facts: all of it, a range, or a stream in constant memory."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ __all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decod
 def decode(
     source: Source, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Clip:
-    """Read a sound, or a range of it, as a mono 16 kHz waveform.
+    """Read a source, or a range of it, as a mono 16 kHz waveform.
 
-    The container is told by content. Channels are averaged, and soxr HQ resamples. A source that breaks off, or holds
-    unusable samples, is read as far as it goes, and `Clip.facts` says so. Calls run in parallel on threads.
+    The container is recognised by content. Channels are averaged, and soxr HQ resamples. Of a truncated or damaged
+    source all usable samples are read, and `Clip.facts` says so. Calls run in parallel on threads.
 
     Args:
         source: path, bytes or binary file object (read from its first byte); wav, flac, ogg, opus, mp3, aiff and, with
             the extra ``media``, m4a, mp4, aac, webm, wma and more.
-        start_s: begin of the range, s.
+        start_s: start of the range, s.
         stop_s: end of the range, s; None, or later than the end: to the end.
-        limits: budgets.
+        limits: see `Limits`.
 
     Returns:
         The clip: float32 (num_samples,), and facts.
 
     Raises:
         UnsupportedFormat: the bytes are no audio this installation can decode.
-        BrokenAudio: empty, damaged beyond use, or without samples.
-        LimitExceeded: a budget of ``limits`` is exceeded.
-        ClipTooShort: the range lies behind the end, or gives no sample at 16 kHz.
-        ConfigError: the range is no range.
+        BrokenAudio: empty, without samples, or too damaged to read.
+        LimitExceeded: one of ``limits`` is exceeded.
+        ClipTooShort: the range starts behind the end, or has no sample at 16 kHz.
+        ConfigError: the range is empty.
         MissingExtra: the format needs PyAV, which is not installed.
         AudioError: the source cannot be opened or read.
     """
@@ -52,10 +52,10 @@ def decode(
 
 
 def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Facts:
-    """Read the facts that headers and container structure tell, decoding nothing.
+    """Read the facts in headers and container structure, without decoding.
 
-    The range is empty (``start_s == stop_s == 0``) and what only samples can tell is None. Raises as `decode`, except
-    that the budgets of time and decoded bytes do not apply.
+    The range is empty (``start_s == stop_s == 0``), and what depends on samples is None. Raises as `decode`, except
+    that the limits of time and decoded bytes do not apply.
     """
     with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
         return header_facts(opened.name, reader)
@@ -69,14 +69,14 @@ def stream(
     stop_s: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Stream:
-    """Read a sound of any length in constant memory, block by block.
+    """Read a source of any length in constant memory, block by block.
 
     Args:
         source: as for `decode`; a file object must stay open while the stream is read.
         block_s: length of the blocks, s; the last one may be shorter.
-        start_s: begin of the range, s.
+        start_s: start of the range, s.
         stop_s: end of the range, s.
-        limits: budgets.
+        limits: see `Limits`.
 
     Returns:
         An iterator over float32 (num_samples,) blocks, mono at 16 kHz, which joined equal `decode`'s waveform. Its
@@ -92,15 +92,15 @@ def stream(
 
 
 def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS) -> Clip:
-    """Take anything that holds one sound: what `decode` takes, a waveform, or a clip.
+    """Read one clip from what `decode` takes, a waveform, or a clip.
 
     Args:
         source: as for `decode`; or a numpy array or torch tensor at 16 kHz; or a pair ``(array, sample_rate)``; or a
-            `Clip`, given back as it is. Arrays are (num_samples,), or two-dimensional, where the shorter axis holds the
+            `Clip`, which is returned. Arrays are (num_samples,), or two-dimensional, where the shorter axis holds the
             channels; floats have full scale 1, integers that of their type.
-        start_s: begin of the range, s (not for a `Clip`).
+        start_s: start of the range, s (not for a `Clip`).
         stop_s: end of the range, s.
-        limits: budgets.
+        limits: see `Limits`.
 
     Raises: as `decode`.
     """
@@ -124,7 +124,7 @@ def _collect(reading: Reading) -> Clip:
 
 
 class Stream:
-    """Iterator over the 16 kHz blocks of one sound; close it, or leave its ``with``, to stop early."""
+    """Iterator over the 16 kHz blocks of one source; close it, or leave its ``with``, to stop early."""
 
     def __init__(self, reading: Reading, block_samples: int, stack: ExitStack) -> None:
         """Take over an open reading and the stack that closes it."""
@@ -133,15 +133,15 @@ class Stream:
 
     @property
     def facts(self) -> Facts:
-        """The facts as far as the sound has been read; final after the last block."""
+        """Facts of what has been read so far; final after the last block."""
         return self._reading.facts()
 
     def __iter__(self) -> Iterator[Samples]:
-        """Iterate over the blocks that are left."""
+        """Iterate over the remaining blocks."""
         return self
 
     def __next__(self) -> Samples:
-        """Give the next block, float32 (num_samples,)."""
+        """Return the next block, float32 (num_samples,)."""
         try:
             return next(self._blocks)
         except BaseException:
@@ -149,7 +149,7 @@ class Stream:
             raise
 
     def __enter__(self) -> Stream:
-        """Use as a context, so that the source is closed at its end."""
+        """Use as a context that closes the source."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,7 +157,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Close the source and give no more blocks; the facts stay."""
+        """Close the source; there are no more blocks, and the facts stay."""
         self._blocks.close()
         self._stack.close()
 

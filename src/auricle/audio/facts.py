@@ -1,4 +1,4 @@
-"""What was found out about a sound while it was read: the facts that travel with every waveform."""
+"""Facts about a source, found while it is read and kept with every waveform."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FULL_SCALE_8 = 1 - 2.0**-7  # the largest positive 8-bit sample
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """Facts of one source; `probe` leaves what only decoding can tell at None."""
+    """Facts of one source; None is what `probe` cannot know without decoding."""
 
     name: str  # path or description of the source, for messages and receipts
     container: str  # sniffed from the content: "wav", "ogg", "mp4", …; "array" for waveforms
     codec: str  # "PCM_16", "VORBIS", "aac", …; the dtype for arrays
     sample_rate: int  # Hz, of the source
     channels: int  # of the source
-    duration_s: float | None  # of the source as its header tells, or as decoded if longer; None: unknown
-    start_s: float  # begin of the range read
-    stop_s: float  # end of the range read, counted from samples that were really decoded
+    duration_s: float | None  # of the source as its header states, or as decoded if longer; None: unknown
+    start_s: float  # start of the range read
+    stop_s: float  # end of the range read, counted from decoded samples
     truncated: bool  # the source ends before its header or container structure says it should
     damaged: int = 0  # places the decoder could not read; what they held is missing from the waveform
     non_finite: int | None = None  # source samples that were NaN, infinite or beyond ±1e10, replaced by 0
@@ -48,11 +48,11 @@ class Clip:
     facts: Facts
 
 
-class Tally:
-    """Counts peak, clipped and non-finite samples over the blocks of one source, and cleans the blocks."""
+class SampleStats:
+    """Peak, clipped and non-finite samples over the blocks of one source, which it also cleans."""
 
     def __init__(self, *, eight_bit: bool = False) -> None:
-        """Start at nothing; ``eight_bit`` sources reach full scale earlier."""
+        """Start with no samples; ``eight_bit`` sources have a lower full scale."""
         self._full_scale = _FULL_SCALE_8 if eight_bit else _FULL_SCALE
         self._clipped = 0
         self._samples = 0
@@ -88,8 +88,8 @@ class Tally:
             self._clipped += int(np.count_nonzero(np.abs(block) >= self._full_scale))
         return block
 
-    def hear(self, waveform: Samples) -> Samples:
-        """Note the loudness of 16 kHz mono output, (num_samples,), and return it."""
+    def measure(self, waveform: Samples) -> Samples:
+        """Note the peak of 16 kHz mono output, (num_samples,), and return it."""
         if waveform.size:
             self._loudest = max(self._loudest, -float(waveform.min()), float(waveform.max()))
         return waveform

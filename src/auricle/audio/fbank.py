@@ -24,7 +24,7 @@ _FLOOR = torch.finfo(torch.float32).eps  # of the energies, before the logarithm
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FbankSpec:
-    """Where the encoders that hear through Kaldi's filter bank differ."""
+    """Settings in which the encoders with Kaldi's filter bank differ."""
 
     window: Literal["hann", "povey"] = "hann"  # both symmetric; povey is hann to the power 0.85
     num_mels: int = 128
@@ -71,7 +71,7 @@ def kaldi_fbank(waveform: Tensor, spec: FbankSpec = AST_FBANK) -> Tensor:
         samples = samples - samples.mean(-1, keepdim=True)
     frames = (spec.scale * samples).unfold(-1, FRAME_SAMPLES, HOP_SAMPLES)
     frames = frames - frames.mean(-1, keepdim=True)
-    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)  # the first sample stands for the one before it
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)  # the first sample repeats
     windowed = (frames - _PRE_EMPHASIS * before) * _window(spec.window).to(frames.device)
     power = torch.fft.rfft(windowed, n=_N_FFT).abs().square()
     energies = power[..., :-1] @ _filterbank(spec.num_mels).to(frames.device)

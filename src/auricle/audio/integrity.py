@@ -1,4 +1,4 @@
-"""Whether a file ends before its own structure says it should: decoders return half a sound and say nothing.
+"""Whether a file ends before its structure says it should: decoders return half of the audio and no error.
 
 Only the structure is read, never the samples. A cut that falls exactly on a frame boundary of a container without
 lengths (mp3 without an Info frame, ADTS) cannot be seen.
@@ -12,13 +12,14 @@ from typing import BinaryIO, Literal
 _MAX_OGG_PAGE = 65_307  # bytes; RFC 3533 §6
 _END_OF_STREAM = 4  # flag of an Ogg page; RFC 3533 §6
 _UNKNOWN_LENGTH = 0x7FFFF000  # writers to a pipe put this or more as a 32-bit length
-_MAX_CHUNKS = 4096  # a real file has a handful; more is an attack
+_MAX_CHUNKS = 4096  # real files have a few; more is an attack
 
 
 def is_cut(file: BinaryIO, size: int, container: str) -> bool:
-    """Tell whether the ``size`` bytes of ``file`` end too early for a ``container`` named by `sniff`.
+    """Whether the ``size`` bytes of ``file`` end too early for a ``container`` named by `sniff`.
 
-    The file position is left anywhere. Containers without a rule here, and mp3 (see `auricle.audio.mpeg`), give False.
+    The file position is undefined afterwards. False for containers without a rule here, and for mp3 (see
+    `auricle.audio.mpeg`).
     """
     file.seek(0)
     match container:
@@ -104,7 +105,7 @@ def _ogg_is_cut(file: BinaryIO, size: int) -> bool:
 
 
 def is_chained_ogg(file: BinaryIO, size: int) -> bool:
-    """Whether the last page belongs to another stream than the first: libsndfile would stop where the first ends."""
+    """Whether the last page belongs to another stream than the first: libsndfile would stop at the end of the first."""
     file.seek(0)
     head = file.read(27)
     file.seek(max(0, size - _MAX_OGG_PAGE - 1024))

@@ -1,4 +1,4 @@
-"""Budgets that every decoded sound must fit, so that a hostile file costs a refusal and not a machine."""
+"""Limits on every decoded source, so that a hostile file ends in an error and not in a crash."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ADVICE = "Read a range with start_s and stop_s, or pass larger Limits."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one source may cost; `LimitExceeded` is raised for anything larger.
+    """Limits of one source; `LimitExceeded` is raised for anything larger.
 
-    The budgets of time and decoded bytes count the range that is read, not the whole source, and are held twice:
-    against the header before decoding, and against the samples while decoding, because headers lie.
+    Time and decoded bytes count the range that is read, not the whole source, and are checked twice: by the header
+    before decoding, and by the samples while decoding, because headers can be wrong.
     """
 
     max_bytes: int = 4 << 30  # encoded size of the source, bytes
@@ -25,13 +25,13 @@ class Limits:
     max_decoded_bytes: int = 64 << 30  # frames x channels x 4 of the range read; work, not memory: blocks are small
 
     def __post_init__(self) -> None:
-        """Refuse budgets that nothing could fit."""
+        """Check that something can fit."""
         for name in ("max_bytes", "max_seconds", "max_channels", "min_sample_rate", "max_decoded_bytes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"Limits.{name} must be above 0, got {getattr(self, name)}")
         if self.max_sample_rate < self.min_sample_rate:
             raise ConfigError(
-                f"Limits.max_sample_rate ({self.max_sample_rate}) lies below min_sample_rate ({self.min_sample_rate})"
+                f"Limits.max_sample_rate ({self.max_sample_rate}) is below min_sample_rate ({self.min_sample_rate})"
             )
 
     def check_bytes(self, name: str, num_bytes: int) -> None:
@@ -56,7 +56,7 @@ class Limits:
             )
 
     def check_frames(self, name: str, frames: int, sample_rate: int, channels: int) -> None:
-        """Raise `LimitExceeded` when ``frames`` samples per channel exceed the budget of time or of decoded bytes."""
+        """Raise `LimitExceeded` when ``frames`` samples per channel exceed the limit of time or of decoded bytes."""
         if frames > self.max_seconds * sample_rate:
             raise LimitExceeded(
                 f"{name}: lasts {frames / sample_rate:,.1f} s or more; limit: {self.max_seconds:,.1f} s. {_ADVICE}"

@@ -1,7 +1,7 @@
-"""How long an mp3 really is, counted frame by frame.
+"""The length of an mp3, counted frame by frame.
 
-libsndfile believes the Info frame or, without one, guesses from the first frame's bit rate, and then stops at that
-length: a variable-rate mp3 without an Info frame, or two mp3 files put end to end, would lose sound unseen.
+libsndfile takes the length from the Info frame or, without one, estimates it from the bit rate of the first frame, and
+stops there: a variable-rate mp3 without an Info frame, or two concatenated mp3 files, would lose audio silently.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TAIL_TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
 
 @dataclass(frozen=True, slots=True)
 class MpegFrames:
-    """What a walk over all frames found."""
+    """All frames of a file."""
 
     frames: int  # audio frames, the Info frame not counted
     samples_per_frame: int
-    begin: int  # byte of the first frame with audio
+    start: int  # byte of the first frame with audio
     header: bytes  # 4 bytes of the first frame
     is_cut: bool  # the last frame is incomplete, or the Info frame counts more bytes than there are
 
@@ -43,7 +43,7 @@ class MpegFrames:
 
 
 def frame_length(header: bytes) -> int:
-    """Bytes of the frame that starts with these 4 bytes; 0 where they are no header or give no length."""
+    """Bytes of the frame that starts with these 4 bytes; 0 where they are no header or state no length."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return 0
     version, layer, index = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3), header[2] >> 4
@@ -63,22 +63,22 @@ def _samples_per_frame(header: bytes) -> int:
     return 384 if layer == 1 else 1152 if layer == 2 or is_mpeg1 else 576
 
 
-def walk(file: BinaryIO, size: int) -> MpegFrames | None:
-    """Count the frames of an mp3 of ``size`` bytes; None where there is none. The file position is left anywhere."""
+def count_frames(file: BinaryIO, size: int) -> MpegFrames | None:
+    """Count the frames of an mp3 of ``size`` bytes; None: no frame. The file position is undefined afterwards."""
     file.seek(0)
-    begin = _first_frame(file, id3_size(file.read(10)))
-    if begin is None:
+    start = _first_frame(file, id3_size(file.read(10)))
+    if start is None:
         return None
-    file.seek(begin)
+    file.seek(start)
     first = file.read(4096)
     header, length = first[:4], frame_length(first)
     stated_bytes = _info_bytes(first[:length])
     if stated_bytes is not None:
-        is_cut = stated_bytes > size - begin
-        begin += length
-    frames, ends_inside = _count(file, begin, size, header)
+        is_cut = stated_bytes > size - start
+        start += length
+    frames, ends_inside = _count(file, start, size, header)
     is_cut = ends_inside if stated_bytes is None else is_cut
-    return MpegFrames(frames, _samples_per_frame(header), begin, header, is_cut)
+    return MpegFrames(frames, _samples_per_frame(header), start, header, is_cut)
 
 
 def _first_frame(file: BinaryIO, at: int) -> int | None:
@@ -109,7 +109,7 @@ def _alike(header: bytes, like: bytes) -> bool:
 
 
 def _info_bytes(frame: bytes) -> int | None:
-    """Bytes of the whole stream as an Info frame tells, 0 if it does not tell, None for a frame of audio."""
+    """Bytes of the whole stream as an Info frame states, 0 if it does not, None for a frame of audio."""
     at = max(frame.find(b"Xing", 4, 48), frame.find(b"Info", 4, 48))
     if at >= 0:
         flags = int.from_bytes(frame[at + 4 : at + 8], "big")
@@ -118,9 +118,9 @@ def _info_bytes(frame: bytes) -> int | None:
     return int.from_bytes(frame[46:50], "big") if frame[36:40] == b"VBRI" else None
 
 
-def _count(file: BinaryIO, begin: int, size: int, like: bytes) -> tuple[int, bool]:
-    """Frames from byte ``begin`` on, and whether the last one is incomplete."""
-    frames, at, base, data = 0, begin, 0, b""
+def _count(file: BinaryIO, start: int, size: int, like: bytes) -> tuple[int, bool]:
+    """Frames from byte ``start`` on, and whether the last one is incomplete."""
+    frames, at, base, data = 0, start, 0, b""
     while at < size:
         if at + 4 > base + len(data) or at < base:
             file.seek(at)
@@ -142,12 +142,12 @@ def _count(file: BinaryIO, begin: int, size: int, like: bytes) -> tuple[int, boo
 
 
 def with_info_frame(file: BinaryIO, found: MpegFrames) -> BinaryIO | None:
-    """The mp3 in memory behind an Info frame that states the counted length; None where the layer allows none."""
+    """The mp3 in memory behind an Info frame that states the counted length; None where the layer has no such frame."""
     if found.header[1] >> 1 & 3 != 1:
         return None
     header = bytes((0xFF, found.header[1] | 1, found.header[2] & 0x0C | 0xE0, found.header[3]))
     is_mono, is_mpeg1 = header[3] >> 6 == 3, header[1] >> 3 & 3 == 3
     side_info = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
     tag = header + bytes(side_info) + b"Info" + (1).to_bytes(4, "big") + found.frames.to_bytes(4, "big")
-    file.seek(found.begin)
+    file.seek(found.start)
     return io.BytesIO(tag.ljust(frame_length(header), b"\0") + file.read())

@@ -13,17 +13,17 @@ from auricle.audio.containers import Container
 from auricle.audio.facts import Samples
 from auricle.errors import BrokenAudio, UnsupportedFormat
 
-_PREROLL_S = 0.2  # decoded and thrown away before a range: Opus needs 80 ms (RFC 7845 §4.6), AAC one frame
-_SLACK_S = 0.25  # containers round, and count priming that decoders drop
+_PREROLL_S = 0.2  # decoded and discarded before a range: Opus needs 80 ms (RFC 7845 §4.6), AAC one frame
+_SLACK_S = 0.25  # containers round, and count priming samples that decoders drop
 _BATCH = 1 << 16  # frames of a few ms are gathered to blocks of this many samples
 _UNSAFE_PLANES = 8  # AV_NUM_DATA_POINTERS of FFmpeg
 _ERRORS = (av.FFmpegError, ValueError, RuntimeError, OSError, EOFError, IndexError)
 
 
 class AvReader:
-    """One audio stream of a container that FFmpeg opens; the demuxer is named, never guessed.
+    """One audio stream of a container that FFmpeg opens; the demuxer is given, never detected.
 
-    A guessed demuxer could be a playlist's, which opens other files and addresses.
+    A detected demuxer could be that of a playlist, which opens other files and addresses.
     """
 
     def __init__(self, file: BinaryIO, container: Container, name: str) -> None:
@@ -49,7 +49,7 @@ class AvReader:
     def _use_best_stream(self) -> None:
         stream = self._input.streams.best("audio")
         if stream is None:
-            raise UnsupportedFormat(f"{self._name}: {self.container} without an audio track; give a file with sound")
+            raise UnsupportedFormat(f"{self._name}: {self.container} without an audio track; give a file with audio")
         context = stream.codec_context
         if context is None or not context.sample_rate or not context.channels:
             raise BrokenAudio(
@@ -96,7 +96,7 @@ class AvReader:
             at += len(samples)
 
     def _seek(self, start: int) -> int | None:
-        """Go to a packet before ``start``; None: the first frame's time stamp tells where, 0: the seek failed."""
+        """Go to a packet before ``start``; None: the first frame's time stamp says where, 0: the seek failed."""
         base = self._stream.time_base
         if base is None:
             return 0
@@ -136,8 +136,8 @@ class AvReader:
     def _samples(self, frame: Any) -> Samples:
         """A decoded frame of any sample format as float32 (frames, channels), full scale 1.
 
-        PyAV walks the pointers of planar channels to a null that FFmpeg leaves out from 8 channels on, and would read
-        wild memory: such frames are interleaved by FFmpeg first.
+        PyAV reads the pointers of planar channels up to a null that FFmpeg omits from 8 channels on, and would read
+        beyond them: such frames are interleaved by FFmpeg first.
         """
         channels = frame.layout.nb_channels
         if not frame.format.is_planar:

@@ -1,4 +1,4 @@
-"""The two decoders behind one face: soundfile for the common formats, PyAV for the rest."""
+"""The two decoders behind one interface: soundfile for the common formats, PyAV for the rest."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from auricle.audio.sources import OpenSource
 from auricle.errors import AudioError, BrokenAudio, MissingExtra, UnsupportedFormat
 
 _BLOCK_SAMPLES = 1 << 20  # frames x channels decoded at once: 4 MiB
-_BLOCK_SECONDS = 60  # and not longer than this, so that slow sample rates do not swell when resampled
+_BLOCK_SECONDS = 60  # and not longer than this, so that low sample rates do not grow when resampled
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's count where the header holds none
 _FOREIGN_CODEC = (1, 3, 4)  # libsndfile: format not recognised, malformed (to it), encoding not supported
 
 
 class Reader(Protocol):
-    """An opened sound: its layout, and its samples block by block."""
+    """An opened source: its layout, and its samples block by block."""
 
     container: str
     codec: str
     sample_rate: int  # Hz
     channels: int
     frames: int | None  # samples per channel as declared; None: unknown
-    slack: int  # samples per channel by which a sane header may overstate
-    truncated: bool  # the structure of the container breaks off
+    slack: int  # samples per channel by which a correct header may overstate
+    truncated: bool  # the container ends too early
     damaged: int  # places that could not be decoded so far
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
@@ -74,11 +74,11 @@ def open_reader(source: OpenSource, limits: Limits) -> Iterator[Reader]:
 
 
 def _inspect(source: OpenSource) -> tuple[Container, bool, mpeg.MpegFrames | None]:
-    """Container, whether it breaks off, and the frames if it is an mp3."""
+    """Container, whether it is truncated, and the frames if it is an mp3."""
     source.file.seek(0)
     container = sniff(source.file.read(HEAD_BYTES), source.name)
     if container.name == "mp3":
-        found = mpeg.walk(source.file, source.size)
+        found = mpeg.count_frames(source.file, source.size)
         return container, found is not None and found.is_cut, found
     if container.name == "ogg" and is_chained_ogg(source.file, source.size):
         container = Container("ogg", "av", "ogg")
@@ -88,7 +88,7 @@ def _inspect(source: OpenSource) -> tuple[Container, bool, mpeg.MpegFrames | Non
 def _with_true_length(
     reader: SoundFileReader, source: OpenSource, container: Container, found: mpeg.MpegFrames
 ) -> SoundFileReader | None:
-    """Open the mp3 again behind a corrected Info frame, where libsndfile takes it for shorter than its frames."""
+    """Open the mp3 again behind a corrected Info frame, where libsndfile finds it shorter than its frames."""
     if reader.frames is None or reader.frames >= found.num_samples - reader.slack:
         return reader
     corrected = mpeg.with_info_frame(source.file, found)
@@ -102,7 +102,7 @@ class _Nameless:
     """A file as libsndfile needs it.
 
     It has no name, because soundfile trusts a name that ends in .raw more than the content. It raises nothing, because
-    an exception cannot cross C: a failed read ends the file, and `check` tells of it.
+    an exception cannot cross C: a failed read ends the file, and `check` raises it.
     """
 
     def __init__(self, file: Any) -> None:
@@ -122,13 +122,13 @@ class _Nameless:
             return b""
 
     def check(self, name: str) -> None:
-        """Raise what a read could not."""
+        """Raise the error of a read."""
         if self._error is not None:
             raise AudioError(f"{name}: reading failed ({self._error}); check the disk or the connection") from None
 
 
-class _Forward(soundfile.SoundFile):
-    """Reads straight on: soundfile seeks after every read of a seekable file, which costs time and disturbs mp3."""
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads forward only: soundfile seeks after every read of a seekable file, which is slow and disturbs mp3."""
 
     def seekable(self) -> bool:
         return False
@@ -140,12 +140,12 @@ class SoundFileReader:
     damaged = 0
     truncated = False
 
-    def __init__(self, sound: _Forward, file: _Nameless, container: str, name: str) -> None:
+    def __init__(self, handle: _Forward, file: _Nameless, container: str, name: str) -> None:
         """Take over an open libsndfile handle on ``file``."""
-        self._sound, self._file, self._name = sound, file, name
-        self.container, self.codec = container, str(sound.subtype)
-        self.sample_rate, self.channels = int(sound.samplerate), int(sound.channels)
-        self.frames = int(sound.frames) if sound.frames < _UNKNOWN_FRAMES else None
+        self._handle, self._file, self._name = handle, file, name
+        self.container, self.codec = container, str(handle.subtype)
+        self.sample_rate, self.channels = int(handle.samplerate), int(handle.channels)
+        self.frames = int(handle.frames) if handle.frames < _UNKNOWN_FRAMES else None
         self.slack = 4 * 1152 if container == "mp3" else 0
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
@@ -167,16 +167,16 @@ class SoundFileReader:
     def _read(self, position: int, wanted: int) -> Samples:
         buffer = np.empty((wanted, self.channels), np.float32)
         try:
-            block: Samples = self._sound.read(out=buffer)
+            block: Samples = self._handle.read(out=buffer)
         except soundfile.LibsndfileError:
             self.damaged += 1
-            block = buffer[: min(max(self._sound.tell() - position, 0), wanted)]
+            block = buffer[: min(max(self._handle.tell() - position, 0), wanted)]
         self._file.check(self._name)
         return block
 
     def _seek(self, start: int) -> None:
         try:
-            self._sound.seek(start)
+            self._handle.seek(start)
         except soundfile.LibsndfileError as error:
             where = f"{start / self.sample_rate:.3f} s"
             raise BrokenAudio(
@@ -185,7 +185,7 @@ class SoundFileReader:
 
     def close(self) -> None:
         """Free the decoder."""
-        self._sound.close()
+        self._handle.close()
 
 
 def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileReader | None:
@@ -193,7 +193,7 @@ def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileRead
     file.seek(0)
     plain = _Nameless(file)
     try:
-        sound = _Forward(plain)
+        handle = _Forward(plain)
     except soundfile.LibsndfileError as error:
         plain.check(name)
         if error.code in _FOREIGN_CODEC and container.demuxer and _has_av():
@@ -203,7 +203,7 @@ def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileRead
             f"{name}: looks like {container.name}, but its header cannot be used ({reason}); "
             "expected a complete file. Download or export it again"
         ) from None
-    return SoundFileReader(sound, plain, container.name, name)
+    return SoundFileReader(handle, plain, container.name, name)
 
 
 def _has_av() -> bool:

@@ -1,4 +1,4 @@
-"""One pass over one sound: blocks are checked, cleaned, mixed down and resampled, and the facts are gathered."""
+"""One pass over one source: blocks are checked, cleaned, mixed down and resampled, and the facts are collected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from auricle.audio.facts import Facts, Samples, Tally
+from auricle.audio.facts import Facts, Samples, SampleStats
 from auricle.audio.limits import Limits
 from auricle.audio.readers import Reader, open_reader
 from auricle.audio.resample import mix_down, resample_blocks
@@ -18,7 +18,7 @@ _EIGHT_BIT = ("PCM_S8", "PCM_U8", "pcm_u8", "pcm_s8")
 
 
 class Reading:
-    """A range of an opened sound on its way to 16 kHz mono."""
+    """A range of an opened source, converted to 16 kHz mono."""
 
     def __init__(self, name: str, reader: Reader, start_s: float, stop_s: float | None, limits: Limits) -> None:
         """Check the range against what the header declares and against ``limits``."""
@@ -26,7 +26,7 @@ class Reading:
         rate = reader.sample_rate
         self._start = round(start_s * rate)
         self._stop = None if stop_s is None else round(stop_s * rate)
-        self._tally = Tally(eight_bit=reader.codec in _EIGHT_BIT)
+        self._stats = SampleStats(eight_bit=reader.codec in _EIGHT_BIT)
         self._ended = False
         if reader.frames is not None and 0 < reader.frames <= self._start:
             raise self._too_late()
@@ -37,36 +37,36 @@ class Reading:
 
         Raises:
             BrokenAudio: there is no sample.
-            ClipTooShort: the range lies behind the end, or gives no sample at 16 kHz.
+            ClipTooShort: the range starts behind the end, or has no sample at 16 kHz.
             LimitExceeded: more was decoded than the limits allow.
         """
-        heard = 0
+        count = 0
         for waveform in resample_blocks(self._mono(), self._reader.sample_rate):
-            heard += len(waveform)
-            yield self._tally.hear(waveform)
+            count += len(waveform)
+            yield self._stats.measure(waveform)
         self._ended = True
-        if not heard:
+        if not count:
             raise self._nothing()
 
     def facts(self) -> Facts:
         """Facts of the source and of the samples read so far."""
-        tally, rate = self._tally, self._reader.sample_rate
+        stats, rate = self._stats, self._reader.sample_rate
         return replace(
             header_facts(self._name, self._reader),
             duration_s=self._duration(),
             start_s=self._start / rate,
-            stop_s=(self._start + tally.frames) / rate,
+            stop_s=(self._start + stats.frames) / rate,
             truncated=self._reader.truncated or self._fell_short(),
-            non_finite=tally.non_finite,
-            clipped=tally.clipped,
-            peak=tally.peak,
-            silent=tally.silent,
+            non_finite=stats.non_finite,
+            clipped=stats.clipped,
+            peak=stats.peak,
+            silent=stats.silent,
         )
 
     def _mono(self) -> Iterator[Samples]:
         for block in self._reader.blocks(self._start, self._stop):
-            clean = self._tally.clean(block)
-            self._limits.check_frames(self._name, self._tally.frames, self._reader.sample_rate, self._reader.channels)
+            clean = self._stats.clean(block)
+            self._limits.check_frames(self._name, self._stats.frames, self._reader.sample_rate, self._reader.channels)
             yield mix_down(clean)
 
     def _declared(self) -> int | None:
@@ -76,12 +76,12 @@ class Reading:
 
     def _fell_short(self) -> bool:
         declared = self._declared() if self._reader.frames is not None else None
-        return self._ended and declared is not None and self._tally.frames + self._reader.slack < declared
+        return self._ended and declared is not None and self._stats.frames + self._reader.slack < declared
 
     def _duration(self) -> float | None:
         """Seconds of the source: as declared, or as decoded if that is more or nothing is declared."""
         rate, declared = self._reader.sample_rate, self._reader.frames
-        decoded = self._start + self._tally.frames
+        decoded = self._start + self._stats.frames
         if declared is None:
             reached_end = self._ended and (self._stop is None or decoded < self._stop)
             return decoded / rate if reached_end else None
@@ -93,9 +93,9 @@ class Reading:
         return ClipTooShort(f"{self._name}: {lasts}; the range starts at {self._start / rate:.3f} s. Start it earlier")
 
     def _nothing(self) -> BrokenAudio | ClipTooShort:
-        if self._tally.frames:
+        if self._stats.frames:
             return ClipTooShort(
-                f"{self._name}: {self._tally.frames} samples at {self._reader.sample_rate} Hz make none at 16 kHz; "
+                f"{self._name}: {self._stats.frames} samples at {self._reader.sample_rate} Hz make none at 16 kHz; "
                 "give a longer clip or range"
             )
         if self._start:

@@ -9,7 +9,7 @@ import soxr
 
 from auricle.audio.facts import Samples
 
-SAMPLE_RATE = 16_000  # Hz; what Dasheng and everything built on it hear
+SAMPLE_RATE = 16_000  # Hz; of Dasheng and everything built on it
 _QUALITY = "HQ"  # 20 bit: aliases below -140 dB, -0.01 dB at 7 kHz
 
 

@@ -1,4 +1,4 @@
-"""Windows over long audio, as ranges of samples."""
+"""Windows of long audio, as ranges of samples."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def segments(
 ) -> list[tuple[int, int]]:
     """Cut a 16 kHz waveform of ``num_samples`` into windows that together cover all of it.
 
-    With ``hop_s`` equal to ``length_s`` every sample lies in exactly one window. The last window ends at the end of
-    the waveform: it is shorter than the others, or, where it would bring less than ``min_s`` of new sound, is merged
+    With ``hop_s`` equal to ``length_s`` every sample is in exactly one window. The last window ends at the end of
+    the waveform: it is shorter than the others, or, where it would add less than ``min_s`` of new audio, is merged
     into the window before it, which then is longer. A waveform shorter than one window is one segment, however short.
 
     Args:
         num_samples: samples at 16 kHz, 0 or more.
         length_s: length of a window, s.
-        hop_s: distance of the windows' begins, s, at most ``length_s``; None: ``length_s``.
-        min_s: shortest last window worth having, s.
+        hop_s: distance between the starts of windows, s, at most ``length_s``; None: ``length_s``.
+        min_s: shortest last window, s.
 
     Returns:
         ``(start, stop)`` pairs in samples, ascending; empty for no samples.

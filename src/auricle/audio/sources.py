@@ -1,4 +1,4 @@
-"""Where the bytes come from: paths, bytes and file objects become one seekable binary file with a name and a size."""
+"""Sources: paths, bytes and file objects become one seekable binary file with a name and a size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from auricle.errors import AudioError, UnsupportedFormat
 
 Source: TypeAlias = str | Path | bytes | BinaryIO
 
-_CHUNK = 1 << 20  # bytes asked of a pipe at once
+_CHUNK = 1 << 20  # bytes read from a pipe at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
     Raises:
         AudioError: missing, unreadable or not a regular file.
         LimitExceeded: more bytes than the limits allow.
-        UnsupportedFormat: not a kind of source that holds audio.
+        UnsupportedFormat: an object of another type.
     """
     if isinstance(source, (str, os.PathLike)):
         with _open_path(Path(source), limits) as opened:

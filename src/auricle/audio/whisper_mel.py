@@ -14,7 +14,7 @@ from auricle.audio.resample import SAMPLE_RATE
 N_FFT = 400  # samples, 25 ms; the periodic Hann window is as long
 HOP_SAMPLES = 160  # 10 ms
 _AMIN = 1e-10  # power floor
-_RANGE = 8.0  # powers of ten below the loudest bin of the clip; what lies lower is raised to it
+_RANGE = 8.0  # powers of ten below the loudest bin of the clip; what is lower is raised to it
 _KNEE_HZ, _KNEE_MEL = 1_000.0, 15.0  # Slaney's scale is linear below, logarithmic above
 _LOG_STEP = math.log(6.4) / 27.0
 
@@ -34,7 +34,7 @@ def whisper_log_mel(waveforms: Tensor, num_mels: int = 80) -> Tensor:
     """
     window = torch.hann_window(N_FFT, device=waveforms.device)
     spectrum = torch.stft(waveforms.float(), N_FFT, HOP_SAMPLES, window=window, return_complex=True)
-    power = spectrum[..., :-1].abs().square()  # the last frame lies behind the end
+    power = spectrum[..., :-1].abs().square()  # the last frame is behind the end
     mel = slaney_filterbank(num_mels).to(power.device) @ power
     logarithm = mel.clamp(min=_AMIN).log10()
     floor = logarithm.amax(dim=(1, 2), keepdim=True) - _RANGE

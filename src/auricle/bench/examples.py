@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from auricle.bench.task import LabelRule, Source, Task
-from auricle.data.label_tars import LabelledSound, TarAudio, stream_label_tars
+from auricle.data.label_tars import LabelledClip, TarAudio, stream_label_tars
 from auricle.data.manifest import Entry, read_manifest
 from auricle.data.upstream import read_layout
 from auricle.errors import DataError
@@ -109,7 +109,7 @@ class _Collector:
 
     def add_tars(self, split: str, folder: Path, pattern: str) -> None:
         for found in stream_label_tars(folder, pattern):
-            if isinstance(found, LabelledSound):
+            if isinstance(found, LabelledClip):
                 name = f"{split}/{found.audio.tar.stem}/{found.key}"
                 self._add(Example(name, split, found.audio, self._metadata(found.label)))
             else:

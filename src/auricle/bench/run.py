@@ -1,10 +1,11 @@
 """One encoder on one task: find the clips, embed them once, train and test the task's heads, and write a result."""
 
+import itertools
 import math
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -63,6 +64,7 @@ def run_benchmark(
     seed: int = SEED,
     language_model: str = LANGUAGE_MODEL,
     progress: Progress = lambda finished, total: None,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Result:
     """Measure an encoder on a task.
 
@@ -76,6 +78,7 @@ def run_benchmark(
         language_model: that reads frames in ASR tasks, and whose tokenizer is that of captions in retrieval tasks; see
             `auricle.weights.causal_lm`. X-ARES has ``Qwen/Qwen2.5-0.5B``.
         progress: called with the number of clips embedded, and of all.
+        on_epoch: called after each epoch of a head, or setting that HEAR tries, with its number.
 
     Raises:
         WeightsError: the language model cannot be loaded.
@@ -92,7 +95,7 @@ def run_benchmark(
 
     embedded = embed_clips(encode, list(examples), place, crop=cropping.crop, progress=progress)
     data = label_embeddings(examples, embedded, encoder.hop_size_in_ms)
-    scored = _score_heads(data, scoring_rule, seed, language_model)
+    scored = _score_heads(data, scoring_rule, seed, language_model, on_epoch)
     heads_s = time.monotonic() - embedded.finished
     facts = EncoderFacts(
         name=encoder.name,
@@ -172,19 +175,24 @@ def _cropping(task: Task, scoring_rule: ScoringRule) -> _Cropping:
 
 
 def _score_heads(
-    data: EmbeddedTask, scoring_rule: ScoringRule, seed: int, language_model: str
+    data: EmbeddedTask,
+    scoring_rule: ScoringRule,
+    seed: int,
+    language_model: str,
+    on_epoch: Callable[[int], None],
 ) -> dict[str, HeadResult]:
     """Results of each head of the task, by its name."""
     task = data.task
     if task.hear is not None:
-        return {"hear": score_hear(data, seed=seed)}
+        tried = itertools.count()
+        return {"hear": score_hear(data, seed=seed, on_point=lambda fitted: on_epoch(next(tried)))}
     if task.kind == "asr":
-        return {"mlp": score_asr_head(data, scoring_rule, load_causal_lm(language_model), seed=seed)}
+        return {"mlp": score_asr_head(data, scoring_rule, load_causal_lm(language_model), seed=seed, on_epoch=on_epoch)}
     with _one_thread():
         if task.kind == "retrieval":
             tokenizer = load_text_tokenizer(language_model)
-            return {"mlp": score_retrieval_head(data, scoring_rule, tokenizer, seed=seed)}
-        scored = {"mlp": score_linear_head(data, scoring_rule, seed=seed)}
+            return {"mlp": score_retrieval_head(data, scoring_rule, tokenizer, seed=seed, on_epoch=on_epoch)}
+        scored = {"mlp": score_linear_head(data, scoring_rule, seed=seed, on_epoch=on_epoch)}
         if task.knn and task.kind == "clip" and not task.is_multilabel:
             scored["knn"] = score_knn(data, scoring_rule)
     return scored

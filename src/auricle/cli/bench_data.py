@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from auricle.bench.examples import Example, Examples
     from auricle.bench.task import Task
     from auricle.data.downloads import RemoteRecord
-    from auricle.data.label_tars import SoundFile
+    from auricle.data.label_tars import LabelledFile
 
 _GB = 1e9
 _SHOWN = 5  # problems spelled out in an error
@@ -217,9 +217,9 @@ def _examples(task: Task, source: Path, folder: Path, *, partial: bool) -> Examp
     return examples
 
 
-def _labelled_files(task: Task, examples: Sequence[Example]) -> Iterator[SoundFile]:
+def _labelled_files(task: Task, examples: Sequence[Example]) -> Iterator[LabelledFile]:
     """Examples with the labels that X-ARES expects: a bare list of events, captions by number, else facts by name."""
-    from auricle.data.label_tars import SoundFile
+    from auricle.data.label_tars import LabelledFile
     from auricle.data.shards import safe_key
 
     for example in examples:
@@ -230,7 +230,7 @@ def _labelled_files(task: Task, examples: Sequence[Example]) -> Iterator[SoundFi
             label = example.label[task.label.field]
         elif task.kind == "retrieval":
             label = {f"caption_{n}": text for n, text in enumerate(task.label.values(example.label), 1)}
-        yield SoundFile(key, Path(str(example.audio)), label)
+        yield LabelledFile(key, Path(str(example.audio)), label)
 
 
 def _compare(examples: Examples, folder: Path) -> None:

@@ -10,13 +10,13 @@ import typer
 from auricle.cli.listen import AsJson
 from auricle.cli.output import print_json, print_line, progress
 
-data = typer.Typer(no_args_is_help=True, help="Manifests and data sets to tar shards.")
+data = typer.Typer(no_args_is_help=True, help="Write, index and inspect tar shards.")
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models known by name.
+    """List the models with a name.
 
-    Hub ids, folders and files can be loaded as well.
+    Hub ids, folders and files can be loaded, too.
 
     Example: auricle models
     """
@@ -45,7 +45,7 @@ def convert(
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
     adapter: Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to merge.")] = None,
 ) -> None:
-    """Convert any published checkpoint to a safetensors folder.
+    """Convert a Dasheng or MiDashengLM checkpoint to a safetensors folder.
 
     Example: auricle convert dasheng_base.pt dasheng-base/
     """
@@ -60,7 +60,7 @@ def convert(
 def pack(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Manifest (.jsonl, .csv, .tsv), or data set folder.")],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the shards.")],
-    name: Annotated[str | None, typer.Option("--name", help="Of the shards; the folder's by default.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the shards; by default that of the folder.")] = None,
     layout: Annotated[str, typer.Option("--layout", help="manifest, esc50, fsdd or speechocean762.")] = "manifest",
     only: Annotated[
         str | None,
@@ -68,11 +68,11 @@ def pack(
             "--only", help="esc50: folds 1,2,3; fsdd: speakers; speechocean762: train or test; else FACT=VALUES."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Decoding threads.")] = 2,
 ) -> None:
     """Decode a data set and write it as tar shards.
 
-    The shards hold 16 kHz mono. Entries that cannot be read are named and left out.
+    Shards hold 16 kHz mono audio. Entries that cannot be read are reported and left out.
 
     Example: auricle data pack my_clips.jsonl shards/mine
     """
@@ -124,11 +124,11 @@ def _entries(source: Path, layout: str, only: str | None) -> Any:
 
 @data.command()
 def index(
-    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards of any origin.")],
+    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")],
 ) -> None:
-    """Index tar shards anew.
+    """Rebuild the index of tar shards.
 
-    A missing index is made on first use as well.
+    A missing index is also built on first use.
 
     Example: auricle data index shards/mine/*.tar
     """
@@ -147,7 +147,7 @@ def info(
     shards: Annotated[list[Path], typer.Argument(metavar="SHARDS", help="Folders of shards, or tars.")],
     as_json: AsJson = False,
 ) -> None:
-    """Tell what shards hold.
+    """Show what shards contain.
 
     Example: auricle data info shards/mine
     """

@@ -1,4 +1,4 @@
-"""The verb that looks at the installation: doctor."""
+"""The verb that checks the installation: doctor."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MEDIA = {"m4a": ("mp4", "aac"), "aac": ("adts", "aac"), "webm": ("webm", "libop
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation.
 
-    Looks at packages, devices and models, and really encodes and decodes a tone in each format. Exit code 1 if a format
-    of the core fails.
+    Lists packages, devices and models, and encodes and decodes a tone in each format. Exit code 1 if a format of the
+    core installation fails.
 
     Example: auricle doctor
     """
@@ -46,7 +46,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything the doctor reports; ``ok`` tells whether all that is needed works."""
+    """All facts that `doctor` reports; ``ok``: all core formats work."""
     import torch
 
     formats = {name: _attempt(_core_file, name) for name in _CORE}
@@ -76,7 +76,7 @@ def _version(package: str) -> str | None:
 
 
 def _attempt(encode: Callable[[str], bytes], name: str) -> str:
-    """Encode a tone, decode it as a user's file would be, and listen whether it came back."""
+    """Encode a tone, decode it like a user's file, and compare."""
     import numpy as np
 
     from auricle.audio.decode import decode
@@ -85,10 +85,10 @@ def _attempt(encode: Callable[[str], bytes], name: str) -> str:
         clip = decode(encode(name))
         spectrum = np.abs(np.fft.rfft(clip.waveform))
         loudest_hz = float(np.argmax(spectrum)) * 16_000 / len(clip.waveform)
-    except Exception as error:  # the doctor reports whatever ails a codec
+    except Exception as error:  # any fault of a codec is reported
         return f"{type(error).__name__}: {error}"
     if abs(loudest_hz - _TONE_HZ) > 5 or abs(len(clip.waveform) / 16_000 - 1) > 0.15:
-        return f"came back wrong: {loudest_hz:.0f} Hz, {len(clip.waveform) / 16_000:.2f} s"
+        return f"decoded wrongly: {loudest_hz:.0f} Hz, {len(clip.waveform) / 16_000:.2f} s"
     return "ok"
 
 
@@ -138,7 +138,7 @@ def _devices() -> dict[str, str]:
 
 
 def _free_memory_gb() -> float | None:
-    """What programs can still get, which is more than what is unused; Linux only."""
+    """Memory available to programs (more than the unused memory); Linux only."""
     if sys.platform != "linux":
         return None
     with open("/proc/meminfo", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""The verb that writes a model's ear for other runtimes: export."""
+"""The verb that writes an encoder for other runtimes: export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from auricle.cli.output import print_line, progress
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Audio language model: name, hub id or folder.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file, .pt2 (torch.export) or .onnx.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, .pt2 (torch.export) or .onnx.")],
     adapter: Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to merge.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
 ) -> None:
@@ -20,7 +20,7 @@ def export(
 
     The graph turns one clip of 16 kHz samples into audio tokens and is compared with the model.
 
-    Example: auricle export auricle-tiny ear.onnx
+    Example: auricle export auricle-tiny encoder.onnx
     """
     from auricle.weights import load_midashenglm
     from auricle.weights.export import MAX_SAMPLES, check_export, save_audio

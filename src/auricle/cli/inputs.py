@@ -12,19 +12,20 @@ from typing import Any
 
 import typer
 
-# What a folder is searched for; files without a suffix are told by their content.
+# Suffixes searched in folders; files without a suffix are recognised by content.
 SUFFIXES = frozenset(
     ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .voc .m4a .m4b .mp4 .aac "
     ".webm .mka .mkv .mov .wma .asf .amr .ac3 .wv .ape .tta .avi .flv".split()
 )
 STDIN = "-"
+_MOST_PROBED = 256  # reading more headers only to show a total would take its time
 
 
 def find_sources(arguments: Sequence[str]) -> list[str]:
-    """Replace folders and globs among file names by the audio files they hold, in order, each once.
+    """Replace folders and globs by the audio files they contain, in order, each once.
 
     Raises:
-        typer.BadParameter: a folder or glob holds none.
+        typer.BadParameter: a folder or glob without audio files.
     """
     found: dict[str, None] = {}
     for argument in arguments:
@@ -36,13 +37,13 @@ def find_sources(arguments: Sequence[str]) -> list[str]:
 
 
 class _Stdin(io.BytesIO):
-    """All of standard input, under the name that messages and receipts give it."""
+    """All of standard input, with its name for messages and receipts."""
 
     name = STDIN
 
 
 def open_source(name: str) -> Any:
-    """Give what the audio room reads: the name, or the bytes on standard input, which are read here and now.
+    """The source of a name: the name, or the bytes of standard input, which are read at once.
 
     A thread that waits for standard input could not be interrupted.
     """
@@ -53,6 +54,25 @@ def open_source(name: str) -> Any:
     return _Stdin(sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1))
 
 
+def audio_seconds(names: Sequence[str]) -> float | None:
+    """Seconds of audio in files, as their headers state it; None where one does not, or where there are many files."""
+    from auricle.audio.decode import probe
+    from auricle.errors import AuricleError
+
+    if STDIN in names or len(names) > _MOST_PROBED:
+        return None
+    total = 0.0
+    for name in names:
+        try:
+            seconds = probe(name).duration_s
+        except AuricleError:  # reported when the file is read
+            continue
+        if seconds is None:
+            return None
+        total += seconds
+    return total
+
+
 def _names(argument: str) -> list[str]:
     if argument == STDIN:
         return [STDIN]
@@ -60,7 +80,7 @@ def _names(argument: str) -> list[str]:
         return sorted(_inside(argument))
     if glob.has_magic(argument) and not os.path.lexists(argument):
         return sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
-    return [argument]  # where it is missing, reading it says so
+    return [argument]  # if it is missing, reading it reports that
 
 
 def _inside(folder: str) -> Iterator[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.inputs import find_sources, open_source
+from auricle.cli.inputs import audio_seconds, find_sources, open_source
 from auricle.cli.output import progress
 from auricle.cli.printing import ResultPrinter, Tally
 from auricle.errors import AuricleError, ConfigError
@@ -35,6 +36,8 @@ WindowS = Annotated[
     typer.Option("--window", min=0.4, help="Longest window, s; at most what the model was trained on."),
 ]
 
+_DONE = {"caption": "describing", "answer": "answering", "text": "transcribing"}  # by key of the record
+
 
 def describe(
     files: Files,
@@ -57,12 +60,12 @@ def describe(
     """
 
     names, sources = _sources(files)
-    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter)
+    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, as_json=as_json)
     results = loaded.describe_many(
         sources, batch_size=batch_size, dense=dense, window_s=window_s, max_new_tokens=max_new_tokens
     )
     printer = ResultPrinter("caption", loaded.model, as_json=as_json, has_many=len(names) > 1, timed=dense)
-    _print_all(printer, names, results)
+    _print_all(printer, loaded, names, results)
 
 
 def ask(
@@ -103,11 +106,11 @@ def ask(
     rules = None if schema is None else _schema(schema)
 
     names, sources = _sources(files)
-    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter)
+    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, as_json=as_json)
     printer = ResultPrinter("answer", loaded.model, as_json=as_json, has_many=len(names) > 1)
     batched: dict[str, Any] = {"batch_size": batch_size, "window_s": window_s}
     if options is not None:
-        _print_all(printer, names, loaded.choose_many(sources, prompts[0], options, letters=letters, **batched))
+        _print_all(printer, loaded, names, loaded.choose_many(sources, prompts[0], options, letters=letters, **batched))
         return
     from auricle.engine.request import SamplingParams
 
@@ -117,9 +120,9 @@ def ask(
             printer.print_stream(name, loaded.stream(source, prompts[0], window_s=window_s, **shared))
         printer.tally.leave()
     elif len(prompts) > 1:
-        _print_all(printer, names, loaded.ask_all_many(sources, prompts, **shared, **batched), prompts)
+        _print_all(printer, loaded, names, loaded.ask_all_many(sources, prompts, **shared, **batched), prompts)
     else:
-        _print_all(printer, names, loaded.ask_many(sources, prompts[0], schema=rules, **shared, **batched))
+        _print_all(printer, loaded, names, loaded.ask_many(sources, prompts[0], schema=rules, **shared, **batched))
 
 
 def transcribe(
@@ -148,7 +151,7 @@ def transcribe(
     """
 
     names, sources = _sources(files)
-    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter)
+    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, as_json=as_json)
     results = loaded.transcribe_many(
         sources,
         batch_size=batch_size,
@@ -158,7 +161,7 @@ def transcribe(
         max_new_tokens=max_new_tokens,
     )
     printer = ResultPrinter("text", loaded.model, as_json=as_json, has_many=len(names) > 1, timed=segments)
-    _print_all(printer, names, results)
+    _print_all(printer, loaded, names, results)
 
 
 def _sources(files: list[str]) -> tuple[list[str], list[Any]]:
@@ -167,18 +170,21 @@ def _sources(files: list[str]) -> tuple[list[str], list[Any]]:
     return names, [open_source(name) for name in names]
 
 
-def _load(name: str, **settings: Any) -> AudioLM:
+def _load(name: str, *, as_json: bool, **settings: Any) -> AudioLM:
     import auricle
 
-    return auricle.load(name, **settings)
+    with progress(f"loading {name}", quiet=as_json):
+        return auricle.load(name, **settings)
 
 
-def _print_all(printer: ResultPrinter, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()) -> None:
+def _print_all(
+    printer: ResultPrinter, model: AudioLM, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()
+) -> None:
     """Print results in order, and end the verb with its exit code."""
-    with progress("processing", len(names), quiet=printer.as_json) as advance:
+    with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.as_json) as advance:
+        model.on_audio = advance
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)
-            advance()
     printer.tally.leave()
 
 

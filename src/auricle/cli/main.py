@@ -1,4 +1,4 @@
-"""The command line: one application, its verbs in the files beside this one."""
+"""The command line: one application; its verbs are in the files beside this one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ INTERRUPTED, CLOSED_PIPE = 130, 141  # as shells report SIGINT and SIGPIPE
 
 
 class _Verbs(TyperGroup):
-    """Turns what can go wrong in any verb into one line and an exit code."""
+    """Reports errors of all verbs in one line, with an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a reader that left shows only now
+            sys.stdout.flush()  # shows here whether the reader is gone, or the disk full
             return result
         except AuricleError as error:
             typer.echo(f"auricle: {error}", err=True)
@@ -48,9 +48,13 @@ class _Verbs(TyperGroup):
             typer.echo("auricle: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # The interpreter flushes stdout once more at its end, which must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit(CLOSED_PIPE) from None
+
+
+def _drop_output() -> None:
+    """The interpreter flushes standard output once more at its end, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -58,8 +62,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="General audio understanding: speech, sound and music through one ear.",
-    epilog="Exit codes: 0 all heard, 1 some files failed, 2 wrong usage, 3 a file was heard in part only.",
+    help="General audio understanding: speech, sound and music in one system.",
+    epilog="Exit codes: 0 all processed, 1 some files failed, 2 wrong usage, 3 a file was partly processed.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
@@ -80,7 +84,7 @@ for verb in (
     doctor.doctor,
 ):
     app.command()(verb)
-for judging in (
+for measured in (
     evaluate_run.run,
     evaluate_run.tasks,
     evaluate_report.compare,
@@ -88,7 +92,7 @@ for judging in (
     evaluate_robustness.robustness,
     evaluate_robustness.prompts,
 ):
-    evaluate.evaluate.command()(judging)
+    evaluate.evaluate.command()(measured)
 app.add_typer(build.data, name="data")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")
@@ -109,7 +113,13 @@ def _auricle(
 
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
-    app(prog_name="auricle")
+    try:
+        app(prog_name="auricle")
+    except OSError as error:  # of a disk or device, in most cases the one behind standard output
+        typer.echo(f"auricle: {error.filename or 'standard output'}: {error.strerror or error}", err=True)
+        if error.filename is None:
+            _drop_output()
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

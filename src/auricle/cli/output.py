@@ -1,10 +1,10 @@
-"""What verbs print: lines for people, JSON Lines for programs, and on a terminal the progress of work."""
+"""Output of all verbs: lines for people, JSON Lines for programs, and progress bars on a terminal."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ _DELAY_S = 0.5  # work that is done sooner shows no bar
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """Print one object as a line of UTF-8; what UTF-8 cannot hold (odd file names) is escaped."""
+    """Print one object as a line of UTF-8; characters that UTF-8 cannot hold (odd file names) are escaped."""
     with _bars.hidden():
         typer.echo(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
@@ -33,27 +33,27 @@ def print_line(text: str, *, err: bool = False) -> None:
 
 
 def visible(text: str) -> str:
-    """Text on one line, its control characters escaped."""
+    """Text on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else " " if c in "\r\n\t" else repr(c)[1:-1] for c in text)
 
 
 class Advance:
-    """Moves one bar; does nothing where no bar is shown."""
+    """Advances one bar, if any is shown."""
 
     def __init__(self, bars: Progress | None = None, row: TaskID | None = None) -> None:
-        """A row of the bars."""
+        """For a row of the bars; None: for no bar."""
         self._bars, self._row = bars, row
 
     def __call__(self, amount: float = 1) -> None:
-        """So much more is done."""
+        """Add to the work done."""
         self._update(advance=amount)
 
     def start(self, total: float) -> None:
-        """So much is to do."""
+        """Set the total."""
         self._update(total=total)
 
     def at(self, done: float, what: str | None = None) -> None:
-        """So much is done in all; ``what`` replaces the words before the bar."""
+        """Set the work done, and the words before the bar."""
         self._update(completed=done, **({} if what is None else {"description": visible(what)}))
 
     def _update(self, **changes: Any) -> None:
@@ -62,19 +62,22 @@ class Advance:
 
 
 @contextmanager
-def progress(what: str, total: float | None = None, *, unit: Unit = "items", quiet: bool = False) -> Iterator[Advance]:
+def progress(
+    what: str, total: float | Callable[[], float | None] | None = None, *, unit: Unit = "items", quiet: bool = False
+) -> Iterator[Advance]:
     """A bar on standard error while the block runs, where that is a terminal; lines are printed above it.
 
     Args:
-        what: is being done.
-        total: of the work; None: not known (yet, see `Advance.start`).
-        unit: of the work: things that are counted, seconds of audio, or bytes.
-        quiet: show nothing, as where JSON is asked for.
+        what: the words before the bar.
+        total: amount of work, or a function that returns it, called if a bar is shown; None: unknown (see
+            `Advance.start`).
+        unit: of the work: counted items, seconds of audio, or bytes.
+        quiet: show nothing; for verbs that print JSON.
     """
     if quiet or not sys.stderr.isatty():
         yield Advance()
         return
-    with _bars.row(visible(what), total, unit) as advance:
+    with _bars.row(visible(what), total() if callable(total) else total, unit) as advance:
         yield advance
 
 
@@ -109,10 +112,10 @@ class _Bars:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """A line goes above the bars: they are taken away and drawn again."""
+        """Remove the bars while a line is printed, and draw them again below it."""
         with self._lock:
             was_drawn = self.shown is not None
-            self._wipe()
+            self._erase()
             try:
                 yield
             finally:
@@ -124,7 +127,7 @@ class _Bars:
 
         with self._lock:
             if self._bars is not None and not self._bars.console.is_dumb_terminal:
-                # A new one each time: one that is started again would wipe the lines above it.
+                # A new one each time: a restarted one would erase the lines above it.
                 self.shown = Live(
                     self._bars,
                     console=self._bars.console,
@@ -135,7 +138,7 @@ class _Bars:
                 )
                 self.shown.start(refresh=True)
 
-    def _wipe(self) -> None:
+    def _erase(self) -> None:
         if self.shown is not None:
             self.shown.stop()
             self.shown = None
@@ -143,7 +146,7 @@ class _Bars:
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._wipe()
+        self._erase()
         self._bars = None
 
 

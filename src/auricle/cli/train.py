@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-_SHOWN = {"step", "loss", "grad_norm", "lr", "audio_s_per_s", "eta_s"}  # the rest comes from probes
+_SHOWN = {"step", "loss", "grad_norm", "lr", "audio_s_per_s", "eta_s"}  # others are results of probes
 
 
 def train(
@@ -29,15 +29,15 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. steps=100 mae.depth=12.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run, instead of the one in CONFIG.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run, in place of the one in CONFIG.")] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard into the run's folder, too.")
+        bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard into the folder of the run.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder or a language model.
 
-    A run that was stopped goes on from its newest checkpoint. Runs under torchrun, too.
+    A run that was stopped resumes from its newest checkpoint. Also runs under torchrun.
 
     Example: auricle train recipes/tiny/encoder.yaml steps=1000
 
@@ -45,12 +45,14 @@ def train(
     """
     from auricle.train import loop
     from auricle.train.config import load_config
+    from auricle.weights.loaders import place_of
 
     changes = [*(overrides or []), *([f"out={out}"] if out else [])]
     for change in changes:
         if "=" not in change:
             raise typer.BadParameter(f"expected KEY=VALUE, got {change!r}", param_hint="KEY=VALUE")
     settings = load_config(config, changes)
+    place_of("float32", settings.device)  # refused here where the device cannot be used
     if loop.precision_here(settings) != settings.precision and _is_main():
         print_line(f"this CPU has no {settings.precision} arithmetic: training in fp32", err=True)
     writer = _scalar_writer(Path(settings.out)) if tensorboard else None
@@ -71,7 +73,7 @@ def _is_main() -> bool:
 
 
 def _probe(settings: RunConfig) -> Callable[[Any], Record] | None:
-    """Reconstruction loss says little of an encoder; its neighbours and rank say more. Answers are asked for."""
+    """Probes during training: kNN and rank of encoders, answers of language models; the loss alone says little."""
     if not settings.probe_every or not _is_main():
         return None
     if settings.objective == "sft" and settings.sft.heldout:
@@ -88,7 +90,7 @@ def _probe(settings: RunConfig) -> Callable[[Any], Record] | None:
 
 @contextmanager
 def _display(steps: int, *, as_json: bool) -> Iterator[Callable[[Record], None]]:
-    """How log records are shown: as JSON, as lines, or on a terminal as a bar, with lines for what probes found."""
+    """Show log records: as JSON, as lines, or on a terminal as a bar, with lines for results of probes."""
     if as_json:
         yield print_json
     elif not sys.stderr.isatty() or not _is_main():
@@ -131,7 +133,7 @@ def _scalar_writer(out: Path) -> Callable[[Record], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtra("--tensorboard", "train") from None
-    writers: list[Any] = []  # opened by the first record, which only the main process gets
+    writers: list[Any] = []  # opened by the first record, which only the main process has
 
     def write(record: Record) -> None:
         if not writers:

@@ -1,4 +1,4 @@
-"""Manifests, tar shards, batches, mixtures and data set recipes. Knows nothing of models."""
+"""Manifests, tar shards, batches, training scenes and layouts of published data sets."""
 
 import lazy_loader
 

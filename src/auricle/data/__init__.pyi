@@ -1,12 +1,12 @@
-from .batches import bucket as bucket
+from .batches import bucketed_ids as bucketed_ids
 from .batches import prefetch as prefetch
-from .downloads import download as download
+from .downloads import download_record as download_record
+from .downloads import unpack as unpack
 from .manifest import Entry as Entry
 from .manifest import read_manifest as read_manifest
+from .manifest import write_manifest as write_manifest
 from .order import Permutation as Permutation
-from .scenes import Scene as Scene
-from .scenes import SceneConfig as SceneConfig
-from .scenes import make_scene as make_scene
+from .recipes import pack as pack
 from .shards import ShardSet as ShardSet
 from .shards import ShardWriter as ShardWriter
 from .upstream import read_layout as read_layout

@@ -1,6 +1,6 @@
-"""Batches of similar lengths, padding, and the threads that prepare the next ones.
+"""Batches of similar lengths, padding, and prefetching in threads.
 
-Everything here depends on the step number alone, so a run that resumes at step N prepares batch N again exactly.
+All of it depends on the step number alone, so a run that resumes at step N prepares exactly batch N.
 """
 
 from collections import deque
@@ -24,10 +24,10 @@ def bucket(ids: Ids, lengths: npt.ArrayLike, batch_size: int) -> list[Ids]:
     Args:
         ids: (W,) ids of the window, in any order.
         lengths: (W,) length of each of them, in any unit.
-        batch_size: ids of a batch.
+        batch_size: ids in a batch.
 
     Returns:
-        Batches from short to long; the last is smaller where W is no multiple of `batch_size`. Equal lengths keep the
+        Batches from short to long, the last smaller if W is not a multiple of `batch_size`. Equal lengths keep the
         order of `ids`.
 
     Raises:
@@ -52,8 +52,8 @@ def bucketed_ids(
 ) -> Ids:
     """`order.batch_ids` with batches of similar lengths.
 
-    `window` batches of the endless order are sorted by length, cut again, and taken in a shuffled order. The clips of
-    those steps together stay the same, so still none is lost or repeated.
+    `window` batches of the endless order are sorted by length, cut again, and shuffled. The clips of those steps
+    together stay the same, so none is lost or repeated.
 
     Args:
         step: number of the global batch, >= 0.
@@ -109,11 +109,11 @@ def prefetch(
     Args:
         fn: may depend on the step alone, usually its number; runs in several threads at once.
         steps: may be endless; taken only as far ahead as needed.
-        depth: results kept ready or in work, >= 1.
+        depth: results finished or in progress at a time, >= 1.
         workers: threads, >= 1.
 
     Yields:
-        Results in the order of `steps`. Leaving the loop early stops the threads after their present step.
+        Results in the order of `steps`. Leaving the loop early stops the threads after their current step.
 
     Raises:
         ConfigError: depth or workers below 1.

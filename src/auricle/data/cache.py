@@ -10,24 +10,24 @@ from auricle.data.shards import Record, ShardSet
 
 
 class CachedClips:
-    """A `ShardSet` that decodes each clip once, as long as the budget lasts.
+    """A `ShardSet` that decodes each clip once, up to a limit of memory.
 
-    Shards hold 16-bit FLAC, so the kept int16 samples are exact. Safe to read from several threads.
+    Shards hold 16-bit FLAC, so the cached int16 samples are exact. Safe to read from several threads.
     """
 
     def __init__(self, clips: ShardSet, *, max_bytes: int = 4 << 30) -> None:
-        """Start empty; at most ``max_bytes`` of samples are kept, later clips are decoded every time."""
+        """Start empty; at most ``max_bytes`` of samples are cached, other clips are decoded every time."""
         self.clips = clips
         self.room = max_bytes
         self.kept: dict[int, tuple[Record, npt.NDArray[np.int16]]] = {}  # the records without their waveforms
 
     def __len__(self) -> int:
-        """Clips."""
+        """Number of clips."""
         return len(self.clips)
 
     @property
     def manifest_hash(self) -> str:
-        """That of the shards."""
+        """`ShardSet.manifest_hash`."""
         return self.clips.manifest_hash
 
     def read_meta(self, i: int) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""Published archives onto the disk: whole, verified and unpacked, or an error that says what happened.
+"""Published archives: downloaded, verified and unpacked, or an error that says what happened.
 
-A download goes into a hidden ``.part`` beside its target, goes on from there after an interruption, and takes its name
-only when size and MD5 are those the record states. Unpacking believes nothing: an archive with a member that is
-anything but a plain file or folder below the target is refused as a whole.
+A download is written to a hidden ``.part`` file beside its target, resumed from there after an interruption, and takes
+its name only when size and MD5 are those of the record. Archives are untrusted: one with a member that is anything but
+a plain file or folder below the target is refused as a whole.
+
+pooch 1.9 does none of that but the checksum: it starts over after an interruption, replaces files that it did not
+write, has no limit of size, follows redirects to plain http, and unpacks what an archive declares.
 """
 
+import errno
 import hashlib
 import http.client
 import json
 import lzma
 import re
-import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +28,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from auricle.errors import DataError
+from auricle.files import atomic_folder, locked, make_folder, output_errors, publish
 
 ZENODO = "https://zenodo.org"
 MAX_FILE_BYTES = 256 << 30  # the largest audio record of X-ARES is smaller
@@ -37,6 +40,17 @@ _MAX_RECORD_BYTES = 16 << 20  # of the JSON that describes a record
 _TIMEOUT_S = 60.0  # without a byte
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MD5 = re.compile(r"[0-9a-f]{32}")
+# What readers of archives raise about damage, and about a second file of one name.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,11 +67,11 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRecord:
-    """A record as it describes itself; its texts are a stranger's."""
+    """A record as it describes itself; its texts are untrusted."""
 
     title: str
-    licence: str | None  # short name, such as cc-by-4.0; None: it states none
-    page: str  # for people
+    licence: str | None  # short name, such as cc-by-4.0; None: not stated
+    page: str  # address of its web page
     files: tuple[RemoteFile, ...]
 
     @property
@@ -67,7 +81,7 @@ class RemoteRecord:
 
 
 def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
-    """What a Zenodo record holds, and under which licence.
+    """Read which files a Zenodo record holds, and under which licence.
 
     Args:
         record: its number.
@@ -117,11 +131,11 @@ def download_record(
     max_bytes: int = MAX_FILE_BYTES,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Download every file of a Zenodo record; files that are there and verified are kept.
+    """Download every file of a Zenodo record; verified files that are present are kept.
 
     Args:
         record: its number.
-        folder: made if missing.
+        folder: created if missing.
         base_url: see `zenodo_files`.
         max_bytes: of one file.
         progress: called with the name of the file, bytes so far and bytes in all.
@@ -144,42 +158,42 @@ def download(
         Its path.
 
     Raises:
-        DataError: larger than `max_bytes`, no network, an interruption (run again to go on), another size or checksum
-            than stated (what was fetched is deleted), or a different file of that name is there already.
+        DataError: larger than `max_bytes`, no network, an interruption (run again to resume), another size or checksum
+            than stated (the copy is deleted), or a different file of that name is present.
+        OutputError: the folder cannot be written, or another process is downloading the file.
     """
     if not 0 < file.size <= max_bytes:
         raise DataError(f"{file.name} has {file.size:,} bytes; the limit is {max_bytes:,}. Pass a larger max_bytes")
-    target = Path(folder) / _plain(file.name)
-    with _writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        if target.stat().st_size != file.size or _md5(target) != file.md5:
-            raise DataError(f"{target} is there already and is not the published file; move or delete it first")
-        return target
-    partial = _partial(target)
-    if partial.exists() and partial.stat().st_size > file.size:
-        partial.unlink()
-    while (done := partial.stat().st_size if partial.exists() else 0) < file.size:
-        _fetch(file, partial, done, progress)
-    if (found := _md5(partial)) != file.md5:
-        partial.unlink()
-        raise DataError(
-            f"{file.name} has MD5 {found}, the record states {file.md5}; the copy was deleted. "
-            "Download it again; if it happens twice, report it to the publisher"
-        )
-    partial.replace(target)
+    target = make_folder(folder) / _plain(file.name)
+    with locked(target):
+        if target.exists():
+            if target.stat().st_size != file.size or _md5(target) != file.md5:
+                raise DataError(f"{target} exists already and is not the published file; move or delete it first")
+            return target
+        partial = _partial(target)
+        if partial.exists() and partial.stat().st_size > file.size:
+            partial.unlink()
+        while (done := partial.stat().st_size if partial.exists() else 0) < file.size:
+            _fetch(file, partial, done, progress)
+        if (found := _md5(partial)) != file.md5:
+            partial.unlink()
+            raise DataError(
+                f"{file.name} has MD5 {found}, the record states {file.md5}; the copy was deleted. "
+                "Download it again; if it happens twice, report it to the publisher"
+            )
+        publish(partial, target)
     return target
 
 
 def unpack(
     archive: str | Path, folder: str | Path, *, max_bytes: int = MAX_UNPACKED_BYTES, max_members: int = MAX_MEMBERS
 ) -> Path:
-    """Unpack a zip or a tar (plain, gz, bz2, xz) into a new folder, whole or not at all.
+    """Unpack a zip or a tar (plain, gz, bz2, xz) into a new folder, completely or not at all.
 
     Args:
-        archive: its kind is told by content.
-        folder: must not exist yet; its parent is made if missing.
-        max_bytes: of all members together, counted while they are written, because headers lie.
+        archive: its kind is found by content.
+        folder: must not exist; its parent is created if missing.
+        max_bytes: of all members together, counted while they are written, because headers can be wrong.
         max_members: files and folders.
 
     Returns:
@@ -188,34 +202,23 @@ def unpack(
     Raises:
         DataError: no such archive, damaged or encrypted; a member that is absolute, climbs out, is a link, a device, a
             sparse file or a second file of one name; a limit exceeded; or the folder exists.
+        OutputError: the folder cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
         raise DataError(f"{folder} exists already; give a new folder, or delete it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".unpacking", dir=folder.parent))
-    try:
-        left, members = max_bytes, 0
-        for name, contents in _members(archive):
-            members += 1
-            if members > max_members:
-                raise DataError(f"{archive} has more than {max_members:,} members; pass a larger max_members")
-            left -= _write(archive, aside, name, contents, left)
-        aside.chmod(0o755)
-        aside.replace(folder)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}); download it again") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with atomic_folder(folder) as aside:
+        try:
+            left, members = max_bytes, 0
+            for name, contents in _members(archive):
+                members += 1
+                if members > max_members:
+                    raise DataError(f"{archive} has more than {max_members:,} members; pass a larger max_members")
+                left -= _write(archive, aside, name, contents, left)
+        except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EEXIST):
+                raise  # the disk's, not the archive's
+            raise DataError(f"{archive} cannot be unpacked ({error}); download it again") from error
     return folder
 
 
@@ -250,7 +253,7 @@ class _SameSafety(HTTPRedirectHandler):
 def _check_address(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise DataError(f"{url} is no https address; nothing is downloaded over an open line")
+        raise DataError(f"{url} is no https address; nothing is downloaded over an unencrypted connection")
 
 
 @contextmanager
@@ -269,22 +272,22 @@ def _open(url: str, headers: dict[str, str]) -> Iterator[Any]:
                 f"{url}: the server answered {error.code} {error.reason}; {advice or 'see its page'}"
             ) from None
     except http.client.HTTPException as error:
-        raise DataError(f"{url}: the connection broke off ({type(error).__name__}); run again to go on") from None
+        raise DataError(f"{url}: the connection broke off ({type(error).__name__}); run again to resume") from None
     except URLError as error:
         raise DataError(
             f"{url} cannot be reached ({error.reason}); is there a network? Nothing was downloaded: try again, or "
             "fetch it elsewhere and put it into the folder"
         ) from None
     except OSError as error:
-        raise DataError(f"{url}: the connection broke off ({error}); run again to go on") from None
+        raise DataError(f"{url}: the connection broke off ({error}); run again to resume") from None
 
 
 def _fetch(file: RemoteFile, partial: Path, had: int, progress: Progress | None) -> None:
-    """Append what comes to the partial file, from its end where the server can, else from the start."""
+    """Append to the partial file from its end where the server supports that, else write it from the start."""
     with _open(file.url, {"Range": f"bytes={had}-"} if had else {}) as reply:
         resumes = reply.status == 206 and str(reply.headers.get("Content-Range", "")).startswith(f"bytes {had}-")
         done = had if resumes else 0
-        with _writing(partial), partial.open("ab" if resumes else "wb") as out:
+        with output_errors(partial), partial.open("ab" if resumes else "wb") as out:
             while block := _received(file, reply):
                 done += len(block)
                 if done > file.size:
@@ -294,29 +297,18 @@ def _fetch(file: RemoteFile, partial: Path, had: int, progress: Progress | None)
                 if progress is not None:
                     progress(file.name, done, file.size)
     if done <= had:
-        raise DataError(f"{file.url}: the connection ended at byte {done:,} of {file.size:,}; run again to go on")
+        raise DataError(f"{file.url}: the connection ended at byte {done:,} of {file.size:,}; run again to resume")
 
 
 def _received(file: RemoteFile, reply: Any) -> bytes:
     try:
         return bytes(reply.read(_CHUNK))
     except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"{file.url}: the connection broke off ({error}); run again to go on") from None
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full disk is not the network's fault."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path} ({error.strerror}); make room or choose another folder, then run again"
-        ) from None
+        raise DataError(f"{file.url}: the connection broke off ({error}); run again to resume") from None
 
 
 def _md5(path: Path) -> str:
-    # Zenodo states no other digest; it finds damage, and https is what keeps strangers out.
+    # Zenodo states no other digest; it finds damage, and https keeps others from changing the file.
     total = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(_CHUNK):
@@ -351,7 +343,7 @@ def _write(archive: Path, folder: Path, name: str, contents: IO[bytes] | None, l
     """Write one member below the folder; returns its bytes."""
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or not name.isprintable() or "\\" in name:
-        raise DataError(f"{archive}: member {name!r} would lie outside the folder; the archive is refused")
+        raise DataError(f"{archive}: member {name!r} would be outside the folder; the archive is refused")
     target = folder.joinpath(*parts)
     if contents is None:
         target.mkdir(parents=True, exist_ok=True)

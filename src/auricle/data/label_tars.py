@@ -1,9 +1,8 @@
-"""Labelled sounds in plain tars of ``KEY.{flac,wav,ogg,mp3}`` and ``KEY.json``: read where they lie, and written.
+"""Labelled clips in plain tars of ``KEY.{flac,wav,ogg,mp3}`` and ``KEY.json``: read in place, and written.
 
-These are the audio tars of X-ARES, and what any WebDataset writer makes. Nothing is extracted: a tar is walked once
-over its headers, and a sound is read from its place when it is asked for. Unlike in the shards of
-`auricle.data.shards`, the JSON may be any value (events come as a list), audio keeps its own bytes, and what is left
-out is reported by name.
+These are the audio tars of X-ARES, and what any WebDataset writer makes. Nothing is extracted: the headers of a tar are
+read once, and a clip is read when it is needed. Unlike in the shards of `auricle.data.shards`, the JSON may be any
+value (events are a list), audio keeps its bytes, and what is left out is reported by name.
 """
 
 import io
@@ -33,13 +32,13 @@ MAX_LABEL_BYTES = 8 << 20  # the notes of the longest recordings of MAESTRO take
 MAX_TAR_BYTES = 1 << 30  # of one written tar, where the pattern allows several
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # with ".flac" it fits the 100 bytes of a ustar name
-_OVERHEAD = 4 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # two headers, two fillings, and what closes a tar
+_OVERHEAD = 4 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # two headers, padding, and the end of a tar
 _BITS = {"PCM_S8": 16, "PCM_U8": 16, "ULAW": 16, "ALAW": 16, "PCM_16": 16, "PCM_24": 24}
 
 
 @dataclass(frozen=True, slots=True)
 class TarAudio:
-    """The encoded bytes of one sound inside a tar, read when asked for."""
+    """The encoded bytes of one clip inside a tar, read when needed."""
 
     tar: Path
     name: str  # of the member
@@ -50,29 +49,29 @@ class TarAudio:
         """The bytes of the audio file.
 
         Raises:
-            DataError: the tar is gone or shorter than when it was walked.
+            DataError: the tar is missing or shorter than when it was indexed.
         """
         return _pread(self.tar, self.name, self.offset, self.size)
 
 
-class LabelledSound(NamedTuple):
-    """One sample of a tar."""
+class LabelledClip(NamedTuple):
+    """One clip of a tar."""
 
     key: str  # unique in its tar
     audio: TarAudio
-    label: Any  # the JSON as it is
+    label: Any  # any JSON value
 
 
-class SoundFile(NamedTuple):
-    """A labelled sound on its way into a tar."""
+class LabelledFile(NamedTuple):
+    """An audio file and its label, to be written to a tar."""
 
     key: str  # letters, digits, _ and -; unique in its tars
     path: Path
-    label: Any  # what JSON can hold
+    label: Any  # JSON-serialisable
 
 
 class Refused(NamedTuple):
-    """A member, or a sound, that was left out."""
+    """A member, or a clip, that was left out."""
 
     tar: Path
     member: str
@@ -81,26 +80,26 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelTar:
-    """The samples of one tar in the order of their audio, and what was left out."""
+    """The clips of one tar in the order of their audio, and what was left out."""
 
     path: Path
-    sounds: tuple[LabelledSound, ...]
+    clips: tuple[LabelledClip, ...]
     refused: tuple[Refused, ...]
 
     def __len__(self) -> int:
-        """Sounds."""
-        return len(self.sounds)
+        """Number of clips."""
+        return len(self.clips)
 
 
 def read_label_tar(path: str | Path) -> LabelTar:
-    """Find the sounds and labels of a tar by walking its headers; audio is skipped over, labels are read.
+    """Find the clips and labels of a tar by its headers; audio is skipped, labels are read.
 
-    Left out, and listed in `LabelTar.refused`: names that are absolute or climb out, links, devices and folders, audio
-    of more than 1 GiB, labels of more than 8 MiB, second members of one name, labels that are no JSON, and audio
+    Left out, and listed in `LabelTar.refused`: absolute names and those that leave the folder, links, devices and
+    folders, audio of more than 1 GiB, labels of more than 8 MiB, repeated names, labels that are not JSON, and audio
     without a label or the reverse.
 
     Raises:
-        DataError: no such file, no plain tar, truncated, or forged sizes.
+        DataError: no such file, not a plain tar, truncated, or forged sizes.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,28 +115,28 @@ def read_label_tar(path: str | Path) -> LabelTar:
             table[stem] = member
         else:
             refused.append(Refused(path, member.name, str(reason)))
-    sounds = []
-    for key, sound in audio.items():
+    clips = []
+    for key, member in audio.items():
         found = stored.pop(key, None)
         try:
             label = _label(path, found)
         except DataError as error:
-            refused.append(Refused(path, sound.name, str(error)))
+            refused.append(Refused(path, member.name, str(error)))
         else:
-            sounds.append(LabelledSound(key, TarAudio(path, sound.name, sound.offset, sound.size), label))
+            clips.append(LabelledClip(key, TarAudio(path, member.name, member.offset, member.size), label))
     refused += [Refused(path, label.name, "a label without audio") for label in stored.values()]
-    return LabelTar(path, tuple(sounds), tuple(refused))
+    return LabelTar(path, tuple(clips), tuple(refused))
 
 
-def stream_label_tars(folder: str | Path, pattern: str) -> Iterator[LabelledSound | Refused]:
-    """The samples of the tars of a folder that match a pattern, in order of names, and what is left out of each.
+def stream_label_tars(folder: str | Path, pattern: str) -> Iterator[LabelledClip | Refused]:
+    """The clips of the tars of a folder that match a pattern, in order of names, and what is left out of each.
 
     Raises:
         DataError: no tar matches, or see `read_label_tar`.
     """
     for tar in find_tars(folder, pattern):
         found = read_label_tar(tar)
-        yield from found.sounds
+        yield from found.clips
         yield from found.refused
 
 
@@ -145,7 +144,7 @@ def find_tars(folder: str | Path, pattern: str) -> list[Path]:
     """Tars of a folder that match a file name pattern such as ``wds-audio-fold-1-*.tar``, sorted.
 
     Raises:
-        DataError: none; the tars that are there are named.
+        DataError: none; the tars that are present are named.
     """
     folder = Path(folder)
     if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
@@ -159,69 +158,69 @@ def find_tars(folder: str | Path, pattern: str) -> list[Path]:
 
 def write_label_tars(
     folder: str | Path,
-    sets: Mapping[str, Iterable[SoundFile]],
+    sets: Mapping[str, Iterable[LabelledFile]],
     *,
     max_bytes: int = MAX_TAR_BYTES,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Write sounds and their labels as plain tars: all of them appear in the folder, or none.
+    """Write clips and their labels as plain tars: all of them appear in the folder, or none.
 
-    Audio keeps its bytes; only what is no flac, wav, ogg, opus or mp3 (such as .au) becomes FLAC, sample for sample.
-    The same sounds give the same tars.
+    Audio keeps its bytes; only other formats than flac, wav, ogg, opus or mp3 (such as .au) become FLAC, sample for
+    sample. The same clips give the same tars.
 
     Args:
-        folder: made if missing.
-        sets: pattern of file names, see `find_tars` -> sounds in order. Its ``*`` becomes the number of the tar; a
+        folder: created if missing.
+        sets: pattern of file names, see `find_tars` -> clips in order. Its ``*`` becomes the number of the tar; a
             pattern without one gives one tar of any size.
-        max_bytes: a tar is closed before it would outgrow this; a larger sound gets one of its own.
-        progress: called with 1 after each sound.
+        max_bytes: a tar is closed before it would outgrow this; a larger clip gets its own.
+        progress: called with 1 after each clip.
 
     Returns:
         The tars, in order.
 
     Raises:
-        DataError: tars of these patterns are there already; a key that is repeated or has other characters; audio that
-            is missing, empty or larger than is read again; a label that is no JSON or larger than 8 MiB.
+        DataError: tars of these patterns exist; a key that is repeated or has other characters; audio that is missing,
+            empty or too large to be read again; a label that is not JSON or larger than 8 MiB.
         OutputError: the folder cannot be written.
-        AudioError: audio that would have to become FLAC cannot.
+        AudioError: audio that must become FLAC and cannot.
     """
     folder = Path(folder)
     if present := [path for pattern in sets for path in folder.glob(pattern)]:
         raise DataError(f"{present[0]} exists already; delete the old tars first, or write to another folder")
     with atomic_folder(folder) as aside:
         made = [
-            tar for pattern, sounds in sets.items() for tar in _write_set(aside, pattern, sounds, max_bytes, progress)
+            tar for pattern, clips in sets.items() for tar in _write_set(aside, pattern, clips, max_bytes, progress)
         ]
     return [folder / tar.name for tar in made]
 
 
 def _write_set(
-    folder: Path, pattern: str, sounds: Iterable[SoundFile], max_bytes: int, progress: Callable[[int], None] | None
+    folder: Path, pattern: str, clips: Iterable[LabelledFile], max_bytes: int, progress: Callable[[int], None] | None
 ) -> Iterator[Path]:
-    """Write tars one after the other; each is given when it is closed."""
+    """Write tars one after the other; each is yielded when it is closed."""
     keys: set[str] = set()
-    waiting = iter(sounds)
-    sound = next(waiting, None)
+    waiting = iter(clips)
+    clip = next(waiting, None)
     for number in itertools.count():
-        if sound is None:
+        if clip is None:
             return
         path = folder / _tar_name(pattern, number)
         with tarfile.open(path, "w:", format=tarfile.USTAR_FORMAT) as tar:
-            while sound is not None:
-                if not _KEY.fullmatch(sound.key) or sound.key in keys:
+            while clip is not None:
+                if not _KEY.fullmatch(clip.key) or clip.key in keys:
                     raise DataError(
-                        f"key {sound.key!r} of {sound.path} is taken, or has other characters than A–Z a–z 0–9 _ -"
+                        f"key {clip.key!r} of {clip.path} is taken, or has other characters than A–Z a–z 0–9 _ -"
                     )
-                label = _to_json(sound)
-                with _open_audio(sound.path) as (suffix, size, audio):
+                label = _to_json(clip)
+                with _open_audio(clip.path) as (suffix, size, audio):
                     if tar.offset and "*" in pattern and tar.offset + size + len(label) + _OVERHEAD > max_bytes:
                         break
-                    _add(tar, f"{sound.key}.{suffix}", size, audio)
-                _add(tar, f"{sound.key}.json", len(label), io.BytesIO(label))
-                keys.add(sound.key)
+                    _add(tar, f"{clip.key}.{suffix}", size, audio)
+                _add(tar, f"{clip.key}.json", len(label), io.BytesIO(label))
+                keys.add(clip.key)
                 if progress is not None:
                     progress(1)
-                sound = next(waiting, None)
+                clip = next(waiting, None)
         yield path
 
 
@@ -237,19 +236,19 @@ def _add(tar: tarfile.TarFile, name: str, size: int, contents: IO[bytes]) -> Non
     tar.addfile(member, contents)
 
 
-def _to_json(sound: SoundFile) -> bytes:
+def _to_json(clip: LabelledFile) -> bytes:
     try:
-        stored = json.dumps(sound.label, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        stored = json.dumps(clip.label, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"the label of {sound.path} cannot be stored as JSON ({error})") from None
+        raise DataError(f"the label of {clip.path} cannot be stored as JSON ({error})") from None
     if len(stored) > MAX_LABEL_BYTES:
-        raise DataError(f"the label of {sound.path} takes {len(stored):,} bytes, at most {MAX_LABEL_BYTES:,} are read")
+        raise DataError(f"the label of {clip.path} takes {len(stored):,} bytes, at most {MAX_LABEL_BYTES:,} are read")
     return stored
 
 
 @contextmanager
 def _open_audio(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Suffix, size and bytes of a sound as it goes into a tar."""
+    """Suffix, size and bytes of a clip as written to a tar."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in AUDIO_SUFFIXES:
         contents = _as_flac(path)
@@ -271,11 +270,11 @@ def _as_flac(path: Path) -> bytes:
 
     out = io.BytesIO()
     try:
-        with soundfile.SoundFile(path) as sound:
-            bits = _BITS.get(sound.subtype) if sound.format != "RAW" else None  # any bytes named .au are RAW
+        with soundfile.SoundFile(path) as file:
+            bits = _BITS.get(file.subtype) if file.format != "RAW" else None  # any bytes named .au are RAW
             if bits is None:
-                raise AudioError(f"{path} is {sound.format} {sound.subtype}, which FLAC cannot hold; convert it to wav")
-            soundfile.write(out, sound.read(dtype="int32"), sound.samplerate, format="FLAC", subtype=f"PCM_{bits}")
+                raise AudioError(f"{path} is {file.format} {file.subtype}, which FLAC cannot hold; convert it to wav")
+            soundfile.write(out, file.read(dtype="int32"), file.samplerate, format="FLAC", subtype=f"PCM_{bits}")
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"{path} cannot be read as audio ({error}); convert it to wav") from None
     return out.getvalue()
@@ -287,7 +286,7 @@ def _label(tar: Path, stored: TarMember | None) -> Any:
     try:
         return json.loads(_pread(tar, stored.name, stored.offset, stored.size))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"its label is no valid JSON ({error})") from None
+        raise DataError(f"its label is not valid JSON ({error})") from None
 
 
 def _pread(tar: Path, name: str, offset: int, size: int) -> bytes:
@@ -297,5 +296,5 @@ def _pread(tar: Path, name: str, offset: int, size: int) -> bytes:
     except OSError as error:
         raise DataError(f"cannot read {name} of {tar} ({error.strerror}); was the tar moved while in use?") from None
     if len(contents) != size:
-        raise DataError(f"{tar}: {name} has {len(contents)} of {size} bytes; the tar was cut short: fetch it again")
+        raise DataError(f"{tar}: {name} has {len(contents)} of {size} bytes; the tar is truncated: download it again")
     return contents

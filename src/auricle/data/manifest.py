@@ -1,8 +1,8 @@
 """Lists of audio files with facts about them: JSON Lines, CSV and TSV.
 
-Paths in a manifest: a relative one starts at the folder of the manifest and may not climb out of it; an absolute one is
-taken as written; addresses (``http://…``) and control characters are refused. Nothing is opened here, and later only
-regular files are, for reading.
+A relative path in a manifest is below the folder of the manifest and may not leave it; an absolute path is used as
+written; addresses (``http://…``) and control characters are refused. Nothing is opened here; later, only regular files
+are, for reading.
 """
 
 import csv
@@ -18,7 +18,7 @@ from auricle.errors import DataError
 from auricle.files import atomic_write
 
 AUDIO_COLUMNS = ("audio", "path", "file", "filename")
-_INTEGERS = ("age", "fold")  # facts that are numbers also where the format knows only text
+_INTEGERS = ("age", "fold")  # facts that are numbers also in formats of text alone
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAX_LINE = 1 << 20
 
@@ -35,15 +35,15 @@ class Entry:
 def read_manifest(path: str | Path) -> Iterator[Entry]:
     """Entries of a manifest, one at a time.
 
-    The audio column is the first of ``audio``, ``path``, ``file``, ``filename``; ``id`` is the name of the entry (the
-    path without its suffix where it is absent); all other columns become `Entry.meta`. Empty CSV and TSV cells are left
-    out. TSV has no quoting.
+    The audio column is the first of ``audio``, ``path``, ``file``, ``filename``; ``id`` is the name of the entry (by
+    default the path without its suffix); all other columns become `Entry.meta`. Empty CSV and TSV cells are left out.
+    TSV has no quoting.
 
     Args:
         path: ``.jsonl``, ``.csv`` or ``.tsv``, UTF-8; CSV and TSV start with a line of column names.
 
     Raises:
-        DataError: no such file or format, or a line that cannot be understood; the message has its number.
+        DataError: no such file or format, or a line that cannot be parsed; the message has its number.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -55,12 +55,12 @@ def read_manifest(path: str | Path) -> Iterator[Entry]:
 
 
 def write_manifest(path: str | Path, entries: Iterable[Entry]) -> int:
-    """Write entries to a ``.jsonl``, ``.csv`` or ``.tsv`` file, whole or not at all.
+    """Write entries to a ``.jsonl``, ``.csv`` or ``.tsv`` file.
 
     Audio inside the folder of the manifest is written as a relative path, other audio as an absolute one.
 
     Returns:
-        Entries written.
+        Number of entries.
 
     Raises:
         DataError: an unknown suffix, or facts the format cannot hold.
@@ -88,7 +88,7 @@ def _entries(path: Path, suffix: str) -> Iterator[Entry]:
     except _LineError as error:
         raise DataError(f"{path}, line {error.line}: {error}") from None
     except UnicodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error})") from None
+        raise DataError(f"{path} is not UTF-8 text ({error})") from None
 
 
 class _LineError(ValueError):
@@ -110,7 +110,7 @@ def _read_jsonl(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _LineError(number, f"no valid JSON ({error})") from None
+            raise _LineError(number, f"not valid JSON ({error})") from None
         if not isinstance(row, dict):
             raise _LineError(number, f'a JSON {type(row).__name__}, expected an object such as {{"audio": "a.wav"}}')
         yield number, row
@@ -160,22 +160,20 @@ def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entr
     if not isinstance(given, str | int) or not str(given):
         raise _LineError(line, f"id is {given!r}, expected text")
     if str(given) in seen:
-        raise _LineError(line, f"{given!r} appears a second time; give each entry an 'id' of its own")
+        raise _LineError(line, f"{given!r} is repeated; give each entry another 'id'")
     seen.add(str(given))
     return Entry(str(given), audio, {name: value for name, value in row.items() if name not in (column, "id")})
 
 
 def resolve_audio(line: int, name: object, folder: Path) -> Path:
-    """The file that a row's audio names; a ValueError with the line where it is no local path within reach."""
+    """The file that a row's audio names; a ValueError with the line if that is not a local path below the folder."""
     if not isinstance(name, str) or not name or not name.isprintable() or _ADDRESS.match(name):
         raise _LineError(line, f"audio is {name!r}, expected the path of a local file")
     if os.path.isabs(name):
         return Path(name)
     inside = os.path.normpath(name)
     if inside.split(os.sep)[0] == os.pardir:
-        raise _LineError(
-            line, f"{name!r} climbs out of the manifest's folder; move the manifest up or use absolute paths"
-        )
+        raise _LineError(line, f"{name!r} is outside the manifest's folder; move the manifest up or use absolute paths")
     return folder / inside
 
 

@@ -1,7 +1,11 @@
 """The notes of a Standard MIDI File, in seconds.
 
-Only what a transcription needs is read: keys going down and up, and the tempo they are timed by. Pedals are not: a note
-ends where its key is released. A file is untrusted: it is read in one pass, and no length in it is believed unchecked.
+Only what a transcription needs is read: keys pressed and released, and the tempo. Pedals are not: a note ends where its
+key is released. A file is untrusted: it is read in one pass, and every length in it is checked.
+
+mido 1.3 agrees with this reader on sound files (a test compares them), but is not made for untrusted ones: a number
+without end costs it quadratic time (13 s for 200 kB, hours for 4 MiB), it reads beyond the end of a track, and it
+refuses chunks that the standard tells readers to skip.
 
 Source: Standard MIDI Files 1.0, RP-001 (MIDI Manufacturers Association, 1996).
 """
@@ -12,10 +16,10 @@ from typing import NamedTuple
 
 from auricle.errors import DataError
 
-MAX_BYTES = 4 << 20  # the files of MAESTRO have 64 kB on average; what this many bytes can hold fits into memory
+MAX_BYTES = 4 << 20  # the files of MAESTRO have 64 kB on average
 MAX_SECONDS = 24 * 3600.0
 
-_DEFAULT_TEMPO = 500_000  # us per quarter note where a file states none: 120 a minute
+_DEFAULT_TEMPO = 500_000  # us per quarter note where a file states none: 120 beats per minute
 _DATA_BYTES = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}  # of a message, by the upper half of its status
 _OFF, _ON = 0x8, 0x9
 _SYSEX, _META, _TEMPO, _END = (0xF0, 0xF7), 0xFF, 0x51, 0x2F
@@ -43,8 +47,8 @@ def read_notes(path: str | Path) -> list[Note]:
     A key that is pressed again before its release ends its first note; one that is never released ends with its track.
 
     Raises:
-        DataError: no such file, no MIDI file, one that breaks off, is larger than 4 MiB, lasts longer than a day,
-            holds independent patterns (format 2) or is timed in frames.
+        DataError: no such file, not a MIDI file, truncated, larger than 4 MiB, longer than a day, with independent
+            patterns (format 2) or timed in video frames.
     """
     path = Path(path)
     try:
@@ -57,13 +61,13 @@ def read_notes(path: str | Path) -> list[Note]:
             raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
         return sorted(_notes(*_events(stored)), key=lambda note: (note.onset_s, note.key))
     except IndexError:
-        raise DataError(f"{path} is no usable MIDI file: it breaks off; fetch it again") from None
+        raise DataError(f"{path} is no usable MIDI file: it is truncated; download it again") from None
     except ValueError as error:
         raise DataError(f"{path} is no usable MIDI file: {error}") from None
 
 
 def _notes(events: list[_Event], ticks_per_quarter: int) -> Iterator[Note]:
-    """Notes in the order of their ends."""
+    """Notes by offset."""
     time_s, now, tick_s = 0.0, 0, _DEFAULT_TEMPO * 1e-6 / ticks_per_quarter
     sounding: dict[tuple[int, int, int], tuple[int, float, int, bool]] = {}
     for tick, tempo, place, velocity in events:
@@ -73,14 +77,14 @@ def _notes(events: list[_Event], ticks_per_quarter: int) -> Iterator[Note]:
         if tempo:
             tick_s = tempo * 1e-6 / ticks_per_quarter
             continue
-        began = sounding.get(place)
-        if began and not velocity and began[0] == tick and began[3]:
-            continue  # the late release of the note that this one replaced
-        if began:
-            yield Note(began[1], time_s, place[2], began[2])
+        pressed = sounding.get(place)
+        if pressed and not velocity and pressed[0] == tick and pressed[3]:
+            continue  # the late release of the note that this one ended
+        if pressed:
+            yield Note(pressed[1], time_s, place[2], pressed[2])
             del sounding[place]
         if velocity:
-            sounding[place] = (tick, time_s, velocity, began is not None)
+            sounding[place] = (tick, time_s, velocity, pressed is not None)
     yield from (Note(onset_s, onset_s, place[2], velocity) for place, (_, onset_s, velocity, _) in sounding.items())
 
 
@@ -89,9 +93,9 @@ def _events(stored: bytes) -> tuple[list[_Event], int]:
     chunks = list(_chunks(stored))
     kind, header = chunks[0] if chunks else (b"", b"")
     if kind != b"MThd" or len(header) < 6:
-        raise ValueError("it does not begin with a header (MThd)")
+        raise ValueError("it does not start with a header (MThd)")
     layout, ticks = int.from_bytes(header[:2], "big"), int.from_bytes(header[4:6], "big")
-    if layout > 1 or not 0 < ticks < 0x8000:  # with the upper bit set it would count the frames of a film
+    if layout > 1 or not 0 < ticks < 0x8000:  # with the upper bit set it counts video frames
         raise ValueError(
             f"format {layout} with time division {ticks}; expected format 0 or 1, in ticks of a quarter note"
         )
@@ -144,7 +148,7 @@ def _quantity(track: bytes, place: int) -> tuple[int, int]:
         value = value << 7 | track[end] & 0x7F
         if track[end] < 0x80:
             return value, end + 1
-    raise ValueError(f"byte {place} of a track begins a number of more than four bytes")
+    raise ValueError(f"byte {place} of a track starts a number of more than four bytes")
 
 
 def _cut(stored: bytes, start: int, end: int) -> bytes:

@@ -1,7 +1,8 @@
-"""Cheap waveform changes that turn few recordings into many: level, speed, colour, room, noise, placement.
+"""Waveform augmentation: level, speed, spectrum, room, noise, placement.
 
-Every function takes a mono float32 waveform at 16 kHz and gives a new one; nothing is changed in place. What is random
-is drawn from the `numpy.random.Generator` handed in, so the caller decides what a draw depends on (seed, step, clip).
+Every function takes a mono float32 waveform at 16 kHz and returns a new one; nothing is changed in place. Random
+numbers come from the `numpy.random.Generator` that is passed in, so the caller decides what they depend on (seed, step,
+clip).
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ _ACTIVE_DB = 30.0  # frames this far below the loudest one do not count as activ
 
 
 def active_rms(waveform: Waveform) -> float:
-    """Root mean square over the frames within 30 dB of the loudest 20 ms frame; pauses do not dilute the level."""
+    """Root mean square over the frames within 30 dB of the loudest 20 ms frame; pauses do not lower the level."""
     if waveform.size < _FRAME:
         return float(np.sqrt(np.mean(np.square(waveform)))) if waveform.size else 0.0
     frames = waveform[: waveform.size // _FRAME * _FRAME].reshape(-1, _FRAME)
@@ -36,7 +37,7 @@ def gain(waveform: Waveform, gain_db: float) -> Waveform:
 
 
 def to_level(waveform: Waveform, level_db: float) -> Waveform:
-    """Scale so that the active level is `level_db` dBFS; digital silence stays as it is."""
+    """Scale so that the active level is `level_db` dBFS; digital silence is not changed."""
     rms = active_rms(waveform)
     return waveform.copy() if rms <= SILENCE_RMS else waveform * np.float32(10 ** (level_db / 20) / rms)
 
@@ -48,19 +49,19 @@ def limit_peak(waveform: Waveform, peak: float = 0.99) -> Waveform:
 
 
 def change_speed(waveform: Waveform, factor: float) -> Waveform:
-    """Play `factor` times as fast; pitch and formants move along, as on a tape."""
+    """Play `factor` times as fast; pitch and formants change by the same factor."""
     if factor == 1.0 or waveform.size < 2:
         return waveform.copy()
     return soxr.resample(waveform, factor * SAMPLE_RATE, SAMPLE_RATE, quality="LQ").astype(np.float32, copy=False)
 
 
 def crop(waveform: Waveform, start: int, num_samples: int) -> Waveform:
-    """Samples `start` to `start + num_samples`, as many as there are."""
+    """Samples `start` to `start + num_samples`, or fewer at the end."""
     return waveform[start : start + num_samples].copy()
 
 
 def crop_energetic(waveform: Waveform, rng: np.random.Generator, num_samples: int, tries: int = 4) -> Waveform:
-    """A random crop that keeps what sounds: the most energetic of `tries` random positions."""
+    """A random crop with signal: the most energetic of `tries` random positions."""
     if num_samples >= waveform.size:
         return waveform.copy()
     energy = np.concatenate([[0.0], np.cumsum(np.square(waveform), dtype=np.float64)])
@@ -69,14 +70,14 @@ def crop_energetic(waveform: Waveform, rng: np.random.Generator, num_samples: in
 
 
 def loop(waveform: Waveform, num_samples: int) -> Waveform:
-    """Repeat from the beginning, or cut, to exactly `num_samples`."""
+    """Repeat from the start, or cut, to exactly `num_samples`."""
     if waveform.size == 0:
         return np.zeros(num_samples, np.float32)
     return np.resize(waveform, num_samples).astype(np.float32, copy=False)
 
 
 def place(waveform: Waveform, start: int, num_samples: int) -> Waveform:
-    """Put the waveform at `start` into `num_samples` of silence; what sticks out is cut."""
+    """Put the waveform at `start` into `num_samples` of silence; what exceeds that is cut."""
     canvas = np.zeros(num_samples, np.float32)
     kept = waveform[: max(0, num_samples - start)]
     canvas[start : start + kept.size] = kept
@@ -107,7 +108,7 @@ def join(waveforms: list[Waveform], gaps: list[int]) -> Waveform:
 def mix(foreground: Waveform, background: Waveform, snr_db: float) -> Waveform:
     """Add the background so that the active levels differ by `snr_db`; the background is looped or cut to fit.
 
-    A silent foreground or background cannot be scaled to a ratio and is added as it is.
+    A silent foreground or background cannot be scaled to a ratio and is added unscaled.
     """
     background = loop(background, foreground.size)
     front, back = active_rms(foreground), active_rms(background)
@@ -119,7 +120,7 @@ def mix(foreground: Waveform, background: Waveform, snr_db: float) -> Waveform:
 def noise(num_samples: int, rng: np.random.Generator, exponent: float = 0.0) -> Waveform:
     """Unit-level noise whose power falls as 1 / f**exponent: 0 white, 1 pink, 2 brown.
 
-    Coloured noise repeats after 32768 samples (2 s): far beyond a spectrogram's frame and cheap for any length.
+    Coloured noise repeats after 32768 samples (2 s): much longer than a spectrogram's frame, and fast for any length.
     """
     if exponent == 0.0:
         return rng.standard_normal(num_samples, dtype=np.float32)
@@ -183,7 +184,7 @@ def colour(
     band_hz: tuple[float, float] | None = None,
     room: Waveform | None = None,
 ) -> Waveform:
-    """Filter by a spectral tilt, a curve, a band and a room at once (one Fourier transform); the length stays."""
+    """Filter by a spectral tilt, a curve, a band and a room at once (one Fourier transform); the length is kept."""
     if waveform.size == 0:
         return waveform.copy()
     reach = waveform.size + (room.size if room is not None else SAMPLE_RATE // 20)
@@ -199,7 +200,7 @@ def colour(
 
 
 def recolour(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """Another microphone in another place: random tilt, sometimes resonances, a telephone band or low-pass, a room."""
+    """Simulate another microphone and room: random tilt, at times resonances, a telephone band or low-pass, reverb."""
     band = None
     draw = rng.random()
     if draw < 0.15:

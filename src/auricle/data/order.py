@@ -1,4 +1,4 @@
-"""Which clips belong to which step: a shuffled, endless order without any state to save.
+"""Which clips belong to which step: a shuffled, endless order without state.
 
 The order of an epoch is a permutation *computed* from ``(n, seed, epoch)``: a Feistel network over the next power of
 two with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). Nothing is stored, so
@@ -25,13 +25,13 @@ class Permutation:
         Args:
             n: number of clips, 1 … 2^62.
             seed: of the run, >= 0.
-            epoch: pass over the data, >= 0; each has a shuffle of its own.
+            epoch: pass over the data, >= 0; each has another shuffle.
 
         Raises:
             ConfigError: one of them is out of range.
         """
         if not 1 <= n <= _MAX_CLIPS:
-            raise ConfigError(f"cannot order {n} clips: the number must lie in 1 … 2^62; is the data set empty?")
+            raise ConfigError(f"cannot order {n} clips: the number must be in 1 … 2^62; is the data set empty?")
         if seed < 0 or epoch < 0:
             raise ConfigError(f"seed and epoch must be >= 0, got {seed} and {epoch}")
         self.n = int(n)
@@ -55,10 +55,10 @@ class Permutation:
         """
         wanted = np.asarray(positions, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.n):
-            raise ConfigError(f"positions must lie in 0 … {self.n - 1}, got {wanted.min()} … {wanted.max()}")
+            raise ConfigError(f"positions must be in 0 … {self.n - 1}, got {wanted.min()} … {wanted.max()}")
         found = self._encrypt(wanted.ravel().astype(np.uint64))
         outside = np.flatnonzero(found >= self.n)
-        while outside.size:  # cycle walking: an id beyond n is encrypted again until it falls inside
+        while outside.size:  # cycle walking: an id beyond n is encrypted again until it is below n
             found[outside] = self._encrypt(found[outside])
             outside = outside[found[outside] >= self.n]
         return found.astype(np.int64).reshape(wanted.shape)
@@ -76,15 +76,15 @@ class Permutation:
 def batch_ids(step: int, batch_size: int, n: int, seed: int, rank: int = 0, world_size: int = 1) -> Ids:
     """Clip ids of one process's part of global batch `step`.
 
-    The endless sequence is epoch 0, epoch 1, … one after the other, cut into batches without regard to the seams.
+    The endless sequence is epoch 0, epoch 1, …, cut into batches that may span two epochs.
 
     Args:
-        step: number of the global batch, >= 0; the only state there is.
+        step: number of the global batch, >= 0; the only state.
         batch_size: clips of the global batch, over all processes.
         n: clips in the data set.
         seed: of the run.
         rank: this process, ``0 … world_size - 1``.
-        world_size: processes; the parts of all ranks, joined, are the batch of one process exactly.
+        world_size: processes; the parts of all ranks, joined, are exactly the batch of one process.
 
     Returns:
         (about batch_size / world_size,) int64 ids; sizes of ranks differ by at most one.
@@ -112,7 +112,7 @@ def rank_slice(batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
         ConfigError: `rank` is not below `world_size`.
     """
     if not 0 <= rank < world_size:
-        raise ConfigError(f"rank must lie in 0 … world_size - 1, got rank {rank} of {world_size}")
+        raise ConfigError(f"rank must be in 0 … world_size - 1, got rank {rank} of {world_size}")
     return rank * batch_size // world_size, (rank + 1) * batch_size // world_size
 
 

@@ -1,4 +1,4 @@
-"""Ways in which users and benchmarks phrase the questions that `auricle.data.wording` answers."""
+"""Phrasings of the questions that `auricle.data.wording` answers, as users and benchmarks write them."""
 
 CAPTION = (
     "Describe the audio in one sentence.",
@@ -191,7 +191,7 @@ COUNT = (
     "What is the number of speakers?",
 )
 
-# Events asked about when they are not there.
+# Events of questions whose answer is no.
 COMMON_EVENTS = (
     "dog",
     "rooster",

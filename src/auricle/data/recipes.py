@@ -1,8 +1,8 @@
-"""From the layouts in which data sets are published to entries with facts, and from entries to shards.
+"""Published layouts of data sets → entries with facts → shards.
 
-Facts are what the wording of captions understands. Speech: ``kind`` "speech", ``text`` in lower case, ``language``,
+Facts are those that the wording of captions uses. Speech: ``kind`` "speech", ``text`` in lower case, ``language``,
 ``gender`` "m" or "f", ``age`` in years, ``speaker``, ``set``. Sound: ``kind`` "sound", ``event``, ``fold``, ``set``.
-A fact that is not known is left out.
+Unknown facts are left out.
 """
 
 import re
@@ -32,14 +32,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What became of the entries given to `pack`."""
+    """Result of `pack`."""
 
     written: int
     failed: list[tuple[str, str]] = field(repr=False)  # id and error of each entry left out
     flawed: list[tuple[str, str]] = field(repr=False)  # id and flaw of entries written although their source is damaged
     audio_s: float  # seconds of audio written
     seconds: float  # wall time
-    manifest_hash: str | None  # `ShardSet.manifest_hash` of the new shards; None where nothing was written
+    manifest_hash: str | None  # `ShardSet.manifest_hash` of the new shards; None if nothing was written
 
 
 def from_manifest(path: str | Path, *, only: Mapping[str, Collection[str]] | None = None) -> Iterator[Entry]:
@@ -148,14 +148,15 @@ def pack(
 
     Args:
         entries: files and facts.
-        folder: of the shards, made if missing.
+        folder: of the shards, created if missing.
         name: of the set.
         limits: what one file may cost.
         workers: threads that decode.
         progress: called after each entry with the numbers done (read or failed) and failed.
 
     Raises:
-        DataError: a bad set name, or shards of that name are there already.
+        DataError: a bad set name, or shards of that name exist.
+        OutputError: the folder cannot be written, or another run is writing shards of that name.
     """
     started = time.monotonic()
     failed: list[tuple[str, str]] = []
@@ -174,20 +175,19 @@ def pack(
                     flawed.append((entry.id, remark))
             if progress is not None:
                 progress(done, len(failed))
+    own = sorted(Path(folder).glob(f"{name}-{'[0-9]' * 6}.tar"))  # NAME-10-… is another set
     return PackReport(
         written=written,
         failed=failed,
         flawed=flawed,
         audio_s=num_samples / 16_000,
         seconds=time.monotonic() - started,
-        manifest_hash=ShardSet(sorted(Path(folder).glob(f"{name}-{'[0-9]' * 6}.tar"))).manifest_hash
-        if written
-        else None,
+        manifest_hash=ShardSet(own).manifest_hash if written else None,
     )
 
 
 def _decode(entry: Entry, limits: Limits) -> tuple[Entry, npt.NDArray[np.float32] | None, str]:
-    """The waveform and its flaws, or None and the error: one hostile file must not end the work on all others."""
+    """The waveform and its flaws, or None and the error: one hostile file must not stop the others."""
     from auricle.audio.decode import decode
 
     try:

@@ -1,8 +1,8 @@
-"""Training scenes: one, or a mixture of, packed clips with the facts that are true of the result.
+"""Training scenes: single or mixed clips of shards, with the facts that are true of the result.
 
-A scene is one of pure or mixed speech, sound and music ("mixed X" has X in front of another kind), two sounds at once,
-two speakers in turn, or (nearly) silence. What augmentation makes untrue is dropped from the facts: the words of speech
-that was cut or lies in the background, the gender of a voice whose pitch was moved far.
+A scene is pure or mixed speech, sound and music ("mixed X" has X in front of another kind), two sound events, two
+speakers in turn, or (nearly) silence. Facts that augmentation makes untrue are removed: the words of speech that was
+cut or is in the background, the gender of a voice whose pitch was changed a lot.
 """
 
 from collections import defaultdict
@@ -31,12 +31,12 @@ CATEGORIES = (
     "two_speakers",
     "silence",
 )
-CHILD_AGE = 12  # years; up to this age a speaker is called a child
+CHILD_AGE = 12  # years; speakers up to this age are children
 DIGITS = frozenset("zero one two three four five six seven eight nine".split())
 
 
 class Clips(Protocol):
-    """What scenes need of a packed data set, such as `auricle.data.shards.ShardSet`."""
+    """The part of a data set that scenes need, such as `auricle.data.shards.ShardSet`."""
 
     def __len__(self) -> int:
         """The number of clips."""
@@ -53,10 +53,10 @@ class Clips(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """What is known of one thing heard in a scene; None or empty where unknown or where it does not apply."""
+    """The facts of one part of a scene; None or empty where unknown or not applicable."""
 
     kind: Kind
-    text: str | None = None  # lower-case words; None when they are not to be transcribed
+    text: str | None = None  # lower-case words; None if they are not to be transcribed
     language: str | None = None  # ISO 639 code as espeak-ng names it
     gender: str | None = None  # "m" or "f"
     age: int | None = None  # years
@@ -70,7 +70,7 @@ class Part:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> "Part":
-        """The part that a packed clip's facts describe.
+        """The part that a clip's facts describe.
 
         Raises:
             DataError: `kind` is not speech, sound or music, or a sound has no `event`.
@@ -84,13 +84,13 @@ class Part:
 
     @property
     def is_child(self) -> bool | None:
-        """Whether the speaker is a child; None when the age is unknown."""
+        """Whether the speaker is a child; None if the age is unknown."""
         return None if self.age is None else self.age <= CHILD_AGE
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A waveform (float32, 16 kHz) and what is heard in it, in order of prominence or of time."""
+    """A waveform (float32, 16 kHz) and its parts, in order of prominence or of time."""
 
     waveform: Waveform
     parts: tuple[Part, ...]
@@ -113,14 +113,14 @@ def _default_set_weights() -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """How scenes are drawn; lengths in seconds, levels in decibels."""
+    """How scenes are sampled; lengths in seconds, levels in decibels."""
 
     shares: Mapping[str, float] = field(default_factory=_default_shares)  # of the categories
-    set_weights: Mapping[str, float] = field(default_factory=_default_set_weights)  # sets not named weigh 1
+    set_weights: Mapping[str, float] = field(default_factory=_default_set_weights)  # 1 for other sets
     max_s: float = 10.0
     min_s: float = 0.3
     snr_db: tuple[float, float] = (-2.0, 15.0)  # foreground over background
-    sequence_share: float = 0.4  # of draws of a single digit: grown to several digits of the same speaker
+    sequence_share: float = 0.4  # of single digits, which become several digits of the same speaker
     augment: bool = True
 
     def __post_init__(self) -> None:
@@ -133,17 +133,17 @@ class SceneConfig:
 
 
 class Pools:
-    """Clip numbers by kind and, within a kind, by the group that draws are balanced over.
+    """Clip numbers by kind and, within a kind, by the group that sampling is balanced over.
 
-    Speech is balanced over sets (by `set_weights`) and within a set drawn evenly; sounds over events, an event weighing
-    as much as the heaviest set that has it; music over first instruments.
+    Speech is balanced over sets (by `set_weights`) and uniform within a set; sounds are balanced over events, with the
+    largest weight of the sets that have the event; music over first instruments.
     """
 
     def __init__(self, clips: Clips, set_weights: Mapping[str, float] | None = None) -> None:
         """Sort the clips by their facts; the audio is not read.
 
         Raises:
-            DataError: a clip's facts name no kind of audio, or no event for a sound.
+            DataError: a clip has no kind of audio, or a sound has no event.
         """
         self.clips = clips
         weights = _default_set_weights() if set_weights is None else set_weights
@@ -168,7 +168,7 @@ class Pools:
             self._weights[kind] = np.cumsum(drawn / drawn.sum()) if drawn.sum() > 0 else np.zeros(0)
 
     def has(self, kind: Kind) -> bool:
-        """Whether clips of this kind can be drawn."""
+        """Whether there are clips of this kind."""
         return self._weights[kind].size > 0
 
     def draw(self, kind: Kind, rng: np.random.Generator) -> int:
@@ -178,7 +178,7 @@ class Pools:
             DataError: there is none.
         """
         if not self.has(kind):
-            raise DataError(f"no {kind} clip to draw from; pack some or set the shares of {kind} scenes to 0")
+            raise DataError(f"no {kind} clips; pack some or set the shares of {kind} scenes to 0")
         group = min(int(np.searchsorted(self._weights[kind], rng.random(), side="right")), len(self._groups[kind]) - 1)
         return int(rng.choice(self._groups[kind][group]))
 
@@ -189,11 +189,11 @@ class Pools:
         return waveform, Part.from_meta(meta), str(meta.get("set", ""))
 
     def events_like(self, part: Part) -> np.ndarray:
-        """Clips of the same sound event, the part's own included."""
+        """Clips of the same sound event, including the part's own."""
         return self._groups["sound"][self.events.index(part.event or "")]
 
     def digits_like(self, index: int) -> Sequence[int]:
-        """Clips of single digits by the same speaker, the clip itself included; empty if it is no digit."""
+        """Clips of single digits by the same speaker, including the clip itself; empty if it is not a digit."""
         meta = self.metas[index]
         if meta.get("text") not in DIGITS:
             return ()
@@ -205,7 +205,7 @@ def _chance(rng: np.random.Generator, share: float) -> bool:
 
 
 def _vary_voice(waveform: Waveform, part: Part, rng: np.random.Generator) -> tuple[Waveform, Part]:
-    """Move speed and pitch, more so for digits, which few speakers say; a far move unsays gender and age."""
+    """Change speed and pitch, more for digits, which have few speakers; a large change removes gender and age."""
     if _chance(rng, 0.4):
         return waveform, part
     spread = 0.1 if part.text is not None and set(part.text.split()) <= DIGITS else 0.06
@@ -234,7 +234,7 @@ def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tupl
 
 
 def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfig) -> Waveform:
-    """Sometimes a little silence before and after, as far as `max_s` allows."""
+    """Add, at random, a little silence before and after, up to `max_s`."""
     room = int(config.max_s * SAMPLE_RATE) - waveform.size
     before, after = (int(value) for value in rng.uniform(0, 0.8, size=2) * SAMPLE_RATE)
     if not config.augment or room < before + after or _chance(rng, 0.6):
@@ -250,7 +250,7 @@ def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple
         if _chance(rng, 0.6):
             length = int(rng.uniform(1.2, 4.5) * SAMPLE_RATE)
             waveform = mixing.fade(mixing.crop_energetic(waveform, rng, length))
-        if _chance(rng, 0.25):  # two dogs are a dog, too
+        if _chance(rng, 0.25):  # two dogs are still the event "dog"
             other, _, _ = pools.read(int(rng.choice(pools.events_like(part))))
             other = mixing.crop_energetic(other, rng, waveform.size)
             waveform = mixing.mix(waveform, other, float(rng.uniform(-3, 9)))
@@ -300,13 +300,13 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
 
 
 def _background(part: Part) -> Part:
-    """Speech behind something louder is reported, not transcribed."""
+    """Speech in the background is mentioned, not transcribed."""
     return replace(part, text=None, foreground=False)
 
 
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
     waveform, part = _SOURCES[front](pools, rng, config)
-    behind, other = _SOURCES[back](pools, rng, config)
+    background, other = _SOURCES[back](pools, rng, config)
     if front == "speech":
         shortest = int(rng.uniform(1.5, 4.0) * SAMPLE_RATE)
         if waveform.size < shortest:
@@ -315,11 +315,11 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
     low, high = config.snr_db
     if front != "speech" or back == "speech":
         low = max(low, 1.0)  # a speaker or tune "in the background" must be the weaker part
-    if behind.size > waveform.size:
-        behind = mixing.crop_energetic(behind, rng, waveform.size, tries=12)
+    if background.size > waveform.size:
+        background = mixing.crop_energetic(background, rng, waveform.size, tries=12)
     elif back == "speech":
-        behind = mixing.place(behind, int(rng.integers(0, waveform.size - behind.size + 1)), waveform.size)
-    mixed = mixing.mix(waveform, behind, float(rng.uniform(low, high)))
+        background = mixing.place(background, int(rng.integers(0, waveform.size - background.size + 1)), waveform.size)
+    mixed = mixing.mix(waveform, background, float(rng.uniform(low, high)))
     return Scene(mixed, (part, _background(other)), f"mixed_{front}", "over")
 
 
@@ -354,17 +354,9 @@ _BEHIND: dict[str, tuple[tuple[Kind, float], ...]] = {
     "mixed_sound": (("music", 0.5), ("speech", 0.5)),
     "mixed_music": (("sound", 0.5), ("speech", 0.5)),
 }
-_NEEDS: dict[str, tuple[Kind, ...]] = {
-    "pure_speech": ("speech",),
-    "two_speakers": ("speech",),
-    "mixed_speech": ("speech",),
-    "pure_sound": ("sound",),
-    "two_sounds": ("sound",),
-    "mixed_sound": ("sound",),
-    "pure_music": ("music",),
-    "mixed_music": ("music",),
-    "silence": (),
-}
+# The kinds of clips without which a category is left out; the background of a mixture is optional.
+_NEEDS: dict[str, tuple[Kind, ...]] = {name: tuple(kind for kind in KINDS if kind in name) for name in CATEGORIES}
+_NEEDS["two_speakers"] = ("speech",)
 
 
 def _compose(category: str, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -387,18 +379,18 @@ def _compose(category: str, pools: Pools, rng: np.random.Generator, config: Scen
 
 
 def make_scene(pools: Pools, rng: np.random.Generator, config: SceneConfig | None = None) -> Scene:
-    """Draw a scene; the same pools, generator state and config give the same scene.
+    """Sample a scene; the same pools, generator state and config give the same scene.
 
-    Categories whose clips the pools lack are left out of the draw.
+    Categories without clips in the pools are left out.
 
     Raises:
-        DataError: no category with a positive share can be made of these pools.
+        DataError: the pools have clips for no category with a positive share.
     """
     config = SceneConfig() if config is None else config
     possible = [name for name in CATEGORIES if all(pools.has(kind) for kind in _NEEDS[name])]
     shares = np.asarray([config.shares.get(name, 0.0) for name in possible])
     if not shares.sum() > 0:
-        raise DataError(f"none of the wanted scenes {dict(config.shares)} can be made of the packed clips")
+        raise DataError(f"none of the scenes {dict(config.shares)} can be made of these clips")
     scene = _compose(possible[int(rng.choice(len(possible), p=shares / shares.sum()))], pools, rng, config)
     if scene.category == "silence":
         return scene

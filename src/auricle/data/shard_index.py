@@ -1,7 +1,7 @@
-"""Where each clip lies in a tar shard: the index beside it, built from tars of any origin without trusting them.
+"""The position of each clip in a tar shard: an index file beside the tar, built from untrusted tars of any origin.
 
-Only audio, JSON and text members count. Whatever else a tar can hold — pickles, links, devices, names that climb out of
-the folder — is never opened; how many were ignored, and why, is kept in the index.
+Only audio, JSON and text members are read. Whatever else a tar can hold (pickles, links, devices, names outside the
+folder) is never opened; how many were ignored, and why, is stored in the index.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from auricle.errors import AudioError, DataError
 from auricle.files import write_bytes
 
 AUDIO_SUFFIXES = frozenset({"flac", "wav", "ogg", "opus", "mp3"})
-MAX_META_BYTES = 1 << 20  # facts of one clip; a larger JSON or text member is no description of it
+MAX_META_BYTES = 1 << 20  # facts of one clip; a larger JSON or text member is ignored
 CLIP_LIMITS = Limits(max_bytes=1 << 30, max_seconds=4 * 3600.0)  # clips are read whole: 4 h are 0.9 GB of float32
 MAX_CLIP_SAMPLES = int(CLIP_LIMITS.max_seconds) * 16_000
 
@@ -68,10 +68,10 @@ class ShardIndex:
     tar: Path
     columns: Mapping[str, npt.NDArray[Any]]
     ignored: Mapping[str, int]  # reason -> members left out
-    set_size: int | None = None  # tars of the set this one was written with, when known
+    set_size: int | None = None  # tars of the set it was written with, if known
 
     def __len__(self) -> int:
-        """Clips in the shard."""
+        """Number of clips."""
         return len(self.columns["num_samples"])
 
     @property
@@ -146,7 +146,7 @@ def load(tar: Path) -> ShardIndex:
         set_size = int(metadata["shards"]) if "shards" in metadata else None
         _check_columns(columns, tar.stat().st_size)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is no usable shard index ({error}); delete it and it is built anew") from None
+        raise DataError(f"{path} is not a usable shard index ({error}); delete it and it is built again") from None
     _check_fresh(tar, path, metadata)
     return ShardIndex(tar, columns, ignored, set_size)
 
@@ -155,10 +155,10 @@ def build_index(tar: str | Path) -> ShardIndex:
     """Index a tar of any origin by reading it once from start to end; nothing is extracted or executed.
 
     A clip is an audio member (flac, wav, ogg, opus, mp3) with, optionally, a ``.json`` or else ``.txt`` member of the
-    same name up to the last dot. Members that are something else, or broken, are left out and counted in `ignored`.
+    same name up to the last dot. Other members, and damaged ones, are left out and counted in `ignored`.
 
     Raises:
-        DataError: `tar` is no plain tar, is truncated, or lies about the sizes of its members.
+        DataError: `tar` is not a plain tar, is truncated, or states wrong sizes of its members.
     """
     tar = Path(tar)
     audio: dict[str, TarMember] = {}
@@ -188,36 +188,36 @@ def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
     """A clip's description from its stored bytes; plain text becomes ``{"text": …}``.
 
     Raises:
-        DataError: no UTF-8, no JSON, or JSON that is no object.
+        DataError: not UTF-8, not JSON, or not a JSON object.
     """
     if not stored:
         return {}
     try:
         meta = json.loads(stored) if is_json else {"text": stored.decode().strip()}
     except (ValueError, RecursionError) as error:
-        raise DataError(f"the description is no valid {'JSON' if is_json else 'UTF-8'} ({error})") from None
+        raise DataError(f"the description is not valid {'JSON' if is_json else 'UTF-8'} ({error})") from None
     if not isinstance(meta, dict):
         raise DataError(f"the description is a JSON {type(meta).__name__}, expected an object with named facts")
     return meta
 
 
 class TarMember(NamedTuple):
-    """A member of a tar as its header states it, inside the file as checked."""
+    """A member of a tar as its header states it; checked to be inside the file."""
 
     name: str
     offset: int  # of the contents, bytes
     size: int  # bytes
-    is_file: bool  # no link, device, folder or sparse file
+    is_file: bool  # not a link, device, folder or sparse file
 
 
 def tar_members(tar: Path) -> Iterator[TarMember]:
-    """Members of a plain tar in order, each size checked against the file before it is believed.
+    """Members of a plain tar in order, each size checked against the file.
 
-    `tarfile` parses the headers; walking from one to the next is done here, because `TarFile` follows negative sizes
-    backwards and takes a damaged header for the end of the archive.
+    `tarfile` parses the headers; moving from one to the next is done here, because `TarFile` follows negative sizes
+    backwards and treats a damaged header as the end of the archive.
 
     Raises:
-        DataError: compressed, truncated, or a header that lies.
+        DataError: compressed, truncated, or a wrong header.
     """
     file_size, position = tar.stat().st_size, 0
     extended: dict[str, Any] = {}
@@ -255,12 +255,12 @@ def _parse_header(block: bytes, tar: Path, position: int) -> tarfile.TarInfo:
     except tarfile.HeaderError as error:
         raise DataError(
             f"{tar}: no tar header at byte {position} ({error}); shards are plain, uncompressed tars, complete with "
-            "their closing blocks: fetch or write it again"
+            "their end-of-archive blocks: download or write it again"
         ) from None
 
 
 def _read_extended(file: BinaryIO, tar: Path, kind: bytes, size: int) -> dict[str, Any]:
-    """What an extended header says about the member after it: `path`, `size`, `sparse`."""
+    """What an extended header states about the next member: `path`, `size`, `sparse`."""
     if size > MAX_META_BYTES:
         raise DataError(f"{tar}: an extended header of {size} bytes; the tar is damaged or forged")
     stored = file.read(size)
@@ -297,9 +297,9 @@ def member_objection(
     """Why a member is left out, or None.
 
     Args:
-        member: as `tar_members` gives it.
-        table: members of its kind that were taken before, by key; None where its suffix is of no use.
-        max_label_bytes: of a member that is no audio; audio has `CLIP_LIMITS`.
+        member: of `tar_members`.
+        table: members of its kind that were accepted before, by key; None if its suffix is not used.
+        max_label_bytes: of a member that is not audio; audio has `CLIP_LIMITS`.
     """
     stem, suffix = split_member_name(member.name)
     if not member.is_file:
@@ -315,14 +315,14 @@ def member_objection(
 
 def _read_row(file: BinaryIO, key: str, audio: TarMember, described: TarMember | None) -> Row:
     file.seek(audio.offset)
-    sound, meta = file.read(audio.size), b""
+    encoded, meta = file.read(audio.size), b""
     if described is not None:
         file.seek(described.offset)
         meta = file.read(described.size)
     is_json = described is not None and described.name.lower().endswith("json")
     read_meta(meta, is_json=is_json)
-    native = native_samples(sound)
-    num_samples = native if native is not None else _probe_samples(sound)
+    native = native_samples(encoded)
+    num_samples = native if native is not None else _probe_samples(encoded)
     if not 0 < num_samples <= MAX_CLIP_SAMPLES:
         raise DataError(f"a clip of {num_samples} samples; shards hold clips of 1 … {MAX_CLIP_SAMPLES}")
     return Row(
@@ -334,29 +334,29 @@ def _read_row(file: BinaryIO, key: str, audio: TarMember, described: TarMember |
         meta_is_json=is_json,
         is_native=native is not None,
         num_samples=num_samples,
-        digest=digest_of(sound, meta),
+        digest=digest_of(encoded, meta),
     )
 
 
-def native_samples(sound: bytes) -> int | None:
+def native_samples(encoded: bytes) -> int | None:
     """Samples of a 16 kHz mono FLAC as its STREAMINFO states them (RFC 9639 section 8.2); None for anything else."""
-    if sound[:4] != b"fLaC" or len(sound) < 42 or sound[4] & 0x7F != 0:
+    if encoded[:4] != b"fLaC" or len(encoded) < 42 or encoded[4] & 0x7F != 0:
         return None
-    packed = int.from_bytes(sound[18:26], "big")  # 20 bits rate, 3 channels - 1, 5 bits per sample - 1, 36 samples
+    packed = int.from_bytes(encoded[18:26], "big")  # 20 bits rate, 3 channels - 1, 5 bits per sample - 1, 36 samples
     rate, channels, samples = packed >> 44, (packed >> 41 & 7) + 1, packed & ((1 << 36) - 1)
     return samples if (rate, channels) == (16_000, 1) and samples else None
 
 
-def _probe_samples(sound: bytes) -> int:
-    """Length at 16 kHz; by decoding where the header does not tell."""
+def _probe_samples(encoded: bytes) -> int:
+    """Length at 16 kHz; by decoding if the header does not state it."""
     from auricle.audio.decode import decode, probe
 
-    duration_s = probe(sound, limits=CLIP_LIMITS).duration_s
-    return len(decode(sound, limits=CLIP_LIMITS).waveform) if duration_s is None else round(duration_s * 16_000)
+    duration_s = probe(encoded, limits=CLIP_LIMITS).duration_s
+    return len(decode(encoded, limits=CLIP_LIMITS).waveform) if duration_s is None else round(duration_s * 16_000)
 
 
 def _tar_facts(tar: Path) -> dict[str, str]:
-    """What shows that a tar has changed: its size, time, and a hash of its two ends."""
+    """Size, time, and a hash of both ends of a tar, to detect that it changed."""
     stat = tar.stat()
     with tar.open("rb") as file:
         ends = file.read(_FINGERPRINT_BYTES)
@@ -370,19 +370,19 @@ def _tar_facts(tar: Path) -> dict[str, str]:
 
 
 def _check_fresh(tar: Path, path: Path, metadata: Mapping[str, str]) -> None:
-    """A copied tar may have a new time but not another size or other ends; `ShardSet.read` checks each clip's hash."""
+    """A copied tar may have another time, but not another size or other ends; `ShardSet.read` checks each clip."""
     stat = tar.stat()
     if (metadata.get("tar_size"), metadata.get("tar_mtime_ns")) == (str(stat.st_size), str(stat.st_mtime_ns)):
         return
     facts = _tar_facts(tar)
     if any(metadata.get(name) != facts[name] for name in ("tar_size", "tar_fingerprint")):
         raise DataError(
-            f"{tar} has changed since its index {path.name} was written; delete the index and it is built anew"
+            f"{tar} has changed since its index {path.name} was written; delete the index and it is built again"
         )
 
 
 def _check_columns(columns: Mapping[str, npt.NDArray[Any]], tar_size: int) -> None:
-    """Raise ValueError unless every clip lies inside the tar."""
+    """Raise ValueError unless every clip is inside the tar."""
     for name, dtype in _COLUMNS.items():
         wanted = len(columns["num_samples"]) if name != "key_bytes" else int(columns["key_size"].sum())
         if columns[name].dtype != dtype or columns[name].shape != (wanted,):

@@ -1,7 +1,7 @@
-"""Tar shards in and out: ``NAME-000000.tar`` with ``KEY.flac`` (16 kHz mono, 16 bit) and ``KEY.json`` for each clip.
+"""Tar shards: ``NAME-000000.tar`` with ``KEY.flac`` (16 kHz mono, 16 bit) and ``KEY.json`` for each clip.
 
 The files are plain uncompressed tars that any tar or WebDataset reader opens. Reading goes through a small index
-(`auricle.data.shard_index`) and `os.pread`, so any clip costs the same and order is free.
+(`auricle.data.shard_index`) and `os.pread`, so clips can be read in any order at equal cost.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ __all__ = ["Record", "ShardSet", "ShardWriter", "build_index", "safe_key"]
 
 SAMPLE_RATE = 16_000
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # with ".flac" it fits the 100 bytes of a ustar name
-_MAX_PEAK = 8.0  # resampling overshoots 1 a little; more means integers passed off as floats
+_MAX_PEAK = 8.0  # resampling exceeds 1 a little; more means integers stored as floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Record:
 
 
 def safe_key(name: str) -> str:
-    """`name` as a shard key: letters, digits, ``_`` and ``-``; a changed name gets a hash so that none collide."""
+    """`name` as a shard key: letters, digits, ``_`` and ``-``; a changed name gets a hash, so that none collide."""
     if _KEY.fullmatch(name):
         return name
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
@@ -61,12 +61,12 @@ class ShardWriter:
         """Start a set of shards.
 
         Args:
-            folder: made if missing.
+            folder: created if missing.
             name: of the set, ``[A-Za-z0-9_-]``; files are ``NAME-000000.tar``, ``NAME-000001.tar``, …
-            max_bytes: a shard is closed before it would outgrow this; a larger clip gets a shard of its own.
+            max_bytes: a shard is closed before it would outgrow this; a larger clip gets its own shard.
 
         Raises:
-            DataError: a bad name, or shards of that name are there already.
+            DataError: a bad name, or shards of that name exist.
             OutputError: the folder cannot be written, or another run is writing shards of that name.
         """
         if not _KEY.fullmatch(name):
@@ -105,10 +105,10 @@ class ShardWriter:
         Args:
             key: unique name, see `safe_key`.
             waveform: (num_samples,) floats at 16 kHz in [-1, 1]; beyond that it is clipped, as 16 bits cannot hold it.
-            meta: facts about the clip that JSON can hold.
+            meta: facts about the clip, JSON-serialisable.
 
         Raises:
-            DataError: a bad or repeated key, no finite mono waveform, or facts that are no JSON.
+            DataError: a bad or repeated key, not a finite mono waveform, or facts that JSON cannot hold.
         """
         if not _KEY.fullmatch(key) or key in self._keys:
             found = "was written before" if key in self._keys else "has other characters than A–Z a–z 0–9 _ -"
@@ -158,11 +158,11 @@ class ShardWriter:
 class ShardSet:
     """Clips of many shards under one numbering, ``0 … len - 1``, in the order of shards and of clips inside them.
 
-    Reading keeps no file open and no position, so threads and forked processes may share one set.
+    Reading keeps no open file and no position, so threads and forked processes may share one set.
     """
 
     def __init__(self, source: str | Path | Sequence[str | Path]) -> None:
-        """Open shards; a missing index is built from its tar and kept beside it where the folder can be written.
+        """Open shards; a missing index is built from its tar and written beside it if possible.
 
         Args:
             source: a folder of ``.tar`` files, one tar, or a list of either.
@@ -182,12 +182,12 @@ class ShardSet:
             )
 
     def __len__(self) -> int:
-        """Clips."""
+        """Number of clips."""
         return int(self._starts[-1])
 
     @property
     def ignored(self) -> Counter[str]:
-        """Members of the tars that are no clips: reason -> how many."""
+        """Members of the tars that are not clips: reason -> count."""
         total: Counter[str] = Counter()
         for index in self.shards:
             total.update(index.ignored)
@@ -225,7 +225,7 @@ class ShardSet:
             return Record(row.key, _decode(audio, row), shard_index.read_meta(stored, is_json=bool(row.meta_is_json)))
 
     def read_audio(self, i: int) -> bytes:
-        """The audio file of clip `i` as it lies in the shard, not decoded.
+        """The audio file of clip `i`, not decoded.
 
         Raises:
             IndexError: no such number.
@@ -234,13 +234,13 @@ class ShardSet:
         return self._stored(i)[2]
 
     def _stored(self, i: int) -> tuple[ShardIndex, Row, bytes, bytes]:
-        """Where clip `i` lies, its audio and its facts, as the index knows them."""
+        """Position, audio and facts of clip `i`, checked by its hash."""
         index, row = self._locate(i)
         audio, stored = _pread(index.tar, (row.audio_offset, row.audio_size), (row.meta_offset, row.meta_size))
         if shard_index.digest_of(audio, stored) != row.digest:
             raise DataError(
-                f"{index.tar}: clip {row.key!r} is not what the index says; the tar changed or is damaged: "
-                "fetch it again, or delete its index to accept it as it is"
+                f"{index.tar}: clip {row.key!r} is not what the index states; the tar changed or is damaged: "
+                "download it again, or delete its index to accept it"
             )
         return index, row, audio, stored
 
@@ -253,7 +253,7 @@ class ShardSet:
 
 @contextmanager
 def _named(index: ShardIndex, row: Row) -> Iterator[None]:
-    """Errors inside say which clip of which tar they are about."""
+    """Add clip and tar to errors inside."""
     try:
         yield
     except AuricleError as error:
@@ -273,8 +273,8 @@ def _open(source: Path) -> list[ShardIndex]:
         name = index.tar.stem.rpartition("-")[0]
         if index.set_size is not None and present[name] != index.set_size:
             raise DataError(
-                f"{source} holds {present[name]} of the {index.set_size} shards of {name!r}; fetch the missing ones, "
-                "or list the files you want one by one"
+                f"{source} holds {present[name]} of the {index.set_size} shards of {name!r}; download the others, or "
+                "list the files one by one"
             )
     return indexes
 
@@ -313,7 +313,7 @@ def _decode(audio: bytes, row: Row) -> npt.NDArray[np.float32]:
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(f"its FLAC is damaged ({error})") from None
     if waveform.shape != (row.num_samples,):
-        raise DataError(f"its FLAC holds {len(waveform)} samples where its header promises {row.num_samples}")
+        raise DataError(f"its FLAC holds {len(waveform)} samples where its header states {row.num_samples}")
     return waveform
 
 

@@ -1,8 +1,8 @@
-"""Data sets as their authors publish them: folder in, entries with labels and splits out.
+"""Data sets as their authors publish them: a folder → entries with labels and splits.
 
-A layout is a function of the folder that holds what its docstring names. Its entries carry the label under the name
-the benchmark tasks use, and ``split`` (train, valid, test) or ``fold`` where the authors, or the task, have one. Tables
-and names are read, no audio. Splits that are made here, because the authors give none, keep speakers or neighbouring
+A layout is a function of the folder described in its docstring. Its entries have the label under the name that the
+benchmark tasks use, and ``split`` (train, valid, test) or ``fold`` where the authors, or the task, have one. Tables and
+names are read, audio is not. Splits that are made here, because the authors give none, keep speakers or neighbouring
 recordings together and depend on names alone. All public tasks of X-ARES have a layout here.
 """
 
@@ -40,7 +40,7 @@ def read_layout(name: str, root: str | Path) -> list[Entry]:
 
     Raises:
         ConfigError: no such layout.
-        DataError: the folder has another layout; what was expected is named.
+        DataError: the folder has another layout; the message describes the expected one.
     """
     if name not in LAYOUTS:
         raise ConfigError(f"no layout {name!r}; expected one of {', '.join(sorted(LAYOUTS))}")
@@ -66,7 +66,7 @@ def esc50(root: Path) -> list[Entry]:
 def fsdd(root: Path) -> list[Entry]:
     """Free Spoken Digit Dataset: ``recordings/{digit}_{speaker}_{index}.wav``. Facts: digit, speaker, session 0 to 4.
 
-    A session is a fifth of a speaker's recording indices in a row; neighbours were recorded in one go.
+    A session is a fifth of a speaker's recording indices in a row; neighbours were recorded together.
     """
     entries = recipes.fsdd(root)
     indices = sorted({int(entry.id.rsplit("_", 1)[1]) for entry in entries})
@@ -130,7 +130,7 @@ def speechocean762_scores(root: Path) -> list[Entry]:
 def crema_d(root: Path) -> list[Entry]:
     """CREMA-D: ``AudioWAV/{actor}_{sentence}_{emotion}_{level}.wav``. Facts: label (A D F H N S), speaker, part.
 
-    The label is the emotion the actor was asked for; the tars of X-ARES have the one most listeners heard. ``part``
+    The label is the emotion the actor was asked for; the tars of X-ARES have the one that most raters named. ``part``
     gives 70 % of the actors to train, 15 % to valid and 15 % to test.
     """
     entries = []
@@ -159,7 +159,7 @@ def ravdess(root: Path) -> list[Entry]:
 def gtzan(root: Path) -> list[Entry]:
     """GTZAN: ``{genre}/{genre}.{00000..00099}.wav`` (or .au). Facts: genre, fold 0 to 9.
 
-    Ten tracks in a row are a fold, for neighbours often share an artist.
+    Ten tracks in a row are a fold, because neighbours often share an artist.
     """
     return [
         Entry(path.stem, path, {"genre": name[1], "fold": int(name[2]) // 10})
@@ -299,15 +299,15 @@ def desed(root: Path) -> list[Entry]:
         events = [{"onset": 0.0, "offset": 10.0, "label": row["event_labels"]}]
         where = inside(root / "audio/train/weak", row["filename"])
         entries.append(Entry(f"weak/{where.stem}", where, {"events": events, "split": "train"}))
-    heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     table = read_table(
         root / "metadata/validation/validation.tsv", "filename", "onset", "offset", "event_label", delimiter="\t"
     )
     for row in table:
-        events = heard[row["filename"]]
+        events = found[row["filename"]]
         if row["event_label"]:  # a file without events has one line with empty cells
             events.append({"onset": float(row["onset"]), "offset": float(row["offset"]), "label": row["event_label"]})
-    for name, events in heard.items():
+    for name, events in found.items():
         where = inside(root / "audio/validation", name)
         entries.append(Entry(f"validation/{where.stem}", where, {"events": events, "split": "test"}))
     return entries
@@ -331,7 +331,7 @@ def fsdkaggle2018(root: Path) -> list[Entry]:
 def maestro(root: Path) -> list[Entry]:
     """MAESTRO: ``maestro-v{version}.csv`` and ``{year}/*.{wav,midi}``. Facts: events, the notes, in s of the recording.
 
-    Notes end where the key is released, whatever the pedal does. The task has keys 21 to 107; ``left_out`` counts
+    Notes end where the key is released, regardless of the pedal. The task has keys 21 to 107; ``left_out`` counts
     presses of others, which is 108, the highest of a piano. Of several versions the last is read.
 
     Source: C. Hawthorne et al., "Enabling Factorized Piano Music Modeling … with the MAESTRO Dataset", 2019.

@@ -10,7 +10,7 @@ from auricle.data.manifest import Entry
 from auricle.data.upstream_tables import inside, read_fields, read_table
 from auricle.errors import DataError
 
-_PROTOCOLS = {"train": "cm_train.trn", "valid": "cm_develop.ndx", "test": "cm_evaluation.ndx"}
+_LISTS = {"train": "cm_train.trn", "valid": "cm_develop.ndx", "test": "cm_evaluation.ndx"}
 _IDENTIFICATION = {"1": "train", "2": "valid", "3": "test"}
 _IMITATION_FOLDS = 3
 
@@ -18,12 +18,12 @@ _IMITATION_FOLDS = 3
 def asvspoof2015(root: Path) -> list[Entry]:
     """ASVspoof 2015: ``CM_protocol/cm_{train.trn,develop.ndx,evaluation.ndx}`` and ``wav/``. Facts: binary_spoof.
 
-    The protocols may have ``.txt`` behind their names. ``attack`` is human, or S1 to S10.
+    The names of the lists may end in ``.txt``. ``attack`` is human, or S1 to S10.
 
     Source: doi.org/10.7488/ds/298.
     """
     entries = []
-    for split, listing in _PROTOCOLS.items():
+    for split, listing in _LISTS.items():
         path = root / "CM_protocol" / listing
         path = path if path.exists() else path.with_name(f"{listing}.txt")
         for speaker, name, attack, verdict in read_fields(path, 4):
@@ -66,33 +66,33 @@ def voxlingua107(root: Path) -> list[Entry]:
     """VoxLingua107: ``dev/{language}/``, and ``{language}/`` in the folder or in ``train/``. Facts: labels, a language.
 
     Only the languages of dev, 33 of them, are read, and of train no video that is in dev. The subset of train that
-    X-ARES drew was not published; here it is all that lies there.
+    X-ARES uses was not published; here it is all of train.
 
     Source: J. Valk and T. Alumäe, "VoxLingua107: a Dataset for Spoken Language Recognition", 2021.
     """
     train = root / "train" if (root / "train").is_dir() else root
-    heard = {"dev": sorted((root / "dev").glob("*/*.wav"))}
-    videos = {_video(path) for path in heard["dev"]}
-    spoken = sorted({path.parent.name for path in heard["dev"]})
+    found = {"dev": sorted((root / "dev").glob("*/*.wav"))}
+    videos = {_video(path) for path in found["dev"]}
+    spoken = sorted({path.parent.name for path in found["dev"]})
     files = (path for language in spoken for path in sorted((train / language).glob("*.wav")))
-    heard["train"] = [path for path in files if _video(path) not in videos]
+    found["train"] = [path for path in files if _video(path) not in videos]
     return [
         Entry(f"{split}/{path.parent.name}/{path.stem}", path, {"labels": path.parent.name, "split": split})
         for split in ("train", "dev")
-        for path in heard[split]
+        for path in found[split]
     ]
 
 
 def _video(path: Path) -> str:
-    """The video that a segment ``{video}__U__S{number}---{begin}-{end}.wav`` was cut from."""
+    """The video that a segment ``{video}__U__S{number}---{start}-{end}.wav`` was cut from."""
     return path.stem.partition("__U__")[0]
 
 
 def vocal_imitations(root: Path) -> list[Entry]:
     """Vocal Imitation Set: ``vocal_imitations.txt`` and ``vocal_imitations/included/``. Facts: imitation, fold 0 to 2.
 
-    The label is the recording that was imitated. The authors give no folds; those of HEAR, which X-ARES has, were drawn
-    by clip. Here a participant is in one fold: the one that has the fewest clips when those who gave most go first.
+    The label is the recording that was imitated. The authors give no folds; those of HEAR, which X-ARES has, were made
+    by clip. Here a participant is in one fold: the one with the fewest clips, those who gave most being assigned first.
 
     Source: zenodo.org/records/1340763.
     """

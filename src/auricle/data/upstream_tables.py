@@ -1,6 +1,6 @@
-"""The tables, lists and names of published data sets, read without trusting them.
+"""Tables, lists and names of published data sets, which are untrusted.
 
-Whatever is wrong with a file is a `DataError` that names it; what a table says about files stays below the folder.
+A fault of a file is a `DataError` that names it; files named by a table must be below the folder.
 """
 
 import csv
@@ -16,29 +16,29 @@ from auricle.errors import DataError
 def named_audio(
     folder: Path, pattern: str, name: re.Pattern[str], suffixes: tuple[str, ...] = (".wav", ".flac", ".ogg", ".mp3")
 ) -> Iterator[tuple[Path, re.Match[str]]]:
-    """Audio files of a folder whose whole name follows the rule, sorted, with what the rule found."""
+    """Audio files of a folder whose whole name matches, sorted, with the match."""
     for path in sorted(folder.glob(pattern)):
         if path.suffix.lower() in suffixes and (match := name.fullmatch(path.stem)):
             yield path, match
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file of that name below the folder; a table from elsewhere may not point anywhere else.
+    """The file of that name below the folder.
 
     Raises:
-        DataError: the name is absolute, climbs out, is empty or cannot be printed.
+        DataError: the name is absolute, outside the folder, empty or not printable.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
-        raise DataError(f"{name!r} is no file below {folder}; the table is damaged or forged")
+        raise DataError(f"{name!r} is not a file below {folder}; the table is damaged or forged")
     return folder / name
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """Rows of a table as they are, its heading too.
+    """Rows of a table, the heading included.
 
     Raises:
-        DataError: no such file, or no table in UTF-8.
+        DataError: no such file, or not a table in UTF-8.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -46,7 +46,7 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
     except (csv.Error, UnicodeError) as error:
-        raise DataError(f"{path} is no table in UTF-8 ({error})") from None
+        raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
 
 
 def read_table(path: Path, *columns: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
@@ -54,7 +54,7 @@ def read_table(path: Path, *columns: str, delimiter: str = ",") -> Iterator[dict
 
     Args:
         path: of the table.
-        columns: that must be there; others may be.
+        columns: that must be present; others may be.
         delimiter: between cells.
 
     Raises:
@@ -75,14 +75,14 @@ def read_lines(path: Path) -> list[str]:
     """Lines of a text that are not empty.
 
     Raises:
-        DataError: no such file, or no UTF-8.
+        DataError: no such file, or not UTF-8.
     """
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
     except UnicodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error})") from None
+        raise DataError(f"{path} is not UTF-8 text ({error})") from None
 
 
 def read_fields(path: Path, count: int) -> Iterator[list[str]]:
@@ -101,14 +101,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        DataError: no such file, no JSON, or JSON that is no object.
+        DataError: no such file, not JSON, or not a JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON ({error})") from None
+        raise DataError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a JSON {type(found).__name__}, expected an object")
     return found

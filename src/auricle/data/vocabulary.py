@@ -1,4 +1,4 @@
-"""Words for what can be heard: how an event is phrased, and by which words a caption is taken to name it."""
+"""Words for sound events: how an event is phrased, and which words in a caption count as naming it."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EventWords:
-    """An event as a short clause; `accepted` are the words of which one must occur for the event to count as named."""
+    """An event as a short clause; one of the `accepted` words must occur for the event to count as named."""
 
     subject: str  # with its article: "a dog"
     verb: str  # finite: "barks"
@@ -78,12 +78,12 @@ LANGUAGES: dict[str, str] = {
 _SPEECH = re.compile(r"\b(says?|said|speaks?|speaking|spoken|talks?|talking|voices?|speech|speakers?)\b", re.I)
 _MUSIC = re.compile(r"\b(music|musical|melody|tune|song|chords?)\b", re.I)
 _SOUND = re.compile(r"\b(sounds? of|noises?)\b", re.I)
-_DENIED = re.compile(r"\b(no|without|nobody|none)\s+(\w+\s+)?(speech|voices?|speaks?|speaking|music|sounds?)\b", re.I)
+_NEGATED = re.compile(r"\b(no|without|nobody|none)\s+(\w+\s+)?(speech|voices?|speaks?|speaking|music|sounds?)\b", re.I)
 _QUOTED = re.compile(r"[\"“][^\"”]*[\"”]")
 
 
 def event_words(event: str) -> EventWords:
-    """How to speak of an event; without an entry, "door_wood_knock" becomes "the sound of door wood knock"."""
+    """How an event is phrased; without an entry, "door_wood_knock" becomes "the sound of door wood knock"."""
     known = EVENTS.get(_ALIASES.get(event, event))
     if known is not None:
         return known
@@ -102,38 +102,38 @@ def keywords(event: str) -> tuple[str, ...]:
     return event_words(event).accepted
 
 
-def _claims(caption: str) -> str:
-    """The caption without quoted words and without what it denies."""
-    return _DENIED.sub(" ", _QUOTED.sub(" ", caption))
+def _affirmed(caption: str) -> str:
+    """The caption without quoted words and negated parts."""
+    return _NEGATED.sub(" ", _QUOTED.sub(" ", caption))
 
 
 def names_event(caption: str, event: str) -> bool:
-    """Whether the caption names the event by one of its `keywords`, quoted speech aside."""
-    found = set(re.findall(r"[a-z]+", _claims(caption).lower()))
+    """Whether the caption names the event by one of its `keywords`, outside quoted speech."""
+    found = set(re.findall(r"[a-z]+", _affirmed(caption).lower()))
     return not found.isdisjoint(keywords(event))
 
 
 def names_speech(caption: str) -> bool:
-    """Whether the caption says that someone speaks."""
-    return bool(_SPEECH.search(_claims(caption)))
+    """Whether the caption names speech."""
+    return bool(_SPEECH.search(_affirmed(caption)))
 
 
 def names_music(caption: str) -> bool:
-    """Whether the caption speaks of music."""
-    return bool(_MUSIC.search(_claims(caption)))
+    """Whether the caption names music."""
+    return bool(_MUSIC.search(_affirmed(caption)))
 
 
 def names_sound(caption: str) -> bool:
     """Whether the caption names any known event, or "the sound of" something."""
-    return bool(_SOUND.search(_claims(caption))) or any(names_event(caption, event) for event in EVENTS)
+    return bool(_SOUND.search(_affirmed(caption))) or any(names_event(caption, event) for event in EVENTS)
 
 
 def category_of(caption: str) -> str | None:
-    """What a caption claims: "speech", "sound", "music", "mixed" for two or more of them, None for nothing at all."""
-    claims = {
+    """The category a caption names: "speech", "sound", "music", "mixed" for two or more, None for none."""
+    found = {
         "speech": names_speech(caption),
         "sound": names_sound(caption),
         "music": names_music(caption),
     }
-    named = [kind for kind, is_named in claims.items() if is_named]
+    named = [kind for kind, is_named in found.items() if is_named]
     return "mixed" if len(named) > 1 else (named[0] if named else None)

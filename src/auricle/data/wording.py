@@ -1,7 +1,7 @@
-"""What is said of a scene: captions, transcripts, questions with answers, varied in wording but true to the facts.
+"""Texts about a scene: captions, transcripts, questions with answers, varied in wording but true to the facts.
 
-Captions are one sentence and name everything audible by its key word (see `auricle.data.vocabulary`); answers are short
-lower-case phrases without a final period. Prompts vary widely, since users phrase them; answers vary little.
+Captions are one sentence and name every part by its key word (see `auricle.data.vocabulary`); answers are short
+lower-case phrases without a final period. Prompts vary widely, because users write them; answers vary little.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ __all__ = [
 CAPTION_PROMPT = "Write a general audio caption."
 TRANSCRIBE_PROMPT = "Transcribe the speech."
 NO_SPEECH = "no speech"
-QUOTED_WORDS = 3  # captions quote what is said up to this many words
+QUOTED_WORDS = 3  # captions quote speech of up to this many words
 
 _SILENT = ("Silence with no clear sound.", "There is only silence here.", "Nothing but silence can be heard.")
 
@@ -53,7 +53,7 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def _speaker(part: Part) -> str:
-    """The speaker as a noun with article, by age and gender as far as known."""
+    """The speaker as a noun with article, by age and gender where known."""
     if part.is_child:
         return {"m": "a boy", "f": "a girl"}.get(part.gender or "", "a child")
     return {"m": "a man", "f": "a woman"}.get(part.gender or "", "a person")
@@ -95,7 +95,7 @@ def _event_noun(part: Part, rng: np.random.Generator) -> str:
 
 
 def _music_name(part: Part, rng: np.random.Generator) -> str:
-    """ "slow piano music"; a medium tempo goes without saying."""
+    """ "slow piano music"; a medium tempo is not mentioned."""
     tempo = f"{part.tempo} " if part.tempo in ("slow", "fast") else ""
     players = " and ".join("drum" if name == "drums" else name for name in part.instruments)
     return " ".join(f"{tempo}{players} music".split())
@@ -110,7 +110,7 @@ _NOUNS = {"speech": _speech_noun, "sound": _event_noun, "music": _music_name}
 
 
 def _single(part: Part, rng: np.random.Generator) -> str:
-    """A clause or noun phrase about a part that is heard alone."""
+    """A clause or noun phrase about the only part."""
     if part.kind == "speech":
         clause = _speech_clause(part, rng)
         is_english = part.language == "en" and not _is_quotable(part)
@@ -154,7 +154,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def transcript(scene: Scene) -> str | None:
-    """The words of all speech in order, `NO_SPEECH` without speech, None when the words of a part are not known."""
+    """The words of all speech in order, `NO_SPEECH` without speech, None if the words of a part are unknown."""
     spoken = scene.of_kind("speech")
     if not spoken:
         return NO_SPEECH
@@ -169,8 +169,8 @@ def category_answer(scene: Scene) -> str:
 
 
 def _yes_no(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
-    """Presence questions: speech, music, a sound that is there and one that is not."""
-    asked = [
+    """Presence questions: speech, music, an event that is present and one that is not."""
+    found = [
         ("has_speech", _pick(rng, prompts.HAS_SPEECH), "yes" if scene.of_kind("speech") else "no"),
         ("has_music", _pick(rng, prompts.HAS_MUSIC), "yes" if scene.of_kind("music") else "no"),
     ]
@@ -178,49 +178,49 @@ def _yes_no(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]
     absent = [event for event in prompts.COMMON_EVENTS if event not in present]
     for event, answer in [*((event, "yes") for event in present), (_pick(rng, absent), "no")]:
         words = event_words(event)
-        is_telling = set(words.subject.split()) & set(words.accepted)  # "a dog" tells the event, "a person" does not
-        thing = words.subject if is_telling and rng.random() < 0.5 else words.noun
-        asked.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=thing), answer))
-    return asked
+        names_it = set(words.subject.split()) & set(words.accepted)  # "a dog" names the event, "a person" does not
+        thing = words.subject if names_it and rng.random() < 0.5 else words.noun
+        found.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=thing), answer))
+    return found
 
 
 def _about_speech(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
     spoken = scene.of_kind("speech")
     count = ("no one", "one person", "two people")[min(len(spoken), 2)]
-    asked = [("count", _pick(rng, prompts.COUNT), count)]
+    found = [("count", _pick(rng, prompts.COUNT), count)]
     if len(spoken) != 1:
-        return asked
+        return found
     part = spoken[0]
     if part.gender in ("m", "f"):
-        asked.append(("gender", _pick(rng, prompts.GENDER), "male" if part.gender == "m" else "female"))
+        found.append(("gender", _pick(rng, prompts.GENDER), "male" if part.gender == "m" else "female"))
     if part.is_child is not None and (part.is_child or (part.age or 0) >= 16):
-        asked.append(("age", _pick(rng, prompts.AGE), "child" if part.is_child else "adult"))
+        found.append(("age", _pick(rng, prompts.AGE), "child" if part.is_child else "adult"))
     if LANGUAGES.get(part.language or ""):
-        asked.append(("language", _pick(rng, prompts.LANGUAGE), LANGUAGES[part.language or ""].lower()))
+        found.append(("language", _pick(rng, prompts.LANGUAGE), LANGUAGES[part.language or ""].lower()))
     if part.text is not None:
-        asked.append(("words", _pick(rng, prompts.WORDS), part.text))
+        found.append(("words", _pick(rng, prompts.WORDS), part.text))
         words = part.text.split()
         if words and set(words) <= DIGITS:
             ways = prompts.DIGIT if len(words) == 1 else prompts.DIGITS
-            asked.append(("digit", _pick(rng, ways), part.text))
-    return asked
+            found.append(("digit", _pick(rng, ways), part.text))
+    return found
 
 
 def _about_music(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
     tunes = scene.of_kind("music")
     if len(tunes) != 1:
         return []
-    part, asked = tunes[0], []
+    part, found = tunes[0], []
     if part.instruments:
-        asked.append(("instrument", _pick(rng, prompts.INSTRUMENT), " and ".join(part.instruments)))
+        found.append(("instrument", _pick(rng, prompts.INSTRUMENT), " and ".join(part.instruments)))
     if part.tempo in ("slow", "fast"):
-        asked.append(("tempo", _pick(rng, prompts.TEMPO), part.tempo))
+        found.append(("tempo", _pick(rng, prompts.TEMPO), part.tempo))
     if part.mode in ("major", "minor"):
-        asked.append(("mode", _pick(rng, prompts.MODE), part.mode))
-    return asked
+        found.append(("mode", _pick(rng, prompts.MODE), part.mode))
+    return found
 
 
-def _heard(part: Part) -> str:
+def _answer_for(part: Part) -> str:
     if part.kind == "sound":
         return event_name(part.event or "")
     return "speech" if part.kind == "speech" else f"{' and '.join(part.instruments)} music".strip()
@@ -245,24 +245,25 @@ _WEIGHTS = {
 }
 
 
-def _asked(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
-    """(topic, prompt, answer) of every question whose answer the facts give."""
-    asked = [("category", _pick(rng, prompts.CATEGORY), category_answer(scene))]
+def _all_questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """(topic, prompt, answer) of every question that the facts answer."""
+    found = [("category", _pick(rng, prompts.CATEGORY), category_answer(scene))]
     if scene.parts:
-        asked.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(dict.fromkeys(map(_heard, scene.parts)))))
+        names = dict.fromkeys(map(_answer_for, scene.parts))
+        found.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(names)))
     events = [event_name(part.event or "") for part in scene.of_kind("sound")]
     if events:
-        asked.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
-    return asked + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)
+        found.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
+    return found + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """One wording of every question the facts answer, with the answer."""
-    return [(prompt, answer) for _, prompt, answer in _asked(scene, rng)]
+    """One wording of every question that the facts answer, with the answer."""
+    return [(prompt, answer) for _, prompt, answer in _all_questions(scene, rng)]
 
 
-def _roughen(prompt: str, rng: np.random.Generator) -> str:
-    """Surface variety of typed prompts: case, final mark, a polite or introductory word."""
+def _vary(prompt: str, rng: np.random.Generator) -> str:
+    """Vary a prompt as typed by users: case, final mark, a polite or introductory word."""
     draw = rng.random(3)
     if draw[0] < 0.05:
         prompt = f"Please {prompt[0].lower()}{prompt[1:]}" if not prompt.endswith("?") else f"Listen. {prompt}"
@@ -274,19 +275,19 @@ def _roughen(prompt: str, rng: np.random.Generator) -> str:
 
 
 def example(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    """Draw a training example (prompt, answer): about 35 % captions, 25 % transcripts of speech, else questions."""
+    """Sample a training example (prompt, answer): about 35 % captions, 25 % transcripts of speech, else questions."""
     words = transcript(scene)
     share = 0.0 if words is None else (0.05 if words == NO_SPEECH else 0.25)
     draw = rng.random()
     if draw < share:
         exact = rng.random() < 0.75
-        prompt = TRANSCRIBE_PROMPT if exact else _roughen(_pick(rng, prompts.TRANSCRIBE), rng)
+        prompt = TRANSCRIBE_PROMPT if exact else _vary(_pick(rng, prompts.TRANSCRIBE), rng)
         return prompt, words or NO_SPEECH
     if draw < share + 0.35:
         exact = rng.random() < 0.8
-        prompt = CAPTION_PROMPT if exact else _roughen(_pick(rng, prompts.CAPTION), rng)
+        prompt = CAPTION_PROMPT if exact else _vary(_pick(rng, prompts.CAPTION), rng)
         return prompt, caption(scene, rng)
-    asked = _asked(scene, rng)
-    weights = np.asarray([_WEIGHTS[topic] for topic, _, _ in asked])
-    _, prompt, answer = asked[int(rng.choice(len(asked), p=weights / weights.sum()))]
-    return _roughen(prompt, rng), answer
+    found = _all_questions(scene, rng)
+    weights = np.asarray([_WEIGHTS[topic] for topic, _, _ in found])
+    _, prompt, answer = found[int(rng.choice(len(found), p=weights / weights.sum()))]
+    return _vary(prompt, rng), answer

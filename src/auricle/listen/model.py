@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,6 +90,7 @@ class AudioLM:
         )
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
         audio_mb, prefix_mb = cache_sizes_mb(loaded.model, max_audio_s, _MAX_BATCH)
+        self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
 
     @property

@@ -240,6 +240,9 @@ def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> 
             replies = task.answer([each.prompt for each in pending]) if pending else []
             for each, reply in zip(pending, replies, strict=True):
                 each.recording.replies[each.key] = reply
+                _report(task, each.recording, each.key)
+            batch.clear()  # waveforms are large
+            pending.clear()
             while opened and (isinstance(opened[0], AuricleError) or opened[0].is_done):
                 yield _result(task, opened.popleft())
     finally:
@@ -278,6 +281,7 @@ def _prompts(task: Task, recording: Recording) -> Iterator[_Pending]:
             for number, question in enumerate(recording.prompts):
                 if reply is not None:
                     recording.replies[place, number] = reply
+                    _report(task, recording, (place, number))
                 else:
                     yield _Pending(recording, (place, number), window_prompt(task, recording, windows, question))
     except AuricleError as error:
@@ -288,6 +292,13 @@ def _prompts(task: Task, recording: Recording) -> Iterator[_Pending]:
         )
     finally:
         recording.close()
+
+
+def _report(task: Task, recording: Recording, key: tuple[int, int]) -> None:
+    """Report the seconds of a span to `AudioLM.on_audio` with the last reply about it."""
+    if task.model.on_audio is not None and key[1] == len(recording.prompts) - 1:
+        start, stop = recording.spans[key[0]]
+        task.model.on_audio((stop - start) / SAMPLE_RATE)
 
 
 def window_prompt(task: Task, recording: Recording, windows: Sequence[Window], question: str) -> CheckedPrompt:

@@ -58,7 +58,7 @@ def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
     Source: scikit-learn `average_precision_score`, which X-ARES and HEAR call.
     """
     values, hits = _checked(scores, targets)
-    return float(_by_class("average_precision_score", values, hits, hits.any(0), otherwise=0.0).mean())
+    return float(_by_class("average_precision_score", values, hits, np.any(hits, axis=0), otherwise=0.0).mean())
 
 
 def frame_mean_average_precision(scores: Tensor, targets: Tensor) -> float:
@@ -125,7 +125,7 @@ def equal_error_rate(scores: Tensor, labels: Tensor) -> float:
 
 def _roc_areas(values: _Scores, hits: _Targets) -> npt.NDArray[np.float64]:
     """Of each class (C,)."""
-    return _by_class("roc_auc_score", values, hits, hits.any(0) & ~hits.all(0), otherwise=math.nan)
+    return _by_class("roc_auc_score", values, hits, np.any(hits, axis=0) & ~np.all(hits, axis=0), otherwise=math.nan)
 
 
 def _by_class(

@@ -127,7 +127,8 @@ def _corpus_score(
 def _metric(name: Literal["BLEU", "CHRF"]) -> Any:
     """A metric of sacrebleu with the settings of its signature above."""
     try:
-        from sacrebleu import metrics
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         raise MissingExtra(f"{name} (sacrebleu)", "evaluate") from None
-    return metrics.BLEU(lowercase=True, tokenize="13a") if name == "BLEU" else metrics.CHRF()
+    return BLEU(lowercase=True, tokenize="13a") if name == "BLEU" else CHRF()

@@ -82,7 +82,7 @@ class _OneDnnLinear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` on the fastest exact path: oneDNN for float32 on a CPU, else torch's own."""
     if _suits_onednn(x, weight, _LINEAR_DTYPES):
-        return _OneDnnLinear.apply(x, weight, bias)
+        return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return F.linear(x, weight, bias)
 
 

@@ -15,15 +15,23 @@ from auricle.models.dasheng import HOP_MS, MIN_SAMPLES, Dasheng
 
 
 class Identity(NamedTuple):
-    """All that decides which frames a clip gets."""
+    """Everything that decides the frames of a clip."""
 
     settings: dict[str, Any]  # JSON-able
     tensors: Mapping[str, Tensor]
     num_parameters: int = 0  # of these, what training can change
 
 
-class FrameModel(Protocol):
-    """What an encoder must offer; `auricle.encode.encoder.Encoder` builds everything else upon it."""
+class Identified(Protocol):
+    """A model with settings and tensors, see `content_hash`."""
+
+    def identity(self) -> Identity:
+        """Settings and tensors."""
+        ...
+
+
+class FrameModel(Identified, Protocol):
+    """An encoder network with its choice of layers; `auricle.encode.encoder.Encoder` is built upon it."""
 
     sampling_rate: int  # Hz
     output_dim: int  # width D of a frame
@@ -32,10 +40,6 @@ class FrameModel(Protocol):
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip independent of the others."""
-        ...
-
-    def identity(self) -> Identity:
-        """Settings and tensors."""
         ...
 
 
@@ -56,21 +60,21 @@ class DashengFrames:
         Raises:
             ConfigError: the network has no such block.
         """
-        self.model, self.layers = model, check_layers(layers, model.config.depth)
+        self.network, self.layers = model, check_layers(layers, model.config.depth)
         self.output_dim = model.config.embed_dim
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """See `FrameModel`."""
-        device = next(self.model.parameters()).device
+        device = next(self.network.parameters()).device
         moved = [waveform.to(device, torch.float32) for waveform in waveforms]
-        states = self.model.encode_layers(moved, self.layers)
+        states = self.network.encode_layers(moved, self.layers)
         chosen = states[: len(self.layers)] or states
         return [mean_of(clip) for clip in zip(*chosen, strict=True)]
 
     def identity(self) -> Identity:
         """See `FrameModel`."""
-        settings = {"kind": "dasheng", "config": dataclasses.asdict(self.model.config), "layers": list(self.layers)}
-        return Identity(settings, self.model.state_dict(), count_parameters(self.model))
+        settings = {"kind": "dasheng", "config": dataclasses.asdict(self.network.config), "layers": list(self.layers)}
+        return Identity(settings, self.network.state_dict(), count_parameters(self.network))
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -99,7 +103,7 @@ def mean_of(states: Sequence[Tensor]) -> Tensor:
     return torch.stack([state.float() for state in states]).mean(0)
 
 
-def content_hash(model: FrameModel) -> str:
+def content_hash(model: Identified) -> str:
     """Hexadecimal SHA-256 over settings and tensors: equal exactly where the frames are equal, whatever the name."""
     settings, tensors, _ = model.identity()
     return tensors_sha256(tensors, json.dumps(settings, sort_keys=True))

@@ -118,9 +118,9 @@ class Rotary:
     def __call__(self, positions: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines (M, 1, C) of positions (M,) below ``length``."""
         if self._length < length or self._kind != (positions.device, dtype):
-            self._length = max(_FIRST_POSITIONS, 1 << (length - 1).bit_length())
-            self._kind = (positions.device, dtype)
-            self._table = self._make(self._length, *self._kind)
+            room = max(_FIRST_POSITIONS, 1 << (length - 1).bit_length())
+            self._table = self._make(room, positions.device, dtype)
+            self._length, self._kind = room, (positions.device, dtype)
         cosine, signed_sine = self._table
         return cosine[positions], signed_sine[positions]
 

@@ -46,7 +46,7 @@ def sigmoid_loss(
     Source: arXiv 2303.15343, section 3 and the block exchange of section 3.3.
     """
     with torch.autocast(audio.device.type, enabled=False):
-        total = _SigmoidSum.apply(
+        total = _SigmoidSum.apply(  # type: ignore[no-untyped-call]
             audio.float(), text.float(), (-log_temperature.float()).exp(), bias.float(), keys, chunk, gather
         )
         return total / len(audio)
@@ -67,7 +67,9 @@ def softmax_loss(
         scale = (-log_temperature.float()).exp()
         sizes = _sizes(len(audio), audio.device) if _world(gather) > 1 else [len(audio)]
         first = sum(sizes[: dist.get_rank()]) if len(sizes) > 1 else 0
-        everyone = own if len(sizes) == 1 else tuple(_Gather.apply(part, sizes) for part in own)
+        everyone = own
+        if len(sizes) > 1:
+            everyone = tuple(_Gather.apply(part, sizes) for part in own)  # type: ignore[no-untyped-call]
         all_keys = keys if len(sizes) == 1 else _all_gather(keys, sizes)
         total = audio.new_zeros((), dtype=torch.float32)
         for rows, columns in zip(own, reversed(everyone), strict=True):
@@ -99,7 +101,9 @@ def compat_sigmoid_loss(
         audio, text, temperature = audio.float(), text.float(), temperature.float()
         offset = torch.zeros_like(temperature) if bias is None else bias.float()
         nothing = torch.full((len(audio), 1), -1, device=audio.device)
-        total = _SigmoidSum.apply(audio, text, 1.0 / temperature, offset, nothing, chunk, False)
+        total = _SigmoidSum.apply(  # type: ignore[no-untyped-call]
+            audio, text, 1.0 / temperature, offset, nothing, chunk, False
+        )
         return total / len(audio) + _spread(audio, text, regularise)
 
 

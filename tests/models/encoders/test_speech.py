@@ -195,8 +195,8 @@ def test_seeds_and_the_global_random_state() -> None:
 
 def test_a_random_dasheng_hears_in_decibels() -> None:
     encoder: Any = random_encoder("dasheng-tiny")
-    assert encoder.model.init_bn.running_mean.unique().tolist() == [-20.0]
-    assert encoder.model.init_bn.running_var.unique().tolist() == [400.0]
+    assert encoder.network.init_bn.running_mean.unique().tolist() == [-20.0]
+    assert encoder.network.init_bn.running_var.unique().tolist() == [400.0]
     with pytest.raises(UnknownModel, match="whisper-tiny"):
         random_encoder("whisper-huge")
 
