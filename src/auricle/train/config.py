@@ -70,7 +70,7 @@ class AlignSettings:
     loss: str = "sigmoid"  # sigmoid | softmax | bce (compat only)
     temperature: float = 0.07  # at the start
     bias: float = -10.0  # at the start, of the sigmoid loss
-    gather: bool = True  # strict: negatives of all processes; compat has those of its own alone
+    gather: bool = True  # strict: negatives of all processes; compat has those of its own process alone
     chunk: int = 0  # clips whose logits are held at once; 0 = all
     cache: int = 0  # clips or captions embedded at once, with gradient caching (arXiv 2101.06983); 0 = all
 
@@ -230,7 +230,7 @@ def _check_align(settings: AlignSettings) -> None:
         if not 0 <= getattr(settings, name) <= 1:
             raise ConfigError(f"align.{name} must be in 0 … 1, got {getattr(settings, name)}")
     if not settings.project_text and "text_projection" in settings.train:
-        raise ConfigError("align.train names text_projection, but align.project_text is off; leave one of them away")
+        raise ConfigError("align.train names text_projection, but align.project_text is off; leave one of them out")
 
 
 def dump_config(config: RunConfig) -> str:

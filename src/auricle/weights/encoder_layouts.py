@@ -98,7 +98,7 @@ def load_encoder_model(
     found = read_encoder(source.path, source.name)
     if found is None:
         if pool is not None:
-            raise ConfigError(f"{source.name} has no frequency patches to pool; leave @{pool} away")
+            raise ConfigError(f"{source.name} has no frequency patches to pool; leave out @{pool}")
         return _stock_or_dasheng(source, kind, place, layers)
     family, parts = found
     _warn(family)
