@@ -175,7 +175,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "sft.dtype": ("float32", "bfloat16"),
     "sft.quantize": (0, 4, 8),
 }
-_AT_LEAST_1 = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
+_AT_LEAST_1: tuple[str, ...] = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
 _AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens")
 _AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size")
 
