@@ -17,7 +17,8 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from auricle.engine.engine import Engine
 from auricle.engine.request import SamplingParams
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig, audio_token_count
+from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.loaders import AudioTokens
 from auricle.weights.processor import Prompt, PromptWriter
@@ -41,6 +43,15 @@ AUDIO = 3  # placeholder of the random model
 
 ENCODER = DashengConfig(embed_dim=768, depth=4, num_heads=12, attend="whole")
 EAR = DashengConfig(embed_dim=384, depth=6, num_heads=6, attend="whole")
+DECODER = QwenConfig(  # 117 M parameters
+    vocab_size=8192,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    num_key_value_heads=4,
+    max_position_embeddings=4096,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,17 +60,7 @@ class Scale:
 
     encoder: DashengConfig = ENCODER
     ear: DashengConfig = EAR  # of the language model
-    decoder: dict[str, Any] = field(  # 117 M parameters
-        default_factory=lambda: {
-            "vocab_size": 8192,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 4096,
-        }
-    )
+    decoder: QwenConfig = DECODER
     clips_s: tuple[float, ...] = (2.1, 3.4, 5.0, 7.7, 9.2, 31.0)
     requests: tuple[tuple[float, int, int], ...] = (  # seconds heard, words of the prompt, tokens of the answer
         *((2.0, 12, 6), (4.5, 30, 48), (1.0, 12, 4), (9.5, 20, 12), (20.0, 12, 8), (3.0, 60, 24), (6.0, 12, 64)),
@@ -74,8 +75,16 @@ class Scale:
 QUICK = Scale(
     encoder=DashengConfig(embed_dim=64, depth=2, num_heads=2, attend="whole"),
     ear=DashengConfig(embed_dim=64, depth=2, num_heads=2, attend="whole"),
-    decoder={**Scale().decoder, "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    | {"num_attention_heads": 4, "num_key_value_heads": 2},
+    decoder=replace(
+        DECODER,
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=0,
+    ),
     clips_s=(0.5, 2.0, 12.0),
     requests=((1.0, 5, 3), (4.0, 12, 9), (0.5, 20, 2), (2.0, 5, 4)),
     questions=(2, 3, 3, 4.0),
@@ -85,8 +94,14 @@ QUICK = Scale(
 # The released 7B model: Qwen2.5-7B shapes and Dasheng-0.6B.
 RELEASED = Scale(
     ear=DashengConfig(embed_dim=1280, depth=32, num_heads=16, attend="whole"),
-    decoder={"vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28}
-    | {"num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32_768},
+    decoder=QwenConfig(
+        vocab_size=152_064,
+        hidden_size=3584,
+        intermediate_size=18_944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+    ),
 )
 
 
@@ -133,6 +148,19 @@ def random_prompt(clip: Tensor, words: int, seed: int, vocabulary: int) -> Promp
     return Prompt([1, 2, 1, 2, *[AUDIO] * audio_token_count(len(clip)), *text], [clip])
 
 
+@cache
+def stock_of(decoder: QwenForCausalLM) -> Any:
+    """The same weights in the Qwen2 of transformers."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    ours = asdict(decoder.config)
+    settings = {key: value for key, value in ours.items() if key in Qwen2Config().to_dict()}
+    settings["rope_parameters"] = {"rope_theta": ours["rope_theta"], "rope_type": "default"}
+    stock = Qwen2ForCausalLM(Qwen2Config(**settings)).to(decoder.device, decoder.dtype).eval()
+    stock.load_state_dict(decoder.state_dict())
+    return stock
+
+
 def padded_frames(encoder: Dasheng, clips: Sequence[Tensor]) -> list[Tensor]:
     """Frames (P_i, D) by the published rule: zero-padded to the longest, padding masked, chunk after chunk."""
     lengths = [len(clip) // 640 for clip in clips]
@@ -176,7 +204,7 @@ def reference_answers(loaded: LoadedLM, prompts: Sequence[Prompt], lengths: Sequ
     for row, prompt in zip(mask, prompts, strict=True):
         row[longest - len(prompt.input_ids) :] = 1
     embeddings = lm.place(ids, lm.audio_projector(padded_frames(lm.audio_encoder, clips)))
-    answers = lm.decoder.generate(
+    answers = stock_of(lm.decoder).generate(
         inputs_embeds=embeddings,
         attention_mask=mask,
         max_new_tokens=max(lengths),
@@ -252,7 +280,7 @@ def requests(args: argparse.Namespace, scale: Scale) -> Row:
     """Requests of mixed lengths that come together; random weights."""
     loaded = random_model(scale)
     clips = make_clips([each[0] for each in scale.requests])
-    vocabulary = scale.decoder["vocab_size"]
+    vocabulary = scale.decoder.vocab_size
     asked = [
         (random_prompt(clip, words, seed, vocabulary), length)
         for seed, (clip, (_, words, length)) in enumerate(zip(clips, scale.requests, strict=True))
@@ -265,7 +293,7 @@ def questions(args: argparse.Namespace, scale: Scale) -> Row:
     """Several questions on each clip, audio first; random weights."""
     loaded = random_model(scale)
     clips, each, length, clip_s = scale.questions
-    vocabulary = scale.decoder["vocab_size"]
+    vocabulary = scale.decoder.vocab_size
     asked = [
         (random_prompt(clip, 10 + number, 100 * index + number, vocabulary), length)
         for index, clip in enumerate(make_clips([clip_s] * clips))

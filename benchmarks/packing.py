@@ -30,7 +30,7 @@ import torch
 from pairs import processor, spread
 from torch import Tensor
 
-from auricle.train.config import load_config
+from auricle.train.config import RunConfig, load_config
 from auricle.train.sft import SftObjective
 
 RATE = 16_000  # Hz
@@ -38,7 +38,14 @@ WORDS = "a man speaks while rain falls on a roof and a dog barks twice far away"
 
 
 class Padded(SftObjective):
-    """Clips padded to the longest, with their lengths as a mask: the reference's way."""
+    """Clips padded to the longest, with their lengths as a mask, and rows to the longest: the reference's way."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Decode without a mask: on the right, padding changes nothing for the tokens before it."""
+        super().__init__(config)
+        decoder = self.network.decoder
+        # Without the mask padding is computed like any token; on the right it changes nothing for the others.
+        self.network.decode = lambda embeddings, mask: decoder.decode(embeddings)
 
     def _hear(self, clips: list[Tensor], recordings: list[int]) -> list[Tensor]:
         if self.settings.encoder == "frozen":

@@ -19,6 +19,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,8 +37,9 @@ from auricle.engine.request import SamplingParams
 from auricle.models.dasheng import DashengConfig
 from auricle.models.int8 import Int8Linear, round_rows
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
+from auricle.models.qwen import QwenConfig
 from auricle.weights import LoadedLM, load_midashenglm
-from auricle.weights.loaders import fill
+from auricle.weights.construct import fill
 from auricle.weights.processor import Prompt, PromptWriter
 from auricle.weights.quantize import round_layers
 
@@ -46,12 +48,29 @@ ROWS = (1, 4, 16)  # prompts at once
 STEPS = 4  # tokens that are timed
 PROMPT = 4  # tokens of a prompt; what it takes is subtracted
 EAR = DashengConfig(embed_dim=128, depth=1, num_heads=2, attend="whole")
-SIZES: dict[str, dict[str, Any]] = {
-    "0.1b": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "vocab_size": 32_000}
-    | {"num_attention_heads": 12, "num_key_value_heads": 4, "tie_word_embeddings": True},
+SIZES = {
+    "0.1b": QwenConfig(
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        vocab_size=32_000,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    ),
     # Qwen3-0.6B's shape, as far as a Qwen2 has it.
-    "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "vocab_size": 151_936}
-    | {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True},
+    "0.6b": QwenConfig(
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        vocab_size=151_936,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    ),
 }
 
 
@@ -147,8 +166,7 @@ def kernels(rounds: int) -> dict[str, Any]:
 
 def decode(size: str, rounds: int) -> dict[str, Any]:
     """Steps of new tokens of a random decoder."""
-    text = {**SIZES[size], "max_position_embeddings": 2048}
-    found = models(MiDashengLMConfig(encoder=EAR, text=text, audio_token_id=3))
+    found = models(MiDashengLMConfig(encoder=EAR, text=SIZES[size], audio_token_id=3))
     table: dict[str, Any] = {"parameters": sum(p.numel() for p in found["float32"].decoder.parameters())}
     generator = torch.Generator().manual_seed(1)
     for rows in ROWS:
@@ -176,7 +194,7 @@ def decode(size: str, rounds: int) -> dict[str, Any]:
 def encode(rounds: int) -> dict[str, Any]:
     """One clip of 10 s through encoder and projector of base size."""
     config = DashengConfig(embed_dim=768, depth=12, num_heads=12, attend="whole")
-    text = {**SIZES["0.1b"], "num_hidden_layers": 1, "vocab_size": 64}
+    text = replace(SIZES["0.1b"], num_hidden_layers=1, vocab_size=64)
     found = models(MiDashengLMConfig(encoder=config, text=text, audio_token_id=3))
     clip = 0.1 * torch.randn(160_000)
     with torch.inference_mode():

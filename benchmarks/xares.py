@@ -53,7 +53,7 @@ def write_weights(name: str, file: Path, depth: int | None) -> str:
 
     part = parse_name(name)[0]
     opened: Any = open_frame_model(part, device="cpu", dtype="float32", revision=None, trust_code=False)
-    network = opened.model
+    network = opened.network
     if depth is not None:
         del network.blocks[depth:]
     config = {key: getattr(network.config, key) for key in ("embed_dim", "num_heads", "mlp_ratio")}

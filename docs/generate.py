@@ -21,6 +21,7 @@ import surface  # noqa: E402
 REPOSITORY = "https://github.com/auricle-audio/auricle/blob/main/"
 COPIES = {
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/README.md": "clips.md",
@@ -36,20 +37,22 @@ def main() -> None:
     """Write all of it anew."""
     for folder in ("reference", "examples", "project"):
         shutil.rmtree(DOCS / folder, ignore_errors=True)
-    for name, text in {**api_pages(), **command_pages(), **model_page(), **task_page(), **copied_pages()}.items():
-        write(name, text)
-    for name, text in example_pages().items():
-        write(name, text)
-    draw_clips(DOCS / "examples")
+    for name, text in all_pages().items():
+        path = DOCS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    for clip in clip_files():
+        shutil.copy(clip, DOCS / "examples")
+        draw_spectrogram(clip, DOCS / "examples" / f"{clip.stem}.png")
 
 
-def write(name: str, text: str) -> None:
-    path = DOCS / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.rstrip() + "\n", encoding="utf-8")
+def all_pages() -> dict[str, str]:
+    """Texts by their path below ``docs/``."""
+    return {**api_pages(), **command_pages(), **model_page(), **task_page(), **example_pages(), **copied_pages()}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -124,12 +127,13 @@ def helps() -> Iterator[tuple[list[str], str]]:
 
 
 def model_page() -> dict[str, str]:
+    """The catalogue."""
     from auricle.weights import entries
 
     parts = [
         "# Models",
-        "What `--model`, `auricle.load`, `auricle.load_encoder` and `auricle.load_aligner` know by name. Any other Hugging "
-        "Face Hub id, folder or file in one of the [layouts](../how-to/checkpoints.md) loads as well.",
+        "What `--model`, `auricle.load`, `auricle.load_encoder` and `auricle.load_aligner` know by name. Any other "
+        "hub id, folder or file in one of the [layouts](../how-to/checkpoints.md) loads as well.",
     ]
     for kind in dict.fromkeys(entry.kind for entry in entries()):
         rows = []
@@ -145,6 +149,7 @@ def model_page() -> dict[str, str]:
 
 
 def task_page() -> dict[str, str]:
+    """The declared tasks of both kinds."""
     from auricle.bench import tasks
     from auricle.evaluate import language_tasks
 
@@ -176,7 +181,13 @@ def task_page() -> dict[str, str]:
     return {"reference/tasks.md": "\n\n".join(parts)}
 
 
+def one_line(text: str) -> str:
+    """A prompt as a cell of a table shows it."""
+    return " ".join(text.split())
+
+
 def splits_of(task: object) -> str:
+    """How a task is split."""
     folds = getattr(task, "folds", ())
     return f"{len(folds)} folds" if folds else "train, validation, test"
 
@@ -186,18 +197,17 @@ def splits_of(task: object) -> str:
 
 def copied_pages() -> dict[str, str]:
     """Their links are turned into links of the site, or of the repository."""
-    pages = {}
-    for source, target in COPIES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # front matter of model cards
-        folder = (ROOT / source).parent
-        pages[f"project/{target}"] = re.sub(
-            r"\]\((?!https?:|#)([^)\s]+)\)", lambda m: f"]({relink(folder, m[1])})", text
-        )
-    return pages
+    return {f"project/{target}": copied(ROOT / source) for source, target in COPIES.items()}
+
+
+def copied(path: Path) -> str:
+    """A document without the front matter of model cards."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", lambda link: f"]({relink(path.parent, link[1])})", text)
 
 
 def relink(folder: Path, link: str) -> str:
+    """A link of a document in ``folder`` as one of a page of the site."""
     name, mark, anchor = link.partition("#")
     path = (folder / name).resolve()
     inside = path.relative_to(ROOT).as_posix()
@@ -216,57 +226,41 @@ def example_pages() -> dict[str, str]:
     pages, rows = {}, []
     for path in sorted((ROOT / "examples").glob("*.py")):
         source = path.read_text(encoding="utf-8")
-        summary = ast.get_docstring(ast.parse(source)) or ""
-        title, _, body = summary.partition("\n\n")
+        title, _, body = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")
         code = source.split('"""\n', 1)[1].strip()
         output = (ROOT / "examples" / "output" / f"{path.stem}.txt").read_text(encoding="utf-8").strip()
-        clips = sorted(set(re.findall(r"[\w-]+\.ogg", source)) & {clip.name for clip in clip_files()})
-        name = path.stem.replace("_", "-")
         parts = [f"# {title.rstrip('.')}", body, f'```python title="examples/{path.name}"\n{code}\n```']
-        parts += [f'```text title="prints"\n{output}\n```', *map(player, clips)]
-        pages[f"examples/{name}.md"] = "\n\n".join(filter(None, parts))
-        rows.append([f"[{title.rstrip('.')}]({name}.md)", f"`examples/{path.name}`"])
-    text = (
-        "Programs of at most thirty lines. The test suite runs each of them and compares what it prints with what is shown "
-        "here, so they are true of this version."
-    )
-    players = "\n\n".join(player(clip.name) for clip in clip_files())
-    pages["examples/index.md"] = "\n\n".join(
-        [
-            "# Examples",
-            text,
-            table(["example", "file"], rows),
-            "## The clips",
-            players,
-            "[Where they come from](../project/clips.md).",
-        ]
-    )
+        parts += [f'```text title="prints"\n{output}\n```']
+        parts += [player(clip) for clip in clip_files() if re.search(rf"\b{clip.stem}\b", source)]
+        name = path.stem.replace("_", "-")
+        pages[f"examples/{name}.md"] = "\n\n".join(parts)
+        rows.append([f"[{title.rstrip('.')}]({name}.md)", body.partition(". ")[0].rstrip("."), f"`{path.name}`"])
+    about = "Programs of at most thirty lines. The tests run them and compare what they print with what is shown here."
+    players = [player(clip) for clip in clip_files()]
+    parts = ["# Examples", about, table(["example", "", "file"], rows), "## The clips", *players]
+    pages["examples/index.md"] = "\n\n".join([*parts, "[How they were made](../project/clips.md)."])
     return pages
 
 
 def clip_files() -> list[Path]:
+    """The clips of ``examples/``."""
     return sorted((ROOT / "examples").glob("*.ogg"))
 
 
-def player(clip: str) -> str:
-    stem = Path(clip).stem
+def player(clip: Path) -> str:
+    """A clip to look at and to play."""
     return (
-        f'<figure markdown="span">\n![Spectrogram of {clip}]({stem}.png)\n'
-        f'<audio controls preload="none" src="{clip}"></audio>\n<figcaption>examples/{clip}</figcaption>\n</figure>'
+        f'<figure markdown="span">\n![Spectrogram of {clip.name}]({clip.stem}.png)\n'
+        f'<audio controls preload="none" src="{clip.name}"></audio>\n'
+        f"<figcaption>examples/{clip.name}</figcaption>\n</figure>"
     )
 
 
-def draw_clips(folder: Path) -> None:
-    """A spectrogram and a copy of each clip."""
-    for clip in clip_files():
-        shutil.copy(clip, folder)
-        spectrogram(clip, folder / f"{clip.stem}.png")
-
-
-def spectrogram(clip: Path, target: Path) -> None:
-    """The log-mel spectrogram that the encoders read, as a picture."""
+def draw_spectrogram(clip: Path, target: Path) -> None:
+    """The log-mel spectrogram that the encoders read, as a picture of at most 100 kB."""
     import matplotlib
     import torch
+    from PIL import Image
 
     from auricle.audio import DASHENG_MEL, LogMel, decode
 
@@ -280,6 +274,9 @@ def spectrogram(clip: Path, target: Path) -> None:
     axes.set(xlabel="time, s", ylabel="mel band")
     figure.savefig(target)
     pyplot.close(figure)
+    with Image.open(target) as picture:
+        small = picture.convert("RGB").quantize(48, dither=Image.Dither.NONE)
+    small.save(target, optimize=True)
 
 
 if __name__ == "__main__":

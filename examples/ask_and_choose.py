@@ -1,7 +1,7 @@
-"""Ask questions, and choose among given answers.
+"""Ask and choose.
 
-`ask` generates an answer; with `choices` it can only be one of them. `choose` compares the likelihood of each choice as
-a whole answer, and returns the probabilities.
+`ask` generates an answer; with `choices` it can only be one of them. `choose` compares the likelihood of each choice
+as a whole answer, and returns the probabilities.
 """
 
 from pathlib import Path

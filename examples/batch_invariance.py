@@ -1,6 +1,7 @@
-"""A clip's result depends on the clip alone.
+"""Check batch invariance.
 
-Alone, or in one batch with longer and louder clips: the same embedding, within the rounding of float32.
+A clip's result depends on the clip alone: alone, or in one batch with longer and louder clips: the same embedding,
+within the rounding of float32.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Chat about two clips in one prompt.
+"""Chat about two clips.
 
 Turns may hold any number of clips and texts, in any order. The embedded model was trained on one clip a prompt: it
 answers, but the answer means little. `midashenglm-7b` takes the same messages.

@@ -1,6 +1,7 @@
-"""Classify clips by any labels, without training; needs `pip install 'auricle[align]'`.
+"""Classify clips zero-shot.
 
-The aligner embeds clips and texts into one space. The label whose text is nearest wins.
+The aligner embeds clips and texts into one space; the label whose text is nearest wins. No label was trained on.
+Needs `pip install 'auricle[align]'`.
 """
 
 from pathlib import Path

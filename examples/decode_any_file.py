@@ -1,6 +1,7 @@
-"""Decode any audio file to 16 kHz mono, with the facts about where it came from.
+"""Decode any audio file.
 
-The container is recognised by its content, and the limits hold while decoding, because headers lie.
+The result is a waveform at 16 kHz, mono, and the facts about the file. The container is recognised by its content,
+and the limits hold while decoding, because headers lie.
 """
 
 import io

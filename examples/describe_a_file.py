@@ -1,6 +1,7 @@
 """Describe a file.
 
-The embedded model knows little: the man is right, but the instrument is a piano. For serious work load a published one.
+The embedded model knows little: the man is right, but the instrument is a piano. For serious work load a published
+one.
 """
 
 from pathlib import Path

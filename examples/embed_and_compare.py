@@ -1,4 +1,4 @@
-"""Embed clips and find the nearest ones.
+"""Embed and compare clips.
 
 `embed` gives one vector a clip, the mean of its frames; `encode` gives the frames, 25 a second.
 """

@@ -1,7 +1,7 @@
-"""Fine-tune the model on questions of your own: low-rank updates of the decoder, on a CPU, in seconds.
+"""Fine-tune on your own questions.
 
-A real run takes hundreds of rows and keeps some of them apart, see `recipes/sft`. This one only shows the steps: it
-learns five clips by heart.
+Low-rank updates of the decoder, on a CPU, in seconds. A real run takes hundreds of rows and keeps some of them apart,
+see `recipes/sft`. This one only shows the steps: it learns four clips by heart.
 """
 
 import json
@@ -18,14 +18,8 @@ ANSWERS = {"alarm": "signals", "piano": "instruments", "two_voices": "voices", "
 with tempfile.TemporaryDirectory() as folder:
     rows = [{"audio": f"{CLIPS / name}.ogg", "prompt": QUESTION, "answer": answer} for name, answer in ANSWERS.items()]
     Path(folder, "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changes = [
-        f"sft.train=[{folder}/rows.jsonl]",
-        f"out={folder}/run",
-        "steps=60",
-        "lr=0.002",
-        "batch_size=4",
-        "precision=fp32",
-    ]
+    changes = [f"sft.train=[{folder}/rows.jsonl]", f"out={folder}/run", "steps=60", "lr=0.002"]
+    changes += ["batch_size=4", "precision=fp32"]
     run(load_config(CLIPS.parent / "recipes" / "sft" / "lora.yaml", changes))
     for name in ("auricle-tiny", f"{folder}/run/model"):
         model = auricle.load(name)

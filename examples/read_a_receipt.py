@@ -1,6 +1,7 @@
-"""Read a receipt: which seconds of a file the model processed, and what was wrong with the file.
+"""Read a receipt.
 
-Here the second half of a file is missing. What is there is described, and the receipt says what is not.
+It states which seconds of a file the model processed, and what was wrong with the file. Here the second half of a
+file is missing. What is there is described, and the receipt says what is not.
 """
 
 import tempfile

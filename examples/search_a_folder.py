@@ -1,6 +1,6 @@
-"""Index a folder, and search it by words or by a clip; needs `pip install 'auricle[align]'`.
+"""Search a folder by words or by a clip.
 
-The index is one file. Building it again encodes new files only.
+The index is one file. Building it again encodes new files only. Needs `pip install 'auricle[align]'`.
 """
 
 import tempfile

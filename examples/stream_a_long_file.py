@@ -1,6 +1,7 @@
-"""Stream a long file in constant memory, and print the answer while it is generated.
+"""Stream a long file.
 
-The file is read in windows of the longest duration that the model was trained on.
+Memory is constant, and the answer is printed while it is generated. The file is read in windows of the longest
+duration that the model was trained on.
 """
 
 import tempfile

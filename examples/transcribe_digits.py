@@ -1,4 +1,4 @@
-"""Transcribe speech, window by window.
+"""Transcribe in windows.
 
 The embedded model was trained on single spoken digits, so it needs short windows. A published model takes windows of
 30 seconds, and `overlap_s` joins them where the words agree.

@@ -66,7 +66,8 @@ def test_every_kind_of_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "@dataclass(frozen=True)\nclass Limits(Base):\n    seconds: float = 1.0\n"
             "    def check(self, at=1): ...\n    def __iter__(self): ...\n    def _inner(self): ...\n"
             "def _no(): ...\n@overload\ndef yes(a: int) -> int: ...\nasync def yes(a: int, *, b=2) -> str: ...\n",
-            "audio/base.py": "class Base(Protocol):\n    KIND = 'b'\n    def check(self): ...\n    def far(self): ...\n",
+            "audio/base.py": "class Base(Protocol):\n    KIND = 'b'\n    def check(self): ...\n"
+            "    def far(self): ...\n",
             "errors.py": "class Bad(Exception): ...\ndef hint(): ...\n",
         },
     )

@@ -21,7 +21,7 @@ import numpy as np
 from auricle.data.scenes import CHILD_AGE
 from auricle.metrics.intervals import bootstrap_interval, wilson_interval
 from auricle.train.sft_data import read_rows
-from auricle.train.sft_eval import judge
+from auricle.train.sft_eval import score_rows
 from auricle.weights import load_midashenglm, safe
 
 KINDS = ("boy", "girl", "man", "woman")
@@ -71,7 +71,7 @@ def make(data: Path, folder: Path) -> None:
 def scores(manifest: Path, name: str) -> dict[str, Any]:
     """Exact answers and choices of one model, with Wilson's interval, and one over speakers (bootstrap)."""
     loaded = load_midashenglm(name)
-    found = judge(loaded, read_rows(manifest))
+    found = score_rows(loaded, read_rows(manifest))
     speakers = [json.loads(line)["speaker"] for line in manifest.read_text(encoding="utf-8").splitlines()]
     hits = {
         "exact": [result.exact for result in found],
@@ -89,7 +89,7 @@ def scores(manifest: Path, name: str) -> dict[str, Any]:
             "speakers": [round(spread.low, 4), round(spread.high, 4)],
             "n": share.n,
         }
-    row["said"] = sorted({result.said for result in found})[:8]
+    row["said"] = sorted({result.prediction for result in found})[:8]
     return row
 
 

@@ -36,7 +36,7 @@ def sounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_sounds_and_texts_make_a_table(keys: Keys, sounds: Path) -> None:
+def test_clips_and_texts_make_a_table(keys: Keys, sounds: Path) -> None:
     done = auricle("score", "dog.wav", "rain.wav", "-t", "a dog barks", "-t", "rain")
     assert done.code == 0 and done.err == ""
     head, first, second = (line.split("  ") for line in done.out.splitlines())
@@ -72,7 +72,7 @@ def test_a_misspelt_file_is_no_text(keys: Keys, sounds: Path) -> None:
     assert "no such file" in done.records[0]["error"] and list(done.records[1]["scores"]) == ["rain"]
 
 
-def test_a_bad_file_is_told_in_one_line_and_the_others_go_on(keys: Keys, sounds: Path) -> None:
+def test_a_bad_file_is_reported_in_one_line_and_the_others_continue(keys: Keys, sounds: Path) -> None:
     for verb in (["score", ".", "-t", "rain"], ["classify", ".", "--labels", "dog,rain"]):
         done = auricle(*verb)
         assert done.code == 1 and len(done.err.splitlines()) == 1 and "bad.wav" in done.err
@@ -93,21 +93,21 @@ def test_standard_input_is_scored(keys: Keys, sounds: Path) -> None:
         (["score"], "AUDIO"),
         (["score", "dog.wav", "rain", "--model", "unknown"], "no model 'unknown'"),
         (["classify", "dog.wav"], "--labels"),
-        (["classify", "dog.wav", "--labels", "dog"], "nothing to choose"),
-        (["classify", "dog.wav", "--labels", "dog,dog"], "stands twice"),
+        (["classify", "dog.wav", "--labels", "dog"], "is the only label"),
+        (["classify", "dog.wav", "--labels", "dog,dog"], "is given twice"),
         (["classify", "dog.wav", "--labels", "dog,rain", "--labels-file", "words.txt"], "--labels"),
         (["classify", "dog.wav", "--labels", "dog,rain", "--threshold", "5"], "--threshold"),
         (["classify", "dog.wav", "--labels", "dog,rain", "--domain", "noise"], "sound, music, speech, none"),
         (["classify", "dog.wav", "--labels", "dog,rain", "--template", "a dog"], "0 slots"),
     ],
 )
-def test_wrong_usage_is_told(keys: Keys, sounds: Path, verb: list[str], message: str) -> None:
+def test_wrong_usage_is_reported(keys: Keys, sounds: Path, verb: list[str], message: str) -> None:
     done = auricle(*verb)
     assert done.code == 2 and message in done.err and done.out == ""
     assert keys.num_clips == 0
 
 
-def test_sounds_are_classified(keys: Keys, sounds: Path) -> None:
+def test_clips_are_classified(keys: Keys, sounds: Path) -> None:
     done = auricle("classify", "dog.wav", "rain.wav", "--labels", 'dog, rain,rooster,"siren, far",sneezing')
     assert done.code == 0
     assert [line.split(" %")[0] for line in done.out.splitlines()] == ["dog.wav: dog 100", "rain.wav: rain 100"]
@@ -116,7 +116,7 @@ def test_sounds_are_classified(keys: Keys, sounds: Path) -> None:
     assert auricle("classify", "dog.wav", "--labels", "dog,rain").out == "dog 100 %, rain 0 %\n"
 
 
-def test_domains_templates_and_languages_are_asked(keys: Keys, sounds: Path) -> None:
+def test_domains_templates_and_languages_are_used(keys: Keys, sounds: Path) -> None:
     command = ["classify", "dog.wav", "--labels", "dog,rain"]
     auricle(*command, "--domain", "music", "--language", "deu_Latn")
     assert keys.texts == ["The music in the style of dog.", "The music in the style of rain."]
@@ -148,6 +148,6 @@ def test_several_labels_may_hold(keys: Keys, sounds: Path) -> None:
     assert json.loads(auricle(*command, "--threshold", "50", "--json").out.splitlines()[0])["probabilities"] is None
 
 
-def test_a_sound_that_breaks_off_is_told(keys: Keys, cut: Path) -> None:
+def test_a_truncated_clip_is_reported(keys: Keys, cut: Path) -> None:
     done = auricle("score", cut, "rain")
     assert done.code == 3 and "partly processed" in done.err

@@ -99,7 +99,7 @@ def test_published_scores_are_shown_without_a_model(keys: Keys, tmp_path: Path) 
         ([], "--task"),
         (["-t", "esc11"], "esc10"),
         (["-t", "esc10", "--protocol", "loose"], "--scoring-rule"),
-        (["-t", "esc10", "--scoring-rule", "loose"], "expected strict, compat or both"),
+        (["-t", "esc10", "--scoring-rule", "loose"], "expected one of strict, compat, both"),
         (["-t", "esc10", "--domain", "noise"], "sound, music, speech, none"),
         (["-t", "voxceleb1"], "numbers of speakers"),
         (["-t", "nsynth_pitch"], "numbers of keys"),

@@ -85,7 +85,7 @@ def test_failed_files_are_left_out(folder: Path, cut: Path) -> None:
     assert embed(folder / "notes.txt", "-o", out).code == 1 and not out.exists()
 
 
-def test_what_cannot_be_written_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in ([], ["--frames", "--json"], ["-o", "x.csv"]):
         done = embed(folder, *arguments)
         assert done.code == 2 and "--output" in done.err

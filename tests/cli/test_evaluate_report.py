@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 from auricle.cli import evaluate_report
 from auricle.cli.evaluate import evaluate
 from auricle.errors import DataError
-from auricle.evaluate.score_answers import ScoringSettings, score_predictions
+from auricle.metrics.scoring_rule import ScoringRule
+
+from ..evaluate.toy_runs import score_file
 
 LABELS = ["cat", "dog", "rain", "sea"] * 4
 
@@ -37,10 +39,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for at, label in enumerate(LABELS)
         ]
         (place / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        chosen = ScoringSettings(rounds=20)
-        for protocol in ("strict", "compat") if model == "a" else ("strict",):
-            scored = score_predictions(place / "answers.jsonl", "tagging", protocol=protocol, settings=chosen)
-            (place / f"{protocol}.json").write_text(scored.to_json())
+        rules: list[ScoringRule] = ["strict", "compat"] if model == "a" else ["strict"]
+        for rule in rules:
+            scored = score_file(place / "answers.jsonl", "tagging", rule, rounds=20)
+            (place / f"{rule}.json").write_text(scored.to_json())
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 import auricle.cli.evaluate_run  # adds its verbs
 from auricle.evaluate.task import language_tasks
 
-from ..evaluate.fake_listener import FakeListener
+from ..evaluate.fake_model import FakeModel
 from .conftest import MODEL, auricle, write_noise
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Four sounds in an official file of answers, one of them asked about twice."""
+    """Four clips in an official file of predictions."""
     rows = []
     for at, label in enumerate(["dog", "rain", "dog", "rain"]):
         write_noise(tmp_path / "data" / f"{at}.wav", 0.5, at)
@@ -35,9 +35,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """No model is loaded: answers cost nothing, and differ by the model's name."""
-    monkeypatch.setattr(
-        "auricle.load", lambda name, **opened: FakeListener(fingerprint=sha256(name.encode()).hexdigest())
-    )
+    monkeypatch.setattr("auricle.load", lambda name, **opened: FakeModel(fingerprint=sha256(name.encode()).hexdigest()))
 
 
 def run(source: Path, out: Path, *more: object, task: str = "vggsound") -> Any:
@@ -45,25 +43,25 @@ def run(source: Path, out: Path, *more: object, task: str = "vggsound") -> Any:
     return auricle("evaluate", "run", *command, *more)
 
 
-def test_a_run_is_told_and_scored_as_evaluate_score_scores_it(source: Path, tmp_path: Path) -> None:
+def test_a_run_is_reported_and_scored_as_evaluate_score_scores_it(source: Path, tmp_path: Path) -> None:
     done = run(source, tmp_path / "out", "--protocol", "both", "--json")
-    (told,) = done.records
-    assert done.code == 0 and told["questions"] == told["answered"] == told["asked"] == 4 and not told["failed"]
-    folder = Path(told["folder"])
+    (record,) = done.records
+    assert done.code == 0 and record["questions"] == record["answered"] == record["asked"] == 4 and not record["failed"]
+    folder = Path(record["folder"])
     assert folder.name == "vggsound" and folder.parent.parent == tmp_path / "out"
     alone = auricle("evaluate", "score", folder / "answers.jsonl", "-t", "tagging", "--protocol", "both", "--json")
-    assert alone.records == [told["scores"]["compat"], told["scores"]["strict"]]
+    assert alone.records == [record["scores"]["compat"], record["scores"]["strict"]]
 
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     again = run(source, tmp_path / "out", "--protocol", "both")
-    assert again.code == 0 and "4 of 4 answered, 0 anew" in again.out and "accuracy" in again.out
+    assert again.code == 0 and "4 of 4 answered, 0 generated" in again.out and "accuracy" in again.out
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.usefixtures("fake")
-def test_shares_only_ask_and_other_prompts_and_lengths_ask_again(source: Path, tmp_path: Path) -> None:
+def test_shares_only_generate_and_other_prompts_and_lengths_generate_again(source: Path, tmp_path: Path) -> None:
     own = [run(source, tmp_path / "out", "--share", f"{at}/2", "--json").records[0] for at in range(2)]
-    assert [told["folder"] for told in own] == [None, None] and sum(told["asked"] for told in own) == 4
+    assert [record["folder"] for record in own] == [None, None] and sum(record["asked"] for record in own) == 4
     assert run(source, tmp_path / "out", "--json").records[0]["asked"] == 0
     changed = run(source, tmp_path / "out", "--prompt", "What?", "--limit", 2, "--json").records[0]
     assert changed["asked"] == changed["questions"] == 2
@@ -74,18 +72,18 @@ def test_what_fails_is_named_and_the_others_go_on(source: Path, tmp_path: Path) 
     (source.parent / "1.wav").unlink()
     (source.parent / "2.wav").write_bytes((source.parent / "2.wav").read_bytes()[:9000])
     done = run(source, tmp_path / "out", "--task", f"nsynth={tmp_path}/absent")
-    assert done.code == 1 and "1.wav: no such file" in done.err and "2.wav: heard in part" in done.err
+    assert done.code == 1 and "1.wav: no such file" in done.err and "2.wav: processed in part" in done.err
     assert "nsynth" in done.err and "absent: does not exist" in done.err and "not scored" in done.err
     (answers,) = (tmp_path / "out").glob("*/vggsound/answers.jsonl")
     assert answers.read_text().count('"model_output": null') == 1
-    told = run(source, tmp_path / "out", "--missing", "worst", "--json")
-    assert told.code == 1 and told.records[0]["scores"]["strict"]["counts"]["unanswered"] == 1
+    scored = run(source, tmp_path / "out", "--missing", "worst", "--json")
+    assert scored.code == 1 and scored.records[0]["scores"]["strict"]["counts"]["unanswered"] == 1
     write_noise(source.parent / "1.wav", 0.5, 1)
     assert run(source, tmp_path / "out").code == 3
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--share", "2/2"], "expected K/N"),
         (["--task", "vggsound"], "expected NAME=SOURCE"),
@@ -94,24 +92,25 @@ def test_what_fails_is_named_and_the_others_go_on(source: Path, tmp_path: Path) 
         (["--prompt", "{question}"], "question"),
         (["--missing", "best"], "expected one of error, worst"),
         (["--protocol", "loose"], "expected one of strict"),
+        (["--scoring-rule", "loose"], "expected one of strict"),
     ],
 )
-def test_wrong_usage_is_told_before_anything_is_asked(
-    source: Path, tmp_path: Path, arguments: list[str], told: str
+def test_wrong_usage_is_refused_before_any_request(
+    source: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = run(source, tmp_path / "out", *arguments)
-    assert done.code == 2 and told in done.err and not (tmp_path / "out").exists()
+    assert done.code == 2 and message in done.err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("fake")
-def test_damaged_answers_are_told_and_asked_again(source: Path, tmp_path: Path) -> None:
+def test_damaged_answers_are_reported_and_generated_again(source: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     run(source, tmp_path / "out", "--cache", cache)
     (file,) = cache.glob("*.jsonl")
     lines = file.read_bytes().split(b"\n")
     file.write_bytes(b"\n".join([lines[0][:-9], *lines[1:]]))
     done = run(source, tmp_path / "out", "--cache", cache)
-    assert done.code == 0 and "line 1" in done.err and "passed over" in done.err and "1 anew" in done.out
+    assert done.code == 0 and "line 1" in done.err and "skipped" in done.err and "1 generated" in done.out
 
 
 # The command with a model that costs nothing, its workers forked, as to start them anew takes seconds each.
@@ -121,10 +120,10 @@ sys.path.insert(0, sys.argv[1])
 import auricle, auricle.cli.evaluate_run
 from auricle.cli.main import main
 from pathlib import Path
-from tests.evaluate.fake_listener import FakeListener
+from tests.evaluate.fake_model import FakeModel
 
 log, deadly = Path(sys.argv[2]), sys.argv[3]
-class Mortal(FakeListener):
+class Mortal(FakeModel):
     def answer(self, content, prompts):
         if multiprocessing.parent_process() and self.requests[-1][0] == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -137,7 +136,7 @@ main()
 """
 
 
-def test_workers_share_the_questions_and_what_a_dead_one_left_is_asked(
+def test_workers_share_the_questions_and_those_of_a_dead_one_are_answered(
     source: Path, tmp_path: Path, warm_python: str
 ) -> None:
     for deadly, code in (("none", 0), ("2.wav", 0)):
@@ -147,12 +146,16 @@ def test_workers_share_the_questions_and_what_a_dead_one_left_is_asked(
         command += ["evaluate", "run", "-t", f"vggsound={source}", "-o", str(out), "--workers", "2"]
         done = subprocess.run([*command, "--batch-size", "1"], capture_output=True, text=True)
         assert done.returncode == code, done.stderr
-        asked = [line for file in log.iterdir() for line in file.read_text().splitlines()]
+        requests = [line for file in log.iterdir() for line in file.read_text().splitlines()]
         if deadly == "none":
-            assert sorted(asked) == sorted(set(asked)) and len(asked) == 4 and "0 anew" in done.stdout
+            assert sorted(requests) == sorted(set(requests)) and len(requests) == 4 and "0 generated" in done.stdout
             assert len(list(log.iterdir())) == 2 and not done.stderr
         else:
-            assert "ended with -9" in done.stderr and len(asked) > len(set(asked)) == 4 and " 0 anew" not in done.stdout
+            assert (
+                "ended with -9" in done.stderr
+                and len(requests) > len(set(requests)) == 4
+                and " 0 generated" not in done.stdout
+            )
     first, second = (sorted((tmp_path / name / "out" / "fake" / "vggsound").iterdir()) for name in ("none", "2.wav"))
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second] and len(first) == 3
 
@@ -165,8 +168,12 @@ def test_the_small_model_transcribes_examples(tmp_path: Path) -> None:
     command = ["evaluate", "run", "-t", f"digits={manifest}", "-o", tmp_path / "out", "--json"]
     done = auricle(*command)
     assert done.code == 0, done.out
-    (told,) = done.records
-    assert told["model"] == "auricle-tiny" and told["answered"] == 2 and told["folder"].endswith("auricle-tiny/digits")
+    (record,) = done.records
+    assert (
+        record["model"] == "auricle-tiny"
+        and record["answered"] == 2
+        and record["folder"].endswith("auricle-tiny/digits")
+    )
 
 
 def test_tasks_are_listed() -> None:

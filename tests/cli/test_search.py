@@ -83,7 +83,7 @@ def test_windows_reach_the_index(tones: Path, tmp_path: Path) -> None:
     assert wrong.code == 2 and not (tmp_path / "y.auricle").exists()
 
 
-def test_bad_files_are_told_and_the_rest_is_indexed(tones: Path, tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_the_rest_is_indexed(tones: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.auricle"
     (tones / "page.wav").write_text("<html>")
     done = make(tones, tmp_path / "none.wav", path)
@@ -94,11 +94,11 @@ def test_bad_files_are_told_and_the_rest_is_indexed(tones: Path, tmp_path: Path)
     assert list(report["failed"]) == [str(tones / "page.wav")] and report["reused"] == 3
 
 
-def test_a_cut_file_is_told(tones: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tones: Path, tmp_path: Path) -> None:
     whole = (tones / "low.wav").read_bytes()
     (tones / "low.wav").write_bytes(whole[: len(whole) // 2])
     done = make(tones, tmp_path / "x.auricle")
-    assert done.code == 3 and "low.wav: heard" in done.err and "3 files" in done.out
+    assert done.code == 3 and "low.wav: read" in done.err and "3 files" in done.out
 
 
 def test_search_by_words(index: Path, tones: Path) -> None:

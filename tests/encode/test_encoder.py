@@ -24,7 +24,12 @@ def noise(num_samples: int, seed: int = 0, level: float = 0.1) -> np.ndarray:
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(Dasheng(DashengConfig(embed_dim=64, depth=2, num_heads=2)).eval())
+    return Encoder(DashengFrames(Dasheng(DashengConfig(embed_dim=64, depth=2, num_heads=2)).eval()))
+
+
+def network_of(encoder: Encoder) -> Dasheng:
+    assert isinstance(encoder.model, DashengFrames)
+    return encoder.model.network
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -111,13 +116,13 @@ def test_the_first_failure_is_raised_where_all_are_wanted(encoder: Encoder) -> N
 
 
 def test_earlier_layers(encoder: Encoder) -> None:
-    wave = noise(16_000)
-    last = Encoder(encoder.model, layer=1)(wave)
-    assert not torch.allclose(last, Encoder(encoder.model, layer=0)(wave), atol=1e-2)
+    wave, network = noise(16_000), network_of(encoder)
+    last = Encoder(DashengFrames(network, [1]))(wave)
+    assert not torch.allclose(last, Encoder(DashengFrames(network, [0]))(wave), atol=1e-2)
     with torch.inference_mode():
-        assert torch.allclose(encoder.model.norm(last), encoder(wave), atol=TOLERANCE)
+        assert torch.allclose(network.norm(last), encoder(wave), atol=TOLERANCE)
     with pytest.raises(ConfigError, match="blocks 0 to 1"):
-        Encoder(encoder.model, layer=2)
+        DashengFrames(network, [2])
 
 
 def test_a_language_models_encoder_can_be_loaded(wavs: list[Path]) -> None:
@@ -130,13 +135,14 @@ def test_a_language_models_encoder_can_be_loaded(wavs: list[Path]) -> None:
 def test_the_fingerprint_follows_weights_and_settings(encoder: Encoder) -> None:
     torch.manual_seed(0)
     config = DashengConfig(embed_dim=64, depth=2, num_heads=2)
-    same = Encoder(Dasheng(config).eval(), name="another name")
+    network = Dasheng(config).eval()
+    same = Encoder(DashengFrames(network), name="another name")
     assert same.fingerprint == encoder.fingerprint and len(same.fingerprint) == 64
-    assert Encoder(same.model, layer=0).fingerprint != encoder.fingerprint
+    assert Encoder(DashengFrames(network, [0])).fingerprint != encoder.fingerprint
     with torch.no_grad():
-        same.model.norm.bias[3] += 1e-3
+        network.norm.bias[3] += 1e-3
     assert same.fingerprint == encoder.fingerprint  # computed once, so an encoder must not change
-    assert Encoder(same.model).fingerprint != encoder.fingerprint
+    assert Encoder(DashengFrames(network)).fingerprint != encoder.fingerprint
 
 
 def test_receipts_of_other_encoders_state_their_own_frames() -> None:
@@ -151,11 +157,9 @@ def test_receipts_of_other_encoders_state_their_own_frames() -> None:
 
 
 def test_the_rate_of_an_encoder_is_checked(encoder: Encoder) -> None:
-    other = DashengFrames(encoder.model)
+    other = DashengFrames(network_of(encoder))
     other.sampling_rate = 44_100
     with pytest.raises(ConfigError, match="44100 Hz"):
         Encoder(other)
-    with pytest.raises(ConfigError, match="chosen its layers already"):
-        Encoder(DashengFrames(encoder.model), layer=1)
     with pytest.raises(ClipTooShort, match="256 samples; one frame needs 257"):
         load_encoder("log-mel")(noise(256))

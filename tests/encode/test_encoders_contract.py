@@ -127,7 +127,7 @@ class Impatient(Outsider):
     ],
     ids=lambda value: value if isinstance(value, str) and value in CHECKS else "",
 )
-def test_an_outsider_is_told_what_is_wrong(encoder: Outsider, check: str, message: str) -> None:
+def test_faults_of_another_encoder_are_named(encoder: Outsider, check: str, message: str) -> None:
     assert run_check(check, Outsider()).passed
     finding = run_check(check, encoder)
     assert not finding.passed and message in finding.message

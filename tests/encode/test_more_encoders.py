@@ -48,7 +48,7 @@ def test_any_length(encoders: dict[str, Encoder], name: str) -> None:
         assert abs(length - 1000 * each / encoder.hop_size_in_ms) <= 1.5
 
 
-def test_receipts_tell_what_was_heard(encoders: dict[str, Encoder]) -> None:
+def test_receipts_state_what_was_read(encoders: dict[str, Encoder]) -> None:
     (result,) = encoders["beats"].embed_many([noise(25.0).numpy()], frames=True)
     assert not isinstance(result, Exception)
     receipt = result.receipt

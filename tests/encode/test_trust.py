@@ -69,10 +69,10 @@ def test_nothing_runs_untrusted(tmp_path: Path, body: str, way: str) -> None:
     assert not ran(path)
 
 
-def test_what_would_run_is_told_of_any_file(tmp_path: Path) -> None:
+def test_what_would_run_is_stated_for_any_file(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("def (:")
-    with pytest.raises(UnsafeWeights, match="no valid Python"):
+    with pytest.raises(UnsafeWeights, match="not valid Python"):
         load_encoder(str(broken))
     with pytest.raises(UnsafeWeights, match="statements without"):
         load_encoder(str(write(tmp_path, "x = 1")))
@@ -132,7 +132,7 @@ def test_code_that_is_no_encoder(tmp_path: Path, body: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("return self.drop(", "return torch.mean(dim=1, input="), r"gave \(1, 8\) for one clip"),
+        (("return self.drop(", "return torch.mean(dim=1, input="), r"returned \(1, 8\) for one clip"),
         (
             ("torch.nn.Linear(self.sampling_rate // 100, 8)", "torch.nn.Linear(self.sampling_rate // 100, 9)"),
             "expected",
@@ -140,7 +140,7 @@ def test_code_that_is_no_encoder(tmp_path: Path, body: str, message: str) -> Non
         (("assert audio.ndim == 2", "assert audio.ndim == 7"), "MyEncoder failed on 16000 samples"),
     ],
 )
-def test_code_that_breaks_its_promise(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_code_that_breaks_the_contract(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     assert change[0] in XARES
     encoder = load_encoder(str(write(tmp_path, XARES.replace(*change))), trust_code=True)
     with pytest.raises(AuricleError, match=message):

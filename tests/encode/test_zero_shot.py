@@ -32,7 +32,7 @@ def test_the_templates_are_the_published_ones() -> None:
     assert TEMPLATES["sound"] == ("The sound of {label} can be heard.",)
 
 
-def test_a_label_is_asked_in_all_templates_and_phrases_each_once() -> None:
+def test_a_label_has_all_templates_and_phrases_each_once() -> None:
     prompts = Prompts(templates=("a {label}", "{label}!", "a {label}"), phrases={"dog": ("puppy", "hound")})
     assert prompts.of("dog") == ("a puppy", "a hound", "puppy!", "hound!")
     assert prompts.of("sea_waves") == ("a sea waves", "sea waves!")
@@ -50,7 +50,7 @@ def test_a_label_is_asked_in_all_templates_and_phrases_each_once() -> None:
         ({"phrases": {"dog": ("puppy", " ")}}, "'dog'"),
     ],
 )
-def test_prompts_that_cannot_be_asked_are_refused(settings: Any, message: str) -> None:
+def test_impossible_prompts_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Prompts(**settings)
 
@@ -129,13 +129,13 @@ def test_one_bad_sound_does_not_stop_the_others(tmp_path: Path) -> None:
         ([], {}, "at least one"),
         (["dog", " "], {}, "none of them empty"),
         ("dog,rain", {}, "expected a list"),
-        (["dog", "rain", "dog"], {}, "'dog' stands twice"),
-        (["dog"], {}, "nothing to choose"),
+        (["dog", "rain", "dog"], {}, "'dog' is given twice"),
+        (["dog"], {}, "is the only label"),
         (["dog", "rain"], {"scale": 0.0}, "scale is 0"),
-        (["dog", "rain"], {"multi": True}, "no natural threshold"),
+        (["dog", "rain"], {"multi": True}, "so it has no threshold"),
     ],
 )
-def test_what_cannot_be_asked_is_told_before_a_sound_is_read(labels: Any, settings: Any, message: str) -> None:
+def test_impossible_questions_are_refused_before_a_clip_is_read(labels: Any, settings: Any, message: str) -> None:
     keys = Keys(calibration=None)
     with pytest.raises(ConfigError, match=message):
         classify_many(keys, [sound("dog")], labels, **settings)

@@ -41,7 +41,7 @@ class ToyAligner:
 
     def __init__(self, fingerprint: str = "ab" * 32) -> None:
         self.fingerprint = fingerprint
-        self.heard: list[str] = []
+        self.names: list[str] = []
 
     def audio_many(self, sources: Sequence[Any]) -> Iterator[Embedding | AuricleError]:
         for source in sources:
@@ -71,7 +71,7 @@ class ToyAligner:
         return torch.stack([self.embed(tone(text, 1.0)) for text in strings])
 
     def on_sound(self, name: str) -> None:
-        self.heard.append(name)
+        self.names.append(name)
 
     def embed(self, waveform: np.ndarray) -> Tensor:
         power = np.abs(np.fft.rfft(waveform)) ** 2 / len(waveform)

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from auricle.engine import vllm_plugin as plain
-from auricle.engine.vllm_plugin import Hearing
+from auricle.engine.vllm_plugin import PromptRules
 from auricle.errors import LayoutMismatch, PromptError
 from auricle.models.midashenglm import audio_token_count
 from auricle.weights import LoadedLM, load_midashenglm, safe
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "midashenglm" / "model"
-HEARING = Hearing(551)
+RULES = PromptRules(551)
 
 
 @pytest.fixture(scope="module")
@@ -44,50 +44,50 @@ def as_object(content: dict[str, Any], plain_keys: tuple[str, ...] = ("auricle",
     return SimpleNamespace(**made)
 
 
-def filled_ear(config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    encoder, projector = plain.build_ear(plain.geometry_of(config), config.text_config.hidden_size, dtype)
+def filled_audio_tower(config: Any, dtype: torch.dtype = torch.float32) -> Any:
+    encoder, projector = plain.build_audio_tower(plain.geometry_of(config), config.text_config.hidden_size, dtype)
     passing = plain.Weights(safe.read_tensors(FOLDER).items())
     list(passing.decoder())
-    return encoder, projector, plain.fill_ear(encoder, projector, passing.ear)
+    return encoder, projector, plain.fill_audio_tower(encoder, projector, passing.audio_tower)
 
 
 @given(samples=st.integers(1, 2_000_000), factor=st.integers(1, 8), whole=st.booleans())
 def test_as_many_placeholders_as_the_prepared_clip_has_tokens(samples: int, factor: int, whole: bool) -> None:
-    hearing = Hearing(7, factor, whole)
+    rules = PromptRules(7, factor, whole)
     count = audio_token_count(samples, factor, whole_tokens=whole)
-    assert plain.placeholders(samples, hearing) == [7] * count
-    padded = len(plain.prepare_clip(np.zeros(samples, np.int8), hearing))
-    assert padded >= max(samples, 3200) and plain.placeholders(padded, hearing) == [7] * count
+    assert plain.placeholders(samples, rules) == [7] * count
+    padded = len(plain.prepare_clip(np.zeros(samples, np.int8), rules))
+    assert padded >= max(samples, 3200) and plain.placeholders(padded, rules) == [7] * count
 
 
 @pytest.mark.parametrize("shape", [(5000,), (5000, 1), (1, 5000)])
 def test_clips_are_one_channel_of_float32(shape: tuple[int, ...]) -> None:
     audio = np.linspace(-1, 1, 5000).reshape(shape)
-    clip = plain.prepare_clip(audio, HEARING)
+    clip = plain.prepare_clip(audio, RULES)
     assert clip.dtype == torch.float32 and torch.equal(clip, torch.from_numpy(audio.ravel()).float())
-    short = plain.prepare_clip(audio.ravel()[:100], HEARING)
+    short = plain.prepare_clip(audio.ravel()[:100], RULES)
     assert len(short) == 3200 and not short[100:].any()
 
 
 @pytest.mark.parametrize("audio", [np.zeros((2, 500)), np.zeros(0)])
 def test_other_audio_is_refused(audio: np.ndarray) -> None:
     with pytest.raises(PromptError, match="expected one channel"):
-        plain.prepare_clip(audio, HEARING)
+        plain.prepare_clip(audio, RULES)
 
 
 @given(context=st.integers(65, 40_000), factor=st.integers(1, 8))
 def test_the_longest_clip_fits_the_context(context: int, factor: int) -> None:
-    hearing = Hearing(7, factor)
-    samples = plain.max_audio_samples(context, hearing)
+    rules = PromptRules(7, factor)
+    samples = plain.max_audio_samples(context, rules)
     assert 640 * factor <= samples <= 120 * 16_000
-    assert len(plain.placeholders(samples, hearing)) + 64 <= max(context, 64 + len(plain.placeholders(1, hearing)))
+    assert len(plain.placeholders(samples, rules)) + 64 <= max(context, 64 + len(plain.placeholders(1, rules)))
 
 
 def test_the_longest_clip_of_the_release_is_two_minutes() -> None:
-    assert plain.max_audio_samples(32_768, HEARING) == 1_920_000
-    assert len(plain.placeholders(1_920_000, HEARING)) == 600
+    assert plain.max_audio_samples(32_768, RULES) == 1_920_000
+    assert len(plain.placeholders(1_920_000, RULES)) == 600
     with pytest.raises(PromptError, match="has no room for audio"):
-        plain.max_audio_samples(64, HEARING)
+        plain.max_audio_samples(64, RULES)
 
 
 def test_prompts_of_requests() -> None:
@@ -122,18 +122,15 @@ def test_the_prompt_is_the_one_the_model_was_trained_on(loaded: LoadedLM) -> Non
     wanted = writer.write([{"role": "user", "content": content}]).input_ids
     ids = loaded.tokenizer.encode(plain.transcription_prompt(plain.transcription_text()), add_special_tokens=False).ids
     place = ids.index(551)
-    expanded = [*ids[:place], *plain.placeholders(16_000, HEARING), *ids[place + 1 :]]
+    expanded = [*ids[:place], *plain.placeholders(16_000, RULES), *ids[place + 1 :]]
     # A system turn before it is optional in this format.
     assert wanted[-len(expanded) :] == expanded
 
 
 def test_settings(config: Any) -> None:
-    assert plain.hearing_of(config) == HEARING
-    assert plain.hearing_of(SimpleNamespace(audio_token_id=3, subsample_factor=4, auricle={"whole_tokens": True})) == (
-        3,
-        4,
-        True,
-    )
+    assert plain.prompt_rules_of(config) == RULES
+    stated = SimpleNamespace(audio_token_id=3, subsample_factor=4, auricle={"whole_tokens": True})
+    assert plain.prompt_rules_of(stated) == (3, 4, True)
     ours = load_midashenglm(FOLDER).model.config
     found = plain.geometry_of(config)
     assert found.encoder == ours.encoder and found.subsample_factor == 5 and found.audio_token_id == 551
@@ -148,10 +145,10 @@ def test_positions_that_the_configuration_class_of_vllm_loses() -> None:
             plain.rope_of(broken, "x")
 
 
-def test_the_ear_is_the_models_and_each_clip_alone(loaded: LoadedLM, config: Any) -> None:
-    encoder, projector, filled = filled_ear(config)
+def test_the_audio_tower_is_the_models_and_each_clip_alone(loaded: LoadedLM, config: Any) -> None:
+    encoder, projector, filled = filled_audio_tower(config)
     stored = {n for n in safe.read_tensors(FOLDER) if not n.startswith("decoder.") and ".front_end." not in n}
-    assert filled == {plain.ear_name(name) for name in stored}
+    assert filled == {plain.audio_tower_name(name) for name in stored}
     clips = [0.1 * torch.randn(n) for n in (3200, 16_000, 170_000, 16_000)]
     with torch.no_grad():
         wanted = loaded.model.audio_tokens(clips)
@@ -167,7 +164,7 @@ def test_the_ear_is_the_models_and_each_clip_alone(loaded: LoadedLM, config: Any
 def test_what_stays_float32_in_a_half_precision_server(loaded: LoadedLM, config: Any) -> None:
     torch.set_default_dtype(torch.bfloat16)  # as vLLM does around the making of a model
     try:
-        encoder, projector, _ = filled_ear(config, torch.bfloat16)
+        encoder, projector, _ = filled_audio_tower(config, torch.bfloat16)
         assert torch.get_default_dtype() == torch.bfloat16
     finally:
         torch.set_default_dtype(torch.float32)
@@ -181,12 +178,12 @@ def test_what_stays_float32_in_a_half_precision_server(loaded: LoadedLM, config:
 
 def test_weights_that_do_not_fit(config: Any) -> None:
     stored = dict(safe.read_tensors(FOLDER))
-    encoder, projector = plain.build_ear(plain.geometry_of(config), 128, torch.float32)
+    encoder, projector = plain.build_audio_tower(plain.geometry_of(config), 128, torch.float32)
 
     def fill(changes: dict[str, Tensor | None]) -> set[str]:
         passing = plain.Weights({k: v for k, v in {**stored, **changes}.items() if v is not None}.items())
         list(passing.decoder())
-        return plain.fill_ear(encoder, projector, passing.ear)
+        return plain.fill_audio_tower(encoder, projector, passing.audio_tower)
 
     bias = "audio_projector.net.0.bias"
     assert bias in fill({"audio_encoder.init_bn.num_batches_tracked": None})
@@ -202,8 +199,8 @@ def test_weights_that_do_not_fit(config: Any) -> None:
 
 
 def test_names_of_older_checkpoints() -> None:
-    assert plain.ear_name("audio_encoder.init_bn.1.weight") == "audio_encoder.init_bn.weight"
-    assert plain.ear_name("audio_encoder.front_end.0.mel_scale.fb") is None
+    assert plain.audio_tower_name("audio_encoder.init_bn.1.weight") == "audio_encoder.init_bn.weight"
+    assert plain.audio_tower_name("audio_encoder.front_end.0.mel_scale.fb") is None
 
 
 def test_registering_names_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +307,7 @@ def vllm_model(monkeypatch: pytest.MonkeyPatch, loaded: LoadedLM) -> Any:
     sys.modules.pop("auricle.engine.vllm_model", None)
 
 
-def test_the_class_loads_and_hears(vllm_model: Any, loaded: LoadedLM, config: Any) -> None:
+def test_the_class_loads_and_encodes(vllm_model: Any, loaded: LoadedLM, config: Any) -> None:
     described = SimpleNamespace(hf_config=config, dtype=torch.float32, model=str(FOLDER), revision=None)
     model = vllm_model.AuricleLM(vllm_config=SimpleNamespace(model_config=described))
     assert config.text_config.rope_parameters == {"rope_type": "default", "rope_theta": 1e6}
@@ -324,7 +321,7 @@ def test_the_class_loads_and_hears(vllm_model: Any, loaded: LoadedLM, config: An
         torch.testing.assert_close(one, two)
     assert model.embed_multimodal() == []
     assert model.get_placeholder_str("audio", 0) == "<|audio_bos|><|AUDIO|><|audio_eos|>"
-    with pytest.raises(ValueError, match="image is not heard"):
+    with pytest.raises(ValueError, match="image is not supported"):
         model.get_placeholder_str("image", 0)
     assert model.get_mm_mapping().kwargs["language_model"] == "decoder"
 

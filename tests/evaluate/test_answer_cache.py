@@ -36,7 +36,7 @@ def test_what_was_added_is_found_by_every_later_reader(tmp_path: Path) -> None:
     assert len(again) == 1 and again.added == 0 and not again.damaged
 
 
-def test_the_first_answer_holds(tmp_path: Path) -> None:
+def test_the_first_answer_is_kept(tmp_path: Path) -> None:
     first, second = AnswerCache(tmp_path), AnswerCache(tmp_path)
     assert first.add(KEYS[0], KeptAnswer("first", True)).text == "first"
     second.add(KEYS[0], KeptAnswer("second", True))
@@ -65,7 +65,7 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(texts: list[str], data: st.Da
 
 @settings(max_examples=60)
 @given(st.binary(max_size=60), st.sampled_from([b"\n", b""]))
-def test_whatever_stands_in_a_line_only_that_line_is_lost(junk: bytes, end: bytes) -> None:
+def test_whatever_a_line_holds_only_that_line_is_lost(junk: bytes, end: bytes) -> None:
     with TemporaryDirectory() as name:
         path = fill(Path(name), ["a", "b", "c"])
         lines = path.read_bytes().split(b"\n")
@@ -86,7 +86,7 @@ def test_whatever_stands_in_a_line_only_that_line_is_lost(junk: bytes, end: byte
         f'{{"key": "{KEYS[5]}", "text": "a", "text": "b", "complete": true}}',
     ],
 )
-def test_a_damaged_line_is_told_with_its_place(tmp_path: Path, line: str) -> None:
+def test_a_damaged_line_is_reported_with_its_place(tmp_path: Path, line: str) -> None:
     path = fill(tmp_path, ["a", "b"])
     before = path.read_bytes()
     path.write_bytes(line.encode("utf-8", "surrogateescape") + b"\n" + before)
@@ -112,7 +112,7 @@ def test_after_a_write_that_failed_halfway_the_next_answer_has_its_own_line(
     assert again.get(KEYS[0]) and again.get(KEYS[2]) and len(again) == 2 and len(again.damaged) == 1
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="name another folder"):
         AnswerCache(tmp_path / "file")

@@ -22,13 +22,13 @@ LABELS = ["cat", "dog", "rain", "sea"] * 5
 
 
 def tags(wrong: int) -> list[dict[str, Any]]:
-    said = [label if at >= wrong else "nothing" for at, label in enumerate(LABELS)]
-    return rows_of("events", said, [{"label": [label]} for label in LABELS])
+    answers = [label if at >= wrong else "nothing" for at, label in enumerate(LABELS)]
+    return rows_of("events", answers, [{"label": [label]} for label in LABELS])
 
 
-def transcripts(said: list[str], **facts: Any) -> list[dict[str, Any]]:
+def transcripts(answers: list[str], **facts: Any) -> list[dict[str, Any]]:
     texts = ["the dog barks", "rain falls", "thunder", "a cat meows again"] * 3
-    return rows_of("digits", said, [{"text": text, "lang": "en", **facts} for text in texts])
+    return rows_of("digits", answers, [{"text": text, "lang": "en", **facts} for text in texts])
 
 
 TRUE = ["the dog barks", "rain falls", "thunder", "a cat meows again"] * 3
@@ -64,7 +64,7 @@ def test_fewer_errors_are_better(tmp_path: Path) -> None:
 
 def test_what_is_resampled_together_is_tested_together(tmp_path: Path) -> None:
     worse = ["x y z", "rain falls", "thunder", "a cat meows again"] * 3
-    rows = [transcripts(said) for said in (TRUE, worse)]
+    rows = [transcripts(answers) for answers in (TRUE, worse)]
     for own in rows:
         for at, row in enumerate(own):
             row["speaker"] = f"s{at // 4}"
@@ -88,35 +88,35 @@ def test_map_is_paired_by_f1(tmp_path: Path) -> None:
     assert (test.wins, test.losses, test.ties) == (1, 0, 2)
 
 
-def test_holm_is_over_the_tasks_of_a_protocol(tmp_path: Path) -> None:
+def test_holm_is_over_the_tasks_of_a_scoring_rule(tmp_path: Path) -> None:
     for name, wrong in (("a", 0), ("b", 6)):
-        write_run(tmp_path, name, "events", tags(wrong), protocols=("strict", "compat"))
+        write_run(tmp_path, name, "events", tags(wrong), scoring_rules=("strict", "compat"))
         write_run(tmp_path, name, "digits", transcripts(TRUE))
     found = compare_runs(tmp_path / "a", tmp_path / "b")
-    by_key = {(test.task, test.protocol): test for test in found.tests}
+    by_key = {(test.task, test.scoring_rule): test for test in found.tests}
     assert len(by_key) == 3
     assert by_key["events", "strict"].p_holm == 2 * by_key["events", "strict"].p  # beside digits
     assert by_key["events", "compat"].p_holm == by_key["events", "compat"].p  # alone
     assert by_key["events", "strict"].better == "none" != by_key["events", "compat"].better
 
 
-def test_items_a_rule_leaves_out_are_told(tmp_path: Path) -> None:
-    said = ["", *TRUE[1:]]
-    first = write_run(tmp_path, "a", "digits", transcripts(TRUE), protocols=("compat",))
-    second = write_run(tmp_path, "b", "digits", transcripts(said), protocols=("compat",))
+def test_items_a_rule_leaves_out_are_counted(tmp_path: Path) -> None:
+    answers = ["", *TRUE[1:]]
+    first = write_run(tmp_path, "a", "digits", transcripts(TRUE), scoring_rules=("compat",))
+    second = write_run(tmp_path, "b", "digits", transcripts(answers), scoring_rules=("compat",))
     (test,) = compare_runs(first, second).tests
     assert test.unpaired == 1 and test.difference.value == 0
 
 
 def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
     write_run(tmp_path, "a", "events", tags(0))
-    write_run(tmp_path, "a", "digits", transcripts(TRUE), protocols=("strict", "compat"))
+    write_run(tmp_path, "a", "digits", transcripts(TRUE), scoring_rules=("strict", "compat"))
     write_run(tmp_path, "b", "digits", transcripts(TRUE))
     gender = rows_of("gender", ["male"], [{"label": ["male"]}])
     write_run(tmp_path, "b", "gender", gender)
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert [test.task for test in found.tests] == ["digits"]
-    assert {(left.task, left.protocol, left.reason) for left in found.left_out} == {
+    assert {(left.task, left.scoring_rule, left.reason) for left in found.left_out} == {
         ("events", "strict", "only the first model has it"),
         ("digits", "compat", "only the first model has it"),
         ("gender", "strict", "only the second model has it"),
@@ -125,8 +125,8 @@ def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
 
 def tagged(**changes: Any) -> Scored:
     made = Scored(
-        task="tagging",
-        protocol="strict",
+        kind="tagging",
+        scoring_rule="strict",
         rule=RULES["tagging", "strict"],
         scores={"accuracy": Score(0.5, 0.1, 0.9, 2)},
         items={"accuracy": {"a": 1.0, "b": 0.0}},
@@ -144,8 +144,8 @@ def tagged(**changes: Any) -> Scored:
         ({"data": {}}, "not known to be about the same items"),
         ({"settings": {"synonyms_sha256": "x"}}, "other synonyms sha256"),
         ({"items": {}}, "no scores of single items"),
-        ({"task": "gender"}, "other judges"),
-        ({"protocol": "compat"}, "other judges"),
+        ({"kind": "gender"}, "other kinds of task or scoring rules"),
+        ({"scoring_rule": "compat"}, "other kinds of task or scoring rules"),
     ],
 )
 def test_what_cannot_be_compared_is_named(changes: dict[str, Any], words: str) -> None:
@@ -162,8 +162,8 @@ def test_how_intervals_were_drawn_does_not_matter() -> None:
 
 def of_mecat(values: dict[str, list[float]]) -> Scored:
     return Scored(
-        task="mecat",
-        protocol="strict",
+        kind="mecat",
+        scoring_rule="strict",
         rule=RULES["mecat", "strict"],
         scores={},
         parts={name: {"date": Score(sum(own) / len(own), 0.0, 1.0, len(own))} for name, own in values.items()},
@@ -224,10 +224,10 @@ def test_a_folder_of_several_models_is_refused(tmp_path: Path) -> None:
 
 
 def test_results_are_found_wherever_they_lie(tmp_path: Path) -> None:
-    model = write_run(tmp_path, "a", "events", tags(0), protocols=("strict", "compat"))
+    model = write_run(tmp_path, "a", "events", tags(0), scoring_rules=("strict", "compat"))
     for place in (tmp_path, model, model / "events"):
         found = find_results(place)
-        assert [(each.model, each.task, each.protocol) for each in found] == [
+        assert [(each.model, each.task, each.scoring_rule) for each in found] == [
             ("a", "events", "strict"),
             ("a", "events", "compat"),
         ]

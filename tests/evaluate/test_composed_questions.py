@@ -27,29 +27,29 @@ CLIPS = st.dictionaries(st.text(max_size=8), FACTS, max_size=30)
 def test_questions_depend_on_names_and_facts_alone(clips, random):
     names = list(clips)
     random.shuffle(names)
-    asked = closed_questions(clips)
-    assert closed_questions({name: clips[name] for name in names}) == asked
-    assert list(asked) == list(clips)
+    composed = closed_questions(clips)
+    assert closed_questions({name: clips[name] for name in names}) == composed
+    assert list(composed) == list(clips)
     letters = {}
-    for name, own in asked.items():
+    for name, own in composed.items():
         facts = clips[name]
         for each in own:
             right = each.choices["ABCD".index(each.answer)]
             assert len(set(each.choices)) == len(each.choices) > 1
-            told = {
+            truths = {
                 event_label(facts),
                 facts["kind"],
                 facts.get("text"),
                 {"m": "male", "f": "female"}.get(facts.get("gender")),
             }
-            assert right in told
-            assert len(told & set(each.choices)) == 1
+            assert right in truths
+            assert len(truths & set(each.choices)) == 1
             letters.setdefault(each.question, Counter({letter: 0 for letter in "ABCD"[: len(each.choices)]}))
             letters[each.question][each.answer] += 1
     assert all(max(own.values()) - min(own.values()) <= 1 for own in letters.values())
 
 
-def test_what_is_asked_of_each_kind_of_sound():
+def test_questions_on_each_kind_of_clip():
     clips = {
         "dog": {"kind": "sound", "event": "dog"},
         "cat": {"kind": "sound", "event": "cat"},
@@ -57,29 +57,29 @@ def test_what_is_asked_of_each_kind_of_sound():
         "tune": {"kind": "music"},
         "odd": {"set": "none"},
     }
-    asked = closed_questions(clips)
-    assert [each.question for each in asked["word"]] == [
+    composed = closed_questions(clips)
+    assert [each.question for each in composed["word"]] == [
         prompts.DIGIT[0],
         prompts.GENDER[0],
         "What kind of audio is it?",
     ]
-    assert set(asked["dog"][0].choices) == {"dog barking", "cat"}
-    assert len(asked["word"][0].choices) == 4
-    assert [set(each.choices) for each in asked["tune"]] == [{"speech", "sound", "music"}]
-    assert asked["odd"] == ()
-    assert asked["tune"][0].question in prompts.CATEGORY
+    assert set(composed["dog"][0].choices) == {"dog barking", "cat"}
+    assert len(composed["word"][0].choices) == 4
+    assert [set(each.choices) for each in composed["tune"]] == [{"speech", "sound", "music"}]
+    assert composed["odd"] == ()
+    assert composed["tune"][0].question in prompts.CATEGORY
 
 
-def test_an_event_that_is_the_only_one_is_not_asked_for():
-    asked = closed_questions({"a": {"event": "dog"}, "b": {"event": "dog"}})
-    assert asked == {"a": (), "b": ()}
+def test_an_event_that_is_the_only_one_makes_no_question():
+    composed = closed_questions({"a": {"event": "dog"}, "b": {"event": "dog"}})
+    assert composed == {"a": (), "b": ()}
 
 
-def test_distractors_differ_from_sound_to_sound():
+def test_distractors_differ_from_clip_to_clip():
     clips = {f"clip {i}": {"event": event} for i in range(8) for event in [sorted(EVENTS)[i]]}
     clips |= {f"more {i}": {"event": "dog"} for i in range(40)}
-    asked = closed_questions(clips)
-    assert len({asked[f"more {i}"][0].choices for i in range(40)}) > 20
+    composed = closed_questions(clips)
+    assert len({composed[f"more {i}"][0].choices for i in range(40)}) > 20
 
 
 @pytest.mark.parametrize("event", [*EVENTS, "door_wood_knock"])
@@ -99,7 +99,7 @@ def test_captions_of_speech_and_music():
 
 
 def test_what_has_one_wording_has_no_references():
-    with pytest.raises(DataError, match="can be said in 1 ways, expected 3"):
+    with pytest.raises(DataError, match="have 1 wordings, expected 3"):
         caption_references({"kind": "speech", "text": "two"})
     with pytest.raises(DataError, match="need a kind"):
         caption_references({"set": "mine"})

@@ -6,8 +6,7 @@ import pytest
 from auricle.data.shards import ShardWriter
 from auricle.errors import DataError
 from auricle.evaluate.mecat import FIELDS, read_references
-from auricle.evaluate.mecat_questions import mecat_folders
-from auricle.evaluate.questions import read_questions
+from auricle.evaluate.questions import mecat_folders, read_questions
 from auricle.evaluate.task import load_language_task
 
 CAPTIONS = {
@@ -38,7 +37,7 @@ def write(folder, content, audio=("abc_1_0_11_0.flac", "x-y_z_0.wav")):
     return folder
 
 
-def test_every_caption_of_every_clip_is_asked_for(tmp_path):
+def test_every_caption_of_every_clip_is_a_question(tmp_path):
     task = load_language_task("mecat_caption")
     found = read_questions(task, write(tmp_path / "a", CAPTIONS))
     assert [(each.row["id"], each.field) for each in found] == [
@@ -55,15 +54,15 @@ def test_every_caption_of_every_clip_is_asked_for(tmp_path):
         "text": ["speech 0", "speech 1", "speech 2"],
         "prompt": found[2].prompt,
     }
-    assert found[0].sound.read() == b"abc_1_0_11_0.flac"
+    assert found[0].audio.read() == b"abc_1_0_11_0.flac"
     assert found[6].row["text"] == ["only one"]
     assert len(read_questions(task, tmp_path / "a", limit=1)) == 6
 
 
-def test_questions_are_asked_as_they_are(tmp_path):
+def test_questions_keep_their_words(tmp_path):
     found = read_questions(load_language_task("mecat_qa"), write(tmp_path / "a", QUESTIONS))
     assert [each.prompt for each in found] == ["What {x}?", "Why?"]
-    assert {each.sound.name for each in found} == {"abc_1_0_11_0.flac"}
+    assert {each.audio.name for each in found} == {"abc_1_0_11_0.flac"}
     assert found[0].field == ""
     assert [each.row["id"] for each in found] == list(read_references(tmp_path / "a").entries)
     wanted = {"category": "direct_perception", "difficulty": "basic", "answer": "A dog", "question": "What {x}?"}
@@ -77,14 +76,14 @@ def test_audio_may_lie_elsewhere_and_in_shards(tmp_path):
     source = f"{tmp_path / 'a'}:{tmp_path / 'tars'}"
     assert mecat_folders(source) == (tmp_path / "a", tmp_path / "tars")
     found = read_questions(load_language_task("mecat_qa"), source)
-    assert found[0].sound.read()[:4] == b"fLaC"
+    assert found[0].audio.read()[:4] == b"fLaC"
     assert found[0].row["audio"] == "abc_1_0_11_0"
 
 
 def test_one_file_of_several_endings_is_taken(tmp_path):
     names = ("abc_1_0_11_0.wav", "abc_1_0_11_0.flac", "abc_1_0_11_0.txt")
     found = read_questions(load_language_task("mecat_qa"), write(tmp_path / "a", QUESTIONS, audio=names))
-    assert found[0].sound.name == "abc_1_0_11_0.flac"
+    assert found[0].audio.name == "abc_1_0_11_0.flac"
 
 
 def test_what_is_not_complete_is_refused(tmp_path):

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.examiner import Examiner
-from auricle.evaluate.prompt_sensitivity import prompt_spread
+from auricle.evaluate.prompt_sensitivity import prompt_sensitivity
 from auricle.evaluate.prompt_variants import (
     WORDINGS,
     known_prompts,
@@ -20,57 +19,59 @@ from auricle.evaluate.prompt_variants import (
     reworded,
     right_places,
 )
-from auricle.evaluate.questions import Question, SoundFile
+from auricle.evaluate.questions import Question
+from auricle.evaluate.run import Evaluator
+from auricle.evaluate.scores import ScoringConfig
+from auricle.evaluate.sources import AudioFile
 from auricle.evaluate.task import load_language_task
 from auricle.metrics.closed_qa import list_choices
 
-from .toy_listener import TONES, ToyListener, tone_bytes, tone_questions, tone_task
+from .toy_model import TONES, ToyModel, tone_bytes, tone_questions, tone_task
 
 CLOSED = "{question}\n{choices}\nAnswer with a single Letter: "
 PROMPTS = ("Which tone?", "Name the tone.", "High or low?")
 
 
-class HalfDeaf(ToyListener):
+class Half(ToyModel):
     """Understands one prompt for two tones only."""
 
-    def say(self, tone: str, prompt: str) -> str:
-        return "nothing" if prompt == PROMPTS[1] and tone == "low" else super().say(tone, prompt)
+    def answer(self, tone: str, prompt: str) -> str:
+        return "nothing" if prompt == PROMPTS[1] and tone == "low" else super().answer(tone, prompt)
 
 
-class Lettered(ToyListener):
-    """Finds the tone among the choices, but takes the first one whenever it hears a high tone."""
+class Lettered(ToyModel):
+    """Finds the tone among the choices, but takes the first one for every high tone."""
 
-    def say(self, tone: str, prompt: str) -> str:
+    def answer(self, tone: str, prompt: str) -> str:
         letters = {line[4:]: line[1] for line in prompt.splitlines() if line.startswith("(")}
         return "A" if tone == "high" else letters[tone]
 
 
-def examiner(model: Any, **settings: Any) -> Examiner:
-    own: dict[str, Any] = {"task": tone_task(), "rounds": 50}
-    return Examiner(model=model, **{**own, **settings})
+def evaluator(model: Any, *, task: Any = None, **scoring: Any) -> Evaluator:
+    return Evaluator(model=model, task=task or tone_task(), scoring=ScoringConfig(rounds=50, **scoring))
 
 
 def closed_questions(count: int = 9, choices: tuple[str, ...] = tuple(TONES), **fields: Any) -> list[Question]:
     found = []
     for each in tone_questions(count):
-        asked = f"What is it?\n{list_choices(choices)}\nAnswer with a single Letter: "
-        row = {**each.row, "prompt": asked, "question": "What is it?", "choices": list(choices), **fields}
+        prompt = f"What is it?\n{list_choices(choices)}\nAnswer with a single Letter: "
+        row = {**each.row, "prompt": prompt, "question": "What is it?", "choices": list(choices), **fields}
         row["answer"] = row.get("answer") or "ABC"[choices.index(each.row["label"][0])]
-        found.append(Question(sound=each.sound, prompt=asked, field="", row=row))
+        found.append(Question(audio=each.audio, prompt=prompt, field="", row=row))
     return found
 
 
-def test_the_spread_of_prompts() -> None:
-    model = HalfDeaf(deaf_to=(PROMPTS[2],))
-    told: list[str] = []
-    found = prompt_spread(examiner(model), reworded(tone_questions(12), PROMPTS), on_variant=told.append)
-    assert told == list(PROMPTS) == [each.name for each in found.asked]
-    assert [each.score.value for each in found.asked] == pytest.approx([1, 2 / 3, 0])
-    assert all(each.score.low <= each.score.value <= each.score.high for each in found.asked)
+def test_scores_under_several_prompts() -> None:
+    model = Half(not_understood=(PROMPTS[2],))
+    names: list[str] = []
+    found = prompt_sensitivity(evaluator(model), reworded(tone_questions(12), PROMPTS), on_variant=names.append)
+    assert names == list(PROMPTS) == [each.name for each in found.variants]
+    assert [each.score.value for each in found.variants] == pytest.approx([1, 2 / 3, 0])
+    assert all(each.score.low <= each.score.value <= each.score.high for each in found.variants)
     assert (found.mean, found.low, found.high, found.best, found.worst) == (pytest.approx(5 / 9), 0, 1, 0, 2)
     assert found.deviation == pytest.approx(((4 / 9) ** 2 + (1 / 9) ** 2 + (5 / 9) ** 2) ** 0.5 / 2**0.5)
     assert (found.same_verdict, found.same_answer, found.always, found.never) == (0.0, 0.0, 0, 0)
-    two = prompt_spread(examiner(model), reworded(tone_questions(12), PROMPTS[:2]))
+    two = prompt_sensitivity(evaluator(model), reworded(tone_questions(12), PROMPTS[:2]))
     assert two.same_verdict == two.same_answer == pytest.approx(2 / 3)
     assert (two.always, two.never, two.item_range) == (8, 0, pytest.approx(1 / 3))
     content = json.loads(two.to_json())
@@ -78,55 +79,55 @@ def test_the_spread_of_prompts() -> None:
 
 
 def test_of_error_rates_the_lowest_is_best() -> None:
-    model = HalfDeaf(deaf_to=(PROMPTS[2],))
-    task = tone_task(judge="asr")
+    model = Half(not_understood=(PROMPTS[2],))
+    task = tone_task(kind="asr")
     questions = [
         replace(each, row={**each.row, "text": each.row["label"][0], "lang": "en"}) for each in tone_questions(6)
     ]
-    found = prompt_spread(examiner(model, task=task), reworded(questions, PROMPTS))
-    assert [each.score.value for each in found.asked] == pytest.approx([0, 1 / 3, 1])
+    found = prompt_sensitivity(evaluator(model, task=task), reworded(questions, PROMPTS))
+    assert [each.score.value for each in found.variants] == pytest.approx([0, 1 / 3, 1])
     assert (found.metric, found.best, found.worst, found.always) == ("error_rate", 0, 2, None)
     assert found.same_verdict == 0.0
 
 
 def test_a_prompt_whose_answers_cannot_be_scored_is_named() -> None:
-    class Mute(ToyListener):
-        def say(self, tone: str, prompt: str) -> str:
+    class Mute(ToyModel):
+        def answer(self, tone: str, prompt: str) -> str:
             return "" if prompt == PROMPTS[1] else tone
 
     questions = [replace(each, row={**each.row, "text": "low", "lang": "en"}) for each in tone_questions(3)]
-    asked = reworded(questions, PROMPTS)
-    with pytest.raises(DataError, match=r"^asked 'Name the tone\.': of 3 rows none"):
-        prompt_spread(examiner(Mute(), task=tone_task(judge="asr"), protocol="compat"), asked)
-    assert prompt_spread(examiner(Mute(), task=tone_task(judge="asr")), asked).worst == 1
+    variants = reworded(questions, PROMPTS)
+    with pytest.raises(DataError, match=r"^variant 'Name the tone\.': of 3 rows none"):
+        prompt_sensitivity(evaluator(Mute(), task=tone_task(kind="asr"), scoring_rule="compat"), variants)
+    assert prompt_sensitivity(evaluator(Mute(), task=tone_task(kind="asr")), variants).worst == 1
 
 
-def test_several_questions_on_one_sound_are_matched_whatever_the_prompt() -> None:
-    sound = SoundFile("a.wav", lambda: tone_bytes("low"))
+def test_several_questions_about_one_clip_are_matched_whatever_the_prompt() -> None:
+    audio = AudioFile("a.wav", lambda: tone_bytes("low"))
     row = {"dataset_name": "T", "audio": "a.wav"}
     questions = [
-        Question(sound=sound, prompt=label, field="", row={**row, "label": [label], "question": f"A {label} one?"})
+        Question(audio=audio, prompt=label, field="", row={**row, "label": [label], "question": f"A {label} one?"})
         for label in ("low", "high")
     ]
     variants = reworded(questions, ["{question} Which?", "Which? {question}"])
-    found = prompt_spread(examiner(ToyListener()), variants)
+    found = prompt_sensitivity(evaluator(ToyModel()), variants)
     assert (found.same_verdict, found.always, found.never) == (1.0, 1, 1)
 
 
 def test_moved_choices_show_who_prefers_a_letter() -> None:
-    task = tone_task(judge="qa", prompts={"": CLOSED})
+    task = tone_task(kind="qa", prompts={"": CLOSED})
     questions = closed_questions(9)
-    fair = prompt_spread(examiner(ToyListener(), task=task), moved_choices(questions), "choices")
-    assert (fair.same_verdict, fair.same_answer, fair.always, len(fair.asked)) == (1.0, 1.0, 9, 3)
+    fair = prompt_sensitivity(evaluator(ToyModel(), task=task), moved_choices(questions), "choices")
+    assert (fair.same_verdict, fair.same_answer, fair.always, len(fair.variants)) == (1.0, 1.0, 9, 3)
     assert [each.chosen for each in fair.places] == pytest.approx([1 / 3] * 3)
     assert [each.accuracy.value for each in fair.places] == [1.0] * 3
     assert fair.unread == 0
-    mute = prompt_spread(
-        examiner(ToyListener(deaf_to=(questions[0].prompt,)), task=task), moved_choices(questions), "choices"
+    mute = prompt_sensitivity(
+        evaluator(ToyModel(not_understood=(questions[0].prompt,)), task=task), moved_choices(questions), "choices"
     )
     assert mute.unread == pytest.approx(1 / 3) and mute.same_answer == 0
     model = Lettered()
-    found = prompt_spread(examiner(model, task=task), moved_choices(questions), "choices")
+    found = prompt_sensitivity(evaluator(model, task=task), moved_choices(questions), "choices")
     assert found.same_verdict == found.same_answer == pytest.approx(2 / 3)
     assert [each.letter for each in found.places] == ["A", "B", "C"]
     assert [each.chosen for each in found.places] == pytest.approx([5 / 9, 2 / 9, 2 / 9])
@@ -143,7 +144,7 @@ def test_moving_choices_keeps_the_right_one(count: int, right: int, data: st.Dat
     answer = data.draw(st.sampled_from(["ABCDEF"[right], "abcdef"[right]]))
     prompt = f"What?\n{list_choices(choices)}\nLetter: "
     row = {"dataset_name": "S", "audio": "a", "prompt": prompt, "choices": list(choices), "answer": answer}
-    question = Question(sound=SoundFile("a", bytes), prompt=prompt, field="", row=row)
+    question = Question(audio=AudioFile("a", bytes), prompt=prompt, field="", row=row)
     variants = moved_choices([question])
     assert len(variants) == count and variants[0].questions[0] is question
     places = []
@@ -161,7 +162,7 @@ def test_answers_that_are_texts_stay() -> None:
     assert [each.questions[0].row["answer"] for each in moved_choices(questions)] == ["low"] * 3
 
 
-def test_places_of_a_prompt_are_filled() -> None:
+def test_slots_of_a_prompt_are_filled() -> None:
     questions = closed_questions(2, lang="en")
     first, second = reworded(questions, ["{question} in <|{lang}|>\n{choices}\nLetter?", "Choose.\n{choices}"])
     assert first.questions[0].prompt == f"What is it? in <|en|>\n{list_choices(tuple(TONES))}\nLetter?"
@@ -171,35 +172,35 @@ def test_places_of_a_prompt_are_filled() -> None:
 
 def test_only_the_named_field_is_reworded() -> None:
     fields = [
-        Question(sound=each.sound, prompt=field, field=field, row=each.row)
+        Question(audio=each.audio, prompt=field, field=field, row=each.row)
         for each in tone_questions(1)
         for field in ("long", "short")
     ]
-    with pytest.raises(ConfigError, match="asks for long, short; name the one"):
+    with pytest.raises(ConfigError, match="has the fields long, short; name the one"):
         reworded(fields, PROMPTS)
-    with pytest.raises(ConfigError, match="nothing of 'speech'"):
+    with pytest.raises(ConfigError, match="no field 'speech'"):
         reworded(fields, PROMPTS, field="speech")
     assert [each.prompt for each in reworded(fields, PROMPTS, field="short")[1].questions] == ["long", PROMPTS[1]]
 
 
-def test_what_has_no_spread_is_refused() -> None:
+def test_what_cannot_be_compared_is_refused() -> None:
     for prompts in (PROMPTS[:1], [PROMPTS[0]] * 3, []):
         with pytest.raises(ConfigError, match="at least 2"):
             reworded(tone_questions(), prompts)
-    with pytest.raises(ConfigError, match="one alone has no spread"):
-        prompt_spread(examiner(ToyListener()), reworded(tone_questions(), PROMPTS)[:1])
-    with pytest.raises(ConfigError, match=r"asks for choices, which 0\.wav does not have; it has nothing"):
+    with pytest.raises(ConfigError, match="found 1 variant, expected at least 2"):
+        prompt_sensitivity(evaluator(ToyModel()), reworded(tone_questions(), PROMPTS)[:1])
+    with pytest.raises(ConfigError, match=r"has choices in braces, which 0\.wav does not have; it has nothing"):
         reworded(tone_questions(), ["{choices}", "x"])
     with pytest.raises(DataError, match="without choices"):
         moved_choices(tone_questions())
     with pytest.raises(ConfigError, match="4 orders of choices, expected 2 to 3"):
         moved_choices(closed_questions(), 4)
-    unlisted = [Question(sound=each.sound, prompt="Low?", field="", row=each.row) for each in closed_questions(1)]
+    unlisted = [Question(audio=each.audio, prompt="Low?", field="", row=each.row) for each in closed_questions(1)]
     with pytest.raises(DataError, match="does not list the choices once"):
         moved_choices(unlisted)
 
 
-def test_prompts_come_from_files_and_from_the_words_models_are_taught(tmp_path: Path) -> None:
+def test_prompts_come_from_files_and_from_the_training_data(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("One?\r\n\n{question}\\n{choices}\n", encoding="utf-8")
     assert read_prompts(path) == ["One?", "{question}\n{choices}"]
@@ -207,6 +208,6 @@ def test_prompts_come_from_files_and_from_the_words_models_are_taught(tmp_path: 
     with pytest.raises(DataError, match="holds no prompts"):
         read_prompts(path)
     assert known_prompts(tone_task()) == ["Which tone?", *WORDINGS["tagging"]]
-    for task in (tone_task(judge="qa", prompts={"": CLOSED}), load_language_task("mecat_caption")):
+    for task in (tone_task(kind="qa", prompts={"": CLOSED}), load_language_task("mecat_caption")):
         with pytest.raises(ConfigError, match="give a file of prompts"):
             known_prompts(task)

@@ -16,13 +16,12 @@ from auricle.audio.decode import decode
 from auricle.errors import DataError, MissingExtra, OutputError
 from auricle.evaluate import answer_examples
 from auricle.evaluate.mecat import CATEGORIES, GROUPS
-from auricle.evaluate.published_answers import published_answers
 from auricle.evaluate.report import report_content, write_lm_report
-from auricle.evaluate.results import by_model, find_results
+from auricle.evaluate.results import by_model, find_results, published_answers
 from auricle.evaluate.scores import RULES, Scored
 from auricle.evaluate.tables import mecat_domains, task_rows
 from auricle.evaluate.task import language_tasks
-from auricle.evaluate.worst_answers import sounds_of, worst_answers
+from auricle.evaluate.worst_answers import audio_of, worst_answers
 from auricle.metrics.intervals import Score
 
 from ..pages.reading import HOSTILE, Page
@@ -38,14 +37,14 @@ def wav(path: Path, seconds: float = 0.2) -> Path:
     return path
 
 
-def events(*said: str) -> list[dict[str, Any]]:
-    return rows_of("events", said, [{"label": [label]} for label in LABELS])
+def events(*answers: str) -> list[dict[str, Any]]:
+    return rows_of("events", answers, [{"label": [label]} for label in LABELS])
 
 
 def runs(out: Path) -> Path:
     """Two models; the second is worse on one task and alone on another."""
-    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), protocols=("strict", "compat"))
-    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), protocols=("strict", "compat"))
+    write_run(out, "good", "events", events("cat", "dog", "rain", "sea"), scoring_rules=("strict", "compat"))
+    write_run(out, "bad", "events", events("cat", "wolf", "snow", "sea"), scoring_rules=("strict", "compat"))
     gender = rows_of("gender", ["male", "female"], [{"label": ["male"]}, {"label": ["male"]}])
     write_run(out, "bad", "gender", gender)
     return out
@@ -149,7 +148,7 @@ def test_failures_are_shown(tmp_path: Path) -> None:
     facts = {"failed": [{"audio": "x.wav", "error": "x.wav: is no audio"}], "heard_in_part": ["y.wav"]}
     rows = events("cat", "dog", "rain", "sea")
     rows[0]["model_output"] = None
-    write_run(tmp_path, "m", "events", rows, run=facts, protocols=("strict", "compat"))
+    write_run(tmp_path, "m", "events", rows, run=facts, scoring_rules=("strict", "compat"))
     text = page_of(tmp_path, tmp_path / "report").text
     for part in ("x.wav failed: x.wav: is no audio", "y.wav partly processed", "1 without an answer, counted as wrong"):
         assert text.count(part) == 1
@@ -225,7 +224,7 @@ def test_clips_of_the_source_can_be_played(tmp_path: Path) -> None:
     found = sounds_in(page_of(tmp_path / "runs", tmp_path / "report"))
     assert [decode(each).facts.duration_s for each in found] == pytest.approx([10.0, 0.2], abs=0.02)
     assert sounds_in(page_of(tmp_path / "runs", tmp_path / "report", players=False)) == []
-    (tmp_path / "data" / "1.wav").write_bytes(b"no sound")
+    (tmp_path / "data" / "1.wav").write_bytes(b"no audio")
     page = page_of(tmp_path / "runs", tmp_path / "report")
     assert len(sounds_in(page)) == 1 and "clip cannot be read" in page.text
 
@@ -237,7 +236,7 @@ def test_folders_of_clips_come_first_and_are_not_left(tmp_path: Path) -> None:
     inside = wav(root / "sub" / "a.wav").read_bytes()
     wav(tmp_path / "secret.wav")
     (root / "link.wav").symlink_to(tmp_path / "secret.wav")
-    find = sounds_of(result, [root])
+    find = audio_of(result, [root])
     assert find("sub/a.wav") == inside and find("sub/a") == inside
     for name in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "none.wav", "a\0b", "x" * 5000, "", "sub"):
         assert find(name) is None
@@ -279,7 +278,7 @@ def test_published_figures_are_those_of_the_declared_tasks() -> None:
 def test_published_figures_are_apart_and_only_beside_compat(tmp_path: Path) -> None:
     truth = [{"label": ["cat", "dog"]}, {"label": ["dog"]}]
     rows = rows_of("fsd50k", ["cat; dog", "dog"], truth)
-    write_run(tmp_path / "runs", "m", "fsd50k", rows, protocols=("strict", "compat"))
+    write_run(tmp_path / "runs", "m", "fsd50k", rows, scoring_rules=("strict", "compat"))
     page = page_of(tmp_path / "runs", tmp_path / "report")
     text = page.text[page.text.index("Beside published figures") :]
     assert "not re-measured" in text and "MiDashengLM-7B MiDashengLM technical report" in text and "37.58" in text
@@ -303,12 +302,12 @@ def mecat_run(out: Path, model: str, gain: float) -> None:
         fields = {"long": ["a dog"], "environment": ["a room"]}
         lines = [json.dumps({name: {**fields, "domain": domain}}) for name in names]
         (folder / "references" / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
-    said = [json.dumps({name: {"long": f"{model} says"}}) + "\n" for own in clips.values() for name in own]
-    (folder / "answers.jsonl").write_text("".join(said))
+    answers = [json.dumps({name: {"long": f"{model} says"}}) + "\n" for own in clips.values() for name in own]
+    (folder / "answers.jsonl").write_text("".join(answers))
     values = {name: gain * (at + 1) / 10 for at, name in enumerate(name for own in clips.values() for name in own)}
     scored = Scored(
-        task="mecat",
-        protocol="compat",
+        kind="mecat",
+        scoring_rule="compat",
         rule=RULES["mecat", "compat"],
         scores={},
         parts={"content_long": {"date": Score(sum(values.values()) / 4, 0.1, 0.9, 4)}},
@@ -334,7 +333,7 @@ def test_groups_and_domains_of_mecat(tmp_path: Path) -> None:
     found = worst_answers(row, 2)
     items = [(each.group, each.item, each.audio) for each in found.items]
     assert items == [("content_long", "S00_1", "S00_1"), ("content_long", "S00_2", "S00_2")]
-    assert found.items[0].answers["a"].said == "a says" and found.items[0].references == ("a dog",)
+    assert found.items[0].answers["a"].prediction == "a says" and found.items[0].references == ("a dog",)
     page = page_of(tmp_path / "runs", tmp_path / "report", figures=True)
     assert "MECAT-Caption: groups, compat" in page.text and "61.1" in page.text  # of Qwen2.5-Omni-7B, long
     assert "Sentences were compared by toy here" not in page.text  # no published figure is of that metric

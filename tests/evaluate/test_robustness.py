@@ -1,4 +1,4 @@
-"""Robustness cards: from sounds that are degraded in truth to the page."""
+"""Robustness cards: from corrupted audio to the page."""
 
 import json
 import math
@@ -12,41 +12,42 @@ from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
-from auricle.evaluate.corruptions import CONDITIONS, find_condition
-from auricle.evaluate.examiner import Examiner
-from auricle.evaluate.headline import item_names, measure
-from auricle.evaluate.questions import Question, SoundFile
+from auricle.evaluate.corruptions import CORRUPTIONS, find_corruption
+from auricle.evaluate.predictions import read_predictions
+from auricle.evaluate.questions import Question
 from auricle.evaluate.robustness import Card, area_under, crossings, read_card, robustness_card
 from auricle.evaluate.robustness_page import plot_cards, write_cards
-from auricle.evaluate.scores import RULES, Scored
+from auricle.evaluate.run import Evaluator, run_task
+from auricle.evaluate.scores import RULES, Scored, ScoringConfig, measure
+from auricle.evaluate.sources import AudioFile
 from auricle.metrics.intervals import Score
 from auricle.metrics.paired import Measured, Part, pair
 from auricle.pages.plots import svg
 
-from .toy_listener import ToyListener, tone_questions, tone_task
+from .toy_model import ToyModel, tone_bytes, tone_questions, tone_task
 
 NAN = math.nan
 
 
-def examiner(model: Any = None, **settings: Any) -> Examiner:
-    own: dict[str, Any] = {"model": model or ToyListener(), "task": tone_task(), "rounds": 50}
-    return Examiner(**{**own, **settings})
+def evaluator(model: Any = None, *, task: Any = None, cache: Any = None, **scoring: Any) -> Evaluator:
+    config = ScoringConfig(rounds=50, **scoring)
+    return Evaluator(model=model or ToyModel(), task=task or tone_task(), cache=cache, scoring=config)
 
 
 def card_of(*conditions: str, **settings: Any) -> Card:
-    return robustness_card(examiner(**settings), tone_questions(), [find_condition(text) for text in conditions])
+    return robustness_card(evaluator(**settings), tone_questions(), [find_corruption(text) for text in conditions])
 
 
-def test_a_card_tells_what_noise_does() -> None:
-    told: list[tuple[str, float]] = []
+def test_a_card_reports_what_noise_does() -> None:
+    levels: list[tuple[str, float]] = []
     card = robustness_card(
-        examiner(),
+        evaluator(),
         tone_questions(12),
-        [find_condition("white-noise=40,-40"), find_condition("gain=-80,10")],
-        on_level=lambda name, level: told.append((name, level)),
+        [find_corruption("white-noise=40,-40"), find_corruption("gain=-80,10")],
+        on_level=lambda name, level: levels.append((name, level)),
     )
-    assert told == [("white-noise", 40), ("white-noise", -40), ("gain", -80), ("gain", 10)]
-    assert (card.clean.value, card.metric, card.questions, card.sounds) == (1.0, "accuracy", 12, 12)
+    assert levels == [("white-noise", 40), ("white-noise", -40), ("gain", -80), ("gain", 10)]
+    assert (card.clean.value, card.metric, card.questions, card.clips) == (1.0, "accuracy", 12, 12)
     noise, gain = card.curves
     mild, loud = noise.levels
     assert (mild.retention.value, mild.difference.value, mild.score.value) == (1.0, 0.0, 1.0)
@@ -60,22 +61,22 @@ def test_a_card_tells_what_noise_does() -> None:
     assert {each.direction: each.level for each in gain.falls[0.5]} == {"down": -40.0, "up": None}
 
 
-def test_each_sound_is_asked_once_at_each_level_and_never_again(tmp_path: Path) -> None:
-    model = ToyListener()
+def test_each_clip_is_one_request_at_each_level_and_never_again(tmp_path: Path) -> None:
+    model = ToyModel()
     with AnswerCache(tmp_path) as cache:
         card = card_of("clipping=10", "speed=0.9,1.1", model=model, cache=cache)
-    assert len(model.asked) == 9 * 4
+    assert len(model.prompts) == 9 * 4
     with AnswerCache(tmp_path) as cache:
         assert card_of("clipping=10", "speed=0.9,1.1", model=model, cache=cache).to_json() == card.to_json()
-        assert len(model.asked) == 9 * 4
+        assert len(model.prompts) == 9 * 4
         card_of("clipping=20", "speed=0.9,1.1", model=model, cache=cache)
-    assert len(model.asked) == 9 * 5
+    assert len(model.prompts) == 9 * 5
 
 
 def test_error_rates_are_compared_by_what_they_leave_to_one() -> None:
-    task = tone_task(judge="asr", lang="en")
+    task = tone_task(kind="asr", lang="en")
     questions = tone_questions(12, text="high", lang="en")  # a third is right
-    found = robustness_card(examiner(task=task), questions, [find_condition("gain=-80,20")])
+    found = robustness_card(evaluator(task=task), questions, [find_corruption("gain=-80,20")])
     assert found.metric == "error_rate" and found.clean.value == pytest.approx(2 / 3)
     soft, loud = found.curves[0].levels
     assert soft.score.value == 1.0 and soft.retention.value == 0.0 and soft.difference.value == pytest.approx(1 / 3)
@@ -83,44 +84,46 @@ def test_error_rates_are_compared_by_what_they_leave_to_one() -> None:
 
 
 def test_nothing_is_left_of_nothing() -> None:
-    card = card_of("gain=10", model=ToyListener(deaf_to=("Which tone?",)))
+    card = card_of("gain=10", model=ToyModel(not_understood=("Which tone?",)))
     (curve,) = card.curves
     assert math.isnan(curve.levels[0].retention.value) and math.isnan(curve.area) and curve.falls[0.5] == ()
     assert json.loads(card.to_json())["conditions"][0]["area"] is None
 
 
-def test_sounds_that_cannot_be_read_are_counted() -> None:
-    broken = SoundFile("broken.wav", lambda: b"no sound")
+def test_clips_that_cannot_be_read_are_counted() -> None:
+    broken = AudioFile("broken.wav", lambda: b"no audio")
     row = {**tone_questions(1)[0].row, "audio": "broken.wav"}
-    questions = [*tone_questions(3), Question(sound=broken, prompt="Which tone?", field="", row=row)]
+    questions = [*tone_questions(3), Question(audio=broken, prompt="Which tone?", field="", row=row)]
     with pytest.raises(DataError, match=r"broken\.wav"):
-        robustness_card(examiner(), questions, [find_condition("gain=10")])
-    card = robustness_card(examiner(missing="worst"), questions, [find_condition("gain=10")])
+        robustness_card(evaluator(), questions, [find_corruption("gain=10")])
+    card = robustness_card(evaluator(missing="worst"), questions, [find_corruption("gain=10")])
     assert (card.clean.value, card.clean_failed, card.curves[0].levels[0].failed) == (0.75, 1, 1)
 
 
 def test_a_level_that_cannot_be_scored_is_named() -> None:
-    class Mute(ToyListener):
-        def say(self, tone: str, prompt: str) -> str:
+    class Mute(ToyModel):
+        def answer(self, tone: str, prompt: str) -> str:
             return "" if tone == "nothing" else tone
 
-    task, questions = tone_task(judge="asr"), tone_questions(3, text="low", lang="en")
+    task, questions = tone_task(kind="asr"), tone_questions(3, text="low", lang="en")
     with pytest.raises(DataError, match=r"^gain, -80 dB: of 3 rows none"):
-        robustness_card(examiner(Mute(), task=task, protocol="compat"), questions, [find_condition("gain=10,-80")])
+        robustness_card(
+            evaluator(Mute(), task=task, scoring_rule="compat"), questions, [find_corruption("gain=10,-80")]
+        )
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    for conditions in ([], [find_condition("gain"), find_condition("gain=10")]):
+    for conditions in ([], [find_corruption("gain"), find_corruption("gain=10")]):
         with pytest.raises(ConfigError, match="each once"):
-            robustness_card(examiner(), tone_questions(), conditions)
+            robustness_card(evaluator(), tone_questions(), conditions)
     with pytest.raises(DataError, match="no questions"):
-        robustness_card(examiner(), [], [find_condition("gain")])
+        robustness_card(evaluator(), [], [find_corruption("gain")])
 
 
 def test_areas_and_falls_by_hand() -> None:
-    snr, pad, kbps, speed = (CONDITIONS[name] for name in ("white-noise", "padding", "opus", "speed"))
+    snr, pad, kbps, speed = (CORRUPTIONS[name] for name in ("white-noise", "padding", "opus", "speed"))
     assert area_under(snr, {20: 1.0, 10: 0.8, -10: 0.2}) == pytest.approx((10 * 0.9 + 20 * 0.5) / 30)
-    assert area_under(pad, {2: 0.5}) == pytest.approx(0.75)  # the clean sound is the level 0
+    assert area_under(pad, {2: 0.5}) == pytest.approx(0.75)  # clean audio is the level 0
     assert area_under(kbps, {64: 1.0, 16: 0.5, 8: 0.0}) == pytest.approx((2 * 0.75 + 1 * 0.25) / 3)
     assert area_under(kbps, {64: 0.7}) == 0.7
     assert crossings(kbps, {64: 1.0, 16: 0.0}, 0.5)[0].level == pytest.approx(32)
@@ -133,12 +136,12 @@ def test_areas_and_falls_by_hand() -> None:
         ("up", None, False),
     ]
     assert [each.direction for each in crossings(speed, {0.8: 0.0}, 0.5)] == ["down"]
-    assert crossings(CONDITIONS["telephone"], {1: 0.8, 4: 0.4}, 0.5) == (("up", 4, False),)  # there is no 3.25th call
+    assert crossings(CORRUPTIONS["telephone"], {1: 0.8, 4: 0.4}, 0.5) == (("up", 4, False),)  # there is no 3.25th call
 
 
 @given(st.lists(st.floats(0, 1.5), min_size=2, max_size=6), st.sampled_from(["white-noise", "reverb", "opus"]))
 def test_areas_lie_within_and_falls_between_levels(values: list[float], name: str) -> None:
-    condition = CONDITIONS[name]
+    condition = CORRUPTIONS[name]
     points = dict(zip(condition.levels, values, strict=False))
     every = [*points.values(), *([1.0] if condition.neutral is not None else [])]
     assert min(every) - 1e-9 <= area_under(condition, points) <= max(every) + 1e-9
@@ -168,24 +171,25 @@ def test_pairing_is_by_item_and_group() -> None:
     assert in_two.retention.high - in_two.retention.low < 0.15  # two halves that are much alike
 
 
-def test_items_are_called_as_files_of_answers_call_them(tmp_path: Path) -> None:
-    from auricle.evaluate.predictions import read_predictions
-
+def test_items_have_the_names_of_files_of_predictions(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
-        {"dataset_name": "S", "audio": "a", "prompt": "p", "question": "q", "label": ["x"], "model_output": ""},
-        {"dataset_name": "S", "audio": "a", "prompt": "r", "label": ["x"], "model_output": ""},
-        {"dataset_name": "S", "audio": "b", "prompt": "p", "label": ["x"], "model_output": "", "speaker": "z"},
+        {"dataset_name": "S", "audio": "a", "prompt": "p", "question": "q", "label": ["x"]},
+        {"dataset_name": "S", "audio": "a", "prompt": "r", "label": ["x"]},
+        {"dataset_name": "S", "audio": "b", "prompt": "p", "label": ["x"], "speaker": "z"},
     ]
-    path = tmp_path / "answers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert item_names(rows) == [row.item for row in read_predictions(path, "tagging").rows]
+    audio = {name: AudioFile(name, lambda: tone_bytes("low")) for name in "ab"}
+    questions = [Question(audio=audio[row["audio"]], prompt=row["prompt"], field="", row=row) for row in rows]
+    done = run_task(evaluator(), questions, tmp_path)
+    assert done.folder is not None
+    names = [row.item for row in read_predictions(done.folder / "answers.jsonl", "tagging").rows]
+    assert evaluator().evaluate(questions).items == names == ["S · a · q", "S · a · r", "b"]
 
 
 def test_map_keeps_its_own_retention_and_pairs_by_f1() -> None:
     def scored(value: float, f1: float) -> Scored:
         return Scored(
-            task="multitag",
-            protocol="strict",
+            kind="multitag",
+            scoring_rule="strict",
             rule=RULES["multitag", "strict"],
             scores={"mAP": Score(value, NAN, NAN, 2)},
             items={"f1": {"a": f1, "b": f1}},
@@ -196,11 +200,11 @@ def test_map_keeps_its_own_retention_and_pairs_by_f1() -> None:
     assert found.difference.value == -0.5
 
 
-def test_captions_are_measured_by_what_there_is() -> None:
+def test_captions_are_measured_by_the_nearest_metric() -> None:
     def scored(*names: str) -> Scored:
         return Scored(
-            task="caption",
-            protocol="strict",
+            kind="caption",
+            scoring_rule="strict",
             rule=RULES["caption", "strict"],
             scores={name: Score(0.5, 0.4, 0.6, 1) for name in names},
             items={name: {"a": 0.5} for name in names},
@@ -217,8 +221,8 @@ def test_mecat_is_weighted_as_its_overall_score() -> None:
     def scored(values: dict[str, float], *, all_groups: bool) -> Scored:
         overall = caption_score(values)
         return Scored(
-            task="mecat",
-            protocol="compat",
+            kind="mecat",
+            scoring_rule="compat",
             rule=RULES["mecat", "compat"],
             scores={"date": Score(overall or 0.0, NAN, NAN, 9)} if all_groups else {},
             parts={name: {"date": Score(value, value, value, 1)} for name, value in values.items()},
@@ -241,19 +245,27 @@ def test_cards_come_back_from_their_files(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     path.write_text(card.to_json())
     assert read_card(path).to_json() == card.to_json()
+    stored = json.loads(card.to_json())
     for broken, match in [
-        ({"format": "other"}, "expected 'auricle-robustness/1'"),
-        ({"conditions": [{"name": "x"}]}, "no whole card"),
+        ({"format": "other"}, "format is 'other', expected 'auricle-robustness/1'"),
+        ({"conditions": [{"name": "x"}]}, r"has no conditions\[0\].title"),
+        (
+            {"conditions": [{**stored["conditions"][0], "name": "x"}]},
+            "corruption 'x', expected some of white-noise",
+        ),
+        ({"rounds": "50"}, "rounds is '50', expected a whole number"),
+        ({"clean": {**stored["clean"], "low": None}}, "clean .*expected low before high, or neither"),
+        ({"odd": 1}, "unknown field odd"),
     ]:
-        path.write_text(json.dumps({**json.loads(card.to_json()), **broken}))
+        path.write_text(json.dumps({**stored, **broken}))
         with pytest.raises(DataError, match=match):
             read_card(path)
 
 
 def test_the_page_shows_every_model_and_nothing_that_acts(tmp_path: Path) -> None:
     cards = [
-        card_of("gain=-80,10", "white-noise=30,0", model=ToyListener(model="one <script>alert(1)</script>")),
-        card_of("opus=32", model=ToyListener(model="two")),
+        card_of("gain=-80,10", "white-noise=30,0", model=ToyModel(model="one <script>alert(1)</script>")),
+        card_of("opus=32", model=ToyModel(model="two")),
     ]
     paths = write_cards(cards, tmp_path)
     assert [path.name for path in paths] == [
@@ -272,7 +284,7 @@ def test_the_page_shows_every_model_and_nothing_that_acts(tmp_path: Path) -> Non
 def test_panels_are_conditions_and_lines_are_models() -> None:
     cards = [
         card_of("gain=-80,10", "white-noise=30,0"),
-        card_of("gain=-80,10", model=ToyListener(model="two of a name that is long", fingerprint="a")),
+        card_of("gain=-80,10", model=ToyModel(model="two of a name that is long", fingerprint="a")),
     ]
     figure = plot_cards(cards)
     noise, gain = [axes for axes in figure.axes if axes.get_title()]
@@ -283,6 +295,6 @@ def test_panels_are_conditions_and_lines_are_models() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert lines[0].get_xydata().tolist() == [[-80, 0], [0, 1], [10, 1]]
     assert noise.xaxis_inverted() and not gain.xaxis_inverted()
-    other = card_of("gain=10", protocol="compat")
+    other = card_of("gain=10", scoring_rule="compat")
     with pytest.raises(DataError, match="of one task under one scoring rule"):
         plot_cards([*cards, other])

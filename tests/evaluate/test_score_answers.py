@@ -17,19 +17,19 @@ from auricle.evaluate.mecat import (
     GROUPS,
     caption_score,
     is_absent,
-    merge_answers,
+    merge_texts,
     question_score,
-    read_answers,
     read_references,
+    read_values,
     states_absence,
 )
-from auricle.evaluate.mecat_scores import score_mecat
 from auricle.evaluate.predictions import read_predictions
-from auricle.evaluate.score_answers import ScoringSettings, read_synonyms, score_predictions
+from auricle.evaluate.score_answers import read_synonyms, score_predictions
 from auricle.evaluate.scores import RULES, Scored
 from auricle.weights.sentence_encoders import SentenceEncoder, load_error_detector, load_sentence_encoder
 
 from ..weights.toy_sentences import write_detector, write_encoder
+from .toy_runs import score_file, score_mecat_file
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def both(path: Path, task: Any, **settings: Any) -> list[Scored]:
-    chosen = ScoringSettings(rounds=20, **settings)
-    return [score_predictions(path, task, protocol=rule, settings=chosen) for rule in ("compat", "strict")]
+    return [score_file(path, task, rule, rounds=20, **settings) for rule in ("compat", "strict")]
 
 
 def accuracy(scored: Scored) -> float:
@@ -61,18 +60,18 @@ def accuracy(scored: Scored) -> float:
     return scored.headline.value
 
 
-# Answers by line
+# Predictions by line
 
 
 def test_tags_from_a_file(tmp_path: Path) -> None:
-    said = [
+    answers = [
         ("cat", "a cat"),
         ("dog", "concatenate the dog"),
         ("rain", "shower"),
         ("cat", "dogs and a cat"),
         ("cat", "dog, cat"),
     ]
-    path = write(tmp_path / "a.jsonl", *({"label": [label], "model_output": text} for label, text in said))
+    path = write(tmp_path / "a.jsonl", *({"label": [label], "model_output": text} for label, text in answers))
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"rain": ["shower"]}))
     compat, strict = both(path, "tagging", synonyms=read_synonyms(names))
@@ -94,10 +93,10 @@ def test_gender_from_a_file(tmp_path: Path) -> None:
 
 def test_choices_from_a_file(tmp_path: Path) -> None:
     songs = ["A happy song", "A sad song"]
-    said = [("B", "A sad song"), ("A", "B"), ("A", "A or B"), ("A", "A")]
+    answers = [("B", "A sad song"), ("A", "B"), ("A", "A or B"), ("A", "A")]
     rows = [
         {"answer": answer, "choices": songs, "model_output": text, "audio": "same.wav", "question": str(at)}
-        for at, (answer, text) in enumerate(said)
+        for at, (answer, text) in enumerate(answers)
     ]
     compat, strict = both(write(tmp_path / "a.jsonl", *rows), "qa")
     assert list(strict.items["accuracy"].values()) == [1, 0, 0, 1] and strict.counts["unparseable"] == 1
@@ -125,7 +124,7 @@ def test_several_labels_from_a_file(tmp_path: Path) -> None:
 
 def test_transcripts_from_a_file(tmp_path: Path) -> None:
     rows = [
-        {"text": "satu dua", "lang": "id", "model_output": said, "speaker": "s"} for said in ("satu dua", "satu", "")
+        {"text": "satu dua", "lang": "id", "model_output": text, "speaker": "s"} for text in ("satu dua", "satu", "")
     ]
     compat, strict = both(write(tmp_path / "a.jsonl", *rows), "asr", group_by="speaker")
     assert compat.scores["error_rate"].value == 1 / 4 and strict.scores["error_rate"].value == 1 / 2
@@ -147,7 +146,7 @@ def test_captions_from_a_file(tmp_path: Path, toys: Path, encoder: SentenceEncod
     path = write(tmp_path / "a.jsonl", *rows)
     detector = load_error_detector(toys / "detector")
     compat, strict = (
-        score_predictions(path, "caption", protocol=rule, encoder=lambda: encoder, detector=own)
+        score_file(path, "caption", rule, encoder=lambda: encoder, detector=lambda own=own: own)
         for rule, own in (("compat", None), ("strict", detector))  # type: ignore[arg-type]
     )
     assert "fense" not in compat.scores and compat.headline == compat.scores["sbert"]
@@ -162,13 +161,14 @@ def test_captions_from_a_file(tmp_path: Path, toys: Path, encoder: SentenceEncod
     assert strict.items["bleu3_of_sentences"]["0.wav"] == 1 and 0 < strict.scores["chrf"].value < 1
     assert json.loads(strict.to_json())["scores"]["fense"]["n"] == 4
     with pytest.raises(ConfigError, match="scored by a sentence encoder"):
-        score_predictions(path, "caption")
+        score_file(path, "caption")
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"text": "a", "lang": "en"}, "line 1: model_output is None, expected text"),
+        ({"text": "a", "lang": "en", "model_output": 1}, "line 1: model_output is 1, expected text"),
         ({"lang": "en", "model_output": "a"}, "line 1: has no text, which asr needs"),
         ({"text": ["a"], "lang": "en", "model_output": "a"}, "text is .*, expected text"),
         ({"text": "a", "lang": "en", "model_output": "a", "audio": ""}, "audio is '', expected text"),
@@ -176,7 +176,7 @@ def test_captions_from_a_file(tmp_path: Path, toys: Path, encoder: SentenceEncod
 )
 def test_a_damaged_row_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_predictions(write(tmp_path / "a.jsonl", row), "asr")
+        score_predictions(read_predictions(write(tmp_path / "a.jsonl", row), "asr"))
 
 
 def test_no_row_is_lost_in_silence(tmp_path: Path) -> None:
@@ -184,12 +184,14 @@ def test_no_row_is_lost_in_silence(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", row | {"audio": "x"}, row | {"audio": "x"})
     with pytest.raises(DataError, match="line 2: the same data set, audio and question as line 1"):
         read_predictions(path, "asr")
-    found = read_predictions(write(tmp_path / "b.jsonl", {"text": "a", "lang": "id"}, row), "asr", missing="worst")
-    assert found.unanswered == 1 and [each.said for each in found.rows] == ["", "a"]
+    found = read_predictions(write(tmp_path / "b.jsonl", {"text": "a", "lang": "id"}, row), "asr")
+    assert [(each.prediction, each.answer) for each in found.rows] == [(None, ""), ("a", "a")]
+    scored = score_file(tmp_path / "b.jsonl", "asr", missing="worst")
+    assert scored.counts["unanswered"] == 1 and scored.items["errors"] == {"0.wav": 1, "1.wav": 0}
     for content, message in (
         ("", "has no rows"),
         ("[1]\n", "expected a JSON object"),
-        ('{"a": 1, "a": 2}\n', "twice"),
+        ('{"a": 1, "a": 2}\n', "given twice"),
         ("{", "no readable"),
     ):
         (tmp_path / "c.jsonl").write_text(content)
@@ -245,6 +247,10 @@ def write_captions(folder: Path) -> Path:
     return folder
 
 
+def merged(path: Path, field: str = "") -> dict[str, dict[str, str]]:
+    return merge_texts({field: read_values(path)}, {field: str(path)})
+
+
 def test_none_is_a_text_in_every_format(tmp_path: Path) -> None:
     texts = {"a": "None", "b": 'said, "no"', "c": "nan"}
     (tmp_path / "p.csv").write_text('"a","None"\n"b","said, ""no"""\nc,nan\n', encoding="utf-8-sig")
@@ -252,27 +258,29 @@ def test_none_is_a_text_in_every_format(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps({name: [text] for name, text in texts.items()}))
     (tmp_path / "p.txt").write_text("".join(f"{name}\t{text}\n" for name, text in texts.items()))
     for ending in ("csv", "jsonl", "json", "txt"):
-        assert read_answers(tmp_path / f"p.{ending}") == texts
+        assert merged(tmp_path / f"p.{ending}") == {"": texts}
     (tmp_path / "q.jsonl").write_text(json.dumps({"a": {"long": ["x"], "short": "y"}, "b": {"answer": "z"}}))
-    assert merge_answers({"": tmp_path / "q.jsonl"}) == {"long": {"a": "x"}, "short": {"a": "y"}, "": {"b": "z"}}
-    assert merge_answers({"short": tmp_path / "q.jsonl"}) == {"short": {"a": "y", "b": "z"}}
+    assert merged(tmp_path / "q.jsonl") == {"long": {"a": "x"}, "short": {"a": "y"}, "": {"b": "z"}}
+    assert merged(tmp_path / "q.jsonl", "short") == {"short": {"a": "y", "b": "z"}}
+    with pytest.raises(DataError, match=r"q\.jsonl: is given for 'odd', expected one of long"):
+        merged(tmp_path / "q.jsonl", "odd")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("p.csv", "a,b,c\n", "line 1: has 3 columns"),
-        ("p.csv", "a,b\na,c\n", "line 2: a stands twice"),
+        ("p.csv", "a,b\na,c\n", "line 2: a is given twice"),
         ("p.jsonl", '{"a": 1}\n', "line 1: holds 1"),
         ("p.json", "", "no readable JSON"),
         ("p.jsonl", "", "has no rows"),
         ("p.xml", "", "ends in .xml"),
     ],
 )
-def test_answers_that_cannot_be_read(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_predictions_that_cannot_be_read(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
-        read_answers(tmp_path / name)
+        merged(tmp_path / name)
 
 
 def test_references_that_cannot_be_read(tmp_path: Path) -> None:
@@ -313,7 +321,7 @@ def test_captions_of_mecat(tmp_path: Path, encoder: SentenceEncoder, toys: Path)
     clips = [f"{domain}_{at}" for domain in ("00A", "S0A", "SMA") for at in range(2)]
     answers.write_text(json.dumps({clip: "None" if clip == "S0A_0" else "music plays" for clip in clips}))
     compat, strict = (
-        score_mecat({"": answers}, references, encoder, protocol=rule, rounds=20)
+        score_mecat_file(answers, references, rule, encoder=lambda: encoder, rounds=20)
         for rule in ("compat", "strict")  # type: ignore[arg-type]
     )
     assert compat.parts["mixed_music"]["date"].n == 4 and strict.parts["mixed_music"]["date"].n == 2
@@ -326,21 +334,23 @@ def test_captions_of_mecat(tmp_path: Path, encoder: SentenceEncoder, toys: Path)
     assert compat.settings["date_by_number_of_clips"]["content_long"]["ceiling"] == pytest.approx(10 / 11)
     assert set(compat.items["content_long.date"]) == set(clips) and "fense" not in compat.parts["content_long"]
     detector = load_error_detector(toys / "detector")
-    with_detector = score_mecat({"": answers}, references, encoder, detector=detector, metrics=["fense"], rounds=5)
+    config: dict[str, Any] = {"encoder": lambda: encoder, "detector": lambda: detector, "rounds": 5}
+    with_detector = score_mecat_file(answers, references, metrics=["fense"], **config)
     assert set(with_detector.parts["content_long"]) == {"sbert", "fense"}
     with pytest.raises(ConfigError, match="metrics are cider"):
-        score_mecat({"": answers}, references, encoder, metrics=["cider"])
+        score_mecat_file(answers, references, encoder=lambda: encoder, metrics=["cider"])
 
 
 def test_missing_answers_are_an_error_or_wrong(tmp_path: Path, encoder: SentenceEncoder) -> None:
     references = write_captions(tmp_path / "refs")
     (tmp_path / "p.json").write_text(json.dumps({"00A_0": "a dog", "odd": "x"}))
     with pytest.raises(DataError, match="content_long: 5 of 6 references have no answer, first 00A_1"):
-        score_mecat({"": tmp_path / "p.json"}, references, encoder)
-    found = score_mecat({"": tmp_path / "p.json"}, references, encoder, missing="worst", metrics=["bleu"], rounds=5)
+        score_mecat_file(tmp_path / "p.json", references, encoder=lambda: encoder)
+    config: dict[str, Any] = {"encoder": lambda: encoder, "missing": "worst", "rounds": 5}
+    found = score_mecat_file(tmp_path / "p.json", references, metrics=["bleu"], **config)
     assert found.counts["missing"] > 5 and found.counts["extra"] == 1
     assert found.items["content_long.bleu1"]["SMA_1"] == 0
-    found = score_mecat({"": tmp_path / "p.json"}, references, encoder, missing="worst", rounds=5)
+    found = score_mecat_file(tmp_path / "p.json", references, **config)
     for metric in ("similarity", "sbert"):
         assert found.items[f"content_long.{metric}"]["SMA_1"] == 0 < found.items[f"content_long.{metric}"]["00A_0"]
     assert found.parts["mixed_music"]["absence_accuracy"].value == 0  # neither clip of S0A nor of SMA is answered
@@ -357,7 +367,7 @@ def test_questions_of_mecat(tmp_path: Path, encoder: SentenceEncoder) -> None:
     (tmp_path / "p.jsonl").write_text(
         "".join(json.dumps({name: {"answer": row["answer"]}}) + "\n" for name, row in rows.items())
     )
-    found = score_mecat({"": tmp_path / "p.jsonl"}, tmp_path / "refs", encoder, rounds=10)
+    found = score_mecat_file(tmp_path / "p.jsonl", tmp_path / "refs", encoder=lambda: encoder, rounds=10)
     assert found.headline is not None and found.scores["sbert"].value == pytest.approx(1)
     assert set(found.settings["difficulties"]) == {"basic", "complex"} and found.settings["kind"] == "qa"
 
@@ -374,10 +384,10 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_the_verb_prints_and_stores_both_protocols(tmp_path: Path) -> None:
+def test_the_verb_prints_and_stores_both_scoring_rules(tmp_path: Path) -> None:
     rows = [{"label": ["cat"], "model_output": "concatenate"}, {"label": ["dog"], "model_output": "dog"}]
     path = write(tmp_path / "a.jsonl", *rows)
-    code, out = run(path, "--task", "tagging", "--protocol", "both", "--json", "-o", tmp_path / "out")
+    code, out = run(path, "--task", "tagging", "--scoring-rule", "both", "--json", "-o", tmp_path / "out")
     compat, strict = (json.loads(line) for line in out.splitlines())
     assert code == 0 and compat["scores"]["accuracy"]["value"] == 1.0 and strict["scores"]["accuracy"]["value"] == 0.5
     stored = json.loads((tmp_path / "out" / "tagging.strict.json").read_text())
@@ -415,6 +425,9 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str, toys: Path) -> No
         run(*arguments, "--encoder", toys / "encoder")
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--task", "x"), ("--protocol", "x"), ("--missing", "x"), ("--unit", "x")])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--task", "x"), ("--protocol", "x"), ("--scoring-rule", "x"), ("--missing", "x"), ("--unit", "x")],
+)
 def test_unknown_values(flag: str, value: str) -> None:
     assert run("a", "--task", "asr", flag, value)[0] == 2

@@ -1,4 +1,4 @@
-"""Scores that were written to a file come back as they were, and files of strangers are read strictly."""
+"""Scores that were written to a file come back as they were, and untrusted files are read strictly."""
 
 import json
 import math
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.errors import DataError
-from auricle.evaluate.score_answers import ScoringSettings, score_predictions
 from auricle.evaluate.scores import (
     RULES,
     Rule,
@@ -21,6 +20,8 @@ from auricle.evaluate.scores import (
     references_digest,
 )
 from auricle.metrics.intervals import Score
+
+from .toy_runs import score_file
 
 names = st.text(st.characters(codec=None), max_size=8)
 numbers = st.floats(-1e12, 1e12)
@@ -40,11 +41,11 @@ def scores(draw: st.DrawFn) -> Score:
 
 @st.composite
 def results(draw: st.DrawFn) -> Scored:
-    task, protocol = draw(st.sampled_from(sorted(RULES)))
+    kind, scoring_rule = draw(st.sampled_from(sorted(RULES)))
     return Scored(
-        task=task,
-        protocol=protocol,
-        rule=draw(st.just(RULES[task, protocol]) | st.builds(Rule, names, st.integers(0, 99), names)),
+        kind=kind,
+        scoring_rule=scoring_rule,
+        rule=draw(st.just(RULES[kind, scoring_rule]) | st.builds(Rule, names, st.integers(0, 99), names)),
         scores=draw(st.dictionaries(names, scores(), max_size=3)),
         parts=draw(st.dictionaries(names, st.dictionaries(names, scores(), max_size=2), max_size=2)),
         counts=draw(st.dictionaries(names, st.integers(0, 10**9) | numbers, max_size=3)),
@@ -69,8 +70,8 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def scored_of(path: Path, *rows: dict[str, Any], task: Any = "tagging", **settings: Any) -> Scored:
-    return score_predictions(write(path, *rows), task, settings=ScoringSettings(rounds=20, **settings))
+def scored_of(path: Path, *rows: dict[str, Any], **config: Any) -> Scored:
+    return score_file(write(path, *rows), "tagging", rounds=20, **config)
 
 
 ROWS = [{"label": ["cat"], "model_output": "a cat", "who": "x"}, {"label": ["dog"], "model_output": "cat", "who": "x"}]
@@ -82,7 +83,7 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
     assert read_scored(tmp_path / "a.json") == scored
 
 
-def test_scores_know_what_they_are_about(tmp_path: Path) -> None:
+def test_scores_state_their_items(tmp_path: Path) -> None:
     first = scored_of(tmp_path / "a.jsonl", *ROWS)
     audios = [{**row, "audio": f"{at}.wav"} for at, row in enumerate(ROWS)]
     other_answers = scored_of(tmp_path / "b.jsonl", *[{**row, "model_output": "?"} for row in reversed(audios)])
@@ -112,8 +113,8 @@ def test_groups_and_digests() -> None:
 
 def altered(**changes: Any) -> str:
     scored = Scored(
-        task="asr",
-        protocol="strict",
+        kind="asr",
+        scoring_rule="strict",
         rule=RULES["asr", "strict"],
         scores={"error_rate": Score(0.5, 0.25, 0.75, 4)},
         items={"errors": {"a": 1.0}},
@@ -130,28 +131,33 @@ SCORE = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
     ("changes", "words"),
     [
         ({"format": "auricle-score/2"}, "found format 'auricle-score/2', expected 'auricle-score/1'"),
-        ({"task": "chess"}, "task is 'chess', expected one of asr"),
-        ({"task": ["asr"]}, "task is .* expected one of asr"),
-        ({"protocol": "lax"}, "protocol is 'lax', expected compat or strict"),
+        ({"task": "chess"}, "task is 'chess', expected 'asr', 'tagging'"),
+        ({"task": ["asr"]}, "task is .* expected 'asr'"),
+        ({"protocol": "lax"}, "protocol is 'lax', expected 'compat' or 'strict'"),
         ({"version": 1}, "version is 1, expected text"),
-        ({"counts": ...}, "'counts'. are missing"),
-        ({"extra": 1}, "extra.* are unknown"),
+        ({"counts": ...}, "has no counts"),
+        ({"extra": 1}, "unknown field extra"),
         ({"rule": {"id": "x", "version": True, "metric": "m"}}, "rule.version is True, expected a whole number"),
-        ({"rule": {"id": "x", "version": 1}}, "rule is .*, expected an object with id, version, metric"),
+        ({"rule": {"id": "x", "version": 1}}, "has no rule.metric"),
         ({"scores": []}, "scores is .*, expected an object"),
-        ({"scores": {"wer": {**SCORE, "value": "0.5"}}}, "scores.'wer'.value is '0.5', expected a number"),
+        ({"scores": {"wer": {**SCORE, "value": "0.5"}}}, "scores.wer.value is '0.5', expected a number"),
         ({"scores": {"wer": {**SCORE, "low": 0.9}}}, "expected low before high"),
         ({"scores": {"wer": {**SCORE, "low": None}}}, "expected low before high, or neither"),
-        ({"scores": {"wer": {**SCORE, "n": -1}}}, "n is -1, expected a whole number of at least 0"),
-        ({"parts": {"en": {"wer": 1}}}, "parts.'en'.'wer' is 1, expected an object"),
-        ({"counts": {"rows": True}}, "counts.'rows' is True, expected a number"),
-        ({"items": {"errors": {"a": 1e300}}}, "items.'errors'.'a' is 1e.300, expected a number of at most"),
-        ({"items": {"errors": {"a": None}}}, "items.'errors'.'a' is None, expected a number"),
-        ({"groups": {"a": 0.5}}, "groups.'a' is 0.5, expected a whole number"),
-        ({"settings": {"a": [[[[[[[[[1]]]]]]]]]}}, "expected at most 8 levels"),
-        ({"data": {"a": 10**400}}, "data.'a' is .*, expected a number"),
-        ({"data": {"a" * 20_000: 1}}, "expected names of at most"),
-        ({"data": {"a": "b" * 20_000}}, "expected at most .* characters"),
+        ({"scores": {"wer": {**SCORE, "n": -1}}}, "scores.wer.n is -1, expected greater than or equal to 0"),
+        ({"parts": {"en": {"wer": 1}}}, "parts.en.wer is 1, expected an object"),
+        ({"parts": {"en": {"wer": [1, 0, 2, 4]}}}, "parts.en.wer is .*, expected an object"),
+        ({"scores": {"wer": {**SCORE, "odd": 1}}}, "unknown field scores.wer.odd"),
+        ({"counts": {"rows": True}}, "counts.rows is True, expected a number"),
+        (
+            {"items": {"errors": {"a": 1e300}}},
+            "items.errors.a is 1e.300, expected less than or equal to 10{15}",
+        ),
+        ({"items": {"errors": {"a": None}}}, "items.errors.a is None, expected a number"),
+        ({"groups": {"a": 0.5}}, "groups.a is 0.5, expected a whole number"),
+        ({"settings": {"a": [[[[[[[[[1]]]]]]]]]}}, "settings is .*, expected at most 8 levels"),
+        ({"data": {"a": 10**400}}, "data is .*, expected numbers of at most"),
+        ({"data": {"a" * 20_000: 1}}, "data is .*, expected names and texts of at most 10000 characters"),
+        ({"data": {"a": "b" * 20_000}}, "data is .*, expected names and texts of at most 10000 characters"),
     ],
 )
 def test_a_file_that_is_no_result_says_where(changes: dict[str, Any], words: str) -> None:

@@ -23,7 +23,7 @@ def test_all_published_sets_are_declared():
     suites = {}
     for task in language_tasks():
         suites.setdefault(task.suite, []).append(task.name)
-        assert (task.judge, "compat") in RULES
+        assert (task.kind, "compat") in RULES and (task.kind, "strict") in RULES
     assert {name: len(own) for name, own in suites.items()} == {"midashenglm": 28, "mecat": 2, "tiny": 7}
     assert [task.name for task in language_tasks("tiny")] == suites["tiny"]
     with pytest.raises(ConfigError, match="no suite 'big'; expected one of midashenglm, mecat, tiny"):
@@ -52,11 +52,11 @@ def test_mecat_asks_for_six_captions():
     task = load_language_task("mecat_caption")
     assert tuple(task.prompts) == FIELDS
     assert task.prompts["short"] == "What is happening in this audio? Provide a brief caption within 15 words."
-    assert not task.asks_questions
-    assert load_language_task("mecat_qa").asks_questions
+    assert not task.has_questions
+    assert load_language_task("mecat_qa").has_questions
 
 
-def test_the_tiny_suite_speaks_as_the_model_was_taught():
+def test_the_tiny_suite_has_the_words_of_the_training_data():
     assert load_language_task("digits").prompts[""] == wording.TRANSCRIBE_PROMPT
     assert load_language_task("sentences").prompts[""] == wording.TRANSCRIBE_PROMPT
     assert load_language_task("event_captions").prompts[""] == wording.CAPTION_PROMPT
@@ -88,12 +88,12 @@ def test_a_declaration_is_read():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sort": 1}, "unknown fields .'sort'."),
-        ({"title": None}, "has no title"),
-        ({"prompt": None}, "has no prompts"),
+        ({"sort": 1}, "unknown field birds.sort"),
+        ({"title": None}, "has no birds.title"),
+        ({"prompt": None}, "has no birds.prompts"),
         ({"name": "Birds!"}, "names are of a-z"),
-        ({"judge": "wer"}, "judge is 'wer', expected one of asr"),
-        ({"domain": "noise"}, "domain is 'noise'"),
+        ({"judge": "wer"}, "birds.judge is 'wer', expected 'asr', 'tagging'"),
+        ({"domain": "noise"}, "birds.domain is 'noise', expected 'speech'"),
         ({"prompt": "Which {bird}?"}, "asks for .'bird'., expected nothing"),
         ({"prompt": "Which {question}?"}, "asks for .'question'."),
         ({"prompt": "Which {bird?"}, "is no template"),
@@ -104,10 +104,14 @@ def test_a_declaration_is_read():
         ({"prompt": "What?", "judge": "qa"}, "has no {question}"),
         ({"prompt": None, "prompts": {"long": "Which?"}}, "prompts are of .'long'."),
         ({"prompts": {"": "Which?"}}, "has prompt and prompts"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"published": {"m": "3"}}, "published is '3' for m"),
-        ({"composed": "captions"}, "composed is 'captions'"),
-        ({"synonyms": {"crow": "raven"}}, "synonyms holds 'raven', expected a list"),
+        ({"max_new_tokens": 0}, "birds.max_new_tokens is 0, expected greater than or equal to 1"),
+        ({"published": {"m": "3"}}, "birds.published.m is '3', expected a number"),
+        ({"published": {"m": True}}, "birds.published.m is True, expected a number"),
+        ({"title": ""}, "birds.title is '', expected to have at least 1 character"),
+        ({"group_by": 3}, "birds.group_by is 3, expected text"),
+        ({"composed": "captions"}, "composed is 'captions', which makes no references for tagging"),
+        ({"composed": "tags"}, "birds.composed is 'tags', expected 'event'"),
+        ({"synonyms": {"crow": "raven"}}, "birds.synonyms.crow is 'raven', expected a list"),
     ],
 )
 def test_a_faulty_declaration_is_refused(changes, message):
@@ -117,17 +121,37 @@ def test_a_faulty_declaration_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", "nothing", '{"format": "auricle-language-tasks/2", "suites": []}', '{"suites": 3}']
+    ("text", "message"),
+    [
+        ("[]", r"holds \[\], expected a JSON object"),
+        ("{}", "has no format"),
+        ("nothing", "no readable JSON"),
+        (
+            '{"format": "auricle-language-tasks/2", "suites": []}',
+            "format is .*, expected 'auricle-language-tasks/1'",
+        ),
+        ('{"format": "auricle-language-tasks/1", "suites": 3}', "suites is 3, expected a list"),
+        ('{"format": "auricle-language-tasks/1", "suites": [{"suite": "a", "tasks": [], "odd": 1}]}', "unknown field"),
+        ('{"format": "auricle-language-tasks/1", "suites": [{"suite": "a", "tasks": [1]}]}', r"tasks\[0\] is 1"),
+        ('{"format": "x", "format": "y"}', "given twice"),
+    ],
 )
-def test_what_is_no_declaration_is_refused(text):
-    with pytest.raises(ConfigError, match=r"mine\.json: no usable declaration"):
+def test_what_is_no_declaration_is_refused(text, message):
+    with pytest.raises(ConfigError, match=rf"mine\.json: .*{message}"):
         read_language_tasks(text, "mine.json")
 
 
-def test_a_name_stands_once():
+def test_a_task_that_is_made_in_code_is_checked():
+    for faulty in ({"kind": "wer"}, {"domain": "noise"}):
+        (name,) = faulty
+        with pytest.raises(ConfigError, match=f"task 'nsynth': {name} is .*, expected one of"):
+            replace(load_language_task("nsynth"), **faulty)
+
+
+def test_a_name_is_given_once():
     stored = json.loads(declaration())
     stored["suites"] *= 2
-    with pytest.raises(ConfigError, match="birds stands twice"):
+    with pytest.raises(ConfigError, match="birds is given twice"):
         read_language_tasks(json.dumps(stored), "mine.json")
 
 

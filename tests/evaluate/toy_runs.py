@@ -1,4 +1,4 @@
-"""Results of runs in folders, without a model: answers are given."""
+"""Results of runs in folders, without a model, and scores of files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,34 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from auricle.evaluate.score_answers import ScoringSettings, score_predictions
+from auricle.evaluate.mecat import read_mecat_predictions
+from auricle.evaluate.predictions import read_predictions
+from auricle.evaluate.score_answers import score_predictions
+from auricle.evaluate.scores import Scored, ScoringConfig, TaskKind
+from auricle.metrics.scoring_rule import ScoringRule
 
-JUDGES = {"digits": "asr", "events": "tagging", "gender": "gender", "facts_qa": "qa", "fsd50k": "multitag"}
+KINDS: dict[str, TaskKind] = {
+    "digits": "asr",
+    "events": "tagging",
+    "gender": "gender",
+    "facts_qa": "qa",
+    "fsd50k": "multitag",
+}
 
 
-def rows_of(task: str, said: Sequence[str], references: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def score_file(path: Path, kind: TaskKind, rule: ScoringRule = "strict", **config: Any) -> Scored:
+    return score_predictions(read_predictions(path, kind), ScoringConfig(scoring_rule=rule, **config))
+
+
+def score_mecat_file(path: Path, references: Path, rule: ScoringRule = "strict", **config: Any) -> Scored:
+    predictions = read_mecat_predictions({"": path}, references)
+    return score_predictions(predictions, ScoringConfig(scoring_rule=rule, **config))
+
+
+def rows_of(task: str, answers: Sequence[str], references: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"dataset_name": task, "audio": f"{at}.wav", "prompt": f"Tell {task}.", "model_output": text, **reference}
-        for at, (text, reference) in enumerate(zip(said, references, strict=True))
+        for at, (text, reference) in enumerate(zip(answers, references, strict=True))
     ]
 
 
@@ -24,7 +43,7 @@ def write_run(
     task: str,
     rows: Sequence[Mapping[str, Any]],
     *,
-    protocols: Sequence[Any] = ("strict",),
+    scoring_rules: Sequence[ScoringRule] = ("strict",),
     run: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
@@ -33,11 +52,10 @@ def write_run(
     folder.mkdir(parents=True)
     lines = [json.dumps({**row, "model_name": model}) + "\n" for row in rows]
     (folder / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
-    told = {"model": model, "fingerprint": sha256(model.encode()).hexdigest(), "task": task, **(run or {})}
-    (folder / "run.json").write_text(json.dumps(told), encoding="utf-8")
-    chosen = ScoringSettings(**{"rounds": 50, "missing": "worst", **settings})
-    for protocol in protocols:
-        judge: Any = JUDGES[task]
-        scored = score_predictions(folder / "answers.jsonl", judge, protocol=protocol, settings=chosen)
-        (folder / f"{protocol}.json").write_text(scored.to_json(), encoding="utf-8")
+    content = {"model": model, "fingerprint": sha256(model.encode()).hexdigest(), "task": task, **(run or {})}
+    (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    chosen = {"rounds": 50, "missing": "worst", **settings}
+    for scoring_rule in scoring_rules:
+        scored = score_file(folder / "answers.jsonl", KINDS[task], scoring_rule, **chosen)
+        (folder / f"{scoring_rule}.json").write_text(scored.to_json(), encoding="utf-8")
     return folder.parent

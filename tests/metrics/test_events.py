@@ -1,9 +1,6 @@
-import itertools
-
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.errors import ConfigError, DataError
@@ -31,20 +28,6 @@ def event_lists(draw: st.DrawFn, classes: int = 3, most: int = 5) -> list[Event]
 
 
 # Frames
-
-
-@settings(max_examples=25)
-@given(event_lists(), st.integers(15, 100))
-def test_a_frame_holds_what_is_heard_when_it_begins(events: list[Event], hop_ms: int) -> None:
-    targets = frame_targets(events, 3, hop_ms=hop_ms, duration_s=4.0)
-    assert len(targets) == -(-4000 // hop_ms)
-    for frame, number in itertools.product(range(len(targets)), range(3)):
-        heard = any(
-            round(event.onset_s * 1000) <= frame * hop_ms < round(event.offset_s * 1000)
-            for event in events
-            if event.label == number
-        )
-        assert targets[frame, number] == heard
 
 
 def test_frames_of_named_classes() -> None:
@@ -80,24 +63,7 @@ def test_pad_or_trim() -> None:
 # Segment F1
 
 
-@settings(max_examples=25)
-@given(st.integers(0, 10_000), st.sampled_from(["micro", "macro"]))
-def test_segment_f1_agrees_with_scikit_learn(seed: int, average: str) -> None:
-    sklearn = pytest.importorskip("sklearn.metrics")
-    generator = torch.Generator().manual_seed(seed)
-    lengths = [7, 12, 3, 2]
-    logits = [torch.randn(length, 4, generator=generator) - 1 for length in lengths]
-    targets = [(torch.rand(length, 4, generator=generator) < 0.2).float() for length in lengths]
-    flat = [
-        torch.cat([clip[: len(clip) // 3 * 3].view(-1, 3, 4).amax(1) for clip in each]).numpy() > 0
-        for each in (logits, targets)
-    ]
-    expected = sklearn.f1_score(flat[1], flat[0], average=average, zero_division=0)
-    ours = segment_f1(logits, targets, hop_ms=100, segment_s=0.3, average=average)  # type: ignore[arg-type]
-    assert ours == pytest.approx(expected, abs=1e-12)
-
-
-def test_half_a_probability_is_silence_and_rests_are_dropped() -> None:
+def test_a_probability_of_one_half_is_inactive_and_incomplete_windows_are_dropped() -> None:
     targets = torch.tensor([[1.0], [0.0], [0.0], [1.0], [1.0]])
     logits = torch.tensor([[0.0], [1e-9], [-5.0], [5.0], [-5.0]])
     # Windows of two: the first is missed (0.5 is rounded to 0), the second found, the fifth frame does not count.
@@ -112,32 +78,19 @@ def test_half_a_probability_is_silence_and_rests_are_dropped() -> None:
 
 
 def test_runs_become_events() -> None:
-    heard = torch.zeros(12, 2)
-    heard[2:8, 0] = 0.9
-    heard[10:, 0] = 0.9
-    heard[4, 1] = 0.9
+    active = torch.zeros(12, 2)
+    active[2:8, 0] = 0.9
+    active[10:, 0] = 0.9
+    active[4, 1] = 0.9
     times = torch.arange(12) * 50.0
-    found = events_from_frames(heard, times, min_duration_ms=0, median_filter_ms=0, classes=("a", "b"))
+    found = events_from_frames(active, times, min_duration_ms=0, median_filter_ms=0, classes=("a", "b"))
     assert found == [Event(0.1, 0.35, "a"), Event(0.2, 0.2, "b"), Event(0.5, 0.55, "a")]
-    kept = events_from_frames(heard, times, min_duration_ms=125, median_filter_ms=0)
+    kept = events_from_frames(active, times, min_duration_ms=125, median_filter_ms=0)
     assert kept == [Event(0.1, 0.35, 0)]
-    filtered = events_from_frames(heard, times, min_duration_ms=0, median_filter_ms=150)
+    filtered = events_from_frames(active, times, min_duration_ms=0, median_filter_ms=150)
     assert filtered == [Event(0.1, 0.35, 0), Event(0.5, 0.55, 0)]  # one frame is no majority of three
     assert events_from_frames(torch.full((3, 1), 0.5), times[:3], min_duration_ms=0) == []
     assert events_from_frames(torch.ones(1, 1), times[:1], min_duration_ms=0) == [Event(0.0, 0.0, 0)]
-
-
-@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(2, 9))
-def test_the_filter_is_that_of_scipy(seed: int, length: int, width: int) -> None:
-    ndimage = pytest.importorskip("scipy.ndimage")
-    values = np.random.default_rng(seed).random((length, 2)).astype(np.float32)
-    heard = ndimage.median_filter(values, size=(width, 1)) > 0.5 if length > 1 else values > 0.5
-    times = torch.arange(length) * 10.0
-    found = events_from_frames(torch.tensor(values), times, min_duration_ms=0, median_filter_ms=width * 10)
-    ours = np.zeros_like(heard)
-    for onset, offset, number in found:
-        ours[round(onset * 100) : round(offset * 100) + 1, number] = True
-    assert (ours == heard).all()
 
 
 def test_times_must_rise() -> None:
@@ -150,21 +103,11 @@ def test_times_must_rise() -> None:
 # Events found
 
 
-def largest_match(ours: list[Event], theirs: list[Event], tolerance: float) -> int:
-    """By trying every assignment."""
-    if len(ours) > len(theirs):
-        ours, theirs = theirs, ours
-    fits = [[a.label == b.label and abs(a.onset_s - b.onset_s) <= tolerance for b in theirs] for a in ours]
-    pairings = itertools.permutations(range(len(theirs)), len(ours))
-    return max(sum(row[j] for row, j in zip(fits, chosen, strict=True)) for chosen in pairings)
-
-
 @given(event_lists(classes=2), event_lists(classes=2), st.sampled_from([0.05, 0.2, 0.7]))
-def test_no_match_is_larger(reference: list[Event], estimate: list[Event], tolerance: float) -> None:
+def test_errors_are_substitutions_deletions_and_insertions(
+    reference: list[Event], estimate: list[Event], tolerance: float
+) -> None:
     found = onset_scores([reference], [estimate], tolerance_s=tolerance).overall
-    hits = largest_match(reference, estimate, tolerance)
-    assert found.recall == pytest.approx(hits / len(reference) if reference else 0.0)
-    assert found.precision == pytest.approx(hits / len(estimate) if estimate else 0.0)
     parts = found.substitution_rate + found.deletion_rate + found.insertion_rate
     assert found.error_rate == pytest.approx(parts)
     assert min(found) >= 0

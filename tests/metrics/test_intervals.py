@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.metrics.intervals import bootstrap_fold_means, bootstrap_interval, wilson_interval
+from auricle.metrics.intervals import (
+    bootstrap_interval,
+    bootstrap_mean,
+    bootstrap_statistics,
+    bootstrap_sums,
+    no_score,
+    plain_score,
+    proportion_interval,
+    ratio,
+    resampled_counts,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,15 +71,32 @@ def test_items_of_one_group_are_not_independent() -> None:
     assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
 
 
-@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 5), st.integers(1, 20))
-def test_the_product_draws_as_the_loop_does(seed: int, n: int, folds: int, groups: int) -> None:
-    rng = np.random.default_rng(seed)
-    values, labels = rng.random(n), rng.integers(groups, size=n)
-    places = np.unique(rng.integers(folds, size=n), return_inverse=True)[1]
+def test_one_pass_over_sums_gives_several_scores() -> None:
+    both = bootstrap_statistics([[1.0, 2.0], [0.0, 2.0]], {"a": ratio, "b": lambda sums: sums[:, 0]}, rounds=50)
+    assert both["a"] == bootstrap_sums([[1.0, 2.0], [0.0, 2.0]], ratio, rounds=50) and both["b"].value == 1.0
 
-    def mean(rows: np.ndarray) -> float:
-        return float(np.mean([rows[rows[:, 1] == fold, 0].mean() for fold in np.unique(rows[:, 1])]))
 
-    looped = bootstrap_interval(np.stack([values, places], 1), mean, groups=labels, rounds=20, seed=3)
-    found = bootstrap_fold_means(values, places, groups=labels, rounds=20, seed=3)
-    assert found == pytest.approx(looped, abs=1e-12)
+def test_wilsons_interval_is_for_items_that_are_groups_themselves() -> None:
+    assert proportion_interval([True, False, True]) == wilson_interval([True, False, True])
+    assert proportion_interval([True, False], groups=["x", "y"]) == wilson_interval([True, False])
+    assert proportion_interval([True, False], groups=["a", "a"], rounds=20)[:3] == (0.5, 0.5, 0.5)
+
+
+def test_groups_widen_the_interval_of_a_mean() -> None:
+    values = np.random.default_rng(0).random(20).repeat(3)
+    grouped = bootstrap_mean(values, groups=[str(at // 3) for at in range(60)], rounds=300)
+    alone = bootstrap_mean(values, rounds=300)
+    assert grouped.value == pytest.approx(alone.value) and grouped.n == 60
+    assert grouped.high - grouped.low > 1.2 * (alone.high - alone.low)
+
+
+def test_blocks_of_resamples_are_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole,) = resampled_counts(7, 10, seed=1)
+    monkeypatch.setattr("auricle.metrics.intervals._CELLS", 21)
+    blocks = list(resampled_counts(7, 10, seed=1))
+    assert [len(block) for block in blocks] == [3, 3, 3, 1] and (np.concatenate(blocks) == whole).all()
+    assert (whole.sum(1) == 7).all()
+
+
+def test_json_has_null_for_a_number_that_does_not_exist() -> None:
+    assert plain_score(no_score(3)) == {"value": None, "low": None, "high": None, "n": 3}

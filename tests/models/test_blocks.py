@@ -82,12 +82,12 @@ def test_both_ways_to_attend_agree() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, 7, 8) for _ in range(3))
     fused = attend(query, key, value)
-    asked = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
-    torch.testing.assert_close(attend(*asked), fused, atol=1e-6, rtol=1e-5)
+    inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+    torch.testing.assert_close(attend(*inputs), fused, atol=1e-6, rtol=1e-5)
     wanted = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
-    attend(*asked).square().sum().backward()
+    attend(*inputs).square().sum().backward()
     F.scaled_dot_product_attention(*wanted).square().sum().backward()
-    for one, two in zip(asked, wanted, strict=True):
+    for one, two in zip(inputs, wanted, strict=True):
         torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-5)
 
 

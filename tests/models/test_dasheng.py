@@ -37,8 +37,8 @@ CLIPS = st.lists(
 
 @settings(max_examples=15)
 @given(CLIPS)
-def test_a_clip_is_encoded_as_if_it_were_alone(model: Dasheng, drawn: list[tuple[float, int]]) -> None:
-    clips = [clip(seconds, seed) for seconds, seed in drawn]
+def test_a_clip_is_encoded_as_if_it_were_alone(model: Dasheng, sampled: list[tuple[float, int]]) -> None:
+    clips = [clip(seconds, seed) for seconds, seed in sampled]
     with torch.inference_mode():
         together = model.encode(clips)
         for wave, found in zip(clips, together, strict=True):
@@ -76,12 +76,12 @@ def test_padding_behind_stated_lengths_is_not_attended_to(model: Dasheng) -> Non
     short = clip(1.0)
     padded = nn.functional.pad(short, (0, 16_000))
     with torch.inference_mode():
-        told = model(padded[None], torch.tensor([len(short)]))[0]
-        untold = model(padded[None])[0]
+        masked = model(padded[None], torch.tensor([len(short)]))[0]
+        unmasked = model(padded[None])[0]
         alone = model.encode([short])[0]
     # All but the last mel frames, which padding reaches.
-    torch.testing.assert_close(told[:20], alone[:20], atol=1e-2, rtol=0)
-    assert (told[:20] - alone[:20]).abs().max() < (untold[:20] - alone[:20]).abs().max()
+    torch.testing.assert_close(masked[:20], alone[:20], atol=1e-2, rtol=0)
+    assert (masked[:20] - alone[:20]).abs().max() < (unmasked[:20] - alone[:20]).abs().max()
 
 
 @pytest.mark.parametrize("num_samples", [480, 639, 640, 16_000, 161_280, 161_281, 200_000])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from auricle.errors import ConfigError
 from auricle.models.dasheng import Dasheng, DashengConfig
-from auricle.models.mae import MAEConfig, MaskedAutoencoder, draw_mask
+from auricle.models.mae import MAEConfig, MaskedAutoencoder, sample_mask
 
 
 @given(
@@ -14,7 +14,7 @@ from auricle.models.mae import MAEConfig, MaskedAutoencoder, draw_mask
 def test_a_mask_parts_the_tokens(groups: int, group: int, ratio: float, batch: int, seed: int) -> None:
     length = groups * group
     noise = torch.rand(batch, groups, generator=torch.Generator().manual_seed(seed))
-    mask = draw_mask(noise, length, ratio=ratio, group=group)
+    mask = sample_mask(noise, length, ratio=ratio, group=group)
     keep = int(length * (1 - ratio))
     assert mask.kept.shape == (batch, keep) and mask.hidden.shape == mask.restore.shape == (batch, length)
     for kept, hidden, restore in zip(mask.kept.tolist(), mask.hidden.tolist(), mask.restore.tolist(), strict=True):
@@ -27,13 +27,13 @@ def test_a_mask_parts_the_tokens(groups: int, group: int, ratio: float, batch: i
 
 def test_every_group_is_hidden_equally_often() -> None:
     torch.manual_seed(0)
-    hidden = draw_mask(torch.rand(4000, 12), 24, ratio=0.75, group=2).hidden.mean(0)
+    hidden = sample_mask(torch.rand(4000, 12), 24, ratio=0.75, group=2).hidden.mean(0)
     assert (hidden - 0.75).abs().max() < 0.04
 
 
 def test_lengths_that_do_not_fit_groups_are_refused() -> None:
     with pytest.raises(ConfigError, match="7 tokens cannot be masked in groups of 2"):
-        draw_mask(torch.rand(1, 3), 7, ratio=0.5, group=2)
+        sample_mask(torch.rand(1, 3), 7, ratio=0.5, group=2)
 
 
 @pytest.fixture

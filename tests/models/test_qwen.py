@@ -36,7 +36,7 @@ RELATIVE = 1e-5  # of the largest value, float32
 def seeded(make: Callable[..., Any], config: Any) -> Any:
     torch.manual_seed(0)
     network = make(config).eval()
-    for name, parameter in network.named_parameters():  # new gains and biases say nothing
+    for name, parameter in network.named_parameters():  # new gains and biases have no effect
         if parameter.ndim == 1:
             nn.init.normal_(parameter, mean=float("norm" in name), std=0.2)
     return network

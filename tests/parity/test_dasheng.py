@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.models.dasheng import Dasheng, to_patches
-from auricle.models.mae import MAEConfig, MAEOutput, MaskedAutoencoder, draw_mask
+from auricle.models.mae import MAEConfig, MAEOutput, MaskedAutoencoder, sample_mask
 from auricle.weights import load_dasheng
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def test_reference_batch_of_long_clips(golden: "Golden", encoder: Dasheng) -> No
     [("L252_g2", 252, 2, 0.75), ("L250_g2", 250, 2, 0.75), ("L252_g4", 252, 4, 0.6), ("L101_g1", 101, 1, 0.75)],
 )
 def test_masks(golden: "Golden", name: str, length: int, group: int, ratio: float) -> None:
-    mask = draw_mask(golden[f"mask.{name}.noise"], length, ratio=ratio, group=group)
+    mask = sample_mask(golden[f"mask.{name}.noise"], length, ratio=ratio, group=group)
     assert torch.equal(mask.kept, golden[f"mask.{name}.kept"].long())
     assert torch.equal(mask.hidden.byte(), golden[f"mask.{name}.mask"])
     assert torch.equal(mask.restore, golden[f"mask.{name}.ids_restore"].long())

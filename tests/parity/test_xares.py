@@ -1,4 +1,4 @@
-"""Heads and metrics against the reference: X-ARES 0.1.3 with ignite, scikit-learn and jiwer, and sed_eval 0.2 as in HEAR."""
+"""Heads and metrics against the reference: X-ARES 0.1.3 (ignite, scikit-learn, jiwer), sed_eval 0.2 as in HEAR."""
 
 import json
 from pathlib import Path

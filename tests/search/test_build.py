@@ -54,8 +54,8 @@ def build(aligner: ToyAligner, folder: Path, index: Path, **settings: Any) -> Bu
 
 def names(aligner: ToyAligner) -> list[str]:
     """The files that went through the model since the last time this was asked."""
-    heard, aligner.heard = [Path(name).name for name in aligner.heard], []
-    return sorted(heard)
+    names, aligner.names = [Path(name).name for name in aligner.names], []
+    return sorted(names)
 
 
 def test_round_trip(sounds: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_only_what_changed_is_encoded(sounds: Path, tmp_path: Path) -> None:
     assert path.read_bytes() != before
 
 
-def test_an_updated_index_is_the_one_made_anew(sounds: Path, tmp_path: Path) -> None:
+def test_an_updated_index_equals_a_new_one(sounds: Path, tmp_path: Path) -> None:
     aligner = ToyAligner()
     (sounds / "low.wav").rename(tmp_path / "low.wav")
     build(aligner, sounds, tmp_path / "x.auricle")
@@ -156,12 +156,12 @@ def test_equal_files_are_encoded_once(tmp_path: Path) -> None:
     write_tone(folder / "a.wav", "low", 1.0)
     shutil.copy(folder / "a.wav", folder / "b.wav")
     report = build(aligner, folder, tmp_path / "x.auricle")
-    assert len(aligner.heard) == 1 and (report.files, report.encoded, report.reused) == (2, 1, 1)
+    assert len(aligner.names) == 1 and (report.files, report.encoded, report.reused) == (2, 1, 1)
     hits = Index.open(tmp_path / "x.auricle").search(aligner.text(["low"]), 5)
     assert [Path(hit.path).name for hit in hits] == ["a.wav", "b.wav"] and hits[0].score == hits[1].score
 
 
-def test_bad_files_are_told_and_left_out(sounds: Path, tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_left_out(sounds: Path, tmp_path: Path) -> None:
     aligner, path = ToyAligner(), tmp_path / "x.auricle"
     (sounds / "page.wav").write_text("<html>")
     (sounds / "empty.wav").touch()
@@ -226,7 +226,7 @@ def test_another_model_or_other_windows_are_refused(sounds: Path, tmp_path: Path
     for aligner, settings in ((other, {}), (ToyAligner(), {"window_s": 8.0}), (ToyAligner(), {"hop_s": 2.5})):
         with pytest.raises(ConfigError, match=r"x\.auricle: was made with model 'toy', windows of 10 s every 5 s"):
             build(aligner, sounds, path, **settings)
-        assert not aligner.heard and path.read_bytes() == before
+        assert not aligner.names and path.read_bytes() == before
     assert build(ToyAligner(), sounds, path, model="/a/folder").reused == 4  # the same model by another name
     index = Index.open(path)
     index.check_model("ab" * 32)
@@ -237,7 +237,7 @@ def test_another_model_or_other_windows_are_refused(sounds: Path, tmp_path: Path
 def test_what_is_no_index_is_not_replaced(sounds: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.auricle"
     path.write_text("my diary")
-    with pytest.raises(DataError, match="no sound index"):
+    with pytest.raises(DataError, match="not an index"):
         build(ToyAligner(), sounds, path)
     assert path.read_text() == "my diary" and not list(tmp_path.glob("*.partial"))
     with pytest.raises(OutputError, match="cannot be written"):
@@ -264,7 +264,7 @@ from auricle.search import build as search_build
 class Mortal(ToyAligner):
     def on_sound(self, name):
         super().on_sound(name)
-        if len(self.heard) > int(sys.argv[4]):
+        if len(self.names) > int(sys.argv[4]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 search_build._GROUP = 2
@@ -303,7 +303,7 @@ def test_killed_again_and_again_nothing_is_encoded_twice(tmp_path: Path, warm_py
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search_build, "_GROUP", 2)
         report = build(aligner, folder, path)
-    assert len(aligner.heard) == 3 and report.files == 8 and not journal.exists()
+    assert len(aligner.names) == 3 and report.files == 8 and not journal.exists()
     build(ToyAligner(), folder, tmp_path / "whole.auricle")
     assert path.read_bytes() == (tmp_path / "whole.auricle").read_bytes()
 
@@ -317,14 +317,14 @@ def test_killed_while_it_writes_the_old_index_is_whole(sounds: Path, tmp_path: P
     run_and_die(warm_python, sounds, path, 9, "write")
     assert path.read_bytes() == before
     aligner = ToyAligner()
-    assert build(aligner, sounds, path).files == 4 and not aligner.heard
+    assert build(aligner, sounds, path).files == 4 and not aligner.names
 
 
 def test_the_journal_of_other_settings_is_forgotten(sounds: Path, tmp_path: Path, warm_python: str) -> None:
     path = tmp_path / "x.auricle"
     run_and_die(warm_python, sounds, path, 2)
     aligner = ToyAligner()
-    assert build(aligner, sounds, path, window_s=5.0).files == 4 and len(aligner.heard) == 4
+    assert build(aligner, sounds, path, window_s=5.0).files == 4 and len(aligner.names) == 4
 
 
 def test_a_journal_with_a_wrong_byte_ends_before_it(tmp_path: Path) -> None:
@@ -354,5 +354,5 @@ def test_the_real_model_indexes_its_own_way(real: Aligner, wavs: list[Path], tmp
         expected = real.segments(entry.name, window_s=10.0, hop_s=5.0)
         assert np.allclose(times, expected[0].numpy(), atol=1e-4)
         assert np.abs(vectors.astype(np.float32) - expected[1].numpy()).max() <= 1e-3
-    hits = Index.open(tmp_path / "x.auricle").search(embed_query(real, sounds=[wavs[1]]), 2)
+    hits = Index.open(tmp_path / "x.auricle").search(embed_query(real, clips=[wavs[1]]), 2)
     assert hits[0].path == str(wavs[1]) and hits[0].score == pytest.approx(100, abs=0.05)

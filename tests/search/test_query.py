@@ -136,7 +136,7 @@ def test_hits_are_those_of_an_exhaustive_search(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_closer_than_half_precision_are_told_apart(place: Path, way: str, seed: int) -> None:
+def test_rows_closer_than_half_precision_are_ranked(place: Path, way: str, seed: int) -> None:
     """All rows are equally far from the query, but for the rounding of the rows; that of the query swaps them."""
     query = np.random.default_rng(seed).standard_normal(WIDTH)
     query /= np.linalg.norm(query)
@@ -161,20 +161,20 @@ def test_what_comes_first_in_the_index_wins_a_tie(place: Path, way: str) -> None
     assert len({hit.score for hit in index.search(vectors[40], 6)}) == 1
 
 
-def test_the_first_look_keeps_its_promise(way: str) -> None:
+def test_approximate_scores_keep_their_bound(way: str) -> None:
     for width in (3, 24, 256, 1024):
         vectors = sphere(300, width, width)
         query = np.random.default_rng(width).standard_normal(width)
         query /= np.linalg.norm(query)
         # The worst: a row that is the query itself, in which all errors have one sign.
         vectors[0] = query
-        found, error = room._first_look(torch.from_numpy(vectors), query)
+        found, error = room._approximate(torch.from_numpy(vectors), query)
         off = np.abs(found - (vectors.astype(np.float64) * query).sum(1))
         assert off.max() <= error < 2e-3
 
 
 @pytest.mark.parametrize("lanes", [1, 8, 64, 512])
-def test_sums_of_halves_are_told_from_others(monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
+def test_sums_of_halves_are_recognised(monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
     def in_halves(rows: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         sums = torch.zeros(lanes, dtype=torch.float16)
         for products in (rows[0] * query).split(lanes):
@@ -267,12 +267,12 @@ def test_queries_that_ask_for_nothing_are_refused(place: Path, query: np.ndarray
 def test_queries_come_from_words_and_sounds() -> None:
     toy = ToyAligner()
     aligner: Aligner = toy  # type: ignore[assignment]
-    found = embed_query(aligner, texts=["low", "high"], sounds=[tone("low", 1.0)])
+    found = embed_query(aligner, texts=["low", "high"], clips=[tone("low", 1.0)])
     assert found.shape == (3, 16) and torch.allclose(found[0], found[2])
-    with pytest.raises(PromptError, match="nothing to seek"):
+    with pytest.raises(PromptError, match="query is empty"):
         embed_query(aligner)
     with pytest.raises(AuricleError):
-        embed_query(aligner, sounds=["none.wav"])
+        embed_query(aligner, clips=["none.wav"])
 
 
 def tampered(path: Path, change: Any) -> Path:
@@ -322,18 +322,18 @@ def of(name: str, key: str, value: Any) -> Any:
 )
 def test_a_header_that_lies_is_refused(place: Path, change: Any) -> None:
     write(place, sphere(7, 2), [3, 4])
-    with pytest.raises(DataError, match=r"x\.auricle: no sound index"):
+    with pytest.raises(DataError, match=r"x\.auricle: not an index"):
         Index.open(tampered(place, change))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"{}", b"\xff" * 64, b"\x02" + b"\x00" * 7 + b"[]", b"[" * 4096])
 def test_what_is_no_index_is_refused(place: Path, content: bytes) -> None:
     place.write_bytes(content)
-    with pytest.raises(DataError, match="no sound index"):
+    with pytest.raises(DataError, match="not an index"):
         Index.open(place)
     deep = b"[" * 60_000
     place.write_bytes(len(deep).to_bytes(8, "little") + deep)
-    with pytest.raises(DataError, match="no sound index"):
+    with pytest.raises(DataError, match="not an index"):
         Index.open(place)
 
 
@@ -350,7 +350,7 @@ def test_a_file_of_another_length_is_refused(place: Path, cut: int) -> None:
     content = write(place, sphere(7, 2), [3, 4]).read_bytes()
     for wrong in (content[:-cut], content + b"\0" * cut):
         place.write_bytes(wrong)
-        with pytest.raises(DataError, match="no sound index"):
+        with pytest.raises(DataError, match="not an index"):
             Index.open(place)
 
 
@@ -392,8 +392,8 @@ def column(path: Path, name: str) -> np.ndarray:
         ("vectors", np.nan, "not of length 1"),
         ("vectors", np.inf, "not of length 1"),
         ("vectors", 2.0, "not of length 1"),
-        ("times", np.nan, "a segment runs from nan"),
-        ("times", -1.0, "a segment runs from -1"),
+        ("times", np.nan, "a segment is from nan"),
+        ("times", -1.0, "a segment is from -1"),
     ],
 )
 def test_columns_that_lie_are_refused(place: Path, name: str, values: Any, message: str) -> None:

@@ -52,8 +52,8 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("towers")
     torch.manual_seed(0)
     save_dasheng(folder / "audio", Dasheng(DashengConfig(embed_dim=32, depth=1, num_heads=2)))
-    said = sorted({word for number in range(6) for text in captions(number)["captions"] for word in text.split()})
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ein", "ton", *said])}
+    words = sorted({word for number in range(6) for text in captions(number)["captions"] for word in text.split()})
+    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ein", "ton", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
@@ -125,11 +125,11 @@ def test_a_run_learns_to_tell_tones_by_their_words(align: Configure) -> None:
     rng = np.random.default_rng(9)
     clips = [torch.from_numpy(tone(HZ[word] * rng.uniform(0.95, 1.05), 0.5, rng)) for word in WORDS for _ in range(3)]
     with torch.no_grad():
-        heard = loaded.model.embed_audio(clips)
-        said = loaded.model.embed_text(loaded.tokenizer.encode([f"a {word} tone" for word in WORDS]))
-        right = (heard @ said.T).argmax(1) == torch.arange(len(WORDS)).repeat_interleave(3)
+        audio = loaded.model.embed_audio(clips)
+        texts = loaded.model.embed_text(loaded.tokenizer.encode([f"a {word} tone" for word in WORDS]))
+        right = (audio @ texts.T).argmax(1) == torch.arange(len(WORDS)).repeat_interleave(3)
         assert right.float().mean() > 0.6  # chance is 1 in 6
-        chance = loaded.model.probability(heard @ said.T)
+        chance = loaded.model.probability(audio @ texts.T)
     own = chance[torch.arange(len(clips)), torch.arange(len(WORDS)).repeat_interleave(3)]
     assert own.mean() > 2 * chance.mean()
 

@@ -100,7 +100,7 @@ def test_pairs_with_a_key_in_common_are_neither_true_nor_false() -> None:
         loss = ours(name, audio, text, *scalars(), keys)
         moved = text.detach().clone()
         moved[2] = -moved[2]
-        # Only the logits of caption 2 move: were clip 0 judged with it, its gradient would, too.
+        # Only the logits of caption 2 move: were clip 0 scored with it, its gradient would, too.
         (first,) = torch.autograd.grad(loss, audio)
         (second,) = torch.autograd.grad(ours(name, audio, moved, *scalars(), keys), audio)
         changed = (first - second).abs().sum(1) > 1e-7
@@ -108,7 +108,7 @@ def test_pairs_with_a_key_in_common_are_neither_true_nor_false() -> None:
 
 
 def test_a_common_caption_has_no_second_vote() -> None:
-    """Each of the clips under one caption is drawn to it as if it were alone with it."""
+    """Each of the clips under one caption is pulled to it as if it were alone with it."""
     audio, text = pairs(count=4)
     same = torch.cat([text[:1].detach().expand(3, -1), text[3:].detach()])
     loss = sigmoid_loss(audio, same, *scalars(), torch.tensor([[0], [0], [0], [1]])) * 4

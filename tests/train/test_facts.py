@@ -16,13 +16,13 @@ def scene(*parts: Part) -> Scene:
     return Scene(np.zeros(16_000, np.float32), parts, "any")
 
 
-def test_letters_spell_what_is_said() -> None:
+def test_letters_spell_the_speech() -> None:
     assert "".join(LETTERS[i - 1] for i in letters(scene(ANN))) == "one's two"
-    assert not len(letters(scene(DOG))) and not len(letters(scene(ANN, BOB)))  # nothing said; not all words known
+    assert not len(letters(scene(DOG))) and not len(letters(scene(ANN, BOB)))  # no speech; not all words known
 
 
 def test_tags_tell_heard_not_heard_and_unknown() -> None:
-    heard: dict[tuple[Part, ...], str] = {
+    expected: dict[tuple[Part, ...], str] = {
         (ANN, DOG): "speech sound dog two female",
         (BOB,): "speech",
         (ANN, BOB): "speech",
@@ -34,7 +34,7 @@ def test_tags_tell_heard_not_heard_and_unknown() -> None:
         (ANN, BOB): f"female child {' '.join(DIGITS)}",
         (): "female child",
     }
-    for parts, present in heard.items():
+    for parts, present in expected.items():
         found = dict(zip(tag_names(EVENTS), tags(scene(*parts), EVENTS).tolist(), strict=True))
         assert {name for name, value in found.items() if value == 1} == set(present.split())
         assert {name for name, value in found.items() if value != value} == set(unknown[parts].split())

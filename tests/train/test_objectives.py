@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,10 +131,22 @@ def test_an_exported_listener_is_the_trained_one(caption: CaptionObjective, conf
         assert torch.equal(caption.network.eval()(**prompt), loaded.model(**prompt))
     assert loaded.eos_token_ids == (caption.end_of_turn,)
     assert loaded.tokenizer.to_str() == caption.tokenizer.to_str()
-    ear = load(str(tmp_path / "listener"))
-    assert ear.max_audio_s == 2.0
-    assert isinstance(ear.ask(np.zeros(16_000, np.float32), "Who speaks?", max_new_tokens=3), str)
+    model = load(str(tmp_path / "listener"))
+    assert model.max_audio_s == 2.0
+    assert isinstance(model.ask(np.zeros(16_000, np.float32), "Who speaks?", max_new_tokens=3), str)
     again = CaptionObjective(configure("caption", caption={"init": str(tmp_path / "listener")}))
     assert all(map(torch.equal, again.network.parameters(), caption.network.parameters()))
     stated = json.loads((tmp_path / "listener" / "generation_config.json").read_text())
     assert stated["do_sample"] is False
+
+
+@pytest.mark.parametrize("objective", ["mae", "caption"])
+def test_training_needs_no_transformers(objective: str, configure: Configure) -> None:
+    config = configure(objective, steps=1)
+    code = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from auricle.train.config import load_config\nfrom auricle.train.loop import run\n"
+        "run(load_config(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, f"{config.out}.yaml"], check=True, capture_output=True, text=True)
+    assert (Path(config.out) / "log.jsonl").is_file()

@@ -1,4 +1,4 @@
-"""The objective as a whole: what learns, what is drawn, what is written."""
+"""The objective as a whole: what learns, what is sampled, what is written."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from auricle.train.config import RunConfig, load_config
 from auricle.train.loop import run
 from auricle.train.sft import SftObjective
 from auricle.train.sft_data import read_rows
-from auricle.train.sft_eval import heldout_probe, judge
+from auricle.train.sft_eval import heldout_probe, score_rows
 from auricle.train.sft_examples import Conversation
 from auricle.weights import load_midashenglm
 from auricle.weights.adapters import merge_adapter, write_adapter
@@ -36,7 +36,7 @@ ANSWERS = ("low", "high")
 
 @pytest.fixture(scope="module")
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tones to be told by their height, of 0.3 to 1.5 s."""
+    """Tones to be classified by their height, of 0.3 to 1.5 s."""
     folder = tmp_path_factory.mktemp("sft")
     rng = np.random.default_rng(0)
     rows = []
@@ -91,11 +91,11 @@ def make_objective(config: RunConfig) -> SftObjective:
     return SftObjective(config).train()
 
 
-def stir(objective: SftObjective, spread: float = 0.02) -> None:
-    """Give updates that have not learned yet something to say."""
+def stir(objective: SftObjective, std: float = 0.02) -> None:
+    """Give updates that have not learned yet an effect."""
     draw = torch.Generator().manual_seed(5)
-    for _, layer in lora.updates(objective.network):
-        layer.lora_B.data.normal_(0, spread, generator=draw)
+    for _, high in lora.updates(objective.network).values():
+        high.data.normal_(0, std, generator=draw)
 
 
 def gradients(objective: SftObjective, inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -131,8 +131,8 @@ def test_the_loss_is_that_of_the_model_on_answers_alone(configure: Configure) ->
         labels[0, len(prompt.input_ids) :] = torch.tensor(reply)
         losses.append(base.model.loss(ids, prompt.clips, labels).item())
         weights.append(len(reply))
-    drawn = np.array([[0, 0], [0, 1], [0, 2]])
-    objective.sources.batch = lambda *_: drawn  # type: ignore[assignment]
+    sampled = np.array([[0, 0], [0, 1], [0, 2]])
+    objective.sources.batch = lambda *_: sampled  # type: ignore[assignment]
     batch = objective.make_batch(0, 0, 3)
     assert batch.weight == sum(weights)
     assert objective(**batch.inputs).item() == pytest.approx(np.average(losses, weights=weights), abs=1e-5)
@@ -255,7 +255,7 @@ def test_it_learns_and_the_best_checkpoint_is_exported(configure: Configure, man
     objective.write_adapter(Path(config.out) / "again")
     assert (Path(config.out) / "again" / "adapter_model.safetensors").read_bytes() == stored
     wrong = configure("wrong", steps=2, probe_every=1, best="exact")
-    with pytest.raises(TrainingError, match=r"best=exact, but the probe tells .*choice"):
+    with pytest.raises(TrainingError, match=r"best=exact, but the probe returns .*choice"):
         run(wrong, probe=lambda network: {"choice": 0.0})
 
 
@@ -312,8 +312,7 @@ def test_an_adapter_names_its_layers_as_the_official_one(tmp_path: Path) -> None
     chosen = {"decoder": [lora.ALL_LINEAR], "audio_projector": [lora.ALL_LINEAR], "audio_encoder": ["qkv", "proj"]}
     for part, targets in chosen.items():
         lora.adapt(model.get_submodule(part), targets, rank=8, alpha=32)
-    found = {name: (layer.lora_A, layer.lora_B) for name, layer in lora.updates(model)}
-    write_adapter(tmp_path, found, alpha=32)
+    write_adapter(tmp_path, lora.updates(model), alpha=32)
     from safetensors import safe_open
 
     keys = []
@@ -344,18 +343,18 @@ def test_audio_that_fails_only_when_read_is_replaced_and_counted(
     assert all(record["audio_s_per_s"] > 0 for record in log_of(config))
 
 
-def test_judges_tell_form_from_content(manifests: Path) -> None:
+def test_metrics_separate_form_from_content(manifests: Path) -> None:
     loaded = load_midashenglm(BASE)
     rows = read_rows(manifests / "heldout.jsonl")
-    found = judge(loaded, [*rows, replace(rows[0], options=())], max_new_tokens=2)
+    found = score_rows(loaded, [*rows, replace(rows[0], options=())], max_new_tokens=2)
     assert [result.choice in ANSWERS for result in found] == [True] * 4 + [False] and found[-1].choice is None
     # Choices against sums over each option, by hand.
-    speech = Conversation(loaded)
+    writer = Conversation(loaded)
     for result in found[:2]:
         clip = as_clip(result.row.audio)
         sums = []
         for option in result.row.options:
-            example = speech.example(replace(result.row, turns=(("user", "High?"), ("assistant", option))), clip)
+            example = writer.example(replace(result.row, turns=(("user", "High?"), ("assistant", option))), clip)
             with torch.no_grad():
                 chances = loaded.model(torch.tensor([example.ids]), [example.waveform])[0].log_softmax(-1)
             sums.append(chances[example.places, example.targets].sum().item())

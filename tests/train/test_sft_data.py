@@ -93,11 +93,11 @@ def test_a_manifest_without_rows_or_absent(tmp_path: Path) -> None:
     st.integers(0, 5),
 )
 def test_shares_hold_and_every_row_comes_before_any_comes_again(
-    drawn: tuple[list[int], list[float]], seed: int
+    sampled: tuple[list[int], list[float]], seed: int
 ) -> None:
-    sizes, shares = drawn
+    sizes, shares = sampled
     mixture = Mixture([[row_of(i) for i in range(size)] for size in sizes], shares, seed)
-    found = mixture.draw(np.arange(2000))
+    found = mixture.sample(np.arange(2000))
     exact = np.array(shares) / sum(shares) * 1000
     for block in (found[:1000], found[1000:]):
         counts = np.bincount(block[:, 0], minlength=len(sizes))
@@ -105,7 +105,7 @@ def test_shares_hold_and_every_row_comes_before_any_comes_again(
     for number, size in enumerate(sizes):
         rows = Counter(found[found[:, 0] == number, 1].tolist())
         assert max(rows.values()) - min(rows.get(i, 0) for i in range(size)) <= 1
-    assert np.array_equal(mixture.draw(np.array([1500, 3])), found[[1500, 3]])
+    assert np.array_equal(mixture.sample(np.array([1500, 3])), found[[1500, 3]])
 
 
 def test_buckets_keep_the_examples_and_gather_like_lengths() -> None:
@@ -115,10 +115,10 @@ def test_buckets_keep_the_examples_and_gather_like_lengths() -> None:
     batches = [mixture.batch(step, 8, 16) for step in range(16)]
     assert sorted(map(tuple, plain)) == sorted(map(tuple, np.concatenate(batches)))
 
-    def spread(parts: list[np.ndarray]) -> float:
+    def variation(parts: list[np.ndarray]) -> float:
         return float(np.mean([np.ptp(mixture.lengths[0][part[:, 1]]) for part in parts]))
 
-    assert spread(batches) < 0.3 * spread([plain[i : i + 8] for i in range(0, 128, 8)])
+    assert variation(batches) < 0.3 * variation([plain[i : i + 8] for i in range(0, 128, 8)])
 
 
 def settings_of(folder: Path, **changes: Any) -> SftSettings:
@@ -130,9 +130,11 @@ def folder(tmp_path: Path) -> Path:
     for name, seconds in (("short", 0.5), ("long", 2.0)):
         soundfile.write(tmp_path / f"{name}.wav", np.full(int(16_000 * seconds), 0.1), 16_000)
     (tmp_path / "broken.wav").write_bytes(b"no audio at all")
-    asked = {"prompt": "?", "answer": "!"}
-    write(tmp_path / "good.jsonl", *({"audio": f"{name}.wav", **asked} for name in ("short", "broken", "long", "gone")))
-    write(tmp_path / "more.jsonl", {"audio": "short.wav", **asked})
+    question = {"prompt": "?", "answer": "!"}
+    write(
+        tmp_path / "good.jsonl", *({"audio": f"{name}.wav", **question} for name in ("short", "broken", "long", "gone"))
+    )
+    write(tmp_path / "more.jsonl", {"audio": "short.wav", **question})
     return tmp_path
 
 
@@ -150,7 +152,7 @@ def test_what_cannot_be_heard_is_left_out_counted_and_named(folder: Path) -> Non
 
 def test_shares_are_told_by_the_manifests_names(folder: Path) -> None:
     sources = Sources(settings_of(folder, shares={"good": 3, "more": 1, "other": 9}), 0)
-    assert np.bincount(sources.mixture.draw(np.arange(1000))[:, 0]).tolist() == [750, 250]
+    assert np.bincount(sources.mixture.sample(np.arange(1000))[:, 0]).tolist() == [750, 250]
     with pytest.raises(ConfigError, match="no share above 0 for more; it names good"):
         Sources(settings_of(folder, shares={"good": 3, "mor": 0}), 0)
     with pytest.raises(ConfigError, match="names no manifest"):

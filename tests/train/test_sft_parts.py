@@ -51,26 +51,35 @@ def test_the_loss_in_chunks_is_the_loss(chunk: int) -> None:
     assert max(seen) == min(chunk, 11) and sum(seen) == 22  # every chunk is made again for its gradients
 
 
+def adapted_layer(base: nn.Linear, dropout: float = 0.0) -> tuple[nn.Module, Any, Any]:
+    """A model of one layer with an update of rank 2 scaled by 8 / 2, and the update's parameters."""
+    model = nn.Sequential(base)
+    lora.adapt(model, [lora.ALL_LINEAR], rank=2, alpha=8.0, dropout=dropout)
+    return model, *lora.updates(model)["0"]
+
+
 def test_an_update_starts_at_nothing_and_adds_its_product() -> None:
     torch.manual_seed(0)
     base = nn.Linear(6, 4)
-    layer = lora.LoraLinear(base, 2, 8.0).eval()
+    model, low, high = adapted_layer(base)
+    model.eval()
     x = torch.randn(5, 6)
-    assert torch.equal(layer(x), base(x)) and not base.weight.requires_grad
-    assert layer.lora_A.abs().max() <= 1 / math.sqrt(6) and layer.lora_A.std() > 0
-    nn.init.normal_(layer.lora_B)
-    merged = base.weight + 4.0 * layer.lora_B @ layer.lora_A
-    torch.testing.assert_close(layer(x), F.linear(x, merged, base.bias))
+    assert torch.equal(model(x), base(x)) and not base.weight.requires_grad
+    assert low.abs().max() <= 1 / math.sqrt(6) and low.std() > 0
+    nn.init.normal_(high)
+    merged = base.weight + 4.0 * high @ low
+    torch.testing.assert_close(model(x), F.linear(x, merged, base.bias))
 
 
 def test_dropout_is_of_the_update_alone() -> None:
-    layer = lora.LoraLinear(nn.Linear(64, 4), 2, 8.0, dropout=0.5)
+    base = nn.Linear(64, 4)
+    model, _, high = adapted_layer(base, dropout=0.5)
     x = torch.randn(3, 64)
-    assert torch.equal(layer(x), layer.base(x))
-    nn.init.normal_(layer.lora_B)
-    assert not torch.equal(layer(x), layer(x))
-    layer.eval()
-    assert torch.equal(layer(x), layer(x))
+    assert torch.equal(model(x), base(x))
+    nn.init.normal_(high)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
 
 
 def test_targets_are_chosen_by_name(decoder: QwenForCausalLM) -> None:
@@ -80,7 +89,7 @@ def test_targets_are_chosen_by_name(decoder: QwenForCausalLM) -> None:
     assert chosen == [f"model.layers.{i}.self_attn.{name}_proj" for i in (0, 1) for name in "qv"]
     every = copy.deepcopy(decoder)
     assert len(lora.adapt(every, [lora.ALL_LINEAR], rank=2, alpha=4)) == 14
-    assert type(every.lm_head) is Linear and len(dict(lora.updates(every))) == 14
+    assert type(every.lm_head) is Linear and len(lora.updates(every)) == 14
     with pytest.raises(ConfigError, match=r"no linear layer is called c_attn; the layers are down_proj, .*all-linear"):
         lora.adapt(copy.deepcopy(decoder), ["c_attn"], rank=2, alpha=4)
 
@@ -117,7 +126,7 @@ def test_quantized_weights_need_a_gpu_and_their_library(monkeypatch: pytest.Monk
     layers = SimpleNamespace(Linear4bit=Rounded, Linear8bitLt=Rounded, Params4bit=kept, Int8Params=kept)
     monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(nn=layers))
     lora.quantize(module, 4, "cuda:0")
-    first, second = (layer.base for _, layer in lora.updates(module))
+    first, second = (module[i].base_layer for i in (0, 1))
     assert isinstance(first, Rounded) and first.how["quant_type"] == "nf4" and first.bias.shape == (4,)
     assert isinstance(second, Rounded) and second.weight.shape == (2, 4) and not hasattr(second, "bias")
     lora.quantize(module, 8, "cuda")

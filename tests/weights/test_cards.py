@@ -1,4 +1,4 @@
-"""Model cards say what they were told and read back the same."""
+"""Model cards hold the given facts and read back the same."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 def test_round_trip(tmp_path: Path) -> None:
     card = Card(
         name="auricle-tiny",
-        summary="Hears a little.",
+        summary="Recognises a little.",
         license="apache-2.0",
         datasets=("ESC-10 (CC BY)", "FSDD (CC BY-SA 4.0)"),
         metrics={"accuracy": 0.93, "WER": {"value": 0.2, "interval": [0.1, 0.3]}},

@@ -81,17 +81,21 @@ def test_incomplete_snapshots_are_no_models(cached: Path, gone: str, message: st
 def test_only_data_is_fetched(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: dict[str, object] = {}
+    requested: dict[str, object] = {}
 
     def download(repo: str, **settings: object) -> str:
-        asked.update(settings, repo=repo)
+        requested.update(settings, repo=repo)
         return str(cached)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     resolve("mispeech/dasheng-0.6B", revision="v2")
-    assert (asked["repo"], asked["revision"], asked["local_files_only"]) == ("mispeech/dasheng-0.6B", "v2", False)
-    patterns = asked["allow_patterns"]
+    assert (requested["repo"], requested["revision"], requested["local_files_only"]) == (
+        "mispeech/dasheng-0.6B",
+        "v2",
+        False,
+    )
+    patterns = requested["allow_patterns"]
     assert isinstance(patterns, list) and patterns
     for name in ("modeling.py", "pytorch_model.bin", "weights.pt", "run.sh"):
         assert not any(Path(name).match(pattern) for pattern in patterns)

@@ -97,7 +97,7 @@ def gptq(form: str, *, ordered: bool) -> Callable[[Tensor], tuple[Parts, Tensor]
             "scales": scale.t().contiguous(),
             "g_idx": (back // GROUP).to(torch.int32),
         }
-        # Inputs lie along the rows of a qweight: packed down each column.
+        # Inputs are along the rows of a qweight: packed down each column.
         return {**parts, "qzeros": pack(stored.t(), 4)}, restored[:, back]
 
     return write

@@ -1,4 +1,4 @@
-"""Checkpoints of encoders: told apart by their tensors, read without running them, written and read again."""
+"""Checkpoints of encoders: recognised by their tensors, read without running them, written and read again."""
 
 import argparse
 import json
@@ -43,7 +43,7 @@ def loaded(path: Path, **arguments: Any) -> PieceFrames:
 
 
 def rewrite(name: str, folder: Path, rename: Any = lambda key: key, **extra: Tensor) -> dict[str, Tensor]:
-    """Tensors of a cut under other names, its settings beside the place where they will lie."""
+    """Tensors of a cut under other names, its settings beside the place where they will be."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text((CUT / name / "config.json").read_text())
     return {rename(key): tensor for key, tensor in load_file(CUT / name / "model.safetensors").items()} | extra
@@ -163,7 +163,7 @@ def test_ced_behind_a_prefix_and_atst_fine_tuned(tmp_path: Path) -> None:
         (folder / "config.json").write_text(json.dumps({"num_heads": 2, "model_type": name}))
         save_file(tensors, folder / "model.safetensors")
         assert same(loaded(folder), model)
-    # A convolution instead of a linear layer says the same.
+    # A convolution instead of a linear layer has the same weights.
     own = {f"model.teacher.encoder.{key}": tensor for key, tensor in tiny("atst").network.state_dict().items()}
     bias, weight = (own.pop(f"model.teacher.encoder.patch_embed.{key}") for key in ("bias", "weight"))
     own |= {"model.teacher.encoder.patch_embed.proj.weight": weight.view(32, 1, 64, 4)}
@@ -193,7 +193,7 @@ def test_foreign_settings_in_pickles_are_read_and_never_run(tmp_path: Path) -> N
         torch.save({"cfg": cfg, "model": tensors, "args": argparse.Namespace(lr=0.1)}, tmp_path / f"{name}.pt")
         assert same(loaded(tmp_path / f"{name}.pt"), loaded(CUT / "eat" / "model.safetensors"))
     torch.save({"cfg": settings, "model": tensors, "run": re.compile}, tmp_path / "code.pt")
-    with pytest.raises(UnsafeWeights, match=r"asks for code \(re\.compile\)"):
+    with pytest.raises(UnsafeWeights, match=r"needs code \(re\.compile\)"):
         loaded(tmp_path / "code.pt")
 
 
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         loaded(file)
     save_file(tensors, file)
     (tmp_path / "bad" / "config.json").unlink()
-    with pytest.raises(ConfigError, match="48 wide and do not tell the number of attention heads"):
+    with pytest.raises(ConfigError, match="48 wide and do not show the number of attention heads"):
         loaded(file)
     beats = rewrite("beats", tmp_path / "beats")
     save_file(beats, tmp_path / "beats" / "model.safetensors")

@@ -1,4 +1,4 @@
-"""The exported ear is the model's own, at every length, in torch.export and in ONNX."""
+"""The exported encoder equals the model's own, at every length, in torch.export and in ONNX."""
 
 import math
 from collections.abc import Callable
@@ -103,14 +103,14 @@ def test_the_graph_is_independent_of_the_model(model: MiDashengLM) -> None:
 def test_a_file_is_written_and_compared(lm_folder: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(cli_export.export)
-    result = CliRunner().invoke(app, [str(lm_folder), str(tmp_path / "ear.pt2")])
+    result = CliRunner().invoke(app, [str(lm_folder), str(tmp_path / "encoder.pt2")])
     assert result.exit_code == 0, result.output
     assert "audio_tokens (n, 128) float32 at 5 Hz" in result.output and "of the model" in result.output
     loaded = load_midashenglm(lm_folder).model
     with pytest.MonkeyPatch.context() as patch:
         # Reading a program is torch's business; that this file holds one is ours.
         patch.setattr(export, "_PROBES", (9_999,))
-        assert export._difference(loaded, torch.export.load(tmp_path / "ear.pt2").module()) < 1e-5
+        assert export._difference(loaded, torch.export.load(tmp_path / "encoder.pt2").module()) < 1e-5
 
 
 def test_a_wrong_graph_is_not_handed_out(model: MiDashengLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,17 +130,17 @@ class Bomb:
 def test_pickles_with_code_stay_refused(tmp_path: Path, tensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": tensors, "config": {"path": PosixPath("x"), "bomb": Bomb()}}, "glap.pt")
-    with pytest.raises(UnsafeWeights, match=r"asks for code \(posix\.system\)"):
+    with pytest.raises(UnsafeWeights, match=r"needs code \(posix\.system\)"):
         load_glap("glap.pt")
     assert not Path("ran").exists()
 
 
 def test_geometry_is_read_off_the_weights_where_no_settings_are(tmp_path: Path, tensors: Any) -> None:
     torch.save({"model": tensors}, tmp_path / "bare.pt")
-    with pytest.raises(ConfigError, match=r"64 wide and do not tell the number of attention heads"):
+    with pytest.raises(ConfigError, match=r"64 wide and do not show the number of attention heads"):
         load_glap(tmp_path / "bare.pt")
     (tmp_path / "config.json").write_text('{"audio_embed_dim": 64, "audio_num_heads": 4}')
-    with pytest.raises(ConfigError, match=r"48 wide and does not tell its attention heads"):
+    with pytest.raises(ConfigError, match=r"48 wide and does not show its attention heads"):
         load_glap(tmp_path / "bare.pt")
     (tmp_path / "config.json").write_text('{"audio_embed_dim": 64, "audio_num_heads": 4, "text_num_heads": 4}')
     model = load_glap(tmp_path / "bare.pt").model
@@ -263,7 +263,7 @@ def text_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shared(tmp_path: Path, tiny: Dasheng, text_folder: Path) -> tuple[Glap, str, str]:
-    """A model whose towers lie in folders of their own."""
+    """A model whose towers are in separate folders."""
     encoder = str(save_dasheng(tmp_path / "encoder", tiny))
     text, _ = read_text_tower(str(text_folder))
     model = Glap(GlapConfig(audio=tiny.config, text=text.config, embed_dim=8, hidden_dim=12)).eval()

@@ -114,7 +114,7 @@ def test_damage_and_mixtures_are_told(tmp_path: Path) -> None:
 
 def test_a_dasheng_folder_is_still_one(tmp_path: Path, tiny: Dasheng) -> None:
     loaded = load_frame_model(save_dasheng(tmp_path / "made", tiny))
-    assert isinstance(loaded, DashengFrames) and loaded.model.config == tiny.config
+    assert isinstance(loaded, DashengFrames) and loaded.network.config == tiny.config
     assert content_hash(loaded) == content_hash(DashengFrames(tiny))
 
 

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
+from auricle.models.midashenglm import MiDashengLM
 from auricle.weights import AudioTokens, LoadedLM, load_dasheng, load_midashenglm, safe
-from auricle.weights.lm_layouts import text_settings
+from auricle.weights.construct import on_meta
+from auricle.weights.lm_layouts import midashenglm_settings, qwen_config, text_settings
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,77 @@ def test_ways_to_say_ordinary_positions(folder: Path, lm: LoadedLM, changes: dic
         assert torch.equal(found.model(ids, []), lm.model(ids, []))
 
 
+def test_stored_frequencies_are_no_weights(folder: Path, lm: LoadedLM) -> None:
+    names = ("decoder.model.rotary_emb.inv_freq", "decoder.model.layers.1.self_attn.rotary_emb.inv_freq")
+    rewrite(folder, **{name.replace(".", "__"): torch.zeros(8) for name in names})
+    assert equal(load_midashenglm(folder), lm)
+    rewrite(folder, decoder__model__rotary_emb__other=torch.zeros(8))
+    with pytest.raises(LayoutMismatch, match=r"1 unknown \(decoder.model.rotary_emb.other\)"):
+        load_midashenglm(folder)
+
+
+def is_mapped(tensor: torch.Tensor, folder: Path) -> bool:
+    """Whether a tensor is in the pages of a file in ``folder``."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, name = line.split()
+        first, last = (int(end, 16) for end in span.split("-"))
+        if first <= tensor.data_ptr() < last:
+            return name.startswith(str(folder))
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="asks Linux what is mapped")
+@pytest.mark.parametrize("dtype", [None, "auto", "bfloat16"])
+def test_a_bfloat16_checkpoint_stays_in_its_file(folder: Path, dtype: str | None) -> None:
+    stored = {k: v.bfloat16() if v.is_floating_point() else v for k, v in safe.read_tensors(folder).items()}
+    safe.write_folder(folder, stored, max_shard_bytes=1_000_000)
+    found = load_midashenglm(folder, dtype=dtype).model
+    for name, tensor in found.state_dict().items():
+        if "init_bn" in name:
+            assert tensor.dtype == torch.float32 or "tracked" in name
+        else:
+            assert tensor.dtype == torch.bfloat16 and is_mapped(tensor, folder), name
+    full = load_midashenglm(folder, dtype="float32").model
+    assert all(p.dtype == torch.float32 and not is_mapped(p, folder) for p in full.parameters())
+    assert load_dasheng(folder, dtype=dtype).norm.weight.dtype == torch.bfloat16
+    encoder = found.audio_encoder
+    assert encoder.front_end.window.dtype == encoder.front_end.filterbank.dtype == torch.float32
+    assert torch.equal(encoder.front_end.filterbank, full.audio_encoder.front_end.filterbank)
+
+
+def test_the_embedded_model_is_float32() -> None:
+    assert {p.dtype for p in load_midashenglm("auricle-tiny").model.parameters()} == {torch.float32}
+    assert load_dasheng("auricle-tiny").norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"head_dim": 48},
+        {"sliding_window": 100, "max_window_layers": 1},
+        {"tie_word_embeddings": True},
+        {"rope_theta": 1e4, "rms_norm_eps": 1e-5, "attention_dropout": 0.1, "initializer_range": 0.1},
+    ],
+)
+def test_what_is_written_of_a_decoder_is_read_again(lm: LoadedLM, changes: dict[str, Any]) -> None:
+    config = replace(lm.model.config.text, **changes)
+    with on_meta():
+        model = MiDashengLM(replace(lm.model.config, text=config))
+    stated = json.loads(json.dumps(midashenglm_settings(model)))["text_config"]
+    assert qwen_config(text_settings(stated, "x"), "x") == config
+    assert stated["model_type"] == "qwen2_5_omni_text" and stated["hidden_act"] == "silu"
+    assert sum(stated["rope_scaling"]["mrope_section"]) == config.head_dim // 2
+    assert ("head_dim" in stated) == ("head_dim" in changes)
+
+
+def test_a_configuration_without_sizes_is_named(folder: Path) -> None:
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edit(folder / "config.json", text_config={k: v for k, v in text.items() if k != "hidden_size"})
+    with pytest.raises(LayoutMismatch, match="decoder's configuration has no hidden_size"):
+        load_midashenglm(folder)
+
+
 def test_other_decoders_are_refused() -> None:
     with pytest.raises(LayoutMismatch, match="'qwen3', expected qwen2_5_omni_text or qwen2"):
         text_settings({"model_type": "qwen3"}, "x")
@@ -144,7 +219,7 @@ def test_half_precision_runs_and_keeps_the_front_end(lm: LoadedLM, lm_folder: Pa
 
 
 def test_settings_out_of_range(lm_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="dtype is 'int8', expected one of float32, bfloat16, float16"):
+    with pytest.raises(ConfigError, match="dtype is 'int8', expected one of float32, bfloat16, float16 or auto"):
         load_dasheng(lm_folder, dtype="int8")
     for device in ("toaster", "cuda:77"):
         with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):

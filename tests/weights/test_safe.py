@@ -1,4 +1,4 @@
-"""Files that lie, files that hold code, files that are cut short: refused, and never run."""
+"""Files with false headers, files that hold code, files that are cut short: refused, and never run."""
 
 import json
 import os

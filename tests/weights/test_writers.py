@@ -33,7 +33,7 @@ def official(folder: Path) -> dict[str, Tensor]:
 
 
 def test_encoder_round_trip(tmp_path: Path, tiny: Dasheng) -> None:
-    save_dasheng(tmp_path / "a", tiny, card=Card(name="mine", limits=("hears nothing",)))
+    save_dasheng(tmp_path / "a", tiny, card=Card(name="mine", limits=("recognises nothing",)))
     found = load_dasheng(tmp_path / "a")
     assert found.config == tiny.config and same(found, tiny)
     assert {p.name for p in (tmp_path / "a").iterdir()} == {
@@ -46,7 +46,7 @@ def test_encoder_round_trip(tmp_path: Path, tiny: Dasheng) -> None:
     assert "encoder.init_bn.1.running_mean" in keys and all(key.startswith("encoder.") for key in keys)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["model_type"] == "dasheng" and config["encoder_kwargs"]["num_heads"] == 4
-    assert read_card(tmp_path / "a").limits == ("hears nothing",)
+    assert read_card(tmp_path / "a").limits == ("recognises nothing",)
 
 
 def test_every_setting_of_an_encoder_survives(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class LogMel(nn.Module):
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         # A dtype cast of the whole model must not round the window or the filter bank (bf16 costs up to 4 dB):
         # follow the device, keep float32.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.window.dtype != torch.float32:
             device = self.window.device
             self.window = torch.hann_window(self.spec.n_fft, periodic=True, device=device)

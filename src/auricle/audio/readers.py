@@ -127,7 +127,7 @@ class _Nameless:
             raise AudioError(f"{name}: reading failed ({self._error}); check the disk or the connection") from None
 
 
-class _Forward(soundfile.SoundFile):
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
     """Reads forward only: soundfile seeks after every read of a seekable file, which is slow and disturbs mp3."""
 
     def seekable(self) -> bool:

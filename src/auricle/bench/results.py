@@ -221,7 +221,7 @@ def read_result(path: str | Path) -> Result:
     Raises:
         DataError: unreadable, larger than `MAX_BYTES`, or no result.
     """
-    return parse_result(read_text(path, max_bytes=MAX_BYTES, fix=_FIX), str(path))
+    return parse_result(read_text(path, max_bytes=MAX_BYTES), str(path))
 
 
 def read_results(sources: str | Path | Iterable[str | Path]) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Verbs that hold sounds against words: score, classify."""
+"""Verbs that compare clips with words: score, classify."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Domain = Annotated[
 ]
 Template = Annotated[
     list[str] | None,
-    typer.Option("--template", help="Sentence of one's own with {label} in it; repeat for their mean."),
+    typer.Option("--template", help="Your own sentence with {label} in it; repeat for their mean."),
 ]
 LabelsFile = Annotated[
     Path | None,
-    typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases asked instead. Or JSON."),
+    typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases used instead. Or JSON."),
 ]
-Language = Annotated[str, typer.Option("--language", help="Of the words, as the model's tokenizer calls it.")]
+Language = Annotated[str, typer.Option("--language", help="Of the words, by the tokenizer's code.")]
 
-_SHOWN = 3  # labels of a sound that people see; JSON has all
+_SHOWN = 3  # labels of a clip in the text output; JSON has all
 _WIDTH = 28  # of a text at the top of its column
 _MAX_NAME = 60  # of a file's name in the table
 
@@ -52,14 +52,14 @@ def score(
     language: Language = "eng_Latn",
     as_json: AsJson = False,
 ) -> None:
-    """Score how well each sound and each text fit: 100 × cosine, -100 to 100.
+    """Score how well each clip and each text fit: 100 × cosine, -100 to 100.
 
-    Without --text an argument is audio if there is such a file, folder or glob, if it ends like an audio file, or if it
-    is -; any other is a text.
+    Without --text an argument is audio if there is such a file, folder or glob, if it has an audio suffix, or if it is
+    -; any other is a text.
 
     Example: auricle score a.wav b.wav -t "a dog barks" -t rain
     """
-    audio, texts = _told_apart(arguments, text)
+    audio, texts = _split_arguments(arguments, text)
     names = find_sources(audio)
     sources = [open_source(name) for name in names]
 
@@ -98,11 +98,11 @@ def classify(
     domain: Domain = "sound",
     template: Template = None,
     multi: Annotated[
-        bool, typer.Option("--multi", help="Judge each label on its own; several may hold, or none.")
+        bool, typer.Option("--multi", help="Decide each label separately; a clip may have several, or none.")
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="With --multi: least score of a label that holds. [default: the model's]"),
+        typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]"),
     ] = None,
     model: AlignModel = "auricle-tiny-glap",
     device: Device = "cpu",
@@ -110,16 +110,16 @@ def classify(
     language: Language = "eng_Latn",
     as_json: AsJson = False,
 ) -> None:
-    """Tell which of some labels a sound deserves; any words will do, the model need not have learnt them.
+    """Classify each clip by labels of your choice; any words will do, the model was not trained on them.
 
-    Shows the best labels with their share of the softmax over all, with --multi those that hold with their score.
+    Shows the best labels with their share of the softmax over all, with --multi those above the threshold.
 
     Example: auricle classify recordings/ --labels dog,rain,"sea waves"
     """
     if (labels is None) == (labels_file is None):
         raise typer.BadParameter("give the labels, or a file of them", param_hint="--labels")
     if threshold is not None and not multi:
-        raise typer.BadParameter("is a rule of --multi", param_hint="--threshold")
+        raise typer.BadParameter("needs --multi", param_hint="--threshold")
     names = find_sources(files)
     sources = [open_source(name) for name in names]
 
@@ -165,14 +165,14 @@ def domain_templates(domain: str) -> tuple[str, ...]:
     return TEMPLATES[domain]
 
 
-def _told_apart(arguments: list[str], texts: list[str] | None) -> tuple[list[str], list[str]]:
+def _split_arguments(arguments: list[str], texts: list[str] | None) -> tuple[list[str], list[str]]:
     """Audio and texts, each text once."""
     if texts:
         return arguments, list(dict.fromkeys(texts))
     audio = [argument for argument in arguments if _is_audio(argument)]
     words = list(dict.fromkeys(argument for argument in arguments if not _is_audio(argument)))
     if not audio:
-        raise typer.BadParameter("none of them is a file or folder; give the sounds first", param_hint="AUDIO")
+        raise typer.BadParameter("none of them is a file or folder; give the audio first", param_hint="AUDIO")
     if not words:
         raise typer.BadParameter('give a text, such as -t "a dog barks"', param_hint="TEXT")
     return audio, words

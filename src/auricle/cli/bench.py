@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auricle.cli import bench_align, bench_data
-from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, clip_progress, scoring_rules, to_json
+from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
 from auricle.cli.listen import AsJson, Device
+from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
 from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError
 
@@ -32,7 +33,7 @@ def run(
     encoder: Annotated[list[str], typer.Option("--encoder", "-e", help="Encoder; repeat for several.")],
     task: Annotated[list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and its data.")],
     data: Data = Path("data"),
-    scoring_rule: Rule = "strict",
+    scoring_rule: ScoringRules = "strict",
     output: Output = Path("bench"),
     store: StoreFolder = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
@@ -54,14 +55,14 @@ def run(
     from auricle.bench.results import write_result
     from auricle.bench.run import run_benchmark
 
+    check_choice("--scoring-rule", scoring_rule, tuple(SCORING_RULES))
     chosen = [_task_and_folder(text, data) for text in task]
     # First what keeps frames, for their mean serves the others.
     chosen.sort(key=lambda pair: not pair[0].needs_frames)
-    rules = scoring_rules(scoring_rule)
     failed = 0
     for name in encoder:
         loaded = auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
-        for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in rules):
+        for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in SCORING_RULES[scoring_rule]):
             try:
                 what = f"{name} on {declared.name}"
                 epochs = None if declared.hear else declared.epochs

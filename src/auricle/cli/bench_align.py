@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from auricle.cli.align import LabelsFile, Language, Template, domain_templates
-from auricle.cli.bench_options import FAILED, Data, Output, Rule, StoreFolder, clip_progress, scoring_rules, to_json
+from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
 from auricle.cli.listen import AsJson, Device, Dtype
+from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
 from auricle.cli.output import print_json, print_line
 from auricle.errors import AuricleError, ConfigError
 
@@ -41,7 +42,7 @@ def align(
         list[str] | None,
         typer.Option("--fold", help="Split or fold to test on; repeatable. [default: all folds, or the test split]"),
     ] = None,
-    scoring_rule: Rule = "strict",
+    scoring_rule: ScoringRules = "strict",
     domain: Annotated[
         str | None, typer.Option("--domain", help="Whose template is used: sound, speech, music or none.")
     ] = None,
@@ -72,11 +73,11 @@ def align(
 
     if not task and not published:
         raise typer.BadParameter("name a task, or give --published", param_hint="--task")
-    rules = scoring_rules(scoring_rule)
+    check_choice("--scoring-rule", scoring_rule, tuple(SCORING_RULES))
     jobs = []
     for declared, place in [_task_and_data(text, data) for text in task or []]:
         prompts = _prompts(declared, domain, template, labels_file, language)
-        ways = [{"scoring_rule": rule, "language": language} for rule in rules]
+        ways = [{"scoring_rule": rule, "language": language} for rule in SCORING_RULES[scoring_rule]]
         jobs += [(declared, place, way) for way in ([{"prompts": prompts}] if prompts else ways)]
     failed = 0
     for name in (model or [DEFAULT_MODEL]) if jobs else []:

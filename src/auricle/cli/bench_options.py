@@ -6,42 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from auricle.cli.output import progress
-
-if TYPE_CHECKING:
-    from auricle.metrics.scoring_rule import ScoringRule
 
 FAILED = 1  # exit code
 _KEYS = {"scoring_rule": "protocol", "head": "judge"}  # fields whose names in JSON are older
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")]
-Rule = Annotated[
-    str,
-    typer.Option(
-        "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
-    ),
-]
 StoreFolder = Annotated[
     Path | None, typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store].")
 ]
 To = Annotated[Path, typer.Option("--to", help="Folder in which each task gets a folder of its name.")]
-
-
-def scoring_rules(text: str) -> list[ScoringRule]:
-    """The rules of the option, ``compat`` first.
-
-    Raises:
-        BadParameter: it is none of them.
-    """
-    known: dict[str, list[ScoringRule]] = {"strict": ["strict"], "compat": ["compat"], "both": ["compat", "strict"]}
-    if text not in known:
-        raise typer.BadParameter(f"expected strict, compat or both, got {text!r}", param_hint="--scoring-rule")
-    return known[text]
 
 
 @contextmanager

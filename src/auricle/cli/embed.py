@@ -1,4 +1,4 @@
-"""The verb that puts sound into vectors: embed."""
+"""The verb that embeds audio: embed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def embed(
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Embed each sound as a vector, or as 25 a second.
+    """Embed each clip as a vector, or as 25 a second.
 
-    Without --output, --json prints the vectors. A written file holds `embeddings` (files, width), or with --frames
+    Without --output, --json prints the vectors. A written file has `embeddings` (files, width), or with --frames
     `frames` (all frames, width) and `lengths` (files), and the names of the files in the same order. Files that fail
     are left out.
 
@@ -124,7 +124,7 @@ def _write_parquet(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], f
     vector = pyarrow.list_(pyarrow.float32(), width)
     kind = pyarrow.list_(vector) if frames else vector
     values = pyarrow.array([tensor.tolist() for tensor in kept.values()], kind)
-    # A name that is no UTF-8 must not cost the table.
+    # A name that is not UTF-8 must not prevent the table.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in kept]
     table = pyarrow.table({"file": names, "frames" if frames else "embedding": values})
     metadata = {key: json.dumps(value) for key, value in facts.items() if key != "files"}

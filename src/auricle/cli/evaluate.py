@@ -1,55 +1,44 @@
-"""The verbs that judge a language model: evaluate score, and what its neighbours share with it."""
+"""The verbs that evaluate an audio language model: evaluate score, and what all of them share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auricle.cli.listen import AsJson, Device
+from auricle.cli.options import (
+    SCORING_RULES,
+    Detector,
+    MissingAnswers,
+    ScoringRules,
+    Seed,
+    SentenceModel,
+    check_choice,
+    check_scoring,
+)
 from auricle.cli.output import print_json, print_line
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
-    from auricle.evaluate.score_answers import ScoringSettings
-    from auricle.evaluate.scores import Scored
+    from auricle.evaluate.answer_cache import AnswerCache
+    from auricle.evaluate.mecat import MecatPredictions
+    from auricle.evaluate.predictions import Predictions
+    from auricle.evaluate.questions import Question
+    from auricle.evaluate.scores import Scored, ScoringConfig
     from auricle.evaluate.task import LanguageTask
     from auricle.metrics.intervals import Score
     from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
-TASKS = ("asr", "tagging", "gender", "multitag", "qa", "caption", "mecat")
-PROTOCOLS: dict[str, tuple[Any, ...]] = {"strict": ("strict",), "compat": ("compat",), "both": ("compat", "strict")}
-
-Protocol = Annotated[
-    str, typer.Option("--protocol", help="strict, compat (the published rules with their faults) or both.")
-]
-Encoder = Annotated[
-    str, typer.Option("--encoder", help="Of sentences: minilm, or a folder or hub id; published is TinyBERT.")
-]
-Detector = Annotated[
-    Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")
-]
-MissingAnswers = Annotated[
-    str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
-]
-Tasks = Annotated[
-    list[str],
-    typer.Option("--task", "-t", metavar="NAME=SOURCE", help="Task and its sounds; repeat. See `evaluate tasks`."),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Sounds at most, spread over all.")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of answers, kept for later runs [default: OUTPUT/cache].")
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens [default: the task's].")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")]
+KINDS = ("asr", "tagging", "gender", "multitag", "qa", "caption", "mecat")
 
 evaluate = typer.Typer(
     no_args_is_help=True,
-    help="Judge an audio language model.",
+    help="Evaluate an audio language model.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -59,15 +48,15 @@ def score(
     predictions: Annotated[
         list[str],
         typer.Argument(
-            metavar="PRED...", help="Answers of a model; for mecat also FIELD=FILE, or six files in its order."
+            metavar="PRED...", help="Predictions of a model; for mecat also FIELD=FILE, or six files in its order."
         ),
     ],
-    task: Annotated[str, typer.Option("--task", "-t", help=f"{', '.join(TASKS[:-1])} or {TASKS[-1]}.")],
-    protocol: Protocol = "strict",
+    task: Annotated[str, typer.Option("--task", "-t", help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
+    scoring_rule: ScoringRules = "strict",
     references: Annotated[
         Path | None, typer.Option("--references", help="Folder of MECAT's references of a split.")
     ] = None,
-    encoder: Encoder = "minilm",
+    encoder: SentenceModel = "minilm",
     error_detector: Detector = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Of mecat: date, fense or bleu; repeat; all by default.")
@@ -89,36 +78,31 @@ def score(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score answers that lie in files.
+    """Score the predictions of a model in files.
 
-    A row that is missing or stands twice is an error. Scores are fractions with 95 % intervals.
+    A missing or duplicated row is an error. Scores are fractions with 95 % intervals.
 
-    Example: auricle evaluate score answers.jsonl --task asr --protocol both --json
+    Example: auricle evaluate score answers.jsonl --task asr --scoring-rule both --json
     """
-    check_choice("--task", task, TASKS)
-    check_choice("--protocol", protocol, tuple(PROTOCOLS))
-    check_choice("--missing", missing, ("error", "worst"))
+    check_choice("--task", task, KINDS)
+    check_scoring(scoring_rule, missing)
     if unit is not None:
         check_choice("--unit", unit, ("word", "character", "mixed"))
     if (task == "mecat") != (references is not None):
         raise ConfigError("--references names the folder of MECAT's references; mecat needs it, and no other task")
-    tools = Tools(encoder, error_detector, device)
-    for rule in PROTOCOLS[protocol]:
-        if references is not None:
-            from auricle.evaluate.mecat_scores import METRICS, score_mecat
+    from dataclasses import replace
 
-            scored = score_mecat(
-                _by_field(predictions),
-                references,
-                tools.encoder(),
-                protocol=rule,
-                detector=tools.detector(),
-                metrics=metric or METRICS,
-                missing=missing,
-                seed=seed,
-            )
-        else:
-            scored = _score_lines(predictions, task, rule, tools, _settings(missing, unit, synonyms, group_by, seed))
+    from auricle.evaluate.score_answers import read_synonyms, score_predictions
+
+    chosen: dict[str, Any] = {"unit": unit, "group_by": group_by}
+    if metric:
+        chosen["metrics"] = metric
+    if synonyms:
+        chosen["synonyms"] = read_synonyms(synonyms)
+    config = scoring_config(encoder, error_detector, device, missing=missing, seed=seed, **chosen)
+    parsed = _read(predictions, task, references)
+    for rule in SCORING_RULES[scoring_rule]:
+        scored = score_predictions(parsed, replace(config, scoring_rule=rule))
         if output:
             print_line(str(_write(output, scored)), err=True)
         if as_json:
@@ -127,65 +111,41 @@ def score(
             show_scored(scored)
 
 
-class Tools:
-    """The networks behind caption scores, each loaded when first asked for."""
+def scoring_config(encoder: str, detector: Path | None, device: str, **settings: Any) -> ScoringConfig:
+    """How answers are scored; the networks behind the scores of captions are loaded once, when they are needed.
 
-    def __init__(self, encoder: str, detector: Path | None, device: str) -> None:
-        """Name what may be loaded.
-
-        Args:
-            encoder: of sentences, see `auricle.weights.sentence_encoders.load_sentence_encoder`.
-            detector: folder of FENSE's; None: there is none.
-            device: of both.
-        """
-        self._names, self._device = (encoder, detector), device
-        self._encoder: Any = None
-        self._detector: Any = None
-
-    def encoder(self) -> SentenceEncoder:
-        """The one of sentences."""
-        if self._encoder is None:
-            from auricle.weights.sentence_encoders import load_sentence_encoder
-
-            self._encoder = load_sentence_encoder(self._names[0], device=self._device)
-        found: SentenceEncoder = self._encoder
-        return found
-
-    def detector(self) -> ErrorDetector | None:
-        """The one of errors in captions; None where none was named."""
-        if self._detector is None and self._names[1] is not None:
-            from auricle.weights.sentence_encoders import load_error_detector
-
-            self._detector = load_error_detector(self._names[1], device=self._device)
-        found: ErrorDetector | None = self._detector
-        return found
-
-
-def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
-    """Refuse a value of an option that is none of those known.
-
-    Raises:
-        typer.BadParameter: it is not.
+    Args:
+        encoder: of sentences, see `auricle.weights.sentence_encoders.load_sentence_encoder`.
+        detector: folder of FENSE's; None: there is none.
+        device: of both.
+        settings: further fields.
     """
-    if value not in known:
-        raise typer.BadParameter(f"expected one of {', '.join(known)}, got {value!r}", param_hint=flag)
+    from auricle.evaluate.scores import ScoringConfig
+
+    @cache
+    def load_encoder() -> SentenceEncoder:
+        from auricle.weights.sentence_encoders import load_sentence_encoder
+
+        return load_sentence_encoder(encoder, device=device)
+
+    @cache
+    def load_detector() -> ErrorDetector | None:
+        from auricle.weights.sentence_encoders import load_error_detector
+
+        return None if detector is None else load_error_detector(detector, device=device)
+
+    return ScoringConfig(encoder=load_encoder, detector=load_detector, **settings)
 
 
-def _settings(missing: str, unit: str | None, synonyms: Path | None, group_by: str, seed: int) -> ScoringSettings:
-    from auricle.evaluate.score_answers import ScoringSettings, read_synonyms
+def _read(files: Sequence[str], kind: Any, references: Path | None) -> Predictions | MecatPredictions:
+    from auricle.evaluate.mecat import read_mecat_predictions
+    from auricle.evaluate.predictions import read_predictions
 
-    chosen: Any = {"missing": missing, "unit": unit}
-    names = read_synonyms(synonyms) if synonyms else {}
-    return ScoringSettings(synonyms=names, group_by=group_by, seed=seed, **chosen)
-
-
-def _score_lines(files: Sequence[str], task: Any, rule: Any, tools: Tools, settings: ScoringSettings) -> Scored:
-    from auricle.evaluate.score_answers import score_predictions
-
+    if references is not None:
+        return read_mecat_predictions(_by_field(files), references)
     if len(files) != 1:
-        raise ConfigError(f"found {len(files)} files, expected one for {task}; score them one by one")
-    detector = tools.detector() if task == "caption" else None
-    return score_predictions(files[0], task, protocol=rule, settings=settings, encoder=tools.encoder, detector=detector)
+        raise ConfigError(f"found {len(files)} files, expected one for {kind}; score them one by one")
+    return read_predictions(files[0], kind)
 
 
 def _by_field(files: Sequence[str]) -> dict[str, str]:
@@ -208,7 +168,7 @@ def _by_field(files: Sequence[str]) -> dict[str, str]:
 
 def show_scored(scored: Scored) -> None:
     """Print a score as a table for people."""
-    print_line(f"{scored.task}, {scored.protocol}: {scored.rule.id} version {scored.rule.version}")
+    print_line(f"{scored.kind}, {scored.scoring_rule}: {scored.rule.id} version {scored.rule.version}")
     for name, found in scored.scores.items():
         print_line(_line(name, found))
     for part, metrics in scored.parts.items():
@@ -223,13 +183,16 @@ def _line(name: str, found: Score) -> str:
 
 
 def _write(folder: Path, scored: Scored) -> Path:
-    """Write ``TASK.PROTOCOL.json``."""
-    from auricle.evaluate.answer_files import utf8
+    """Write ``KIND.RULE.json``."""
+    from auricle.evaluate.predictions import utf8
     from auricle.files import make_folder, write_bytes
 
-    path = make_folder(folder) / f"{scored.task}.{scored.protocol}.json"
+    path = make_folder(folder) / f"{scored.kind}.{scored.scoring_rule}.json"
     write_bytes(path, utf8(scored.to_json()))
     return path
+
+
+# --- shared by the verbs that run a model
 
 
 def split_task(text: str) -> tuple[LanguageTask, str]:
@@ -244,3 +207,31 @@ def split_task(text: str) -> tuple[LanguageTask, str]:
     if not sign or not source:
         raise ConfigError(f"--task is {text!r}, expected NAME=SOURCE, as digits=shards")
     return load_language_task(name), source
+
+
+def read_task(
+    task: LanguageTask, source: str, limit: int | None, on_note: Callable[[str], None] | None = None
+) -> list[Question]:
+    """Questions of a task; notes on its source are printed unless ``on_note`` takes them."""
+    from auricle.evaluate.questions import read_questions
+
+    return read_questions(
+        task, source, limit=limit, on_note=on_note or (lambda note: print_line(f"auricle: {note}", err=True))
+    )
+
+
+@contextmanager
+def open_cache(folder: Path) -> Iterator[AnswerCache]:
+    """The answers of a folder; damaged lines are reported."""
+    from auricle.evaluate.answer_cache import AnswerCache
+
+    with AnswerCache(folder) as answers:
+        for fault in answers.damaged:
+            print_line(f"auricle: {fault}; skipped", err=True)
+        yield answers
+
+
+def load_detector(config: ScoringConfig, tasks: Sequence[LanguageTask]) -> None:
+    """Load FENSE's detector where a task needs it: a fault is found before answers are generated."""
+    if any(task.kind in ("caption", "mecat") for task in tasks):
+        config.detector()

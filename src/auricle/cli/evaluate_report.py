@@ -1,4 +1,4 @@
-"""The verbs that look at results of language models: evaluate compare, evaluate report."""
+"""The verbs on results of audio language models: evaluate compare, evaluate report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.listen import AsJson
+from auricle.cli.options import Seed
 from auricle.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Results of a model: OUT/MODEL, or a file of scores.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Results of another, in the same form.")],
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Resamples behind each interval.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Tell which of two models answers better, and whether chance would do the same.
+    """Compare two models: which answers better, and whether the difference could be chance.
 
-    Tasks are compared where both answered the same items and were judged alike; what is left out is named. A model is
-    called better where the corrected p is below 0.05 and the interval of the difference leaves out zero.
+    Tasks are compared where both answered the same items and were scored by the same rule; others are named. A model
+    is better where the corrected p is below 0.05 and the interval of the difference does not contain zero.
 
     Example: auricle evaluate compare OUT/model-a OUT/model-b
     """
@@ -45,14 +46,15 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and its figures.")],
     worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Worst items shown of each task.")] = 6,
     audio: Annotated[
-        list[Path] | None, typer.Option("--audio", help="Folder of sounds, before the source of the run; repeat.")
+        list[Path] | None,
+        typer.Option("--audio", help="Folder of audio, before the source of the run; repeat."),
     ] = None,
-    sounds: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Whether sounds can be heard.")] = True,
+    sounds: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Players of the clips.")] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Figures need matplotlib.")] = True,
-    published: Annotated[bool, typer.Option("--published/--no-published", help="Published figures beside.")] = True,
+    published: Annotated[bool, typer.Option("--published/--no-published", help="Published scores beside.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write results as one page: tables, figures, the worst answers with their sounds, and what decided the figures.
+    """Write results as one page: tables, figures, the worst answers with players, and what decided the scores.
 
     Example: auricle evaluate report OUT -o report
     """
@@ -76,9 +78,14 @@ def _content(found: AnswerComparison) -> dict[str, Any]:
     tests = []
     for test in found.tests:
         scores = {name: plain_score(getattr(test, name)) for name in ("first", "second", "difference")}
-        tests.append({**asdict(test), **scores, "better": test.better})
-    left_out = [each._asdict() for each in found.left_out]
+        tests.append({**_keys(asdict(test)), **scores, "better": test.better})
+    left_out = [_keys(each._asdict()) for each in found.left_out]
     return {"first": found.first, "second": found.second, "tests": tests, "left_out": left_out}
+
+
+def _keys(record: dict[str, Any]) -> dict[str, Any]:
+    """With the key that files have."""
+    return {"protocol" if name == "scoring_rule" else name: value for name, value in record.items()}
 
 
 def _show(found: AnswerComparison) -> None:
@@ -92,17 +99,20 @@ def _show(found: AnswerComparison) -> None:
         print_line(f"note: {note}")
     for test in found.tests:
         if test.unpaired:
-            print_line(f"note: {test.task} {test.protocol}: {test.unpaired} items are not in both and were not paired")
+            print_line(
+                f"note: {test.task} {test.scoring_rule}: {test.unpaired} items are not in both and were not paired"
+            )
     for left in found.left_out:
-        print_line(f"not compared: {left.task} {left.protocol}: {left.reason}")
+        print_line(f"not compared: {left.task} {left.scoring_rule}: {left.reason}")
 
 
 def _line(test: PairedAnswers) -> str:
     gap = test.difference
     metric = test.metric if test.metric == test.paired_metric else f"{test.metric}, {test.paired_metric} paired"
     words = {"first": "A better", "second": "B better", "none": "no difference shown"}[test.better]
+    scores = f"A {_percent(test.first.value)} B {_percent(test.second.value)}"
     return (
-        f"{test.task:20} {test.protocol:6} {metric:12} A {_percent(test.first.value)} B {_percent(test.second.value)}  "
+        f"{test.task:20} {test.scoring_rule:6} {metric:12} {scores}  "
         f"{100 * gap.value:+6.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]  {test.wins} : {test.losses}, "
         f"p {test.p_holm:.2g}  {words}"
     )

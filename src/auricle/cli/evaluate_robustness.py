@@ -1,4 +1,4 @@
-"""The verbs that change what a model is given, sounds or words: evaluate robustness and evaluate prompts."""
+"""The verbs that change what a model is given, audio or prompts: evaluate robustness and evaluate prompts."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from auricle.cli.evaluate import (
-    PROTOCOLS,
+from auricle.cli.evaluate import load_detector, open_cache, read_task, scoring_config, split_task
+from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Quantize
+from auricle.cli.options import (
+    SCORING_RULES,
     Cache,
     Detector,
-    Encoder,
     Limit,
-    MaxNewTokens,
     MissingAnswers,
-    Protocol,
+    ScoringRules,
     Seed,
+    SentenceModel,
+    TaskMaxNewTokens,
     Tasks,
-    Tools,
-    check_choice,
-    split_task,
+    check_scoring,
 )
-from auricle.cli.listen import Adapter, AsJson, BatchSize, Device, Dtype, Quantize
 from auricle.cli.output import print_json, print_line
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
-    from auricle.evaluate.examiner import Examiner
-    from auricle.evaluate.prompt_sensitivity import Spread
+    from auricle.evaluate.prompt_sensitivity import PromptSensitivity
     from auricle.evaluate.prompt_variants import Variant
     from auricle.evaluate.questions import Question
     from auricle.evaluate.robustness import Card
+    from auricle.evaluate.run import Evaluator
+    from auricle.evaluate.scores import ScoringConfig
     from auricle.evaluate.task import LanguageTask
 
 Models = Annotated[list[str] | None, typer.Option("--model", help="Name, hub id or folder; repeat [auricle-tiny].")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of what is found, OUTPUT/MODEL/TASK.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of results, OUTPUT/MODEL/TASK.")]
 
 
-class _Order(NamedTuple):
-    """Who is asked, and how answers are kept and judged."""
+class _Settings(NamedTuple):
+    """The models, and how answers are generated, kept and scored."""
 
     models: Sequence[str]
     opened: Mapping[str, Any]  # of `auricle.load`
-    protocol: str
+    scoring_rules: Sequence[Any]
+    scoring: ScoringConfig
     cache: Path
-    judging: Mapping[str, Any]  # further fields of `Examiner`
+    batch_size: int
     max_new_tokens: int | None
-    tools: Tools
 
 
 def robustness(
@@ -61,57 +61,58 @@ def robustness(
     condition: Annotated[
         list[str] | None,
         typer.Option(
-            "--condition", "-c", metavar="NAME[=LEVEL,…]", help="What happens to the sounds; repeat; all by default."
+            "--condition", "-c", metavar="NAME[=LEVEL,…]", help="Corruption of the audio; repeat; all by default."
         ),
     ] = None,
     beside: Annotated[
-        list[Path] | None, typer.Option("--beside", metavar="CARD", help="Earlier card to show beside; repeat.")
+        list[Path] | None, typer.Option("--beside", metavar="CARD", help="Earlier card for the same page; repeat.")
     ] = None,
     limit: Limit = None,
-    protocol: Protocol = "strict",
+    scoring_rule: ScoringRules = "strict",
     missing: MissingAnswers = "error",
     cache: Cache = None,
-    encoder: Encoder = "minilm",
+    encoder: SentenceModel = "minilm",
     error_detector: Detector = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
-    max_new_tokens: MaxNewTokens = None,
+    max_new_tokens: TaskMaxNewTokens = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how much of a score is left on degraded sounds; writes cards, a page and figures.
+    """Measure how much of a score is left on corrupted audio; writes cards, a page and figures.
 
-    Conditions: white-noise, pink-noise, opus, mp3, telephone, reverb, gain, overdrive, speed, clipping, dropouts,
-    padding. A run that was stopped goes on.
+    Corruptions: white-noise, pink-noise, opus, mp3, telephone, reverb, gain, overdrive, speed, clipping, dropouts,
+    padding. A stopped run continues.
 
     Example: auricle evaluate robustness -t events=shards -c white-noise=20,10,0 -c reverb -o robust
     """
-    from auricle.evaluate.corruptions import CONDITIONS, find_condition
+    check_scoring(scoring_rule, missing)
+    from auricle.evaluate.corruptions import CORRUPTIONS, find_corruption
     from auricle.evaluate.robustness import read_card, robustness_card
 
-    conditions = [find_condition(text) for text in condition or CONDITIONS]
+    corruptions = [find_corruption(text) for text in condition or CORRUPTIONS]
     earlier = [read_card(path) for path in beside or ()]
-    order = _Order(
+    settings = _Settings(
         models=model or ["auricle-tiny"],
         opened={"device": device, "dtype": dtype, "quantize": quantize, "adapter": adapter},
-        protocol=protocol,
+        scoring_rules=SCORING_RULES[scoring_rule],
+        scoring=scoring_config(encoder, error_detector, device, missing=missing, seed=seed),
         cache=cache or output / "cache",
-        judging={"missing": missing, "seed": seed, "batch_size": batch_size},
+        batch_size=batch_size,
         max_new_tokens=max_new_tokens,
-        tools=Tools(encoder, error_detector, device),
     )
 
-    def measure(examiner: Examiner, questions: Sequence[Question]) -> Card:
-        def tell(name: str, level: float) -> None:
-            print_line(f"{examiner.task.name}: {name}, {level:g} {CONDITIONS[name].unit}", err=True)
+    def measure(evaluator: Evaluator, questions: Sequence[Question]) -> Card:
+        def announce(name: str, level: float) -> None:
+            print_line(f"{evaluator.task.name}: {name}, {level:g} {CORRUPTIONS[name].unit}", err=True)
 
-        return robustness_card(examiner, questions, conditions, on_level=tell)
+        return robustness_card(evaluator, questions, corruptions, on_level=announce)
 
     tally, cards = Tally(), []
-    for card in _measured(order, _questions(task, limit), measure, tally):
+    for card in _measured(settings, _questions(task, limit), measure, tally):
         cards.append(card)
         path = _write(output, card.identity, "robustness", card.to_json())
         _show_card(card, path, as_json=as_json)
@@ -129,79 +130,72 @@ def prompts(
     model: Models = None,
     file: Annotated[
         Path | None,
-        typer.Option("--prompts", help=r"File of prompts, one a line, \n for a break; else how users phrase it."),
+        typer.Option("--prompts", help=r"File of prompts, one a line, \n for a break; else known ones."),
     ] = None,
     choices: Annotated[
         bool, typer.Option("--choices", help="Move the choices of closed questions instead of the words.")
     ] = False,
-    count: Annotated[int | None, typer.Option("--count", "-k", min=2, help="At most so many ways of asking.")] = None,
+    count: Annotated[int | None, typer.Option("--count", "-k", min=2, help="At most so many variants.")] = None,
     field: Annotated[
         str | None, typer.Option("--field", help="Of MECAT's captions the one whose prompt is changed.")
     ] = None,
     limit: Limit = None,
-    protocol: Protocol = "strict",
+    scoring_rule: ScoringRules = "strict",
     missing: MissingAnswers = "error",
     cache: Cache = None,
-    encoder: Encoder = "minilm",
+    encoder: SentenceModel = "minilm",
     error_detector: Detector = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
-    max_new_tokens: MaxNewTokens = None,
+    max_new_tokens: TaskMaxNewTokens = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how much a score depends on the words of the question, or on the order of its choices.
+    """Measure how much a score depends on the words of the prompt, or on the order of the choices.
 
     Example: auricle evaluate prompts -t events=shards -k 5 -o prompts
 
     Example: auricle evaluate prompts -t facts_letters=shards --choices -o prompts
     """
-    from auricle.evaluate.prompt_sensitivity import prompt_spread
+    check_scoring(scoring_rule, missing)
+    from auricle.evaluate.prompt_sensitivity import prompt_sensitivity
 
     if choices and (file or field):
-        raise ConfigError("--choices keeps the words as they are; leave out --prompts and --field")
-    order = _Order(
+        raise ConfigError("--choices keeps the prompts; leave out --prompts and --field")
+    settings = _Settings(
         models=model or ["auricle-tiny"],
         opened={"device": device, "dtype": dtype, "quantize": quantize, "adapter": adapter},
-        protocol=protocol,
+        scoring_rules=SCORING_RULES[scoring_rule],
+        scoring=scoring_config(encoder, error_detector, device, missing=missing, seed=seed),
         cache=cache or output / "cache",
-        judging={"missing": missing, "seed": seed, "batch_size": batch_size},
+        batch_size=batch_size,
         max_new_tokens=max_new_tokens,
-        tools=Tools(encoder, error_detector, device),
     )
     variants = [
         (declared, _variants(declared, questions, file, field, choices=choices, count=count))
         for declared, questions in _questions(task, limit)
     ]
 
-    def measure(examiner: Examiner, own: Sequence[Variant]) -> Spread:
-        def tell(name: str) -> None:
-            print_line(f"{examiner.task.name}: {name}", err=True)
+    def measure(evaluator: Evaluator, own: Sequence[Variant]) -> PromptSensitivity:
+        def announce(name: str) -> None:
+            print_line(f"{evaluator.task.name}: {name}", err=True)
 
-        return prompt_spread(examiner, own, "choices" if choices else "prompts", on_variant=tell)
+        return prompt_sensitivity(evaluator, own, "choices" if choices else "prompts", on_variant=announce)
 
     tally = Tally()
-    for found in _measured(order, variants, measure, tally):
+    for found in _measured(settings, variants, measure, tally):
         path = _write(output, found.identity, found.kind, found.to_json())
-        _show_spread(found, path, as_json=as_json)
-        tally.failed += sum(each.failed for each in found.asked)
-        tally.partial += sum(each.partial for each in found.asked)
+        _show_sensitivity(found, path, as_json=as_json)
+        tally.failed += sum(each.failed for each in found.variants)
+        tally.partial += sum(each.partial for each in found.variants)
     tally.leave()
 
 
 def _questions(named: Sequence[str], limit: int | None) -> list[tuple[LanguageTask, list[Question]]]:
-    from auricle.evaluate.questions import read_questions
-
-    found = []
-    for declared, source in map(split_task, named):
-        questions = read_questions(
-            declared, source, limit=limit, on_note=lambda note: print_line(f"auricle: {note}", err=True)
-        )
-        found.append((declared, questions))
-    return found
+    return [(declared, read_task(declared, source, limit)) for declared, source in map(split_task, named)]
 
 
 def _variants(
@@ -225,38 +219,32 @@ def _variants(
 
 
 def _measured(
-    order: _Order,
+    settings: _Settings,
     tasks: Sequence[tuple[LanguageTask, Any]],
-    measure: Callable[[Examiner, Any], Any],
+    measure: Callable[[Evaluator, Any], Any],
     tally: Tally,
 ) -> Iterator[Any]:
-    """What is measured of each model, task and protocol; what cannot be leaves its error, and the others go on."""
-    check_choice("--protocol", order.protocol, tuple(PROTOCOLS))
-    check_choice("--missing", order.judging["missing"], ("error", "worst"))
+    """Results of each model, task and scoring rule; errors are reported, and the others continue."""
     import auricle
     from auricle.engine.request import SamplingParams
-    from auricle.evaluate.answer_cache import AnswerCache
-    from auricle.evaluate.examiner import Examiner
+    from auricle.evaluate.run import Evaluator
 
-    with AnswerCache(order.cache) as cache:
-        for fault in cache.damaged:
-            print_line(f"auricle: {fault}; passed over", err=True)
-        for name in order.models:
-            listener = auricle.load(name, **order.opened)
-            for task, what in tasks:
-                has_captions = task.judge in ("caption", "mecat")
-                examiner = Examiner(
-                    model=listener,
+    load_detector(settings.scoring, [task for task, _ in tasks])
+    with open_cache(settings.cache) as cache:
+        for name in settings.models:
+            model = auricle.load(name, **settings.opened)
+            for task, subject in tasks:
+                evaluator = Evaluator(
+                    model=model,
                     task=task,
                     cache=cache,
-                    sampling=SamplingParams(max_new_tokens=order.max_new_tokens or task.max_new_tokens),
-                    encoder=order.tools.encoder if has_captions else None,
-                    detector=order.tools.detector() if has_captions else None,
-                    **order.judging,
+                    sampling=SamplingParams(max_new_tokens=settings.max_new_tokens or task.max_new_tokens),
+                    batch_size=settings.batch_size,
                 )
-                for protocol in PROTOCOLS[order.protocol]:
+                for scoring_rule in settings.scoring_rules:
+                    scoring = replace(settings.scoring, scoring_rule=scoring_rule)
                     try:
-                        yield measure(replace(examiner, protocol=protocol), what)
+                        yield measure(replace(evaluator, scoring=scoring), subject)
                     except ConfigError:
                         raise
                     except AuricleError as error:
@@ -276,7 +264,7 @@ def _draw(cards: Sequence[Card], folder: Path) -> None:
 
 
 def _show_card(card: Card, path: Path, *, as_json: bool) -> None:
-    from auricle.evaluate.corruptions import CONDITIONS
+    from auricle.evaluate.corruptions import CORRUPTIONS
     from auricle.evaluate.robustness import FALLS
     from auricle.evaluate.robustness_page import fall_words, interval, number
 
@@ -284,22 +272,22 @@ def _show_card(card: Card, path: Path, *, as_json: bool) -> None:
         print_json({"file": str(path), **json.loads(card.to_json())})
         return
     print_line(
-        f"{card.name} on {card.task}, {card.identity['protocol']}: {card.questions} questions, clean {card.metric} "
+        f"{card.name} on {card.task}, {card.scoring_rule}: {card.questions} questions, clean {card.metric} "
         f"{interval(card.clean)}"
     )
     for curve in card.curves:
-        condition = CONDITIONS[curve.condition]
-        falls = ", ".join(f"below {share:g}: {fall_words(curve, condition, share)}" for share in FALLS)
-        print_line(f"{condition.title}: area {number(curve.area)}, {falls}")
+        corruption = CORRUPTIONS[curve.corruption]
+        falls = ", ".join(f"below {share:g}: {fall_words(curve, corruption, share)}" for share in FALLS)
+        print_line(f"{corruption.title}: area {number(curve.area)}, {falls}")
         for each in curve.levels:
             print_line(
-                f"  {f'{each.level:g} {condition.unit}':20} {interval(each.score):24} retention "
+                f"  {f'{each.level:g} {corruption.unit}':20} {interval(each.score):24} retention "
                 f"{interval(each.retention):24} difference {interval(each.difference)}"
             )
     print_line(str(path), err=True)
 
 
-def _show_spread(found: Spread, path: Path, *, as_json: bool) -> None:
+def _show_sensitivity(found: PromptSensitivity, path: Path, *, as_json: bool) -> None:
     from auricle.evaluate.robustness_page import interval
 
     if as_json:
@@ -308,30 +296,30 @@ def _show_spread(found: Spread, path: Path, *, as_json: bool) -> None:
     identity = found.identity
     what = "orders of the choices" if found.kind == "choices" else "prompts"
     print_line(
-        f"{identity['model']} on {identity['task']}, {identity['protocol']}: {found.metric} under {len(found.asked)} "
-        f"{what}, {found.questions} questions"
+        f"{identity['model']} on {identity['task']}, {identity['protocol']}: {found.metric} under "
+        f"{len(found.variants)} {what}, {found.questions} questions"
     )
-    for at, each in enumerate(found.asked):
+    for at, each in enumerate(found.variants):
         mark = {found.worst: "worst", found.best: "best"}.get(at, "") if found.high > found.low else ""
         print_line(f"  {interval(each.score):24} {mark:6} {each.name}")
     print_line(
         f"mean {found.mean:.3f}, standard deviation {found.deviation:.3f}, from {found.low:.3f} to {found.high:.3f}"
     )
-    same = "" if found.same_verdict is None else f"judged alike under all: {found.same_verdict:.3f} of the items; "
-    print_line(f"{same}answered alike: {found.same_answer:.3f} of the questions")
+    same = "" if found.same_verdict is None else f"same verdict under all: {found.same_verdict:.3f} of the items; "
+    print_line(f"{same}same answer: {found.same_answer:.3f} of the questions")
     if found.unread:
         print_line(f"answers that name no choice, or several: {found.unread:.3f}")
     for place in found.places:
         print_line(
-            f"  ({place.letter}) chosen {place.chosen:.3f}, by lot {place.offered:.3f}; right there "
+            f"  ({place.letter}) chosen {place.chosen:.3f}, at random {place.offered:.3f}; right there "
             f"{interval(place.accuracy)}"
         )
     print_line(str(path), err=True)
 
 
 def _write(output: Path, identity: Mapping[str, Any], kind: str, text: str) -> Path:
-    """Write ``OUTPUT/MODEL/TASK/KIND.PROTOCOL.json``."""
-    from auricle.evaluate.answer_files import utf8
+    """Write ``OUTPUT/MODEL/TASK/KIND.RULE.json``."""
+    from auricle.evaluate.predictions import utf8
     from auricle.evaluate.run import run_folder
     from auricle.evaluate.task import load_language_task
     from auricle.files import make_folder, write_bytes

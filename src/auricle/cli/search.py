@@ -1,4 +1,4 @@
-"""The verbs that find sounds: index, search."""
+"""The verbs that search audio: index, search."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def index(
     output: Annotated[Path, typer.Option("--output", "-o", help="The index, e.g. sounds.auricle.")],
     model: Model = "auricle-tiny-glap",
     window: Annotated[float, typer.Option("--window", help="Length of a segment of a longer file, s.")] = 10.0,
-    hop: Annotated[float, typer.Option("--hop", help="Distance of the segments' begins, s; at most --window.")] = 5.0,
+    hop: Annotated[float, typer.Option("--hop", help="Distance of the segments' starts, s; at most --window.")] = 5.0,
     rehash: Annotated[
-        bool, typer.Option("--rehash", help="Read files even where size and time of change are as before.")
+        bool, typer.Option("--rehash", help="Read files even if size and time of change are unchanged.")
     ] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: what became of the files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: the outcome for the files.")] = False,
 ) -> None:
-    """Make an index of sounds for `auricle search`, or bring it up to date.
+    """Build an index of clips for `auricle search`, or update it.
 
-    The index holds exactly the files that are named or found: unchanged ones keep their vectors, new ones are encoded,
-    others leave. A run that was stopped goes on where it was. Files that fail are left out.
+    The index has exactly the files that are named or found: unchanged ones keep their vectors, new ones are encoded,
+    others are removed. A run that was stopped continues. Files that fail are left out.
 
     Example: auricle index recordings/ -o sounds.auricle
     """
     names = find_sources(files)
     if STDIN in names:
-        raise typer.BadParameter("an index holds files; standard input has no name", param_hint="FILES")
+        raise typer.BadParameter("an index needs files; standard input has no name", param_hint="FILES")
 
     import auricle
     from auricle.files import check_writable
@@ -71,11 +71,11 @@ def index(
 def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Made by `auricle index`.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="What is sought; several texts are averaged.")
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Words to search for; several texts are averaged.")
     ] = None,
-    like: Annotated[list[str] | None, typer.Option("--like", help="A sound of that kind, or - ; repeatable.")] = None,
+    like: Annotated[list[str] | None, typer.Option("--like", help="A similar clip, or - ; repeatable.")] = None,
     without: Annotated[
-        list[str] | None, typer.Option("--without", help="What hits should not be like; repeatable.")
+        list[str] | None, typer.Option("--without", help="Words that hits should not match; repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option("-k", min=1, help="Most hits.")] = 10,
     all_segments: Annotated[
@@ -86,16 +86,16 @@ def search(
     dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per hit.")] = False,
 ) -> None:
-    """Find sounds by words, or by a sound that is like them.
+    """Find clips by words, or by a similar clip.
 
-    A hit is told by its score, its time and its file. Its score is 100 × the cosine to what is sought, less 100 × the
+    A hit is printed as its score, its time and its file. The score is 100 × the cosine to the query, less 100 × the
     largest positive cosine to a --without.
 
     Example: auricle search sounds.auricle "dog barking over rain" --without speech
     """
     if not texts and not like:
-        raise typer.BadParameter("give words, or a sound with --like", param_hint="TEXT")
-    sounds = [open_source(name) for name in like or []]
+        raise typer.BadParameter("give words, or a clip with --like", param_hint="TEXT")
+    clips = [open_source(name) for name in like or []]
 
     import auricle
     from auricle.search.query import Index, embed_query
@@ -103,7 +103,7 @@ def search(
     opened = Index.open(index)
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
     opened.check_model(aligner.fingerprint)
-    query = embed_query(aligner, texts=texts or [], sounds=sounds)
+    query = embed_query(aligner, texts=texts or [], clips=clips)
     unwanted = aligner.text(without) if without else None
     for hit in opened.search(query, limit, without=unwanted, all_segments=all_segments):
         if as_json:

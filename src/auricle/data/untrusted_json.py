@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # pydantic takes 60 ms to import
 T = TypeVar("T")
 
 MAX_BYTES = 2**30  # of one file
-_EXPECTED: Mapping[str, str] = {  # by pydantic's type of error; others say it in their message
+_EXPECTED: Mapping[str, str] = {  # by pydantic's type of error; others have it in their message
     "string_type": "text",
     "string_unicode": "valid characters",
     "int_type": "a whole number",
@@ -51,7 +51,7 @@ class StrictFields:
         return schema
 
 
-def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES, fix: str = "name another file") -> str:
+def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES) -> str:
     """The text of a file in UTF-8, with or without a byte-order mark; line ends become ``\\n``.
 
     Raises:
@@ -61,10 +61,12 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES, fix: str = "name 
         with Path(path).open("rb") as file:
             content = file.read(max_bytes + 1)
         if len(content) > max_bytes:
-            raise DataError(f"{path}: more than {max_bytes} bytes, expected at most that; {fix}")
+            raise DataError(f"{path}: more than {max_bytes} bytes, expected at most that; cut the file in parts")
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable ({error}), expected a file in UTF-8; {fix}") from None
+    except OSError as error:
+        raise DataError(f"{path}: not readable ({error.strerror or error}); check its name and permissions") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not readable ({error}), expected UTF-8; save it in UTF-8") from None
 
 
 def parse_json(text: str, *, allow_nan: bool = False) -> Any:

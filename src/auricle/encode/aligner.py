@@ -1,4 +1,4 @@
-"""Sounds and texts in one space: embeddings, scores, and the segments of long sounds."""
+"""Audio and texts in one space: embeddings, scores, and the segments of long clips."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from auricle.encode.long_clips import check_windows, floored, loudest, mel_chunk
 from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AuricleError, PromptError, WeightsError
 from auricle.models.dasheng import MIN_SAMPLES
-from auricle.models.frame_model import FrameModel, Identity, content_hash, count_parameters
+from auricle.models.frame_model import Identity, content_hash, count_parameters
 from auricle.models.glap import SCORE_SCALE, Pooling, check_pooling, score
 from auricle.weights.glap import LoadedGlap, load_glap
 
-_BATCH_SECONDS = 120.0  # of audio in one packed batch; a longer sound goes through in pieces
-_BLOCK_S = 10.0  # of a sound that is read as a stream
+_BATCH_SECONDS = 120.0  # of audio in one packed batch; a longer clip is embedded in pieces
+_BLOCK_S = 10.0  # of a clip that is read as a stream
 _DECODERS = 2  # threads that decode ahead
-_MIN_REST_S = 0.5  # a shorter last window says little, and is merged into the one before it
+_MIN_REST_S = 0.5  # a shorter last window has little information, and is merged into the one before it
 
 
-class _LongSound(NamedTuple):
-    """A sound that is read block by block, as often as it is opened."""
+class _LongClip(NamedTuple):
+    """A clip that is read block by block, each time it is opened."""
 
-    open: Callable[[], Stream | _Slices]
+    open: Callable[[], Stream | _ClipStream]
     name: str
 
 
-class _Slices:
-    """A clip in memory, with the face of a `Stream`."""
+class _ClipStream:
+    """A clip in memory, read like a `Stream`."""
 
     def __init__(self, clip: Clip) -> None:
         self._clip, self.facts = clip, clip.facts
@@ -52,7 +52,7 @@ class _Slices:
         step = round(_BLOCK_S * SAMPLE_RATE)
         return (self._clip.waveform[at : at + step] for at in range(0, len(self._clip.waveform), step))
 
-    def __enter__(self) -> _Slices:
+    def __enter__(self) -> _ClipStream:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,17 +60,17 @@ class _Slices:
 
 
 class Aligner:
-    """An audio–text model for inference: each sound and each text as if it were alone, without gradients."""
+    """An audio–text model for inference: each clip and each text as if it were alone, without gradients."""
 
     sampling_rate: int = SAMPLE_RATE  # Hz
 
     def __init__(self, loaded: LoadedGlap, *, pooling: Pooling | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
-        """Wrap a loaded model.
+        """Make a loaded model ready for use.
 
         Args:
             loaded: see `auricle.weights.glap.load_glap`.
-            pooling: rule for sounds over 10.08 s, instead of the model's own: ``framemean``, ``v013``, ``zeropad``.
-            limits: budgets of every sound.
+            pooling: rule for clips over 10.08 s, instead of the model's own: ``framemean``, ``v013``, ``zeropad``.
+            limits: budgets of every clip.
 
         Raises:
             ConfigError: an unknown rule.
@@ -82,7 +82,7 @@ class Aligner:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Codes that `text` takes as language; none: it makes no difference."""
+        """Codes of languages for `text`; none: it makes no difference."""
         return self.tokenizer.languages if self.tokenizer else ()
 
     @property
@@ -92,21 +92,21 @@ class Aligner:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, settings and tokenizer, computed when first asked for."""
-        return content_hash(cast(FrameModel, self))  # which asks for nothing but the identity
+        """SHA-256 over weights, settings and tokenizer, computed at first use."""
+        return content_hash(self)
 
     def audio(self, sources: Any) -> Tensor:
-        """Embed sounds.
+        """Embed clips.
 
         Args:
             sources: anything `auricle.audio.decode.as_clip` takes: paths, bytes, files, waveforms (N_i,) at 16 kHz. A
-                single path or array is one sound; an array of two dimensions holds its channels.
+                single path or array is one clip; an array of two dimensions has its channels.
 
         Returns:
             (n, D) float32 of length 1, on the CPU.
 
         Raises:
-            AudioError: the first sound that cannot be read.
+            AudioError: the first clip that cannot be read.
         """
         found = []
         for result in self.audio_many(sources):
@@ -116,39 +116,39 @@ class Aligner:
         return torch.stack(found) if found else torch.zeros(0, self.embedding_dim)
 
     def audio_many(self, sources: Any) -> Iterator[Embedding | AuricleError]:
-        """Embed many sounds; one that fails yields its error in its place, and the others go on.
+        """Embed many clips; one that fails yields its error in its place, and the others continue.
 
-        A sound over two minutes is read twice, as a stream: its loudest moment sets the floor of all its frames.
+        A clip over two minutes is read twice, as a stream: its loudest moment sets the floor of all its frames.
 
         Args:
-            sources: as for `audio`; taken as they are needed.
+            sources: as for `audio`; read when they are needed.
 
         Yields:
             Results in the order of the sources: (D,) float32 of length 1, and the receipt.
         """
         loaded = prefetch(self._load, _as_many(sources), depth=2 * _DECODERS, workers=_DECODERS)
         for batch in _batches(loaded):
-            clips = [self._padded(sound.waveform) for sound in batch if isinstance(sound, Clip)]
-            embedded: Iterator[Tensor] = iter(self._embed(clips) if clips else [])
-            for sound in batch:
-                if isinstance(sound, Clip):
-                    yield Embedding(next(embedded), _receipt(sound))
-                elif isinstance(sound, _LongSound):
-                    yield self._embed_long(sound)
+            waveforms = [self._padded(clip.waveform) for clip in batch if isinstance(clip, Clip)]
+            embedded: Iterator[Tensor] = iter(self._embed(waveforms) if waveforms else [])
+            for clip in batch:
+                if isinstance(clip, Clip):
+                    yield Embedding(next(embedded), _receipt(clip))
+                elif isinstance(clip, _LongClip):
+                    yield self._embed_long(clip)
                 else:
-                    yield sound
+                    yield clip
 
     def segments(self, source: Any, *, window_s: float = 10.0, hop_s: float | None = None) -> tuple[Tensor, Tensor]:
-        """Embed the windows of one sound of any length, in constant memory.
+        """Embed the windows of one clip of any length, in constant memory.
 
         Args:
             source: as for `audio`, one of them.
-            window_s: length of a window, s; each is embedded as if it were a clip of its own.
-            hop_s: distance of the windows' begins, s; None: ``window_s``. A last window that would bring less than
-                0.5 s of new sound is merged into the one before it.
+            window_s: length of a window, s; each is embedded as if it were a clip.
+            hop_s: distance of the windows' starts, s; None: ``window_s``. A last window with less than 0.5 s of new
+                audio is merged into the one before it.
 
         Returns:
-            Begin and end of each window in the source, s, (k, 2) float64; embeddings (k, D) float32 of length 1.
+            Start and end of each window in the source, s, (k, 2) float64; embeddings (k, D) float32 of length 1.
 
         Raises:
             AudioError: it cannot be read.
@@ -170,10 +170,9 @@ class Aligner:
         """Embed texts.
 
         Args:
-            strings: one text or several. Those with more tokens than the text tower takes lose their end, with a
-                warning.
+            strings: one text or several. Those with too many tokens for the text tower are truncated, with a warning.
             language: of the texts, one of `languages`. GLAP was trained with the English tag whatever the language,
-                so that the default suits all.
+                so that the default fits all.
 
         Returns:
             (m, D) float32 of length 1, on the CPU.
@@ -194,7 +193,7 @@ class Aligner:
         return self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu()
 
     def score(self, clips: Any, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
-        """How well sounds and texts fit: 100 × cosine.
+        """Score how well clips and texts fit: 100 × cosine.
 
         Args:
             clips: as for `audio`.
@@ -202,14 +201,14 @@ class Aligner:
             language: as for `text`.
 
         Returns:
-            (n, m) float32, -100 to 100, rows sounds. Comparable within one model only; see `probability`.
+            (n, m) float32, -100 to 100, a row for each clip. Comparable within one model only; see `probability`.
 
         Raises: as `audio` and `text`.
         """
         return score(self.audio(clips), self.text(strings, language=language))
 
     def probability(self, scores: Tensor) -> Tensor:
-        """How probable it is that each pair belongs together, 0 to 1, of scores of any shape.
+        """Probability that each pair belongs together, 0 to 1, of scores of any shape.
 
         Raises:
             ConfigError: the model was stored without the scale and bias of its loss; see `is_calibrated`.
@@ -217,7 +216,7 @@ class Aligner:
         return self.model.probability(scores / SCORE_SCALE).cpu()
 
     def identity(self) -> Identity:
-        """All that decides which embeddings come out."""
+        """Everything that decides the embeddings."""
         tokenizer = self.tokenizer.fingerprint if self.tokenizer else None
         config = dataclasses.asdict(self.model.config)
         settings = {"kind": "glap", "config": config, "pooling": self.pooling, "tokenizer": tokenizer}
@@ -228,14 +227,14 @@ class Aligner:
         return self.model.embed_audio([w.to(self._device) for w in waveforms], pooling=self.pooling).cpu()
 
     @torch.inference_mode()
-    def _embed_long(self, sound: _LongSound) -> Embedding | AuricleError:
+    def _embed_long(self, clip: _LongClip) -> Embedding | AuricleError:
         encoder, length = self.model.audio_encoder, self.model.config.audio.target_length
         group_size = max(1, int(_BATCH_SECONDS * 100 / length))
         try:
-            with sound.open() as blocks:
+            with clip.open() as blocks:
                 loudest_db = loudest(mel_chunks(blocks, encoder.front_end, length))
             total, count = torch.zeros((), dtype=torch.float64), 0.0
-            with sound.open() as blocks:
+            with clip.open() as blocks:
                 chunks = mel_chunks(blocks, encoder.front_end, length)
                 while group := list(islice(chunks, group_size)):
                     whole = [floored(chunk, loudest_db, encoder.front_end.spec.top_db) for chunk in group]
@@ -246,7 +245,7 @@ class Aligner:
             return error
         pooled = (total / count).float().to(self._device)
         num_samples = round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
-        # The receipt asks for no sample, only for their number.
+        # The receipt needs no samples, only their number.
         stand_in = np.broadcast_to(np.zeros(1, np.float32), (num_samples,))
         return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(Clip(stand_in, facts)))
 
@@ -256,11 +255,11 @@ class Aligner:
 
     @staticmethod
     def _padded(waveform: Samples) -> Tensor:
-        """Samples (N,), with zeros behind them where they are too few for one frame."""
+        """Samples (N,), padded with zeros where they are too few for one frame."""
         samples = torch.from_numpy(np.require(waveform, np.float32, "W"))
         return F.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
 
-    def _load(self, source: Any) -> Clip | _LongSound | AuricleError:
+    def _load(self, source: Any) -> Clip | _LongClip | AuricleError:
         return read_or_error(lambda: _read(source, self.limits), source)
 
 
@@ -272,54 +271,54 @@ def load_aligner(
     revision: str | None = None,
     pooling: Pooling | None = None,
 ) -> Aligner:
-    """Load a model that puts sounds and texts into one space.
+    """Load a model that embeds clips and texts in one space.
 
     Args:
         name: embedded or published name, hub id, folder, or the released ``.pt`` file.
         device: ``cpu``, ``cuda``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the networks; the front end stays float32.
         revision: of a hub id: branch, tag or commit.
-        pooling: rule for sounds over 10.08 s, instead of the model's own: ``framemean`` (mean over all frames, each as
-            heavy as the next), or what released versions did: ``v013`` and ``zeropad``.
+        pooling: rule for clips over 10.08 s, instead of the model's own: ``framemean`` (mean over all frames with
+            equal weight), or the rules of released versions: ``v013`` and ``zeropad``.
 
     Raises:
         WeightsError: unknown, unsafe, incomplete or unfitting weights.
         ConfigError: ``device``, ``dtype`` or ``pooling`` is wrong.
-        MissingExtra: a tower lies in a package that is not installed.
+        MissingExtra: a tower is in a package that is not installed.
     """
     return Aligner(load_glap(name, device=device, dtype=dtype, revision=revision), pooling=pooling)
 
 
 def _as_many(sources: Any) -> Iterable[Any]:
-    """Sources as an iterable: a single path, array, file or clip is one sound, not many."""
+    """Sources as an iterable: a single path, array, file or clip is one clip, not many."""
     alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path, Clip)) or hasattr(sources, "__array__")
     with_rate = isinstance(sources, tuple) and len(sources) == 2 and isinstance(sources[1], int)
     return [sources] if alone or with_rate or callable(getattr(sources, "read", None)) else sources
 
 
-def _read(source: Any, limits: Limits) -> Clip | _LongSound:
-    """A sound of up to `_BATCH_SECONDS` in memory, a longer one as what it takes to read it."""
+def _read(source: Any, limits: Limits) -> Clip | _LongClip:
+    """A clip of up to `_BATCH_SECONDS` in memory, a longer one as a way to open it."""
     if _is_in_memory(source):
         clip = as_clip(source, limits=limits)
         return clip if len(clip.waveform) <= _BATCH_SECONDS * SAMPLE_RATE else _opened(clip, limits)
     source = _rereadable(source, limits)
-    parts, heard = [], 0
+    parts, length = [], 0
     with stream(source, block_s=_BLOCK_S, limits=limits) as blocks:
         for block in blocks:
             parts.append(block)
-            heard += len(block)
-            if heard > _BATCH_SECONDS * SAMPLE_RATE:
+            length += len(block)
+            if length > _BATCH_SECONDS * SAMPLE_RATE:
                 return _opened(source, limits)
         return Clip(np.concatenate(parts), blocks.facts)
 
 
-def _opened(source: Any, limits: Limits) -> _LongSound:
-    """A sound that is read block by block."""
+def _opened(source: Any, limits: Limits) -> _LongClip:
+    """A clip that is read block by block."""
     if _is_in_memory(source):
         clip = as_clip(source, limits=limits)
-        return _LongSound(lambda: _Slices(clip), clip.facts.name)
+        return _LongClip(lambda: _ClipStream(clip), clip.facts.name)
     source = _rereadable(source, limits)
-    return _LongSound(lambda: stream(source, block_s=_BLOCK_S, limits=limits), f"{source!s:.80}")
+    return _LongClip(lambda: stream(source, block_s=_BLOCK_S, limits=limits), f"{source!s:.80}")
 
 
 def _is_in_memory(source: Any) -> bool:
@@ -327,7 +326,7 @@ def _is_in_memory(source: Any) -> bool:
 
 
 def _rereadable(source: Any, limits: Limits) -> Any:
-    """What can be read twice: the bytes of a pipe, anything else as it is."""
+    """A source that can be read twice: the bytes of a pipe, anything else unchanged."""
     if not callable(getattr(source, "read", None)) or getattr(source, "seekable", lambda: False)():
         return source
     with open_source(source, limits) as opened:
@@ -335,17 +334,17 @@ def _rereadable(source: Any, limits: Limits) -> Any:
 
 
 def _batches(
-    sounds: Iterable[Clip | _LongSound | AuricleError],
-) -> Iterator[list[Clip | _LongSound | AuricleError]]:
-    """Group sounds, errors among them, so that each group holds about `_BATCH_SECONDS` of audio in memory."""
-    batch: list[Clip | _LongSound | AuricleError] = []
+    clips: Iterable[Clip | _LongClip | AuricleError],
+) -> Iterator[list[Clip | _LongClip | AuricleError]]:
+    """Group clips, errors among them, so that each group has about `_BATCH_SECONDS` of audio in memory."""
+    batch: list[Clip | _LongClip | AuricleError] = []
     seconds = 0.0
-    for sound in sounds:
-        length = len(sound.waveform) / SAMPLE_RATE if isinstance(sound, Clip) else 0.0
+    for clip in clips:
+        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
         if batch and seconds + length > _BATCH_SECONDS:
             yield batch
             batch, seconds = [], 0.0
-        batch.append(sound)
+        batch.append(clip)
         seconds += length
     if batch:
         yield batch
@@ -358,11 +357,11 @@ def _receipt(clip: Clip) -> Receipt:
 
 def _check_texts(texts: Sequence[str]) -> None:
     if not texts:
-        raise PromptError("there are no texts; give at least one")
+        raise PromptError("found no texts; give at least one")
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise PromptError(f"text {row} is {text!r}; expected words, such as 'The sound of a dog can be heard.'")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise PromptError(f"text {row} is no Unicode text ({error.reason}); decode its bytes as UTF-8") from None
+            raise PromptError(f"text {row} is not valid Unicode ({error.reason}); decode its bytes as UTF-8") from None

@@ -1,4 +1,4 @@
-"""The encoder contract as checks that anybody can run on an encoder: `check_encoder`.
+"""The encoder contract as checks for any encoder: `check_encoder`.
 
 With pytest, ``pytest --auricle-encoder NAME`` makes a test of each (`auricle.encode.pytest_plugin`).
 """
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-4  # float32, for frames of standard deviation 1; what the library promises
-_SLACK_FRAMES = 1.5  # a centred front end gives one frame more, a convolution one less
+TOLERANCE = 1e-4  # float32, for frames of standard deviation 1; the promise of the library
+_SLACK_FRAMES = 1.5  # a centred front end has one frame more, a convolution one less
 _DURATIONS_S = (1.0, 3.3, 12.7)  # beyond 10 s most encoders cut
 _SHORT_S = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     check: str
     passed: bool
@@ -30,7 +30,7 @@ class Finding:
 
 
 def check_encoder(encoder: Any) -> list[Finding]:
-    """Run every check on an encoder; one that raises has failed its check, and the others go on.
+    """Run every check on an encoder; a check that raises has failed, and the others continue.
 
     Args:
         encoder: an `auricle.encode.encoder.Encoder`, or anything with its contract: ``sampling_rate``, ``output_dim``,
@@ -66,7 +66,7 @@ def _attributes(encoder: Any) -> _Outcome:
     values = {name: getattr(encoder, name, None) for name in names}
     wrong = [f"{k}={v!r}" for k, v in values.items() if isinstance(v, bool) or not isinstance(v, int | float) or v <= 0]
     if not isinstance(values["output_dim"], int):
-        wrong.append("output_dim is no int")
+        wrong.append("output_dim is not an int")
     return not wrong, f"{', '.join(wrong) or values}; expected numbers above 0", None
 
 
@@ -119,7 +119,7 @@ def _gradients(encoder: Any) -> _Outcome:
 
 
 def _batch_invariance(encoder: Any) -> _Outcome:
-    """A clip beside longer, shorter, louder and equally long ones, against the same clip alone."""
+    """A clip batched with longer, shorter, louder and equally long ones, against the same clip alone."""
     lengths = ((1.0, 0.1), (3.3, 0.5), (0.4, 0.01), (1.0, 0.002), (5.0, 0.3))
     clips = [_noise(encoder, seconds, seed, level) for seed, (seconds, level) in enumerate(lengths)]
     together, counts = encoder.encode(clips)
@@ -127,11 +127,11 @@ def _batch_invariance(encoder: Any) -> _Outcome:
     for row, count, clip in zip(together, counts.tolist(), clips, strict=True):
         alone, own = encoder.encode([clip])
         if count != int(own[0]):
-            return False, f"{count} frames beside other clips, {int(own[0])} alone", math.inf
+            return False, f"{count} frames in a batch, {int(own[0])} alone", math.inf
         worst = max(worst, _difference(row[:count], alone[0][:count]))
         if row[count:].any():
-            return False, "frames behind the end of a clip are not zero", math.inf
-    return worst <= TOLERANCE, f"alone and beside other clips differ by {worst:.1e}, at most {TOLERANCE:.0e}", worst
+            return False, "frames after the end of a clip are not zero", math.inf
+    return worst <= TOLERANCE, f"alone and in a batch differ by {worst:.1e}, at most {TOLERANCE:.0e}", worst
 
 
 def _position_in_batch(encoder: Any) -> _Outcome:
@@ -154,7 +154,7 @@ def _pooling(encoder: Any) -> _Outcome:
 
 
 def _sensitivity(encoder: Any) -> _Outcome:
-    """An encoder that gives the same for all sounds would pass everything else."""
+    """An encoder that gives the same for all clips would pass all other checks."""
     error = _difference(encoder(_noise(encoder, 1.0, 1)), encoder(_noise(encoder, 1.0, 2)))
     return error > TOLERANCE, f"two different clips differ by {error:.1e}", error
 

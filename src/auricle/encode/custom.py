@@ -1,15 +1,15 @@
-"""A user's own encoder, in the form that X-ARES or HEAR asks for, behind our contract.
+"""An encoder of the user, in the form of X-ARES or HEAR, behind our contract.
 
-Loading it runs the file, so it must be named by a path and trusted by the caller; no configuration can ask for it.
+Loading it runs the file, so it must be named by a path and trusted by the caller; no configuration can load it.
 
 * X-ARES: exactly one class defined in the file whose name ends in ``Encoder``, constructed without arguments, with
-  ``sampling_rate`` (Hz), ``output_dim`` and ``hop_size_in_ms``; called with (1, N) it gives (1, T, D).
+  ``sampling_rate`` (Hz), ``output_dim`` and ``hop_size_in_ms``; called with (1, N) it returns (1, T, D).
 * HEAR: ``load_model()`` and ``get_timestamp_embeddings(audio, model)``; the model has ``sample_rate`` (Hz) and
   ``timestamp_embedding_size``. To load weights, write a file whose ``load_model`` passes the path on.
 
-Each clip is encoded alone, since neither form can say which samples are padding. Sounds arrive at 16 kHz: an encoder of
-a higher rate hears nothing above 8 kHz. The content hash covers the file and the tensors of a torch module, not what
-else the code reads.
+Each clip is encoded alone, since neither form can state which samples are padding. Clips are decoded to 16 kHz: an
+encoder of a higher rate gets nothing above 8 kHz. The content hash covers the file and the tensors of a torch module,
+not other files that the code reads.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from auricle.errors import AuricleError, ConfigError, UnsafeWeights
 from auricle.models.frame_model import FrameModel, Identity, count_parameters
 
 _HEAR = ("load_model", "get_timestamp_embeddings")
-_MIN_S = 0.1  # shorter clips are padded: neither form promises anything for less
-_PROBE_S = 4  # of silence, to learn the hop of a HEAR model
+_MIN_S = 0.1  # shorter clips are padded: neither form promises anything for them
+_PROBE_S = 4  # of silence, to find the hop of a HEAR model
 
 
 class UserFrames:
-    """A user's encoder as a `FrameModel`; ``native_rate`` is what it hears, reached by resampling from 16 kHz."""
+    """An encoder of the user as a `FrameModel`; its input is resampled from 16 kHz to ``native_rate``."""
 
     sampling_rate = SAMPLE_RATE
     min_samples = int(_MIN_S * SAMPLE_RATE)
@@ -67,8 +67,8 @@ class UserFrames:
             native_rate: Hz.
             output_dim: D.
             hop_size_in_ms: from one frame to the next.
-            network: the torch module behind it, if there is one.
-            device: where its input goes.
+            network: the torch module, if there is one.
+            device: of its input.
         """
         self._encode, self.name, self.native_rate = encode, name, native_rate
         self.output_dim, self.hop_size_in_ms = output_dim, hop_size_in_ms
@@ -78,8 +78,8 @@ class UserFrames:
         """See `FrameModel`.
 
         Raises:
-            ConfigError: the code gives something else than (1, T, D).
-            AuricleError: the code failed; its own error is attached.
+            ConfigError: the code returns something else than (1, T, D).
+            AuricleError: the code failed; its error is attached.
         """
         return [self._frames(waveform) for waveform in waveforms]
 
@@ -100,13 +100,12 @@ class UserFrames:
         except Exception as error:
             raise AuricleError(
                 f"{self.name} failed on {clip.shape[1]} samples at {self.native_rate} Hz "
-                f"({type(error).__name__}: {error}); it must take any clip of {_MIN_S} s and more"
+                f"({type(error).__name__}: {error}); it must accept any clip of {_MIN_S} s or more"
             ) from error
         frames = found if isinstance(found, Tensor) else torch.as_tensor(np.asarray(found))
         if frames.ndim != 3 or len(frames) != 1 or not frames.shape[1] or frames.shape[2] != self.output_dim:
-            raise ConfigError(
-                f"{self.name} gave {tuple(frames.shape)} for one clip; expected (1, T, {self.output_dim}) with T >= 1"
-            )
+            wanted = f"(1, T, {self.output_dim}) with T >= 1"
+            raise ConfigError(f"{self.name} returned {tuple(frames.shape)} for one clip; expected {wanted}")
         return frames[0].float()
 
 
@@ -118,11 +117,11 @@ def load_user_encoder(
     Args:
         path: of the ``.py`` file, as the user gave it.
         device: where torch modules and their input go.
-        dtype: ``float32`` alone; other types are the code's own business.
-        trust_code: without it nothing is run.
+        dtype: ``float32`` alone; other types are up to the code.
+        trust_code: otherwise nothing is run.
 
     Raises:
-        UnsafeWeights: it is not trusted; the message says what would be run.
+        UnsafeWeights: it is not trusted; the message lists what would be run.
         ConfigError: the file holds no encoder of either form, or several.
         AuricleError: running it failed.
     """
@@ -136,7 +135,7 @@ def load_user_encoder(
             "Nothing was run. Read it, then pass trust_code=True"
         )
     if dtype != "float32":
-        raise ConfigError(f"dtype is {dtype}, but {path.name} decides on its own; leave it at float32")
+        raise ConfigError(f"dtype is {dtype}, but {path.name} decides its own; leave it at float32")
     module = _run(path, digest)
     if all(callable(getattr(module, name, None)) for name in _HEAR):
         return _hear(module, path, digest, device)
@@ -144,11 +143,11 @@ def load_user_encoder(
 
 
 def _outline(path: Path) -> str:
-    """What a file defines, found without running it."""
+    """Names that a file defines, found without running it."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return "it is no valid Python"
+        return "it is not valid Python"
     names = [
         f"{'class' if isinstance(node, ast.ClassDef) else 'function'} {node.name}"
         for node in tree.body

@@ -1,4 +1,4 @@
-"""Sound in, vectors out: the encoder behind the contract that benchmarks and search lean on."""
+"""Audio in, vectors out: the encoder with the contract that benchmarks and search rely on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.batches import prefetch
 from auricle.encode.receipt import Receipt, Span, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
-from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ _DECODERS = 2  # threads that decode ahead
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What the encoder made of one sound."""
+    """The embedding of one clip."""
 
     values: Tensor  # float32 on the CPU: (D,) pooled, or (T, D) frames
     receipt: Receipt
@@ -44,39 +43,37 @@ class Encoder:
 
     def __init__(
         self,
-        model: Dasheng | FrameModel,
+        model: FrameModel,
         *,
         name: str = "",
-        layer: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap a network.
+        """Make a network ready for use.
 
         Args:
-            model: a Dasheng in evaluation mode, or anything that keeps `auricle.models.frame_model.FrameModel`.
+            model: in evaluation mode, with its choice of layers; see `auricle.models.frame_model.FrameModel`.
             name: for reports.
-            layer: of a Dasheng: frames after this block, 0 the first, as they are; None: after the last block,
-                normalised. Other encoders choose theirs when they are built.
-            limits: budgets of every sound.
+            limits: budgets of every clip.
 
         Raises:
-            ConfigError: the network has no such block, or hears another sampling rate than 16 kHz.
+            ConfigError: the network needs another sampling rate than 16 kHz.
         """
-        self.model, self.name, self.layer, self.limits = model, name, layer, limits
-        self._source = _frame_model(model, layer)
-        self.sampling_rate = self._source.sampling_rate
-        self.output_dim = self._source.output_dim
-        self.hop_size_in_ms = self._source.hop_size_in_ms
+        if model.sampling_rate != SAMPLE_RATE:
+            raise ConfigError(f"the encoder needs {model.sampling_rate} Hz; clips are decoded to {SAMPLE_RATE} Hz here")
+        self.model, self.name, self.limits = model, name, limits
+        self.sampling_rate = model.sampling_rate
+        self.output_dim = model.output_dim
+        self.hop_size_in_ms = model.hop_size_in_ms
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over weights and settings, computed when first asked for: equal where equal frames come out."""
-        return content_hash(self._source)
+        """SHA-256 over weights and settings, computed at first use: equal where frames are equal."""
+        return content_hash(self.model)
 
     @property
     def num_parameters(self) -> int:
-        """Of the network, front ends apart; 0 for baselines, and for user code that holds no torch module."""
-        return self._source.identity().num_parameters
+        """Of the network without front ends; 0 for baselines, and for user code without a torch module."""
+        return self.model.identity().num_parameters
 
     def __call__(self, waveform: Any) -> Tensor:
         """Encode equally long clips.
@@ -97,9 +94,9 @@ class Encoder:
             raise ConfigError(f"waveform has shape {tuple(waves.shape)}; expected (N,) or (B, N)")
         if not waves.is_floating_point():
             raise ConfigError(f"waveform holds {waves.dtype}; expected floats in [-1, 1]")
-        if waves.shape[-1] < self._source.min_samples:
+        if waves.shape[-1] < self.model.min_samples:
             raise ClipTooShort(
-                f"waveform has {waves.shape[-1]} samples; one frame needs {self._source.min_samples}: pad it with zeros"
+                f"waveform has {waves.shape[-1]} samples; one frame needs {self.model.min_samples}: pad it with zeros"
             )
         return torch.stack(self._frames(list(torch.atleast_2d(waves))))
 
@@ -110,7 +107,7 @@ class Encoder:
             sources: anything `auricle.audio.decode.as_clip` takes: paths, bytes, files, waveforms (N_i,) at 16 kHz.
 
         Returns:
-            Frames (B, T, D) float32 on the CPU, zero behind each clip's end; lengths (B,) int64, valid frames.
+            Frames (B, T, D) float32 on the CPU, zero after each clip's end; lengths (B,) int64, valid frames.
 
         Raises:
             AudioError: the first clip that cannot be read.
@@ -127,11 +124,11 @@ class Encoder:
         return torch.stack(pooled) if pooled else torch.zeros(0, self.output_dim)
 
     def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Embedding | AuricleError]:
-        """Embed many sounds; one that fails yields its error in its place, and the others go on.
+        """Embed many clips; one that fails yields its error in its place, and the others continue.
 
         Args:
-            sources: as for `encode`; taken as they are needed.
-            frames: (T, D) of each sound instead of the mean over them.
+            sources: as for `encode`; read when they are needed.
+            frames: (T, D) of each clip instead of the mean over them.
 
         Yields:
             Results in the order of the sources.
@@ -148,27 +145,27 @@ class Encoder:
 
     @torch.inference_mode()
     def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:
-        return self._source.frames([waveform.float() for waveform in waveforms])
+        return self.model.frames([waveform.float() for waveform in waveforms])
 
     def _padded(self, clip: Clip) -> Tensor:
-        """A clip (N,), with zeros behind it where it is too short for one frame."""
+        """A clip (N,), padded with zeros where it is too short for one frame."""
         waveform = torch.from_numpy(clip.waveform)
-        return F.pad(waveform, (0, max(0, self._source.min_samples - len(waveform))))
+        return F.pad(waveform, (0, max(0, self.model.min_samples - len(waveform))))
 
     def _receipt(self, clip: Clip, num_frames: int) -> Receipt:
         whole = [(0, len(clip.waveform))]
-        receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=self._source.min_samples)
-        if isinstance(self._source, DashengFrames):
+        receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=self.model.min_samples)
+        if isinstance(self.model, DashengFrames):
             return receipt
-        # The receipt counts in Dasheng's tokens: state what these frames stand for instead.
+        # The receipt counts Dasheng's tokens: state the frames of this encoder instead.
         start = receipt.read[0].start_s
         end = round(start + len(clip.waveform) / SAMPLE_RATE, 4)
         stop = min(end, round(start + num_frames * self.hop_size_in_ms / 1000, 4))
         dropped = (Span(start_s=stop, stop_s=end, reason="shorter than one frame"),) if stop < end else ()
-        window_s = getattr(self._source, "window_s", None)
+        window_s = getattr(self.model, "window_s", None)
         notes = receipt.notes
         if window_s is not None and len(clip.waveform) > window_s * SAMPLE_RATE:
-            notes = (*notes, f"heard in stretches of {window_s:g} s that do not see each other")
+            notes = (*notes, f"encoded in windows of {window_s:g} s that do not see each other")
         read = (Span(start_s=start, stop_s=stop),)
         return replace(receipt, read=read, dropped=dropped, audio_tokens=num_frames, notes=notes)
 
@@ -177,7 +174,7 @@ class Encoder:
 
 
 def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
-    """What ``read`` gives, or why it gives nothing: one hostile source must not end the work on all others."""
+    """The result of ``read``, or its error: one hostile source must not end the work on all others."""
     try:
         return read()
     except AuricleError as error:
@@ -200,7 +197,7 @@ def load_encoder(
     Args:
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
             (``log-mel``, ``mfcc``), ``random:FAMILY``, or a ``.py`` file. ``NAME@3,6,9`` takes the mean over blocks
-            3, 6 and 9, ``NAME+NAME`` sets encoders side by side: `auricle.encode.names` tells all.
+            3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
         device: ``cpu``, ``cuda``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
         revision: of a hub id: branch, tag or commit.
@@ -215,10 +212,10 @@ def load_encoder(
 
     parts = parse_name(str(name))
     if len(parts) > 1 and (layer is not None or revision is not None):
-        raise ConfigError(f"layer and revision say nothing clear about {name}; write NAME@3+NAME@6, and folders")
+        raise ConfigError(f"layer and revision are ambiguous for {name}; write NAME@3+NAME@6, and folders")
     if layer is not None:
         if parts[0].layers:
-            raise ConfigError(f"{name} names its layers; leave layer={layer} away")
+            raise ConfigError(f"{name} names its layers; leave out layer={layer}")
         if layer < 0:
             raise ConfigError(f"layer is {layer}; blocks are counted from 0, the first")
         parts[0] = parts[0]._replace(layers=(layer,))
@@ -229,20 +226,7 @@ def load_encoder(
         from auricle.models.fusion import FusedFrames
 
         return Encoder(FusedFrames(models), name=str(name))
-    model = models[0]
-    if isinstance(model, DashengFrames) and len(model.layers) <= 1:
-        return Encoder(model.model, name=str(name), layer=next(iter(model.layers), None))
-    return Encoder(model, name=str(name))
-
-
-def _frame_model(model: Dasheng | FrameModel, layer: int | None) -> FrameModel:
-    if isinstance(model, Dasheng):
-        return DashengFrames(model, () if layer is None else (layer,))
-    if layer is not None:
-        raise ConfigError(f"layer is {layer}, but {type(model).__name__} has chosen its layers already; leave it away")
-    if model.sampling_rate != SAMPLE_RATE:
-        raise ConfigError(f"the encoder hears {model.sampling_rate} Hz; sounds are decoded to {SAMPLE_RATE} Hz here")
-    return model
+    return Encoder(models[0], name=str(name))
 
 
 def _batches(clips: Iterable[Clip | AuricleError]) -> Iterator[list[Clip | AuricleError]]:

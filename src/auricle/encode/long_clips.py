@@ -1,6 +1,6 @@
-"""Sounds of any length in constant memory: the log-mel chunks of one embedding, and windows of equal length.
+"""Clips of any length in constant memory: the log-mel chunks of one embedding, and windows of equal length.
 
-Both give what the whole sound, held in memory, would give: mel frames at the seams see the samples on either side.
+Both equal those of the whole clip in memory: mel frames at the seams use the samples on either side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def mel_chunks(blocks: Iterable[Samples], front_end: LogMel, length: int) -> Ite
 
     Args:
         blocks: consecutive samples at 16 kHz, of any lengths.
-        front_end: in evaluation mode; its floor is left out, see `loudest` and `floored`.
+        front_end: in evaluation mode; its floor is not applied, see `loudest` and `floored`.
         length: mel frames of a chunk.
 
     Yields:
@@ -35,31 +35,31 @@ def mel_chunks(blocks: Iterable[Samples], front_end: LogMel, length: int) -> Ite
         ClipTooShort: all of it is shorter than the front end needs.
     """
     mel_of, spec = _floorless(front_end), front_end.spec
-    # Whole hops around a chunk, so that none of its frames sees an edge that is not the sound's own.
+    # Whole hops around a chunk, so that its frames only use edges of the clip.
     context = math.ceil((spec.n_fft // 2) / spec.hop_length) * spec.hop_length
-    step, start, held = length * spec.hop_length, 0, Held()
+    step, start, held = length * spec.hop_length, 0, Buffer()
     for block in blocks:
         held.append(block)
         while held.stop >= start + step + context:
-            begin = max(0, start - context)
-            mel = _mel(mel_of, held.between(begin, start + step + context))
-            skipped = (start - begin) // spec.hop_length
+            first = max(0, start - context)
+            mel = _mel(mel_of, held.between(first, start + step + context))
+            skipped = (start - first) // spec.hop_length
             yield MelChunk(mel[:, skipped : skipped + length], held.stop - start, False)
             start += step
             held.drop(start - context)
-    begin = max(0, start - context)
-    mel = _mel(mel_of, held.between(begin, held.stop))[:, (start - begin) // spec.hop_length :]
+    first = max(0, start - context)
+    mel = _mel(mel_of, held.between(first, held.stop))[:, (start - first) // spec.hop_length :]
     for chunk in cut_chunks(mel, held.stop - start, length):
         yield chunk._replace(is_rest=chunk.is_rest or (start > 0 and chunk.mel.shape[-1] < length))
 
 
 def loudest(chunks: Iterable[MelChunk]) -> float:
-    """The loudest value, dB, that the dB floor of a sound hangs from."""
+    """The loudest value, dB, which sets the dB floor of a clip."""
     return max(float(chunk.mel.amax()) for chunk in chunks)
 
 
 def floored(chunk: MelChunk, loudest_db: float, top_db: float) -> MelChunk:
-    """A chunk with the dB floor of its sound."""
+    """A chunk with the dB floor of its clip."""
     return chunk._replace(mel=chunk.mel.clamp(min=loudest_db - top_db))
 
 
@@ -71,8 +71,8 @@ def stream_windows(
     Args:
         blocks: consecutive samples at 16 kHz, of any lengths.
         length_s: length of a window, s.
-        hop_s: distance of the windows' begins, s, at most ``length_s``.
-        min_s: shortest last window worth having, s.
+        hop_s: distance of the windows' starts, s, at most ``length_s``.
+        min_s: shortest last window, s.
 
     Yields:
         First sample of a window, and its samples.
@@ -82,9 +82,9 @@ def stream_windows(
     """
     check_windows(length_s, hop_s, min_s)
     length, hop, rest = (round(seconds * SAMPLE_RATE) for seconds in (length_s, hop_s, min_s))
-    # Behind a window so much more has come that the one after it cannot be merged into it.
+    # With so many samples after a window, the next one cannot be merged into it.
     certain = min(rest, hop + 1)
-    start, stop, held = 0, 0, Held()
+    start, stop, held = 0, 0, Buffer()
     for block in blocks:
         held.append(block)
         while held.stop >= start + length + certain:
@@ -93,12 +93,12 @@ def stream_windows(
             start += hop
             held.drop(start)
     if held.stop > stop:
-        for begin, end in segments(held.stop - start, length_s=length_s, hop_s=hop_s, min_s=min_s):
-            yield start + begin, held.between(start + begin, start + end).copy()
+        for first, end in segments(held.stop - start, length_s=length_s, hop_s=hop_s, min_s=min_s):
+            yield start + first, held.between(start + first, start + end).copy()
 
 
 def check_windows(length_s: float, hop_s: float, min_s: float = 0.0) -> None:
-    """Refuse windows that nothing could be cut into.
+    """Refuse impossible windows.
 
     Raises:
         ConfigError: lengths that are not positive, or a hop that would skip samples.
@@ -106,30 +106,30 @@ def check_windows(length_s: float, hop_s: float, min_s: float = 0.0) -> None:
     segments(0, length_s=length_s, hop_s=hop_s, min_s=min_s)
 
 
-class Held:
-    """The samples of a stream that are still needed."""
+class Buffer:
+    """Samples of a stream that are still needed."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
-        self._begin = 0
+        """Empty."""
+        self._start = 0
         self._parts: list[Samples] = []
-        self.stop = 0  # samples that have come
+        self.stop = 0  # samples received
 
     def append(self, block: Samples) -> None:
-        """Put a block (n,) behind those that have come."""
+        """Add a block (n,)."""
         self._parts.append(block)
         self.stop += len(block)
 
-    def between(self, begin: int, end: int) -> Samples:
-        """Samples ``begin … end`` of the stream, as far as they have come."""
+    def between(self, start: int, end: int) -> Samples:
+        """Samples ``start … end`` of the stream, as far as they were received."""
         if len(self._parts) != 1:
             self._parts = [np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)]
-        return self._parts[0][begin - self._begin : end - self._begin]
+        return self._parts[0][start - self._start : end - self._start]
 
-    def drop(self, begin: int) -> None:
-        """Forget what lies before ``begin``."""
-        kept = self.between(max(begin, self._begin), self.stop)
-        self._parts, self._begin = [kept.copy()], max(begin, self._begin)
+    def drop(self, start: int) -> None:
+        """Drop the samples before ``start``."""
+        kept = self.between(max(start, self._start), self.stop)
+        self._parts, self._start = [kept.copy()], max(start, self._start)
 
 
 def _floorless(front_end: LogMel) -> LogMel:

@@ -1,19 +1,19 @@
-"""What an encoder may be called.
+"""Names of encoders.
 
 ==============================  ===============================================================================
 ``dasheng-base``, ``whisper-base``, …  a name of the catalogue, hub id, folder or weights file, of any family
 ``log-mel``                     the exact 64-band front end as frames, 100 Hz
 ``mfcc``, ``mfcc-40``           20 or 40 cepstral coefficients of it, and their slopes
 ``random:whisper-tiny``         random weights, see `auricle.models.encoders.random_encoders`
-``my_encoder.py``               code of the user's own, run only where it is trusted: `auricle.encode.custom`
-``dasheng-base@3``              frames after block 3, 0 the first, as they are
+``my_encoder.py``               code of the user, run only if trusted: `auricle.encode.custom`
+``dasheng-base@3``              frames after block 3, 0 the first, not normalised
 ``dasheng-base@3,6,9``          their mean over blocks 3, 6 and 9
-``beats.pt@concat``             frequency patches of one time side by side instead of their mean; ``@none``: one by one
+``beats.pt@concat``             frequency patches of one time concatenated instead of averaged; ``@none``: one by one
 ``beats.pt@3,6@concat``         both
-``dasheng-base@9+whisper-base`` side by side, see `auricle.models.fusion`
+``dasheng-base@9+whisper-base`` joined frames, see `auricle.models.fusion`
 ==============================  ===============================================================================
 
-A path that exists is taken literally, whatever signs it holds.
+A path that exists is taken literally, whatever characters are in it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Part(NamedTuple):
     """One encoder of a name."""
 
     name: str
-    layers: tuple[int, ...] = ()  # none: its own last output
-    pool: str = ""  # of frequency patches: mean, concat or none; "": as the family does
+    layers: tuple[int, ...] = ()  # none: its last output
+    pool: str = ""  # of frequency patches: mean, concat or none; "": the default of the family
 
 
 def parse_name(text: str) -> list[Part]:
-    """The encoders that a name asks for, one or more to be fused.
+    """The encoders of a name, one or more to be fused.
 
     Raises:
         ConfigError: a part between two ``+`` is empty.
@@ -73,10 +73,10 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
     """
     name = part.name
     if part.pool and (name in _BASELINES or name.endswith(".py") or name.startswith(_RANDOM)):
-        raise ConfigError(f"{name!r} has no frequency patches to pool; leave @{part.pool} away")
+        raise ConfigError(f"{name!r} has no frequency patches to pool; leave out @{part.pool}")
     if name in _BASELINES or name.endswith(".py"):
         if part.layers:
-            raise ConfigError(f"{name!r} has no blocks known here; leave @{','.join(map(str, part.layers))} away")
+            raise ConfigError(f"{name!r} has no known blocks; leave out @{','.join(map(str, part.layers))}")
         if name in _BASELINES:
             return _BASELINES[name](device)
         from auricle.encode.custom import load_user_encoder
@@ -123,7 +123,7 @@ def _random(part: Part, device: str, dtype: str) -> FrameModel:
     kind, place = place_of(dtype, device)
     model = random_encoder(part.name.removeprefix(_RANDOM), layers=part.layers)
     if isinstance(model, DashengFrames):
-        model.model.to(device=place, dtype=kind).init_bn.float()
+        model.network.to(device=place, dtype=kind).init_bn.float()
     elif isinstance(model, StockEncoder):
         model.move(place, kind)
     return model

@@ -1,7 +1,6 @@
 """pytest plug-in: ``pytest --auricle-encoder NAME`` runs the encoder contract as tests, one for each check.
 
-NAME is anything `auricle.load_encoder` takes; the option may be given several times. Nothing heavy is imported unless
-it is given.
+NAME is any name of `auricle.load_encoder`; the option may be given several times. Nothing heavy is imported without it.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add the checks behind the tests that were found."""
+    """Add the checks after the collected tests."""
     for name in config.getoption("--auricle-encoder"):
         items.extend(EncoderChecks.from_parent(session, name=f"auricle-encoder[{name}]", encoder_name=name).collect())
 
 
 class EncoderChecks(pytest.Collector):
-    """The checks of one encoder, which is loaded by the first that runs."""
+    """The checks of one encoder, which is loaded by the first of them."""
 
     def __init__(self, *, encoder_name: str, **arguments: Any) -> None:
         """``encoder_name``: for `auricle.load_encoder`."""
@@ -75,6 +74,6 @@ class EncoderCheck(pytest.Item):
             pytest.fail(f"{self.parent.encoder_name}: {self.name}: {finding.message}", pytrace=False)
 
     def reportinfo(self) -> tuple[str, None, str]:
-        """Where it is: nowhere in a file."""
+        """The check has no line in a file."""
         assert isinstance(self.parent, EncoderChecks)
         return "auricle.encode.contract", None, f"{self.parent.encoder_name}: {self.name}"

@@ -1,4 +1,4 @@
-"""What a sound is, told by words alone: prompts for labels, ensembles of them, and the labels a sound deserves."""
+"""Zero-shot classification: prompts for labels, ensembles of prompts, and the labels of a clip."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from auricle.errors import AuricleError, ConfigError, DataError
 from auricle.models.glap import SCORE_SCALE
 
 SLOT = "{label}"  # of a template
-# What is asked for a label, by domain. Source: README of GLAP; "none" is the label as it is.
+# Prompts by domain. Source: README of GLAP; "none" is the label alone.
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "sound": ("The sound of {label} can be heard.",),
     "music": ("The music in the style of {label}.",),
     "speech": ("{label}",),
     "none": ("{label}",),
 }
-# What cosines are multiplied by before the softmax where the model does not say: the inverse of GLAP's temperature at
-# the start of its training; the learnt one was never published.
+# Factor of cosines before the softmax where the model has none: the inverse of GLAP's temperature at the start of its
+# training; the trained one was never published.
 DEFAULT_SCALE = 1 / 0.07
 ENGLISH = "eng_Latn"
 _MAX_LABELS_BYTES = 1 << 24  # of a file of labels
@@ -37,12 +37,12 @@ EmbedText = Callable[[Sequence[str]], Tensor]  # m texts → (m, D) of length 1
 
 
 class Aligns(Protocol):
-    """What is needed of an audio–text model: see `auricle.encode.aligner.Aligner`."""
+    """What zero-shot classification needs of an audio–text model: see `auricle.encode.aligner.Aligner`."""
 
     model: Any  # with ``logit_scale`` and ``logit_bias``, () or None: see `auricle.models.glap.Glap`
 
     def audio_many(self, sources: Any) -> Iterator[Any]:
-        """Sounds → for each a result with ``.values`` (D,) and ``.receipt``, or an error."""
+        """Clips → for each a result with ``.values`` (D,) and ``.receipt``, or an error."""
         ...
 
     def text(self, strings: Sequence[str], *, language: str) -> Tensor:
@@ -55,11 +55,11 @@ class Aligns(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
-    """How well a sound and some texts fit."""
+class TextScores:
+    """How well a clip and some texts fit."""
 
     scores: Mapping[str, float]  # text -> 100 × cosine; comparable within one model only
-    probabilities: Mapping[str, float] | None  # what the model was calibrated to, 0 to 1; None: it was not
+    probabilities: Mapping[str, float] | None  # calibrated, 0 to 1; None: the model is not calibrated
     receipt: Receipt
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,23 +70,23 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompts:
-    """How labels are put into words."""
+    """Prompts of labels."""
 
-    templates: tuple[str, ...] = TEMPLATES["none"]  # sentences with one `SLOT` each; all are asked
-    # label -> words for it, all of them asked; a label without any is its own words
+    templates: tuple[str, ...] = TEMPLATES["none"]  # sentences with one `SLOT` each; all are used
+    # label -> words for it, all of them used; a label without any is used itself
     phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     language: str = ENGLISH  # of the words, see `auricle.encode.aligner.Aligner.text`
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Refuse prompts that cannot be made."""
         if not self.templates:
-            raise ConfigError(f"there are no templates; give one such as {TEMPLATES['sound'][0]!r}")
+            raise ConfigError(f"found no templates; give one such as {TEMPLATES['sound'][0]!r}")
         for template in self.templates:
             if template.count(SLOT) != 1:
                 raise ConfigError(f"template {template!r} has {template.count(SLOT)} slots; expected one {SLOT}")
         for label, phrases in self.phrases.items():
             if not all(phrase.strip() for phrase in phrases):
-                raise ConfigError(f"the words for {label!r} are {phrases!r}; expected phrases, none of them empty")
+                raise ConfigError(f"the words for {label!r} are {phrases!r}; expected phrases, none empty")
 
     def of(self, label: str) -> tuple[str, ...]:
         """Every prompt of a label, each once: its phrases in each template."""
@@ -96,15 +96,15 @@ class Prompts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classification:
-    """Which labels a sound deserves."""
+    """The labels of a clip."""
 
-    labels: tuple[str, ...]  # best first: one; of several that may hold, those that reach the threshold
+    labels: tuple[str, ...]  # best first: one, or with ``multi`` those that reach the threshold
     scores: Mapping[str, float]  # 100 × cosine of every label, best first; comparable within one model only
-    # 0 to 1, in the order of `scores`. Of one label among all: softmax over them. Of each on its own: what the model
-    # was calibrated to; None where it was not
+    # 0 to 1, in the order of `scores`. Of one label among all: softmax over them. With ``multi``: calibrated, or None
+    # where the model is not calibrated
     probabilities: Mapping[str, float] | None
-    scale: float | None  # what cosines were multiplied by before the softmax; None: each on its own
-    threshold: float | None  # least score of a label that holds; None: one label among all
+    scale: float | None  # factor of cosines before the softmax; None: with ``multi``
+    threshold: float | None  # with ``multi`` the least score; None: one label among all
     receipt: Receipt
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,27 +125,27 @@ def words_of(label: str) -> str:
 
 
 def parse_labels(text: str) -> list[str]:
-    """Labels between commas; one that has a comma of its own stands in quotation marks.
+    """Labels between commas; one that contains a comma is in quotation marks.
 
     Raises:
-        ConfigError: one is empty, or stands twice.
+        ConfigError: one is empty, or given twice.
     """
     try:
         rows = list(csv.reader([text], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ConfigError(f"labels {text!r} cannot be taken apart ({error}); write dog,rain,sea waves") from None
+        raise ConfigError(f"labels {text!r} cannot be split ({error}); write dog,rain,sea waves") from None
     return check_labels([label.strip() for row in rows for label in row])
 
 
 def read_labels(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Labels of a file, and the words for those that have some.
 
-    A text file has one label a line and, after tabs, phrases that are asked instead of it. A ``.json`` file holds a
+    A text file has one label a line and, after tabs, phrases that are used instead of it. A ``.json`` file holds a
     list of labels, or an object of labels with a phrase or a list of them.
 
     Raises:
         DataError: it cannot be read, or is none of these.
-        ConfigError: a label is empty or stands twice.
+        ConfigError: a label is empty or given twice.
     """
     path = Path(path)
     try:
@@ -164,16 +164,16 @@ def read_labels(path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:
-    """Give back labels that can be told apart.
+    """Labels, checked.
 
     Raises:
-        ConfigError: there are none, one is empty, or one stands twice.
+        ConfigError: there are none, one is empty, or one is given twice.
     """
     if isinstance(labels, str) or not labels or not all(label.strip() for label in labels):
         shown = labels if isinstance(labels, str) else list(labels)[:8]
         raise ConfigError(f"labels are {shown!r}; expected a list of at least one, none of them empty")
     if twice := [label for label, count in Counter(labels).items() if count > 1]:
-        raise ConfigError(f"label {twice[0]!r} stands twice; leave one out")
+        raise ConfigError(f"label {twice[0]!r} is given twice; leave one out")
     return list(labels)
 
 
@@ -181,23 +181,23 @@ def embed_labels(embed: EmbedText, labels: Sequence[str], prompts: Prompts) -> T
     """One vector for each label: the mean over the vectors of its prompts, at length 1.
 
     Args:
-        embed: texts → (m, D) float32 of length 1; asked once, for each different prompt.
+        embed: texts → (m, D) float32 of length 1; called once, with each different prompt.
         labels: C of them.
-        prompts: how they are put into words.
+        prompts: of the labels.
 
     Returns:
         (C, D) float32.
     """
-    asked = [prompts.of(label) for label in labels]
-    places = {text: place for place, text in enumerate(dict.fromkeys(text for own in asked for text in own))}
+    texts = [prompts.of(label) for label in labels]
+    places = {text: place for place, text in enumerate(dict.fromkeys(text for own in texts for text in own))}
     vectors = F.normalize(embed(list(places)).float(), dim=1)
-    return F.normalize(torch.stack([vectors[[places[text] for text in own]].mean(0) for own in asked]), dim=1)
+    return F.normalize(torch.stack([vectors[[places[text] for text in own]].mean(0) for own in texts]), dim=1)
 
 
 def score_many(
     aligner: Aligns, sources: Iterable[Any], texts: Sequence[str], *, language: str = ENGLISH
-) -> Iterator[Scored | AuricleError]:
-    """Score many sounds against the same texts; one that fails yields its error in its place, and the others go on.
+) -> Iterator[TextScores | AuricleError]:
+    """Score many clips against the same texts; one that fails yields its error in its place, and the others continue.
 
     Args:
         aligner: see `Aligns`.
@@ -211,12 +211,12 @@ def score_many(
     vectors = F.normalize(aligner.text(list(texts), language=language).float(), dim=1)
     is_calibrated = _calibration(aligner)[0] is not None
 
-    def scored(result: Any) -> Scored | AuricleError:
+    def scored(result: Any) -> TextScores | AuricleError:
         if isinstance(result, AuricleError):
             return result
         scores = SCORE_SCALE * vectors @ F.normalize(result.values.float(), dim=0)
         shares = aligner.probability(scores).tolist() if is_calibrated else None
-        return Scored(
+        return TextScores(
             scores={text: round(value, 4) for text, value in zip(texts, scores.tolist(), strict=True)},
             probabilities=None if shares is None else dict(zip(texts, (round(s, 6) for s in shares), strict=True)),
             receipt=result.receipt,
@@ -235,51 +235,51 @@ def classify_many(
     threshold: float | None = None,
     scale: float | None = None,
 ) -> Iterator[Classification | AuricleError]:
-    """Classify many sounds; one that fails yields its error in its place, and the others go on.
+    """Classify many clips; one that fails yields its error in its place, and the others continue.
 
     Args:
         aligner: see `Aligns`.
         sources: anything `auricle.audio.decode.as_clip` takes.
-        labels: to choose from; underscores in them are read as spaces.
-        prompts: None: the labels as they are.
-        multi: judge each label on its own; several may hold, or none.
-        threshold: with ``multi``, least score (100 × cosine) of a label that holds; None: the score that the model's
-            calibration gives a probability of one half.
-        scale: without ``multi``, what cosines are multiplied by before the softmax; None: what the model was trained
-            with, or `DEFAULT_SCALE` where it does not say.
+        labels: to choose from; underscores are read as spaces.
+        prompts: None: the labels alone.
+        multi: decide each label separately; a clip may have several, or none.
+        threshold: with ``multi``, least score (100 × cosine) of a label; None: the score of probability one half by the
+            model's calibration.
+        scale: without ``multi``, factor of cosines before the softmax; None: that of the model's training, or
+            `DEFAULT_SCALE` where it is unknown.
 
     Raises:
-        ConfigError: labels or prompts that cannot be asked, one label alone without ``multi``, or no threshold for a
-            model without calibration.
+        ConfigError: impossible labels or prompts, a single label without ``multi``, or no threshold for a model
+            without calibration.
     """
     names, prompts = check_labels(labels), prompts or Prompts()
     if not multi and len(names) < 2:
-        raise ConfigError(f"{names[0]!r} alone leaves nothing to choose from; give more labels, or judge it with multi")
+        raise ConfigError(f"{names[0]!r} is the only label; give more labels, or decide it with multi")
     if scale is not None and not 0 < scale < math.inf:
         raise ConfigError(f"scale is {scale}; expected a number above 0")
-    told_scale, told_threshold = _calibration(aligner)
-    if multi and threshold is None and told_threshold is None:
-        raise ConfigError("this model was stored without calibration, so there is no natural threshold; give one")
-    asked = prompts
-    vectors = embed_labels(lambda texts: aligner.text(texts, language=asked.language), names, prompts)
+    own_scale, own_threshold = _calibration(aligner)
+    if multi and threshold is None and own_threshold is None:
+        raise ConfigError("this model was stored without calibration, so it has no threshold; give one")
+    language = prompts.language
+    vectors = embed_labels(lambda texts: aligner.text(texts, language=language), names, prompts)
 
-    def judged(result: Any) -> Classification | AuricleError:
+    def classified(result: Any) -> Classification | AuricleError:
         if isinstance(result, AuricleError):
             return result
         scores = SCORE_SCALE * vectors @ F.normalize(result.values.float(), dim=0)
         if multi:
-            least = told_threshold if threshold is None else threshold
-            shares = None if told_threshold is None else aligner.probability(scores)
+            least = own_threshold if threshold is None else threshold
+            shares = None if own_threshold is None else aligner.probability(scores)
             return _ranked(names, scores, shares, result.receipt, threshold=least)
-        factor = scale or told_scale or DEFAULT_SCALE
+        factor = scale or own_scale or DEFAULT_SCALE
         shares = (factor / SCORE_SCALE * scores.double()).softmax(0)
         return _ranked(names, scores, shares, result.receipt, scale=factor)
 
-    return map(judged, aligner.audio_many(sources))
+    return map(classified, aligner.audio_many(sources))
 
 
 def classify(aligner: Aligns, source: Any, labels: Sequence[str], **settings: Any) -> Classification:
-    """Classify one sound; arguments and errors as `classify_many`.
+    """Classify one clip; arguments and errors as `classify_many`.
 
     Raises:
         AudioError: it cannot be read.
@@ -326,7 +326,7 @@ def _text_rows(text: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _json_rows(text: str, path: Path) -> list[tuple[str, tuple[str, ...]]]:
-    stored = json.loads(text, object_pairs_hook=list)  # pairs, so that a label that stands twice is seen
+    stored = json.loads(text, object_pairs_hook=list)  # pairs, so that a label that is given twice is seen
     rows = []
     for row in stored if isinstance(stored, list) else [stored]:
         label, phrases = row if isinstance(row, tuple) else (row, [])

@@ -52,15 +52,15 @@ class AuricleProcessingInfo(BaseProcessingInfo):
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
         """Audio tokens of the longest clip."""
-        return {"audio": len(plain.placeholders(self.max_samples(), self.hearing()))}
+        return {"audio": len(plain.placeholders(self.max_samples(), self.rules()))}
 
-    def hearing(self) -> plain.Hearing:
-        """What lengths hang on."""
-        return plain.hearing_of(self.get_hf_config())
+    def rules(self) -> plain.PromptRules:
+        """What decides the lengths of prompts."""
+        return plain.prompt_rules_of(self.get_hf_config())
 
     def max_samples(self) -> int:
         """Samples of the longest clip."""
-        return plain.max_audio_samples(self.ctx.model_config.max_model_len, self.hearing())
+        return plain.max_audio_samples(self.ctx.model_config.max_model_len, self.rules())
 
 
 class AuricleDummyInputs(BaseDummyInputsBuilder):
@@ -82,8 +82,8 @@ class AuricleProcessor(BaseMultiModalProcessor):
 
     def _call_hf_processor(self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]) -> Any:
         # Waveforms stay float32: vLLM's way through transformers would cast them to the model's type.
-        hearing = self.info.hearing()
-        clips = [plain.prepare_clip(audio, hearing) for audio in hf_data["audio"]]
+        rules = self.info.rules()
+        clips = [plain.prepare_clip(audio, rules) for audio in hf_data["audio"]]
         return BatchFeature({"input_values": clips, "audio_length": torch.tensor([len(clip) for clip in clips])})
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Mapping[str, Any]:
@@ -92,14 +92,14 @@ class AuricleProcessor(BaseMultiModalProcessor):
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[Any]:
-        hearing = self.info.hearing()
+        rules = self.info.rules()
         lengths = out_mm_kwargs.get_data().get("audio_length", ())
 
         def replacement(index: int) -> Any:
-            ids = plain.placeholders(int(lengths[index]), hearing)
-            return PromptUpdateDetails.select_token_id(ids, embed_token_id=hearing.audio_token_id)
+            ids = plain.placeholders(int(lengths[index]), rules)
+            return PromptUpdateDetails.select_token_id(ids, embed_token_id=rules.audio_token_id)
 
-        return [PromptReplacement(modality="audio", target=[hearing.audio_token_id], replacement=replacement)]
+        return [PromptReplacement(modality="audio", target=[rules.audio_token_id], replacement=replacement)]
 
 
 @MULTIMODAL_REGISTRY.register_processor(AuricleProcessor, info=AuricleProcessingInfo, dummy_inputs=AuricleDummyInputs)
@@ -123,7 +123,7 @@ class AuricleLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP, Support
         stored = get_hf_file_to_dict("config.json", described.model, described.revision)
         text.rope_parameters = plain.rope_of(stored, described.model)
         with self._mark_tower_model(vllm_config, "audio"):
-            self.audio_encoder, self.audio_projector = plain.build_ear(
+            self.audio_encoder, self.audio_projector = plain.build_audio_tower(
                 plain.geometry_of(self.config), text.hidden_size, described.dtype
             )
         with self._mark_language_model(vllm_config):
@@ -140,7 +140,7 @@ class AuricleLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP, Support
         """What stands for a clip in a chat message."""
         if modality.startswith("audio"):
             return plain.PLACEHOLDER
-        raise ValueError(f"{modality} is not heard; expected audio")
+        raise ValueError(f"{modality} is not supported; expected audio")
 
     def get_mm_mapping(self) -> Any:
         """Which part is which; adapters are for the language model."""
@@ -178,7 +178,7 @@ class AuricleLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP, Support
         """Tensors of an official folder → this model; returns the names that were filled."""
         passing = plain.Weights(weights)
         filled = {f"decoder.{name}" for name in self.decoder.load_weights(passing.decoder())}
-        return filled | plain.fill_ear(self.audio_encoder, self.audio_projector, passing.ear)
+        return filled | plain.fill_audio_tower(self.audio_encoder, self.audio_projector, passing.audio_tower)
 
     @classmethod
     def get_speech_to_text_config(cls, model_config: Any, task_type: str) -> Any:
@@ -189,7 +189,7 @@ class AuricleLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP, Support
     def get_num_audio_tokens(cls, audio_duration_s: float, stt_config: Any, model_config: Any) -> int | None:
         """Audio tokens of a recording."""
         samples = max(1, int(audio_duration_s * SAMPLE_RATE))
-        return len(plain.placeholders(samples, plain.hearing_of(model_config.hf_config)))
+        return len(plain.placeholders(samples, plain.prompt_rules_of(model_config.hf_config)))
 
     @classmethod
     def get_generation_prompt(cls, stt_params: Any) -> Any:

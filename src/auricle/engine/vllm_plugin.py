@@ -25,8 +25,8 @@ from auricle.errors import LayoutMismatch, PromptError
 from auricle.models.midashenglm import audio_token_count, padded_length
 
 if TYPE_CHECKING:
-    from auricle.models.dasheng import Dasheng
-    from auricle.models.midashenglm import AudioProjector, MiDashengLMConfig
+    from auricle.models.dasheng import Dasheng, DashengConfig
+    from auricle.models.midashenglm import AudioProjector
 
 ARCHITECTURE = "MiDashengLMModel"  # of every published config.json and of ours
 MODEL_CLASS = "auricle.engine.vllm_model:AuricleLM"
@@ -49,12 +49,12 @@ LANGUAGES = {
 }
 # A word between <| and |> may be a control token of the decoder, which a request must not bring along.
 _CONTROL = re.compile(r"<\|[^|<>]*\|>")
-_EAR = ("audio_encoder.", "audio_projector.")
+_AUDIO_TOWER = ("audio_encoder.", "audio_projector.")
 _DECODER = "decoder."
 
 
-class Hearing(NamedTuple):
-    """What the lengths of a model's prompts hang on."""
+class PromptRules(NamedTuple):
+    """What decides how many audio tokens a clip has in a prompt."""
 
     audio_token_id: int
     subsample_factor: int = 5
@@ -69,22 +69,30 @@ def register() -> None:
     ModelRegistry.register_model(ARCHITECTURE, MODEL_CLASS)
 
 
-def hearing_of(config: Any) -> Hearing:
-    """The facts in a ``config.json`` as vLLM holds it, an object with attributes."""
+def prompt_rules_of(config: Any) -> PromptRules:
+    """The rules in a ``config.json`` as vLLM holds it, an object with attributes."""
     ours = getattr(config, "auricle", None) or {}
-    return Hearing(int(config.audio_token_id), int(config.subsample_factor), bool(ours.get("whole_tokens", False)))
+    return PromptRules(int(config.audio_token_id), int(config.subsample_factor), bool(ours.get("whole_tokens", False)))
 
 
-def geometry_of(config: Any) -> MiDashengLMConfig:
-    """The geometry of encoder and projector from a ``config.json`` as vLLM holds it; the decoder's is vLLM's affair.
+class AudioGeometry(NamedTuple):
+    """Encoder and projector; the decoder is vLLM's."""
+
+    encoder: DashengConfig
+    audio_token_id: int
+    subsample_factor: int
+    whole_tokens: bool
+
+
+def geometry_of(config: Any) -> AudioGeometry:
+    """The geometry of encoder and projector from a ``config.json`` as vLLM holds it.
 
     Raises:
         ConfigError: an impossible geometry.
     """
     from auricle.models.dasheng import DashengConfig
-    from auricle.models.midashenglm import MiDashengLMConfig
 
-    stated, hearing = config.audio_encoder_config, hearing_of(config)
+    stated, rules = config.audio_encoder_config, prompt_rules_of(config)
     encoder = DashengConfig(
         embed_dim=stated.embed_dim,
         depth=stated.depth,
@@ -95,7 +103,7 @@ def geometry_of(config: Any) -> MiDashengLMConfig:
         target_length=stated.target_length,
         attend="whole",
     )
-    return MiDashengLMConfig(encoder=encoder, **hearing._asdict())
+    return AudioGeometry(encoder, *rules)
 
 
 def rope_of(settings: Mapping[str, Any] | None, source: str) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def rope_of(settings: Mapping[str, Any] | None, source: str) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": text_settings(settings.get("text_config"), source)["rope_theta"]}
 
 
-def build_ear(config: MiDashengLMConfig, hidden_size: int, dtype: torch.dtype) -> tuple[Dasheng, AudioProjector]:
+def build_audio_tower(config: AudioGeometry, hidden_size: int, dtype: torch.dtype) -> tuple[Dasheng, AudioProjector]:
     """Encoder and projector in evaluation mode, of ``dtype`` save what stays float32, on the default device."""
     from auricle.models.dasheng import Dasheng
     from auricle.models.midashenglm import AudioProjector
@@ -128,8 +136,8 @@ def build_ear(config: MiDashengLMConfig, hidden_size: int, dtype: torch.dtype) -
     return encoder.eval().requires_grad_(False), projector.eval().requires_grad_(False)
 
 
-def prepare_clip(audio: Any, hearing: Hearing) -> Tensor:
-    """One clip (N,) or (N, 1) of 16 kHz samples, any real type → float32 (N',) padded as the model hears it.
+def prepare_clip(audio: Any, rules: PromptRules) -> Tensor:
+    """One clip (N,) or (N, 1) of 16 kHz samples, any real type → float32 (N',) padded as the model expects it.
 
     Raises:
         PromptError: no samples, or several channels.
@@ -138,17 +146,17 @@ def prepare_clip(audio: Any, hearing: Hearing) -> Tensor:
     samples = samples[None] if samples.ndim == 0 else samples
     if samples.ndim != 1 or not samples.size:
         raise PromptError(f"audio of shape {np.shape(audio)}; expected one channel of at least one sample at 16 kHz")
-    length = padded_length(samples.size, hearing.subsample_factor, whole_tokens=hearing.whole_tokens)
+    length = padded_length(samples.size, rules.subsample_factor, whole_tokens=rules.whole_tokens)
     return torch.from_numpy(np.pad(samples, (0, length - samples.size)))
 
 
-def placeholders(num_samples: int, hearing: Hearing) -> list[int]:
+def placeholders(num_samples: int, rules: PromptRules) -> list[int]:
     """Token ids that stand for a clip of ``num_samples`` samples in a prompt."""
-    count = audio_token_count(num_samples, hearing.subsample_factor, whole_tokens=hearing.whole_tokens)
-    return [hearing.audio_token_id] * count
+    count = audio_token_count(num_samples, rules.subsample_factor, whole_tokens=rules.whole_tokens)
+    return [rules.audio_token_id] * count
 
 
-def max_audio_samples(context: int, hearing: Hearing) -> int:
+def max_audio_samples(context: int, rules: PromptRules) -> int:
     """Samples of the longest clip: `MAX_AUDIO_S`, or what a context of so many tokens holds beside some text.
 
     Raises:
@@ -157,7 +165,7 @@ def max_audio_samples(context: int, hearing: Hearing) -> int:
     room = context - _TEXT_TOKENS
     if room < 1:
         raise PromptError(f"a context of {context} tokens has no room for audio; expected more than {_TEXT_TOKENS}")
-    samples_per_token = SAMPLE_RATE // 25 * hearing.subsample_factor
+    samples_per_token = SAMPLE_RATE // 25 * rules.subsample_factor
     return min(int(MAX_AUDIO_S * SAMPLE_RATE), room * samples_per_token)
 
 
@@ -204,7 +212,7 @@ def embed_clips(encoder: Dasheng, projector: AudioProjector, clips: Sequence[Ten
     return projector(encoder.encode(clips)) if clips else []
 
 
-def ear_name(name: str) -> str | None:
+def audio_tower_name(name: str) -> str | None:
     """Name of a checkpoint's tensor in `Dasheng` and `AudioProjector`; None for those that are computed, not loaded."""
     if name.startswith(("audio_encoder.front_end.", "audio_encoder.outputlayer.")):
         return None
@@ -212,15 +220,15 @@ def ear_name(name: str) -> str | None:
 
 
 class Weights:
-    """A checkpoint's tensors on their way: the decoder's are passed on one by one, the ear's are kept."""
+    """A checkpoint's tensors: the decoder's are passed on one by one, those of encoder and projector are kept."""
 
     def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         """``tensors``: names as stored, and values."""
         self._tensors = tensors
-        self.ear: dict[str, Tensor] = {}
+        self.audio_tower: dict[str, Tensor] = {}
 
     def decoder(self) -> Iterator[tuple[str, Tensor]]:
-        """Names without ``decoder.``; all must be taken before `ear` is whole.
+        """Names without ``decoder.``; all must be taken before `audio_tower` is whole.
 
         Raises:
             LayoutMismatch: a tensor that belongs to neither, or rows of int8, which only our own reader knows.
@@ -232,22 +240,22 @@ class Weights:
                 raise LayoutMismatch(f"{name}: rows of int8; write the folder again: auricle convert --dtype bfloat16")
             if name.startswith(_DECODER):
                 yield name.removeprefix(_DECODER), tensor
-            elif not name.startswith(_EAR):
+            elif not name.startswith(_AUDIO_TOWER):
                 raise LayoutMismatch(
-                    f"{name} belongs to none of {', '.join((*_EAR, _DECODER))}: another model's weights"
+                    f"{name} belongs to none of {', '.join((*_AUDIO_TOWER, _DECODER))}: another model's weights"
                 )
-            elif (ours := ear_name(name)) is not None:
-                self.ear[ours] = tensor
+            elif (ours := audio_tower_name(name)) is not None:
+                self.audio_tower[ours] = tensor
 
 
-def fill_ear(encoder: Dasheng, projector: AudioProjector, tensors: Mapping[str, Tensor]) -> set[str]:
+def fill_audio_tower(encoder: Dasheng, projector: AudioProjector, tensors: Mapping[str, Tensor]) -> set[str]:
     """Copy tensors into encoder and projector, biases included; returns the names that were filled.
 
     Raises:
         LayoutMismatch: names or shapes that do not fit.
     """
     filled: set[str] = set()
-    for prefix, module in zip(_EAR, (encoder, projector), strict=True):
+    for prefix, module in zip(_AUDIO_TOWER, (encoder, projector), strict=True):
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         # A counter of training batches, which some exporters leave out.
         expected = {key for key in module.state_dict() if not key.endswith("num_batches_tracked")}

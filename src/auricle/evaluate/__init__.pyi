@@ -1,11 +1,15 @@
 from .compare import compare_runs as compare_runs
-from .corruptions import CONDITIONS as CONDITIONS
-from .mecat_scores import score_mecat as score_mecat
+from .corruptions import CORRUPTIONS as CORRUPTIONS
+from .mecat import read_mecat_predictions as read_mecat_predictions
+from .predictions import read_predictions as read_predictions
+from .questions import read_questions as read_questions
 from .report import write_lm_report as write_lm_report
 from .robustness import robustness_card as robustness_card
+from .run import Evaluator as Evaluator
 from .run import run_task as run_task
 from .score_answers import score_predictions as score_predictions
 from .scores import Scored as Scored
+from .scores import ScoringConfig as ScoringConfig
 from .task import LanguageTask as LanguageTask
 from .task import language_tasks as language_tasks
 from .task import load_language_task as load_language_task

@@ -1,13 +1,13 @@
-"""Answers kept on disk, so that nothing is asked twice and a run that was killed goes on where it stood.
+"""Answers kept on disk: none is generated twice, and a run that was killed continues where it stopped.
 
 A folder of JSON Lines that any number of processes may share, on any number of machines. Each reads all files once, as
-it starts, and writes to a file of its own alone, whose name begins with the time of its first answer: where two
-processes answered the same question, the older file holds, in later runs too.
+it starts, and writes to its own file only, whose name starts with the time of its first answer: where two processes
+answered the same question, the answer of the older file is used, in later runs too.
 
-An answer is handed to the operating system before the next one is taken: a process that is killed loses only what was
-not answered yet. The disk itself is waited for every `SYNC_S` seconds and at the end, so that a machine that loses
-power loses the answers of these seconds; they are asked again. A line that breaks off at the end of a file is what such
-a death leaves and is passed over; a line that is damaged elsewhere is passed over and told.
+An answer is handed to the operating system before the next one: a process that is killed loses no answer. The disk is
+synchronised every `SYNC_S` seconds and at the end, so that a power cut costs the answers of these seconds, which are
+generated again. An incomplete line at the end of a file is what a kill leaves, and is skipped; a line that is damaged
+elsewhere is skipped and reported.
 """
 
 import json
@@ -23,47 +23,47 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from auricle.data.untrusted_json import parse_object, shorten
 from auricle.engine.request import SamplingParams
 from auricle.errors import DataError
-from auricle.evaluate.predictions import read_line
 from auricle.listen.aggregate import Aggregation
 
-FORMAT = "auricle-answer/1"  # part of every key: grows whenever a key would no longer tell answers apart
-SYNC_S = 5.0  # longest time that answers wait for the disk while others come
+FORMAT = "auricle-answer/1"  # part of every key: grows whenever one key could stand for two answers
+SYNC_S = 5.0  # longest time between two synchronisations while answers are added
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class KeptAnswer(NamedTuple):
-    """What a model said about a sound."""
+    """The answer of a model to a question about a clip."""
 
     text: str
-    complete: bool  # the whole sound was heard
+    complete: bool  # the whole clip was processed
 
 
 def answer_key(
     fingerprint: str,
     prompt: str,
-    sound: str,
+    audio: str,
     *,
     sampling: SamplingParams,
     reduce: Aggregation = "auto",
     window_s: float | None = None,
 ) -> str:
-    """SHA-256 over all that decides an answer.
+    """SHA-256 of everything that decides an answer.
 
     Args:
         fingerprint: of the model.
         prompt: whole.
-        sound: SHA-256 of the file.
-        sampling: how tokens were chosen.
-        reduce: how answers to the windows of a long sound became one.
+        audio: SHA-256 of the file.
+        sampling: parameters.
+        reduce: how answers to the windows of a long clip are aggregated.
         window_s: longest window, s; None: the model's.
     """
     decided: Mapping[str, Any] = {
         "format": FORMAT,
         "model": fingerprint,
         "prompt": prompt,
-        "sound": sound,
+        "sound": audio,
         "decoding": asdict(sampling),
         "reduce": reduce,
         "window_s": window_s,
@@ -81,7 +81,7 @@ class AnswerCache:
             DataError: the folder cannot be listed.
         """
         self.folder = Path(folder)
-        self.damaged: list[str] = []  # lines that were passed over, and why
+        self.damaged: list[str] = []  # lines that were skipped, and why
         self.added = 0  # answers by this process
         self._kept: dict[str, KeptAnswer] = {}
         self._file: FileIO | None = None
@@ -102,7 +102,7 @@ class AnswerCache:
         return len(self._kept)
 
     def __enter__(self) -> "AnswerCache":
-        """Nothing more than the cache itself."""
+        """The cache itself."""
         return self
 
     def __exit__(
@@ -116,7 +116,7 @@ class AnswerCache:
         return self._kept.get(key)
 
     def add(self, key: str, answer: KeptAnswer) -> KeptAnswer:
-        """Keep an answer; where there is one already, that stays.
+        """Keep an answer; an earlier one to the same question stays.
 
         Returns:
             The one that is kept.
@@ -144,13 +144,13 @@ class AnswerCache:
         return answer
 
     def sync(self) -> None:
-        """Wait until the disk has all answers."""
+        """Synchronise the disk."""
         if self._file is not None:
             os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Wait for the disk and let go of the file; a further answer begins another one."""
+        """Synchronise the disk and close the file; a further answer starts another one."""
         if self._file is None:
             return
         try:
@@ -166,7 +166,7 @@ class AnswerCache:
     def _create(self) -> FileIO:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.jsonl"
-        # Without a buffer of its own: what was written half must not be written again later.
+        # Without a buffer: a half-written answer must not be written again later.
         self._file = path.open("xb", buffering=0)
         return self._file
 
@@ -199,11 +199,11 @@ def _answer(line: bytes, where: str) -> tuple[str, KeptAnswer]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: no UTF-8 ({error})") from None
-    found = read_line(text, where)
-    key, said, complete = (found.get(name) for name in ("key", "text", "complete"))
-    if not isinstance(key, str) or not _KEY.fullmatch(key) or not isinstance(said, str):
+        raise DataError(f"{where}: is not UTF-8 ({error})") from None
+    found = parse_object(text, where)
+    key, answer, complete = (found.get(name) for name in ("key", "text", "complete"))
+    if not isinstance(key, str) or not _KEY.fullmatch(key) or not isinstance(answer, str):
         raise DataError(f"{where}: expected an answer with a key of 64 hex digits and a text")
     if not isinstance(complete, bool):
-        raise DataError(f"{where}: complete is {ascii(complete)[:40]}, expected true or false")
-    return key, KeptAnswer(said, complete)
+        raise DataError(f"{where}: complete is {shorten(complete)}, expected true or false")
+    return key, KeptAnswer(answer, complete)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from auricle.audio.decode import decode
 from auricle.evaluate.tables import TaskRow
-from auricle.evaluate.worst_answers import FindSound, WorstAnswer, sounds_of, worst_answers
+from auricle.evaluate.worst_answers import FindAudio, WorstAnswer, audio_of, worst_answers
 from auricle.pages.players import Example, Fact, Player, Players
 from auricle.pages.render import bounded
 
@@ -36,7 +36,7 @@ def worst_examples(
     Args:
         rows: strict ones first.
         count: items of a task.
-        roots: folders of clips, see `auricle.evaluate.worst_answers.sounds_of`.
+        roots: folders of clips, see `auricle.evaluate.worst_answers.audio_of`.
         with_players: whether the clips can be played.
 
     Raises:
@@ -47,7 +47,7 @@ def worst_examples(
     for row in rows:
         if row.task not in found:
             worst = worst_answers(row, count)
-            notes = [f"{model}: {why}" for model, why in worst.lacking.items()]
+            notes = [f"{model}: {why}" for model, why in worst.unknown.items()]
             found[row.task] = Worst(
                 row.title, row.scoring_rule, notes, [_example(row, each, clips) for each in worst.items]
             )
@@ -59,12 +59,12 @@ class _Clips:
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots, self._players = roots, Players(seconds=EXCERPT_S, max_bytes=MAX_PLAYER_BYTES)
-        self._known: dict[str, FindSound] = {}
+        self._known: dict[str, FindAudio] = {}
 
     def player(self, row: TaskRow, audio: str) -> Player:
         for result in row.results.values():
             key = f"{result.task}\0{result.run.get('source', '')}"
-            find = self._known.setdefault(key, sounds_of(result, self._roots))
+            find = self._known.setdefault(key, audio_of(result, self._roots))
             if (content := find(audio)) is not None:
                 return self._players.player(partial(_start, content))
         return Player("", "clip not found")
@@ -81,9 +81,13 @@ def _example(row: TaskRow, each: WorstAnswer, clips: _Clips | None) -> Example:
         note=each.group.replace("_", " "),
         facts=[
             Fact("Reference", [bounded(text, MAX_TEXT) for text in each.references[:5]]),
-            *([Fact("Prompt", [bounded(each.asked, MAX_TEXT)])] if each.asked else []),
+            *([Fact("Prompt", [bounded(each.question, MAX_TEXT)])] if each.question else []),
             *(
-                Fact(model, [bounded(own.said, MAX_TEXT) if own.said.strip() else "(no answer)"], own.words)
+                Fact(
+                    model,
+                    [bounded(own.prediction, MAX_TEXT) if own.prediction.strip() else "(no answer)"],
+                    own.grade.text,
+                )
                 for model, own in each.answers.items()
             ),
         ],

@@ -1,8 +1,8 @@
-"""Which of two language models answers better, and whether chance would do the same.
+"""Which of two audio language models answers better, and whether the difference could be chance.
 
-A task is compared where both were asked the same items and judged by the same rule with the same tools. What is
-resampled for the interval, and counted by the test, is what the scores themselves resample: an item, or all items of a
-sound or speaker. A positive difference always means that the first model is better, also where lower scores are.
+A task is compared where both have the same items, scored by the same rule with the same networks. The interval
+resamples, and the test counts, what the scores themselves resample: an item, or all items of a clip or speaker. A
+positive difference always means that the first model is better, also where lower scores are.
 """
 
 import math
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from auricle.errors import ConfigError
-from auricle.evaluate.headline import measure
-from auricle.evaluate.results import LmResult, find_results, only_model
-from auricle.evaluate.scores import Scored
+from auricle.evaluate.results import SCORING_RULES, LmResult, find_results, only_model
+from auricle.evaluate.scores import Scored, measure
 from auricle.metrics.intervals import ROUNDS, Score
 from auricle.metrics.paired import LOWER_IS_BETTER, Measured, holm_correction, pair, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
@@ -22,7 +21,7 @@ from auricle.metrics.scoring_rule import ScoringRule
 Verdict: TypeAlias = Literal["first", "second", "none"]
 
 LEVEL = 0.05  # of the corrected p, at which a difference is called one
-# Settings that follow from the answers, or only say how intervals were drawn; all others decide a score.
+# Settings that follow from the answers, or only concern the intervals; all others decide a score.
 _NOT_DECIDING = {
     *("group_by", "rounds", "seed", "average_precision", "date_by_number_of_clips", "difficulties"),
 }
@@ -34,10 +33,10 @@ _NOTES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedAnswers:
-    """Two models on one task, judged alike."""
+    """Two models on one task, scored by one rule."""
 
     task: str
-    protocol: ScoringRule
+    scoring_rule: ScoringRule
     metric: str  # of the scores
     first: Score
     second: Score
@@ -48,9 +47,9 @@ class PairedAnswers:
     ties: int
     test: Literal["mcnemar", "sign"]  # of units that are right or wrong, or any
     p: float  # two-sided
-    p_holm: float  # corrected for the number of tasks of this protocol
+    p_holm: float  # corrected for the number of tasks of this scoring rule
     unpaired: int  # items that only one of both has, as where a rule leaves empty answers out
-    note: str  # what who reads the difference should know; may be empty
+    note: str  # on the difference; may be empty
 
     @property
     def better(self) -> Verdict:
@@ -63,16 +62,16 @@ class PairedAnswers:
 
 
 class LeftOut(NamedTuple):
-    """What was not compared."""
+    """A task that was not compared."""
 
     task: str
-    protocol: ScoringRule
+    scoring_rule: ScoringRule
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerComparison:
-    """Everything that can be said about two models."""
+    """Two models on all tasks of both."""
 
     first: str
     second: str
@@ -113,28 +112,29 @@ def compare_results(
     """Paired tests on the tasks both have; arguments as `compare_runs`, with the names of both models."""
     if rounds < 1:
         raise ConfigError(f"rounds must be at least 1, got {rounds}")
-    theirs = {(result.task, result.protocol): result for result in second}
+    theirs = {(result.task, result.scoring_rule): result for result in second}
     tests: list[PairedAnswers] = []
     left_out: list[LeftOut] = []
     for one in first:
-        two = theirs.pop((one.task, one.protocol), None)
+        two = theirs.pop((one.task, one.scoring_rule), None)
         reason = "only the first model has it" if two is None else why_not(one.scored, two.scored)
         if two is None or reason:
-            left_out.append(LeftOut(one.task, one.protocol, reason or ""))
+            left_out.append(LeftOut(one.task, one.scoring_rule, reason or ""))
         else:
             tests.append(compare_scored(one.scored, two.scored, task=one.task, rounds=rounds, seed=seed))
     left_out += [LeftOut(*key, "only the second model has it") for key in theirs]
-    for protocol in ("strict", "compat"):
-        own = [number for number, test in enumerate(tests) if test.protocol == protocol]
+    for scoring_rule in SCORING_RULES:
+        own = [number for number, test in enumerate(tests) if test.scoring_rule == scoring_rule]
         for number, p in zip(own, holm_correction([tests[number].p for number in own]), strict=True):
             tests[number] = replace(tests[number], p_holm=p)
     return AnswerComparison(first=names[0], second=names[1], tests=tuple(tests), left_out=tuple(left_out))
 
 
 def why_not(first: Scored, second: Scored) -> str | None:
-    """Why two results cannot be compared, in words; None where they can."""
-    if (first.task, first.protocol) != (second.task, second.protocol):
-        return f"other judges: {first.task} ({first.protocol}) and {second.task} ({second.protocol})"
+    """Why two results cannot be compared; None where they can."""
+    if (first.kind, first.scoring_rule) != (second.kind, second.scoring_rule):
+        mine, other = (f"{scored.kind} ({scored.scoring_rule})" for scored in (first, second))
+        return f"other kinds of task or scoring rules: {mine} and {other}"
     if first.rule != second.rule:
         mine, other = (f"{scored.rule.id} version {scored.rule.version}" for scored in (first, second))
         return f"other rules: {mine} and {other}"
@@ -151,21 +151,21 @@ def why_not(first: Scored, second: Scored) -> str | None:
 
 
 def basis(scored: Scored) -> tuple[Any, ...]:
-    """What two results must have in common for their scores to be set side by side."""
+    """What two results must have in common for their scores to be compared."""
     references = scored.data.get("references_sha256")
-    return (scored.task, scored.protocol, scored.rule, repr(references), tuple(sorted(_deciding(scored).items())))
+    return (scored.kind, scored.scoring_rule, scored.rule, repr(references), tuple(sorted(_deciding(scored).items())))
 
 
 def has_items(scored: Scored) -> bool:
     """Whether a result holds what `auricle.metrics.paired.measure` pairs by."""
     metric = scored.rule.metric
-    if scored.task == "mecat":
+    if scored.kind == "mecat":
         groups = [name for name, own in scored.parts.items() if metric in own]
         return bool(groups) and all(scored.items.get(f"{name}.{metric}") for name in groups)
     if metric == "error_rate":
         errors, tokens = scored.items.get("errors", {}), scored.items.get("tokens", {})
         return bool(errors) and errors.keys() == tokens.keys()
-    if scored.task == "caption" and metric not in scored.scores:  # FENSE without a detector
+    if scored.kind == "caption" and metric not in scored.scores:  # FENSE without a detector
         metric = "sbert"
     return bool(scored.items.get("f1" if metric == "mAP" else metric))
 
@@ -178,7 +178,7 @@ def compare_scored(
     Args:
         first: scores of one model.
         second: scores of another.
-        task: its name; the kind of task if empty.
+        task: its name; its kind if empty.
         rounds: resamples behind the interval.
         seed: of the resampling.
 
@@ -186,7 +186,7 @@ def compare_scored(
         ConfigError: the results are not comparable.
     """
     if reason := why_not(first, second):
-        raise ConfigError(f"{task or first.task}: cannot be compared: {reason}")
+        raise ConfigError(f"{task or first.kind}: cannot be compared: {reason}")
     one, two = measure(first), measure(second)
     sign = -1.0 if one.paired_metric in LOWER_IS_BETTER else 1.0
     paired = pair(two, one, {item: str(number) for item, number in first.groups.items()}, rounds=rounds, seed=seed)
@@ -196,13 +196,13 @@ def compare_scored(
     values = {value for own in (one, two) for part in own.parts.values() for value in part.items.values()}
     is_binary = not first.groups and len(one.parts) == 1 and values <= {(0.0, 1.0), (1.0, 1.0)}
     return PairedAnswers(
-        task=task or first.task,
-        protocol=first.protocol,
+        task=task or first.kind,
+        scoring_rule=first.scoring_rule,
         metric=one.metric,
         first=one.score,
         second=two.score,
         paired_metric=one.paired_metric,
-        difference=paired.difference if sign > 0 else _turned(paired.difference),
+        difference=paired.difference if sign > 0 else _negated(paired.difference),
         wins=wins,
         losses=losses,
         ties=len(units) - wins - losses,
@@ -215,7 +215,7 @@ def compare_scored(
 
 
 def _deciding(scored: Scored) -> dict[str, str]:
-    """Settings without which a score would be another, in a form that can be compared."""
+    """Settings without which a score would be another, as text."""
     return {name: repr(value) for name, value in scored.settings.items() if name not in _NOT_DECIDING}
 
 
@@ -235,5 +235,5 @@ def _units(one: Measured, two: Measured, groups: Mapping[str, int]) -> dict[Any,
     return {unit: 0.0 if abs(gain) < 1e-12 else gain for unit, gain in gains.items()}
 
 
-def _turned(score: Score) -> Score:
+def _negated(score: Score) -> Score:
     return Score(0.0 - score.value, 0.0 - score.high, 0.0 - score.low, score.n)  # no -0.0

@@ -1,7 +1,7 @@
-"""References made of what is known about a sound: captions, labels, and closed questions with their choices.
+"""References composed of the facts of a clip: captions, labels, and closed questions with their choices.
 
-Facts are those of packed shards (see `auricle.data.recipes`). Everything is put into the words that `auricle.data`
-teaches a model, and depends on the facts and names of the sounds alone, not on their order.
+Facts are those of packed shards (see `auricle.data.recipes`). The words are those that `auricle.data` teaches a model.
+Everything depends on the facts and names of the clips alone, not on their order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ from auricle.errors import DataError
 from auricle.metrics.closed_qa import LETTERS
 from auricle.metrics.tags import plain
 
-MIN_REFERENCES = 3  # captions of a sound
+MIN_REFERENCES = 3  # captions of a clip
 _MAX_REFERENCES = 5
-_DRAWS = 64  # of wordings; what is not drawn among these is rare
+_SAMPLES = 64  # of wordings; those that are not among them are rare
 _MAX_CHOICES = 4
 _KIND = "What kind of audio is it?"  # of `prompts.CATEGORY`; most others name the kinds themselves
-_TOPICS = ("event", "digit", "gender", "kind")  # in the order in which they are asked
+_TOPICS = ("event", "digit", "gender", "kind")  # in the order of a clip's questions
 _GENDERS = {"m": "male", "f": "female"}
 
 
 class ClosedQuestion(NamedTuple):
-    """A question with choices; of one of them the letter is right."""
+    """A question with choices and the letter of the right one."""
 
     question: str
     choices: tuple[str, ...]
@@ -38,55 +38,55 @@ class ClosedQuestion(NamedTuple):
 class _Topic(NamedTuple):
     question: str
     right: str
-    others: Sequence[str]  # what else it could have been
+    others: Sequence[str]  # other values, from which wrong choices are taken
 
 
 def event_label(facts: Mapping[str, Any]) -> str | None:
-    """The event of a sound as it is called in answers; None where none is known."""
+    """The name that answers give the event of a clip; None where none is known."""
     event = facts.get("event")
     return event_name(event) if isinstance(event, str) and plain(event) else None
 
 
 def caption_references(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Three to five captions that are true of a sound, always the same and in the same order.
+    """Three to five captions that are true of a clip, always the same and in the same order.
 
     Raises:
-        DataError: the facts are of no kind of sound, or leave no choice of words, as a single spoken word does, which
+        DataError: the facts are of no kind of clip, or leave no choice of words, as a single spoken word does, which
             is quoted.
     """
     kind = facts.get("kind", "sound" if "event" in facts else None)
     part = Part.from_meta({**facts, "kind": kind})
     scene = Scene(np.zeros(0, np.float32), (part,), f"pure_{part.kind}")
-    drawn = (caption(scene, np.random.default_rng(seed)) for seed in range(_DRAWS))
-    found = tuple(dict.fromkeys(drawn))[:_MAX_REFERENCES]
+    sampled = (caption(scene, np.random.default_rng(seed)) for seed in range(_SAMPLES))
+    found = tuple(dict.fromkeys(sampled))[:_MAX_REFERENCES]
     if len(found) < MIN_REFERENCES:
         raise DataError(
-            f"facts {dict(facts)} can be said in {len(found)} ways, expected {MIN_REFERENCES}; leave out short "
+            f"facts {dict(facts)} have {len(found)} wordings, expected {MIN_REFERENCES}; leave out short "
             "utterances whose words are quoted"
         )
     return found
 
 
 def closed_questions(clips: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[ClosedQuestion, ...]]:
-    """Closed questions on each sound: its event, the digit said, the speaker's gender, its kind, as far as known.
+    """Closed questions on each clip: its event, the spoken digit, the speaker's gender, its kind, as far as known.
 
-    Wrong choices are events of the other sounds, digits, or the other genders and kinds. Of each of these topics every
-    letter is right equally often, give or take one, so who always says the same is right by chance only.
+    Wrong choices are events of the other clips, digits, or the other genders and kinds. Of each of these topics every
+    letter is right equally often, give or take one, so a constant answer is right by chance only.
 
     Args:
-        clips: facts by the name of the sound.
+        clips: facts by the name of the clip.
 
     Returns:
-        Questions by name, in the order of ``clips``; none where nothing can be asked.
+        Questions by name, in the order of ``clips``; none where no fact makes one.
     """
     events = sorted({name for name in map(event_label, clips.values()) if name})
-    asked: dict[str, dict[str, _Topic]] = {topic: {} for topic in _TOPICS}
+    topics: dict[str, dict[str, _Topic]] = {topic: {} for topic in _TOPICS}
     for key, facts in clips.items():
         for topic, each in _topics(facts, events):
-            asked[topic][key] = each
+            topics[topic][key] = each
     found: dict[str, list[ClosedQuestion]] = {key: [] for key in clips}
-    for topic, own in asked.items():
-        # By rank of a hash: exactly balanced, and no neighbour of a sound tells its letter.
+    for topic, own in topics.items():
+        # By rank of a hash: exactly balanced, and not predictable from neighbouring clips.
         ranked = sorted((_hash(topic, key), key) for key in own)
         for rank, (_, key) in enumerate(ranked):
             found[key].append(_closed(own[key], rank, (topic, key)))

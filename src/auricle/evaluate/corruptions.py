@@ -1,15 +1,15 @@
-"""What happens to a sound on its way to the ear: named conditions, each with levels from mild to severe.
+"""Corruptions of audio: noise, codecs, clipping and others, each with levels from mild to severe.
 
-A condition is a pure function of a 16 kHz mono waveform, a level and a seed that comes from the bytes of the sound, so
-the same sound is degraded the same way in every run and on every model, and the levels of one condition share their
-chance: noise grows, it is not drawn anew. The length stays, except where a condition is about it (speed, padding).
-A sound without anything in it (digital silence) is left alone by whatever measures its level.
+A corruption is a pure function of a 16 kHz mono waveform, a level and a seed that comes from the bytes of the audio
+file: the same file is corrupted the same way in every run and for every model, and the levels of one corruption share
+their randomness, so that noise grows and is not sampled again. The length stays, except where a corruption changes it
+(speed, padding). Corruptions that measure a level leave digital silence as it is.
 """
 
 import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -19,106 +19,107 @@ from auricle.audio.decode import decode
 from auricle.data import mixing
 from auricle.data.mixing import SAMPLE_RATE, SILENCE_RMS, Waveform
 from auricle.errors import ConfigError, hint_names
-from auricle.evaluate.question import NamedBytes, Question, SoundFile
+from auricle.evaluate.questions import Question
+from auricle.evaluate.sources import AudioFile, NamedBytes
 
 Change: TypeAlias = Callable[[Waveform, float, np.random.Generator], Waveform]
 
 _PIECE = SAMPLE_RATE // 10  # 100 ms, what a dropout takes
-_MP3_DELAY = 576 + 529  # samples of encoder and decoder, which files of low rates do not tell
+_MP3_DELAY = 576 + 529  # samples of encoder and decoder, which files of low rates do not state
 _OPUS_KBPS, _MP3_KBPS = (6.0, 256.0), (8.0, 160.0)  # ends of the scales that libsndfile cuts into 0 … 1, at 16 kHz mono
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Condition:
-    """One way in which sounds are degraded."""
+class Corruption:
+    """One kind of corruption."""
 
     name: str
     title: str  # as figures print it
     unit: str  # of the levels
-    levels: tuple[float, ...]  # measured unless others are asked for, mild to severe
+    levels: tuple[float, ...]  # measured by default, mild to severe
     low: float  # the levels allowed
     high: float
     neutral: float | None  # the level that changes nothing; None: every level changes something
-    severe: int  # where harm grows: 1 with the level, -1 against it, 0 in both directions from the neutral one
+    severe: int  # 1: the higher, the more severe; -1: the lower; 0: both directions from the neutral one
     in_octaves: bool  # figures and areas count doublings of the level, as of bit rates
-    is_counted: bool  # levels are whole numbers, and nothing lies between them
+    is_counted: bool  # levels are whole numbers, and nothing is between them
     change: Change
 
 
-def degrade(waveform: Waveform, condition: Condition, level: float, seed: int) -> Waveform:
-    """A waveform as it arrives.
+def corrupt(waveform: Waveform, corruption: Corruption, level: float, seed: int) -> Waveform:
+    """A corrupted waveform.
 
     Args:
         waveform: float32 (num_samples,), mono at 16 kHz.
-        condition: of `CONDITIONS`.
-        level: in the unit of the condition.
-        seed: of what is random.
+        corruption: of `CORRUPTIONS`.
+        level: in the unit of the corruption.
+        seed: of random corruptions.
 
     Returns:
-        A new float32 waveform; samples may exceed 1 where a condition adds energy, as in files of floats.
+        A new float32 waveform; samples may exceed 1 where a corruption adds energy, as in files of floats.
 
     Raises:
-        ConfigError: the level lies outside the condition's range, or a codec is not there.
+        ConfigError: the level is outside the corruption's range, or a codec is not available.
     """
-    _check_level(condition, level)
-    if level == condition.neutral or waveform.size == 0:
+    _check_level(corruption, level)
+    if level == corruption.neutral or waveform.size == 0:
         return waveform.copy()
-    changed = condition.change(waveform, level, np.random.default_rng(seed))
+    changed = corruption.change(waveform, level, np.random.default_rng(seed))
     return np.ascontiguousarray(changed, dtype=np.float32)
 
 
-def degraded_sound(sound: SoundFile, condition: Condition, level: float) -> SoundFile:
-    """A sound that is degraded whenever it is read, under its own name; at the neutral level the sound itself.
+def corrupted_file(audio: AudioFile, corruption: Corruption, level: float) -> AudioFile:
+    """An audio file of the same name that is corrupted whenever it is read; at the neutral level the file itself.
 
     Its bytes are a WAV file of floats, the same in every run, so that kept answers are found again.
 
     Raises:
-        ConfigError: the level lies outside the condition's range.
+        ConfigError: the level is outside the corruption's range.
     """
-    _check_level(condition, level)
-    if level == condition.neutral:
-        return sound
+    _check_level(corruption, level)
+    if level == corruption.neutral:
+        return audio
 
     def read() -> bytes:
-        content = sound.read()
-        seed = int.from_bytes(sha256(sha256(content).digest() + condition.name.encode()).digest()[:8], "big")
-        return wav_bytes(degrade(decode(NamedBytes(content, sound.name)).waveform, condition, level, seed))
+        content = audio.read()
+        seed = int.from_bytes(sha256(sha256(content).digest() + corruption.name.encode()).digest()[:8], "big")
+        return wav_bytes(corrupt(decode(NamedBytes(content, audio.name)).waveform, corruption, level, seed))
 
-    return SoundFile(sound.name, read)
+    return AudioFile(audio.name, read)
 
 
-def degraded_questions(questions: Sequence[Question], condition: Condition, level: float) -> list[Question]:
-    """The same questions about degraded sounds; questions that shared a sound still do."""
-    sounds: dict[int, SoundFile] = {}
+def corrupted_questions(questions: Sequence[Question], corruption: Corruption, level: float) -> list[Question]:
+    """The same questions about corrupted audio files; questions that shared a file still do."""
+    files: dict[int, AudioFile] = {}
     found = []
     for each in questions:
-        sound = sounds.setdefault(id(each.sound), degraded_sound(each.sound, condition, level))
-        found.append(Question(sound=sound, prompt=each.prompt, field=each.field, row=each.row))
+        audio = files.setdefault(id(each.audio), corrupted_file(each.audio, corruption, level))
+        found.append(replace(each, audio=audio))
     return found
 
 
-def find_condition(text: str) -> tuple[Condition, tuple[float, ...]]:
-    """A condition and its levels, mild to severe, from ``NAME`` or ``NAME=LEVEL,LEVEL,…``.
+def find_corruption(text: str) -> tuple[Corruption, tuple[float, ...]]:
+    """A corruption and its levels, mild to severe, from ``NAME`` or ``NAME=LEVEL,LEVEL,…``.
 
     Raises:
         ConfigError: unknown, no numbers, or outside the range.
     """
     name, given, listed = text.partition("=")
-    if name not in CONDITIONS:
-        raise ConfigError(f"no condition {name!r}.{hint_names(name, CONDITIONS)}")
-    condition = CONDITIONS[name]
+    if name not in CORRUPTIONS:
+        raise ConfigError(f"no corruption {name!r}.{hint_names(name, CORRUPTIONS)}")
+    corruption = CORRUPTIONS[name]
     if not given:
-        return condition, condition.levels
+        return corruption, corruption.levels
     try:
         levels = tuple(dict.fromkeys(float(each) for each in listed.split(",")))
     except ValueError:
-        raise ConfigError(f"{text}: levels are {listed!r}, expected numbers in {condition.unit}, as 20,10,0") from None
+        raise ConfigError(f"{text}: levels are {listed!r}, expected numbers in {corruption.unit}, as 20,10,0") from None
     for level in levels:
-        _check_level(condition, level)
-    kept = [level for level in levels if level != condition.neutral]
+        _check_level(corruption, level)
+    kept = [level for level in levels if level != corruption.neutral]
     if not kept:
-        raise ConfigError(f"{text}: names no level that changes anything; {condition.neutral:g} is the sound as it is")
-    return condition, tuple(sorted(kept, reverse=condition.severe < 0))
+        raise ConfigError(f"{text}: names no level that changes anything; {corruption.neutral:g} is the clean audio")
+    return corruption, tuple(sorted(kept, reverse=corruption.severe < 0))
 
 
 def wav_bytes(waveform: Waveform) -> bytes:
@@ -129,16 +130,16 @@ def wav_bytes(waveform: Waveform) -> bytes:
     return struct.pack("<4sI", b"RIFF", len(body)) + body
 
 
-def _check_level(condition: Condition, level: float) -> None:
-    if not condition.low <= level <= condition.high:
+def _check_level(corruption: Corruption, level: float) -> None:
+    if not corruption.low <= level <= corruption.high:
         raise ConfigError(
-            f"{condition.name}: level {level:g} {condition.unit}, expected {condition.low:g} to {condition.high:g}"
+            f"{corruption.name}: level {level:g} {corruption.unit}, expected {corruption.low:g} to {corruption.high:g}"
         )
-    if condition.is_counted and level != round(level):
-        raise ConfigError(f"{condition.name}: level {level:g}, expected a whole number of {condition.unit}")
+    if corruption.is_counted and level != round(level):
+        raise ConfigError(f"{corruption.name}: level {level:g}, expected a whole number of {corruption.unit}")
 
 
-# --- the conditions
+# --- the corruptions
 
 
 def _noise(exponent: float) -> Change:
@@ -164,13 +165,13 @@ def _mp3(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform
 def _telephone(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
     import soxr
 
-    heard = waveform
+    received = waveform
     for _ in range(int(level)):
-        line = soxr.resample(heard, SAMPLE_RATE, SAMPLE_RATE // 2)
+        line = soxr.resample(received, SAMPLE_RATE, SAMPLE_RATE // 2)
         line = mixing.colour(line, band_hz=_BAND) if line.size else line
         coded = _coded(np.clip(line, -1, 1), SAMPLE_RATE // 2, format="WAV", subtype="ULAW")
-        heard = _fit(soxr.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE), waveform.size)
-    return heard
+        received = _fit(soxr.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE), waveform.size)
+    return received
 
 
 # `mixing.band_response` counts in Hz of a 16 kHz waveform; at 8 kHz the same places are half as high. The line itself
@@ -195,7 +196,7 @@ def _coded(waveform: Waveform, sample_rate: int, **codec: Any) -> Waveform:
         decoded, _ = soundfile.read(file, dtype="float32")
     except (soundfile.LibsndfileError, ValueError) as error:
         raise ConfigError(
-            f"{codec['subtype']}: this installation of libsndfile cannot write it ({error}); leave the condition out, "
+            f"{codec['subtype']}: this installation of libsndfile cannot write it ({error}); leave the corruption out, "
             "or upgrade soundfile"
         ) from None
     found: Waveform = decoded
@@ -207,13 +208,13 @@ def _fit(waveform: Waveform, num_samples: int) -> Waveform:
 
 
 def _reverb(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
-    # As much energy arrives by way of the walls as directly: a listener at the critical distance.
+    # As much reverberant energy as direct: the critical distance.
     room = mixing.room_response(rng, level, direct=1.0, wet=1.0)
     return _level_as(mixing.colour(waveform, room=room), waveform)
 
 
 def _level_as(waveform: Waveform, model: Waveform) -> Waveform:
-    """At the active level of another one, so that a condition does not pass for a change of loudness."""
+    """At the active level of another one, so that a corruption is no change of loudness."""
     rms = mixing.active_rms(model)
     return waveform if rms <= SILENCE_RMS else mixing.to_level(waveform, float(20 * np.log10(rms)))
 
@@ -245,12 +246,12 @@ def clipping_limit(waveform: Waveform, share: float) -> float:
 
 
 def _dropouts(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
-    # The order is drawn once, so that what is lost at a mild level is lost at every severer one.
+    # One order for all levels: what a mild level drops, every more severe one drops too.
     order = rng.permutation(-(-waveform.size // _PIECE))
-    heard = waveform.copy()
+    dropped = waveform.copy()
     for piece in order[: round(level / 100 * len(order))]:
-        heard[piece * _PIECE : (piece + 1) * _PIECE] = 0.0
-    return heard
+        dropped[piece * _PIECE : (piece + 1) * _PIECE] = 0.0
+    return dropped
 
 
 def _padding(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
@@ -258,14 +259,14 @@ def _padding(waveform: Waveform, level: float, rng: np.random.Generator) -> Wave
     return mixing.place(waveform, before, waveform.size + 2 * before)
 
 
-def _conditions() -> Mapping[str, Condition]:
+def _corruptions() -> Mapping[str, Corruption]:
     def one(
         name: str, title: str, unit: str, levels: str, ends: tuple[float, float], neutral: float | None, change: Change
-    ) -> Condition:
+    ) -> Corruption:
         numbers = tuple(float(each) for each in levels.split())
         two_sided = neutral is not None and ends[0] < neutral < ends[1]
         severe = 0 if two_sided else 1 if neutral is not None else -1
-        return Condition(
+        return Corruption(
             name=name, title=title, unit=unit, levels=numbers, low=ends[0], high=ends[1], neutral=neutral,
             severe=severe, in_octaves=unit == "kbit/s",
             is_counted=unit == "in a row", change=change,
@@ -273,7 +274,7 @@ def _conditions() -> Mapping[str, Condition]:
 
     noise = "30 25 20 15 10 5 0 -5"
     found = (
-        # Levels of noise and sound are those of `mixing.active_rms`: pauses do not count.
+        # Levels of noise and signal are those of `mixing.active_rms`: pauses do not count.
         one("white-noise", "White noise", "dB SNR", noise, (-40, 80), None, _noise(0.0)),
         one("pink-noise", "Pink noise", "dB SNR", noise, (-40, 80), None, _noise(1.0)),
         one("opus", "Opus", "kbit/s", "64 32 24 16 12 8 6", _OPUS_KBPS, None, _opus),
@@ -290,4 +291,4 @@ def _conditions() -> Mapping[str, Condition]:
     return {each.name: each for each in found}
 
 
-CONDITIONS: Mapping[str, Condition] = _conditions()
+CORRUPTIONS: Mapping[str, Corruption] = _corruptions()

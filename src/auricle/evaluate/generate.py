@@ -1,28 +1,37 @@
-"""Questions → replies of a model: what lies in the cache is not asked again, and what is new goes into it at once."""
+"""Questions → replies of a model: answers in the cache are not generated again, and new ones are kept at once."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from auricle.audio.decode import as_clip
 from auricle.engine.request import SamplingParams
-from auricle.errors import AuricleError
+from auricle.errors import AuricleError, DataError
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
-from auricle.evaluate.question import NamedBytes, Question
+from auricle.evaluate.questions import Question
+from auricle.evaluate.sources import NamedBytes
 from auricle.listen.aggregate import Aggregation
+from auricle.listen.outputs import Answer
+from auricle.metrics.closed_qa import LETTERS
+
+if TYPE_CHECKING:
+    from auricle.listen.model import AudioLM
+
+Offer: TypeAlias = Literal["texts", "letters"]
 
 
 class Reply(NamedTuple):
-    """What became of a question."""
+    """The answer to a question, or why there is none."""
 
     text: str | None  # None: there is no answer
     error: str | None  # why there is none
-    complete: bool  # the whole sound was heard
+    complete: bool  # the whole clip was processed
 
 
-class AsksEach(Protocol):
-    """A model that takes questions, as `auricle.listen.model.AudioLM` does."""
+class AnswersQuestions(Protocol):
+    """A model that answers questions, as `auricle.listen.model.AudioLM` does."""
 
     @property
     def model(self) -> str:
@@ -30,7 +39,7 @@ class AsksEach(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all of it that decides its answers."""
+        """SHA-256 of everything that decides its answers."""
 
     def ask_each(
         self,
@@ -41,11 +50,11 @@ class AsksEach(Protocol):
         reduce: Aggregation = "auto",
         window_s: float | None = None,
     ) -> Iterator[Any]:
-        """Of each sound a list of answers with ``text`` and ``receipt``, or its error."""
+        """For each clip a list of answers with ``text`` and ``receipt``, or its error."""
 
 
-def ask_questions(
-    model: AsksEach,
+def generate_answers(
+    model: AnswersQuestions,
     questions: Sequence[Question],
     *,
     cache: AnswerCache | None = None,
@@ -53,20 +62,20 @@ def ask_questions(
     batch_size: int = 8,
     reduce: Aggregation = "auto",
     window_s: float | None = None,
-    on_answer: Callable[[Question, Reply], None] | None = None,
+    on_reply: Callable[[Question, Reply], None] | None = None,
 ) -> list[Reply]:
-    """Ask, each sound once for all its open questions; one that fails leaves its error, and the others go on.
+    """The replies of a model, which gets each clip once with all its open questions; a clip that fails is an error.
 
     Args:
-        model: a listener.
-        questions: in any order; those whose sounds have one name are about one sound.
-        cache: answers of earlier runs, which are taken over; new ones are added as they come, errors are not. None:
-            nothing is kept.
-        sampling: how tokens are chosen; None: greedily.
-        batch_size: questions in one batch, of any sounds; sounds are read as batches need them.
-        reduce: how answers to the windows of a long sound become one.
+        model: an audio language model.
+        questions: in any order; those whose audio files have one name are about one clip.
+        cache: answers of earlier runs, which are reused; new ones are added at once, errors are not. None: nothing is
+            kept.
+        sampling: None: greedy.
+        batch_size: questions in one batch, of any clips; audio files are read as batches need them.
+        reduce: how answers to the windows of a long clip are aggregated.
         window_s: longest window, s; None: the model's.
-        on_answer: told of every question as soon as its reply is known.
+        on_reply: called for every question as soon as its reply is known.
 
     Returns:
         Replies in the order of the questions.
@@ -77,84 +86,151 @@ def ask_questions(
     """
     chosen = sampling or SamplingParams()
     key_of = partial(answer_key, model.fingerprint, sampling=chosen, reduce=reduce, window_s=window_s)
-    asking = _Asking(questions, key_of, cache, on_answer)
-    requests = asking.requests()
+    pending = _Pending(questions, key_of, cache, on_reply)
+    requests = pending.requests()
     for result in model.ask_each(requests, batch_size=batch_size, sampling=chosen, reduce=reduce, window_s=window_s):
-        asking.take(result)
-    replies = [reply for reply in asking.replies if reply is not None]
+        pending.take(result)
+    replies = [reply for reply in pending.replies if reply is not None]
     if len(replies) < len(questions):
         raise AuricleError(f"{model.model}: gave {len(replies)} results for {len(questions)} questions; it is broken")
     return replies
 
 
-class _Asking:
-    """Questions on their way to the model and back."""
+class _Pending:
+    """Questions without a reply."""
 
     def __init__(
         self,
         questions: Sequence[Question],
         key_of: Callable[[str, str], str],
         cache: AnswerCache | None,
-        on_answer: Callable[[Question, Reply], None] | None,
+        on_reply: Callable[[Question, Reply], None] | None,
     ) -> None:
         self.replies: list[Reply | None] = [None] * len(questions)
-        self._questions, self._key_of, self._cache, self._on_answer = questions, key_of, cache, on_answer
+        self._questions, self._key_of, self._cache, self._on_reply = questions, key_of, cache, on_reply
         self._waiting: deque[dict[str, list[int]]] = deque()  # of each request places by key, in the order of results
 
     def requests(self) -> Iterator[tuple[Any, list[str]]]:
-        """Sounds with their open questions; what needs no asking is settled on the way."""
-        for places in _by_sound(self._questions):
-            sound = self._questions[places[0]].sound
+        """Clips with their open questions; those with a cached answer, and unreadable clips, get their reply here."""
+        for places in _by_clip(self._questions):
+            audio = self._questions[places[0]].audio
             try:
-                content = sound.read()
+                content = audio.read()
             except AuricleError as error:
-                self._settle(places, _failed(sound.name, error))
+                self._reply(places, _failed(audio.name, error))
                 continue
             if still_open := self._open(places, sha256(content).hexdigest()):
                 self._waiting.append(still_open)
                 prompts = [self._questions[at].prompt for at, *_ in still_open.values()]
-                yield NamedBytes(content, sound.name), prompts
+                yield NamedBytes(content, audio.name), prompts
 
     def take(self, result: Any) -> None:
-        """What came back of the oldest request."""
-        asked = self._waiting.popleft()
+        """The result of the oldest request."""
+        request = self._waiting.popleft()
         if isinstance(result, AuricleError):
-            places = [at for own in asked.values() for at in own]
-            self._settle(places, _failed(self._questions[places[0]].sound.name, result))
+            places = [at for own in request.values() for at in own]
+            self._reply(places, _failed(self._questions[places[0]].audio.name, result))
             return
-        for (key, places), answer in zip(asked.items(), result, strict=True):
-            said = KeptAnswer(answer.text, answer.receipt.complete)
+        for (key, places), answer in zip(request.items(), result, strict=True):
+            kept = KeptAnswer(answer.text, answer.receipt.complete)
             if self._cache is not None:
-                said = self._cache.add(key, said)
-            self._settle(places, Reply(said.text, None, said.complete))
+                kept = self._cache.add(key, kept)
+            self._reply(places, Reply(kept.text, None, kept.complete))
 
     def _open(self, places: Sequence[int], digest: str) -> dict[str, list[int]]:
-        """Places of questions without an answer, by key; the same asked twice is one."""
+        """Places of questions without an answer, by key; duplicated questions have one key."""
         found: dict[str, list[int]] = {}
         for at in places:
             key = self._key_of(self._questions[at].prompt, digest)
             kept = None if self._cache is None else self._cache.get(key)
             if kept is not None:
-                self._settle([at], Reply(kept.text, None, kept.complete))
+                self._reply([at], Reply(kept.text, None, kept.complete))
             else:
                 found.setdefault(key, []).append(at)
         return found
 
-    def _settle(self, places: Sequence[int], reply: Reply) -> None:
+    def _reply(self, places: Sequence[int], reply: Reply) -> None:
         for at in places:
             self.replies[at] = reply
-            if self._on_answer is not None:
-                self._on_answer(self._questions[at], reply)
+            if self._on_reply is not None:
+                self._on_reply(self._questions[at], reply)
 
 
-def _by_sound(questions: Sequence[Question]) -> list[list[int]]:
-    """Places of the questions on each sound, in the order in which sounds first come."""
+def _by_clip(questions: Sequence[Question]) -> list[list[int]]:
+    """Places of the questions on each clip, in the order in which clips first occur."""
     found: dict[str, list[int]] = {}
     for at, question in enumerate(questions):
-        found.setdefault(question.sound.name, []).append(at)
+        found.setdefault(question.audio.name, []).append(at)
     return list(found.values())
 
 
 def _failed(name: str, error: AuricleError) -> Reply:
     text = str(error)
     return Reply(None, text if name in text else f"{name}: {text}", False)
+
+
+# --- choosing
+
+
+class ChoosingLM:
+    """A model whose answers to closed questions are their likeliest choices, see `AudioLM.choose`.
+
+    A model that answers outside the choices fails a closed question whatever it knows; the likeliest choice shows what
+    it knows.
+    """
+
+    def __init__(self, model: "AudioLM", questions: Sequence[Question], offer: Offer) -> None:
+        """Take the choices of questions.
+
+        Args:
+            model: whose log-likelihoods decide.
+            questions: with ``question`` and ``choices`` in their rows.
+            offer: ``texts``: the prompt is the question alone, and each choice is scored as the whole answer;
+                ``letters``: the prompt lists the choices as ``(A) …``, and any of their names counts for them.
+
+        Raises:
+            DataError: a question without choices.
+        """
+        self._model, self._offer = model, offer
+        self._rows = {question.prompt: question.row for question in questions}
+        if open_question := next((each for each in questions if not each.row.get("choices")), None):
+            raise DataError(
+                f"{open_question.audio.name}: {open_question.prompt!r} has no choices; only closed questions can be "
+                "answered by choosing, let the model answer this task in its own words"
+            )
+        # Answers take the form of the references: by the published rule the words of a wrong choice would count too.
+        self._lettered = all(row["answer"] in LETTERS[: len(row["choices"])] for row in self._rows.values())
+
+    @property
+    def model(self) -> str:
+        """Its name, and that it chooses: its results are not those of free answers."""
+        return f"{self._model.model}, choosing among {self._offer}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs from that of the model, as the answers do."""
+        return sha256(f"{self._model.fingerprint} chooses among {self._offer}".encode()).hexdigest()
+
+    def ask_each(
+        self,
+        requests: Iterable[tuple[Any, Sequence[str]]],
+        *,
+        batch_size: int = 8,
+        sampling: SamplingParams | None = None,
+        reduce: Aggregation = "auto",
+        window_s: float | None = None,
+    ) -> Iterator[list[Answer] | AuricleError]:
+        """As `AudioLM.ask_each`; no tokens are generated, so only ``window_s`` matters."""
+        for source, prompts in requests:
+            try:
+                clip = as_clip(source, limits=self._model.limits)
+                yield [self._choose(clip, prompt, window_s) for prompt in prompts]
+            except AuricleError as error:
+                yield error
+
+    def _choose(self, clip: Any, prompt: str, window_s: float | None) -> Answer:
+        row = self._rows[prompt]
+        choices: list[str] = row["choices"]
+        chosen = self._model.choose(clip, row["question"], choices, letters=self._offer == "letters", window_s=window_s)
+        text = LETTERS[choices.index(chosen.answer)] if self._lettered else chosen.answer
+        return Answer(text=text, segments=chosen.segments, receipt=chosen.receipt)

@@ -2,24 +2,31 @@
 
 =========  ==========================================================================================================
 compat     as released, with its δ; a group of mixed clips also holds those whose content is absent
-strict     the δ that was stated; kinds of content are scored where they are there, and where not it is only asked
-           whether the answer says so: absence accuracy
+strict     the δ that was published; kinds of content are scored where they are present, and where absent only whether
+           the answer states it: absence accuracy
 =========  ==========================================================================================================
 
-Either way every reference needs an answer; the release leaves out what is missing.
+By both rules every reference needs an answer; the release skips missing ones.
 """
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from auricle.errors import ConfigError, DataError
+from auricle.errors import DataError
 from auricle.evaluate import mecat
-from auricle.evaluate.scores import RULES, Scored, group_numbers, references_digest
+from auricle.evaluate.scores import (
+    MECAT_METRICS,
+    RULES,
+    Scored,
+    ScoringConfig,
+    group_numbers,
+    network_settings,
+    references_digest,
+)
 from auricle.metrics.date import (
     SIZES,
     DateScores,
@@ -29,223 +36,204 @@ from auricle.metrics.date import (
     mean_references,
     weighted_embeddings,
 )
-from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
-from auricle.metrics.intervals import ROUNDS, Score, bootstrap_mean, proportion_interval
+from auricle.metrics.fense import error_penalties, mean_cosine_similarity
+from auricle.metrics.intervals import Score, bootstrap_mean, proportion_interval
 from auricle.metrics.ngrams import sentence_bleu
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
-METRICS = ("date", "fense", "bleu")
 _SMALLEST = 2  # clips of a group
 
 
 class GroupScores(NamedTuple):
     """Of one group; lists in the order of its names."""
 
-    values: Mapping[str, Sequence[float]]  # by metric, each clip's
+    values: Mapping[str, Sequence[float]]  # by metric, of each clip
     date: DateScores | None
 
 
 def score_group(
-    said: Sequence[str],
+    texts: Sequence[str],
     references: Sequence[Sequence[str]],
     encoder: SentenceEncoder,
     *,
     delta: float,
-    protocol: ScoringRule = "compat",
+    scoring_rule: ScoringRule = "compat",
     factors: Sequence[float] | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = MECAT_METRICS,
 ) -> GroupScores:
     """Values of each clip of a group.
 
     Args:
-        said: a text for each clip.
+        texts: a prediction for each clip.
         references: one text or more for each clip; numbers may differ.
         encoder: of sentences.
         delta: scores this close are equal to DATE.
-        protocol: of DATE; by ``strict`` an empty text is like nothing, whatever its vector.
+        scoring_rule: of DATE; by ``strict`` the similarity of an empty text is 0, whatever its vector.
         factors: of `fense.error_penalties`; None: no detector, so FENSE is the similarity alone, called ``sbert``.
-        metrics: of `METRICS`.
+        metrics: of `MECAT_METRICS`.
     """
     counts = [len(own) for own in references]
-    texts = [text for own in references for text in own]
+    own_texts = [text for own in references for text in own]
     values: dict[str, list[float]] = {}
     date = None
-    heard = np.array([protocol == "compat" or bool(text.strip()) for text in said], np.float64)
-    scale = heard if factors is None else heard * np.asarray(factors)
+    is_answered = np.array([scoring_rule == "compat" or bool(text.strip()) for text in texts], np.float64)
+    scale = is_answered if factors is None else is_answered * np.asarray(factors)
     if "date" in metrics:
-        own = mean_references(weighted_embeddings(encoder, texts), counts)
+        targets = mean_references(weighted_embeddings(encoder, own_texts), counts)
         _, same = np.unique(["\0".join(sorted(each)) for each in references], return_inverse=True)
-        vectors = weighted_embeddings(encoder, said)
-        date = date_scores(vectors, own, delta=delta, factors=scale, same=same, rule=protocol)
+        vectors = weighted_embeddings(encoder, texts)
+        date = date_scores(vectors, targets, delta=delta, factors=scale, same=same, rule=scoring_rule)
         values |= {name: getattr(date, name).tolist() for name in ("date", "similarity", "discrimination")}
     if "fense" in metrics:
-        vectors = encoder.encode([*said, *texts])
-        owners = torch.arange(len(said)).repeat_interleave(torch.tensor(counts))
-        cosines = mean_cosine_similarity(vectors[: len(said)], vectors[len(said) :], owners).numpy()
-        values["sbert"] = (cosines * heard).tolist()
+        vectors = encoder.encode([*texts, *own_texts])
+        owners = torch.arange(len(texts)).repeat_interleave(torch.tensor(counts))
+        cosines = mean_cosine_similarity(vectors[: len(texts)], vectors[len(texts) :], owners).numpy()
+        values["sbert"] = (cosines * is_answered).tolist()
         if factors is not None:
             values["fense"] = (cosines * scale).tolist()
     if "bleu" in metrics:
-        for order, scores in enumerate(zip(*map(sentence_bleu, said, references), strict=True), 1):
+        for order, scores in enumerate(zip(*map(sentence_bleu, texts, references), strict=True), 1):
             values[f"bleu{order}"] = list(scores)
     return GroupScores(values, date)
 
 
-def score_mecat(
-    files: Mapping[str, str | Path],
-    references: str | Path,
-    encoder: SentenceEncoder,
-    *,
-    protocol: ScoringRule = "strict",
-    detector: ErrorDetector | None = None,
-    metrics: Sequence[str] = METRICS,
-    missing: str = "error",
-    rounds: int = ROUNDS,
-    seed: int = 0,
-) -> Scored:
-    """Score answers to MECAT.
+def score_mecat(predictions: mecat.MecatPredictions, config: ScoringConfig) -> Scored:
+    """Score predictions for MECAT.
 
     Args:
-        files: by field (``long``, …); a single one under "" holds all fields, or one text for all of them.
-        references: folder of a split, see `mecat.read_references`.
-        encoder: of sentences.
-        protocol: see above.
-        detector: of errors in captions; without it nothing is penalised and there is no FENSE.
-        metrics: of `METRICS`.
-        missing: ``error``, or ``worst``: an absent answer is the empty text.
-        rounds: resamples behind each interval.
-        seed: of the resampling.
+        predictions: of `mecat.read_mecat_predictions` or a run.
+        config: without a detector of errors in captions nothing is penalised and there is no FENSE.
 
     Raises:
-        DataError: files that cannot be read, or references without an answer.
-        ConfigError: an unknown metric.
+        DataError: references without an answer, or too few of them.
+        ConfigError: there is no sentence encoder.
     """
-    if unknown := sorted(set(metrics) - set(METRICS)):
-        raise ConfigError(f"metrics are {', '.join(unknown)}, expected some of {', '.join(METRICS)}")
-    truth = mecat.read_references(references)
-    answers = mecat.merge_answers(files)
-    shared = answers.get("", {})
-    counts = {"references": len(truth.entries), "missing": 0, "extra": len(_named(answers) - set(truth.entries))}
-    draw: dict[str, Any] = {"rounds": rounds, "seed": seed}
-    parts: dict[str, dict[str, Score]] = {}
-    items: dict[str, dict[str, float]] = {}
-    facts: dict[str, Any] = {}
-    for group in truth.groups:
-        names = _members(truth, group)
-        said, absent = _said(answers.get(group.field, {}), shared, names, group, missing)
-        counts["missing"] += absent
-        if protocol == "strict":
-            parts |= _absence(truth, group, names, said, draw)
-            names = [name for name in names if not mecat.is_absent(truth.entries[name].domain, group.field)]
-        if len(names) < _SMALLEST:
-            continue
-        found = _scored(truth, group, names, said, encoder, detector, protocol=protocol, metrics=metrics)
-        clips = [_clip(name, truth.kind) for name in names]
-        own = {metric: bootstrap_mean(each, groups=clips, **draw) for metric, each in found.values.items()}
-        parts[group.name] = own | parts.get(group.name, {})
-        items |= {
-            f"{group.name}.{metric}": dict(zip(names, each, strict=True)) for metric, each in found.values.items()
-        }
-        if found.date is not None and protocol == "compat":
-            facts[group.name] = _dependence(found.date)
-    if not parts:
-        raise DataError(f"{references}: no group has {_SMALLEST} clips; expected the references of a split")
+    encoder, detector = config.load_encoder(), config.detector()
+    split, rule = predictions.references, config.scoring_rule
+    found = _score_groups(predictions, config, encoder, detector)
+    if not found.parts:
+        raise DataError(f"{predictions.origin}: no group has {_SMALLEST} clips; expected the references of a split")
+    extra = set().union(*predictions.texts.values()) - set(split.entries)
     return Scored(
-        task="mecat",
-        protocol=protocol,
-        rule=RULES["mecat", protocol],
-        scores=_overall(parts, truth.kind),
-        parts=parts,
-        counts=counts,
-        items=items,
-        groups=group_numbers(list(truth.entries), [_clip(name, truth.kind) for name in truth.entries]),
+        kind="mecat",
+        scoring_rule=rule,
+        rule=RULES["mecat", rule],
+        scores=_overall(found.parts, split.kind),
+        parts=found.parts,
+        counts={"references": len(split.entries), "missing": found.missing, "extra": len(extra)},
+        items=found.items,
+        groups=group_numbers(list(split.entries), [split.clip(name) for name in split.entries]),
         settings={
-            "encoder": encoder.identity,
-            "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
-            "kind": truth.kind,
-            "date_by_number_of_clips": facts,
-            "difficulties": _by_difficulty(truth, items),
-            **draw,
+            **network_settings(encoder, detector),
+            "kind": split.kind,
+            "date_by_number_of_clips": found.dependence,
+            "difficulties": _by_difficulty(split, found.items),
+            "rounds": config.rounds,
+            "seed": config.seed,
         },
-        data=_data(files, truth),
+        data=_data(predictions),
     )
 
 
-def _scored(
-    truth: mecat.References,
-    group: mecat.Group,
-    names: Sequence[str],
-    said: Mapping[str, str],
+@dataclass(kw_only=True, slots=True)
+class _Groups:
+    parts: dict[str, dict[str, Score]] = field(default_factory=dict)
+    items: dict[str, dict[str, float]] = field(default_factory=dict)
+    dependence: dict[str, Any] = field(default_factory=dict)  # of the released score on the number of clips
+    missing: int = 0
+
+
+def _score_groups(
+    predictions: mecat.MecatPredictions,
+    config: ScoringConfig,
     encoder: SentenceEncoder,
     detector: ErrorDetector | None,
-    *,
-    protocol: ScoringRule,
-    metrics: Sequence[str],
-) -> GroupScores:
-    texts = [said[name] for name in names]
-    return score_group(
-        texts,
-        [truth.entries[name].texts[group.field] for name in names],
-        encoder,
-        delta=group.released_delta if protocol == "compat" else group.delta,
-        protocol=protocol,
-        factors=None if detector is None else error_penalties(detector.probabilities(texts)).tolist(),
-        metrics=metrics,
-    )
+) -> _Groups:
+    split, rule = predictions.references, config.scoring_rule
+    resampling: dict[str, Any] = {"rounds": config.rounds, "seed": config.seed}
+    found = _Groups()
+    for group in split.groups:
+        texts, missing = _texts(predictions, _members(split, group), group, config)
+        found.missing += missing
+        if rule == "strict":
+            found.parts |= _absence(split, group, texts, resampling)
+            texts = {
+                name: text
+                for name, text in texts.items()
+                if not mecat.is_absent(split.entries[name].domain, group.field)
+            }
+        if len(texts) < _SMALLEST:
+            continue
+        scores = score_group(
+            list(texts.values()),
+            [split.entries[name].texts[group.field] for name in texts],
+            encoder,
+            delta=group.released_delta if rule == "compat" else group.delta,
+            scoring_rule=rule,
+            factors=None if detector is None else _penalties(detector, texts),
+            metrics=config.metrics,
+        )
+        clips = [split.clip(name) for name in texts]
+        means = {metric: bootstrap_mean(own, groups=clips, **resampling) for metric, own in scores.values.items()}
+        found.parts[group.name] = means | found.parts.get(group.name, {})
+        for metric, own in scores.values.items():
+            found.items[f"{group.name}.{metric}"] = dict(zip(texts, own, strict=True))
+        if scores.date is not None and rule == "compat":
+            found.dependence[group.name] = _dependence(scores.date)
+    return found
 
 
-def _members(truth: mecat.References, group: mecat.Group) -> list[str]:
+def _penalties(detector: ErrorDetector, texts: Mapping[str, str]) -> list[float]:
+    factors: list[float] = error_penalties(detector.probabilities(list(texts.values()))).tolist()
+    return factors
+
+
+def _members(split: mecat.References, group: mecat.Group) -> list[str]:
     """Names of what a group scores, sorted, as the release does."""
     return sorted(
-        name for name, entry in truth.entries.items() if entry.domain in group.domains and group.field in entry.texts
+        name for name, entry in split.entries.items() if entry.domain in group.domains and group.field in entry.texts
     )
 
 
-def _named(answers: Mapping[str, Mapping[str, str]]) -> set[str]:
-    return set().union(*answers.values()) if answers else set()
-
-
-def _said(
-    own: Mapping[str, str], shared: Mapping[str, str], names: Sequence[str], group: mecat.Group, missing: str
+def _texts(
+    predictions: mecat.MecatPredictions, names: Sequence[str], group: mecat.Group, config: ScoringConfig
 ) -> tuple[dict[str, str], int]:
-    absent = [name for name in names if name not in own and name not in shared]
-    if absent and missing == "error":
+    """Predictions by name, absent ones empty, and how many are absent."""
+    found = {name: predictions.text(name, group.field) for name in names}
+    absent = [name for name, text in found.items() if text is None]
+    if absent and config.missing == "error":
         raise DataError(
             f"{group.name}: {len(absent)} of {len(names)} references have no answer, first {absent[0]}; add them, or "
             "count them as wrong with missing answers taken as worst"
         )
-    return {name: own.get(name, shared.get(name, "")) for name in names}, len(absent)
+    return {name: text or "" for name, text in found.items()}, len(absent)
 
 
 def _absence(
-    truth: mecat.References,
-    group: mecat.Group,
-    names: Sequence[str],
-    said: Mapping[str, str],
-    draw: Mapping[str, Any],
+    split: mecat.References, group: mecat.Group, texts: Mapping[str, str], resampling: Mapping[str, Any]
 ) -> dict[str, dict[str, Score]]:
-    """How often an answer rightly says, or does not say, that a kind of content is absent; only where both occur."""
-    absent = [mecat.is_absent(truth.entries[name].domain, group.field) for name in names]
+    """How often a text rightly states, or does not, that a kind of content is absent; only where both occur."""
+    absent = [mecat.is_absent(split.entries[name].domain, group.field) for name in texts]
     if not any(absent) or all(absent):
         return {}
-    texts = [said[name] for name in names]
-    # Who says nothing has not said either.
+    # An empty text does not state it.
     right = [
-        bool(each.strip()) and mecat.states_absence(each) == is_so for each, is_so in zip(texts, absent, strict=True)
+        bool(text.strip()) and mecat.states_absence(text) == is_so
+        for text, is_so in zip(texts.values(), absent, strict=True)
     ]
     parts = {
         "absence_accuracy": right,
         "absence_recall": [hit for hit, is_so in zip(right, absent, strict=True) if is_so],
     }
-    return {group.name: {name: proportion_interval(each, **draw) for name, each in parts.items()}}
+    return {group.name: {name: proportion_interval(each, **resampling) for name, each in parts.items()}}
 
 
 def _dependence(scores: DateScores) -> dict[str, float]:
     """What the released score would be among other numbers of clips, and the most it could be among these."""
     number = len(scores.date)
-    foretold = {str(size): expected_date(scores, size) for size in SIZES}
-    return {"clips": number, "ceiling": date_ceiling(number), **foretold}
+    expected = {str(size): expected_date(scores, size) for size in SIZES}
+    return {"clips": number, "ceiling": date_ceiling(number), **expected}
 
 
 def _overall(parts: Mapping[str, Mapping[str, Score]], kind: mecat.Kind) -> dict[str, Score]:
@@ -261,28 +249,21 @@ def _overall(parts: Mapping[str, Mapping[str, Score]], kind: mecat.Kind) -> dict
     return found
 
 
-def _by_difficulty(truth: mecat.References, items: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def _by_difficulty(split: mecat.References, items: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Means over the questions of each difficulty."""
     sums: dict[str, dict[str, list[float]]] = {}
     for name, own in items.items():
         for item, value in own.items():
-            if level := truth.entries[item].difficulty:
+            if level := split.entries[item].difficulty:
                 sums.setdefault(level, {}).setdefault(name.partition(".")[2], []).append(value)
     return {level: {name: float(np.mean(each)) for name, each in own.items()} for level, own in sorted(sums.items())}
 
 
-def _clip(name: str, kind: mecat.Kind) -> str:
-    """The clip of a question, whose name ends in eight digits of a hash."""
-    return name.rpartition("_")[0] if kind == "qa" else name
-
-
-def _data(files: Mapping[str, str | Path], truth: mecat.References) -> dict[str, Any]:
-    references = {name: [entry.domain, dict(entry.texts)] for name, entry in truth.entries.items()}
+def _data(predictions: mecat.MecatPredictions) -> dict[str, Any]:
+    entries = predictions.references.entries
     return {
-        "answers_sha256": {name or "all": _hash(path) for name, path in sorted(files.items())},
-        "references_sha256": references_digest(references),
+        "answers_sha256": dict(predictions.sha256),
+        "references_sha256": references_digest(
+            {name: [entry.domain, dict(entry.texts)] for name, entry in entries.items()}
+        ),
     }
-
-
-def _hash(path: str | Path) -> str:
-    return sha256(Path(path).read_bytes()).hexdigest()

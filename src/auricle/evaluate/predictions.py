@@ -1,6 +1,7 @@
-"""Answers of a model to a test set, as files: one JSON object a line, reference and answer side by side.
+"""Predictions of a model for a test set, beside the references: files, and what a run would write into them.
 
-Every row: ``dataset_name, audio, prompt, model_output, model_name``. Further, by task:
+A file holds one JSON object a line. Every row: ``dataset_name, audio, prompt, model_output, model_name``. Further, by
+kind of task:
 
 ========  ==========================================================================================================
 asr       ``text``, ``lang``
@@ -10,24 +11,29 @@ qa        ``answer`` (a letter, or the text of a choice), ``choices`` (texts, ma
 caption   ``text``, one or a list; open questions: ``question``, ``answer``
 ========  ==========================================================================================================
 
-Source: the files in ``evaluate/jsonl`` of github.com/xiaomi-research/dasheng-lm. A row that is damaged, stands twice or
-has no answer is an error that names it: nothing is ever left out in silence.
+A damaged or duplicated row is an error that names it: no row is ever skipped. Files of MECAT are in
+`auricle.evaluate.mecat`.
+
+Source: the files in ``evaluate/jsonl`` of github.com/xiaomi-research/dasheng-lm.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, NamedTuple
 
-from auricle.data.untrusted_json import parse_json, shorten
+from auricle.data.untrusted_json import parse_object, read_text, shorten
 from auricle.errors import DataError
+from auricle.evaluate.generate import Reply
+from auricle.evaluate.mecat import MecatPredictions, Value, merge_texts, parse_references
+from auricle.evaluate.questions import Question
+from auricle.evaluate.scores import TaskKind
+from auricle.evaluate.task import LanguageTask
 
-LinesTask: TypeAlias = Literal["asr", "tagging", "gender", "multitag", "qa", "caption"]
-Missing: TypeAlias = Literal["error", "worst"]
-
-MAX_BYTES = 2**30  # of one file
-_FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # of each group one must be there
+ANSWERS, REFERENCES = "answers.jsonl", "references"  # names in the folder of a run
+_FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # one of each group is needed
     "asr": (("text",), ("lang",)),
     "tagging": (("label",),),
     "gender": (("label",),),
@@ -39,14 +45,25 @@ _FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # of each group one must
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One answer and what it should have been."""
+    """A prediction and its references."""
 
     item: str  # names the row within its file
     audio: str
     dataset: str
     model: str
-    said: str  # by the model; empty where it gave no answer
+    prediction: str | None  # None: the model gave no answer
     fields: Mapping[str, Any]  # of the task, checked
+    where: str  # for messages
+
+    @property
+    def answer(self) -> str:
+        """The prediction, empty where the model gave none."""
+        return self.prediction or ""
+
+    @property
+    def question(self) -> str:
+        """The question, or the prompt where that is all."""
+        return str(self.fields.get("question") or self.fields.get("prompt") or "")
 
     def texts(self, field: str) -> tuple[str, ...]:
         """A field that holds one text or several."""
@@ -56,11 +73,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """A file of them."""
+    """The rows of a file."""
 
+    kind: TaskKind
     rows: tuple[Row, ...]
     sha256: str  # of the file
-    unanswered: int  # rows whose answer is absent and was taken as empty
+    origin: str  # for messages
 
     @property
     def datasets(self) -> list[str]:
@@ -73,104 +91,78 @@ class Predictions:
         return sorted({row.model for row in self.rows})
 
 
-def read_predictions(path: str | Path, task: LinesTask, *, missing: Missing = "error") -> Predictions:
-    """Answers and references of a file.
+def read_predictions(path: str | Path, kind: TaskKind) -> Predictions:
+    """Predictions and references of a file.
 
     Args:
         path: ``.jsonl``.
-        task: decides which fields must be there.
-        missing: what to do with a row whose ``model_output`` is absent or null: refuse the file, or take the answer as
-            empty, which is as bad as an answer can be.
+        kind: of the task, any but ``mecat``; decides which fields are needed.
 
     Raises:
-        DataError: the file is unreadable, has no rows, or a row is damaged, incomplete or stands twice; line named.
+        DataError: the file is unreadable, has no rows, or a row is damaged, incomplete or duplicated; line named.
     """
-    content = read_bounded(path)
-    found: list[tuple[tuple[str, str, str], Row]] = []
-    first: dict[tuple[str, str, str], int] = {}
-    unanswered = 0
-    for number, fields in _objects(content, path):
-        where = f"{path}, line {number}"
-        said = fields.get("model_output")
-        if said is None and missing == "worst":
-            said, unanswered = "", unanswered + 1
-        if not isinstance(said, str):
-            raise DataError(
-                f"{where}: model_output is {shorten(said)}, expected text; answer the row, or count it as wrong with "
-                "missing answers taken as worst"
-            )
-        _check_fields(fields, task, where)
-        audio, dataset = _text(fields, "audio", where), _text(fields, "dataset_name", where)
-        asked = str(fields.get("question") or fields.get("prompt") or "")
-        key = (dataset, audio, asked)
+    content = read_text(path)
+    lines = ((f"{path}, line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
+    rows = ((where, parse_object(line, where)) for where, line in lines)
+    return parse_predictions(rows, kind, digest=sha256(content.encode()).hexdigest(), origin=str(path))
+
+
+def parse_predictions(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], kind: TaskKind, *, digest: str, origin: str
+) -> Predictions:
+    """Predictions and references from the rows of a file, each with its place; otherwise as `read_predictions`.
+
+    Args:
+        rows: in the order of the file.
+        kind: of the task.
+        digest: SHA-256 of the file.
+        origin: of the rows, for messages.
+    """
+    found: list[Row] = []
+    first: dict[tuple[str, str, str], str] = {}
+    for where, fields in rows:
+        row = _row(fields, kind, where)
+        key = (row.dataset, row.audio, row.question)
         if key in first:
             raise DataError(
-                f"{where}: the same data set, audio and question as line {first[key]}; expected one answer, leave one "
-                "of them out"
+                f"{where}: the same data set, audio and question as {first[key]}; expected one answer, leave one of "
+                "them out"
             )
-        first[key] = number
-        model = str(fields.get("model_name", ""))
-        row = Row(item=audio, audio=audio, dataset=dataset, model=model, said=said, fields=fields)
-        found.append((key, row))
+        first[key] = where.rpartition(", ")[2]
+        found.append(row)
     if not found:
-        raise DataError(f"{path}: has no rows; expected one JSON object a line")
-    return Predictions(
-        rows=tuple(_named(found)), sha256=sha256(content.encode("utf-8")).hexdigest(), unanswered=unanswered
-    )
+        raise DataError(f"{origin}: has no rows; expected one JSON object a line")
+    return Predictions(kind=kind, rows=tuple(_named(found)), sha256=digest, origin=origin)
 
 
-def read_bounded(path: str | Path) -> str:
-    """The text of a file in UTF-8.
-
-    Raises:
-        DataError: absent, too large or of another encoding.
-    """
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}; cut the file in parts")
-        # A byte-order mark, as some editors set it, is no part of the first field.
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable ({error}); expected a file in UTF-8") from None
-
-
-def read_line(line: str, where: str) -> dict[str, Any]:
-    """The JSON object of a line.
-
-    Raises:
-        DataError: it is none, or a name stands in it twice.
-    """
-    try:
-        found = parse_json(line, allow_nan=True)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: no readable JSON ({error}); correct the line") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: holds {shorten(found)}, expected a JSON object")
-    return found
-
-
-def _objects(content: str, path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            yield number, read_line(line, f"{path}, line {number}")
-
-
-def _check_fields(fields: Mapping[str, Any], task: LinesTask, where: str) -> None:
-    for names in _FIELDS[task]:
+def _row(fields: Mapping[str, Any], kind: TaskKind, where: str) -> Row:
+    prediction = fields.get("model_output")
+    if prediction is not None and not isinstance(prediction, str):
+        raise DataError(f"{where}: model_output is {shorten(prediction)}, expected text; correct the row")
+    for names in _FIELDS[kind]:
         present = [name for name in names if fields.get(name) is not None]
         if not present:
             raise DataError(
-                f"{where}: has no {' or '.join(names)}, which {task} needs; is it the file of another task?"
+                f"{where}: has no {' or '.join(names)}, which {kind} needs; is it the file of another task?"
             )
         for name in present:
-            _check_field(fields[name], name, task, where)
+            _check_field(fields[name], name, kind, where)
+    audio, dataset = _text(fields, "audio", where), _text(fields, "dataset_name", where)
+    return Row(
+        item=audio,
+        audio=audio,
+        dataset=dataset,
+        model=str(fields.get("model_name", "")),
+        prediction=prediction,
+        fields=fields,
+        where=where,
+    )
 
 
-def _check_field(value: Any, name: str, task: LinesTask, where: str) -> None:
-    takes_list = name in ("label", "choices") or (task == "caption" and name == "text")
+def _check_field(value: Any, name: str, kind: TaskKind, where: str) -> None:
+    takes_list = name in ("label", "choices") or (kind == "caption" and name == "text")
     takes_text = name != "choices" and name != "label"
-    is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    is_list = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
     if not (takes_text and isinstance(value, str)) and not (takes_list and is_list):
         kinds = [kind for kind, takes in (("text", takes_text), ("a list of texts", takes_list)) if takes]
         raise DataError(f"{where}: {name} is {shorten(value)}, expected {' or '.join(kinds)}")
@@ -187,14 +179,99 @@ def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _named(found: Sequence[tuple[tuple[str, str, str], Row]]) -> Iterator[Row]:
-    """Rows whose names differ: the audio alone where that is enough, and the question with it where not."""
+def _named(rows: Sequence[Row]) -> Iterator[Row]:
+    """Rows with different names: the audio alone where that is enough, and the question with it where not."""
     times: dict[str, int] = {}
-    for _, row in found:
+    for row in rows:
         times[row.audio] = times.get(row.audio, 0) + 1
-    for (dataset, audio, asked), row in found:
-        item = audio if times[audio] == 1 else f"{dataset} · {audio} · {asked}"
-        yield Row(item=item, audio=audio, dataset=dataset, model=row.model, said=row.said, fields=row.fields)
+    for row in rows:
+        is_only = times[row.audio] == 1
+        yield row if is_only else replace(row, item=f"{row.dataset} · {row.audio} · {row.question}")
 
 
-LINES_TASKS: tuple[str, ...] = get_args(LinesTask)
+# --- of a run
+
+
+class RunPredictions(NamedTuple):
+    """The predictions of a run."""
+
+    files: Mapping[str, bytes]  # contents by name, relative to the folder of the run
+    # What reading these files gives, and their place for messages.
+    parse: Callable[[str], Predictions | MecatPredictions]
+
+
+def run_predictions(
+    task: LanguageTask, questions: Sequence[Question], replies: Sequence[Reply], *, model_name: str
+) -> RunPredictions:
+    """The predictions of a model that was given questions.
+
+    Of MECAT the files are those of `auricle.evaluate.mecat.read_mecat_predictions`, and a question without an answer
+    has no line; of other tasks they are those of `read_predictions`, and its ``model_output`` is null.
+
+    Args:
+        task: of the questions.
+        questions: with their references.
+        replies: in the order of the questions.
+        model_name: in every row.
+    """
+    pairs = list(zip(questions, replies, strict=True))
+    if task.kind == "mecat":
+        return _mecat_predictions(pairs)
+    rows = [_row_of(question, reply, model_name) for question, reply in pairs]
+    content = _lines(rows)
+
+    def parse(origin: str) -> Predictions:
+        named = ((f"{origin}, line {number}", row) for number, row in enumerate(rows, 1))
+        return parse_predictions(named, task.kind, digest=sha256(content).hexdigest(), origin=origin)
+
+    return RunPredictions({ANSWERS: content}, parse)
+
+
+def _row_of(question: Question, reply: Reply, model_name: str) -> dict[str, Any]:
+    first = ("dataset_name", "audio", "prompt")
+    return {
+        **{name: question.row[name] for name in first},
+        "model_output": reply.text,
+        "model_name": model_name,
+        **{name: value for name, value in question.row.items() if name not in (*first, "model_output", "model_name")},
+    }
+
+
+def _mecat_predictions(pairs: Sequence[tuple[Question, Reply]]) -> RunPredictions:
+    texts: dict[str, Any] = {}
+    domains: dict[str, dict[str, dict[str, Any]]] = {}
+    for question, reply in pairs:
+        row = question.row
+        entry = domains.setdefault(row["domain"], {}).setdefault(row["id"], {"domain": row["domain"]})
+        if question.field:
+            entry[question.field] = row["text"]
+            if reply.text is not None:
+                texts.setdefault(row["id"], {})[question.field] = reply.text
+        else:
+            entry |= {name: row[name] for name in ("category", "difficulty", "question", "answer")}
+            if reply.text is not None:
+                texts[row["id"]] = reply.text
+    content = _lines({name: text} for name, text in texts.items())
+
+    def parse(origin: str) -> MecatPredictions:
+        entries = {domain: (Value(origin, *pair) for pair in own.items()) for domain, own in domains.items()}
+        return MecatPredictions(
+            references=parse_references(entries, origin),
+            texts=merge_texts({"": (Value(origin, *pair) for pair in texts.items())}, {"": origin}),
+            sha256={"all": sha256(content).hexdigest()},
+            origin=origin,
+        )
+
+    references = {domain: _lines({name: entry} for name, entry in own.items()) for domain, own in domains.items()}
+    return RunPredictions(
+        {ANSWERS: content, **{f"{REFERENCES}/{domain}.jsonl": lines for domain, lines in references.items()}}, parse
+    )
+
+
+def utf8(text: str) -> bytes:
+    """Bytes of a text with JSON in it; what UTF-8 cannot hold, as parts of odd file names, becomes JSON's escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return utf8("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))

@@ -1,21 +1,21 @@
-"""How much a score depends on the words of the question, or on the order of the choices.
+"""How much a score depends on the words of the prompt, or on the order of the choices.
 
-The same items are judged under every variant, so what differs between variants is due to the prompt alone; each single
+The same items are scored under every variant, so what differs between variants is due to the prompt alone; each single
 score still has the interval of its items.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from auricle import __version__
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.examiner import Examined, Examiner
-from auricle.evaluate.headline import item_names
 from auricle.evaluate.prompt_variants import Variant, right_places
+from auricle.evaluate.run import Evaluation, Evaluator
+from auricle.evaluate.scores import Rule
 from auricle.metrics.closed_qa import LETTERS, choice_of
 from auricle.metrics.intervals import Score, plain_score, wilson_interval
 from auricle.metrics.paired import LOWER_IS_BETTER
@@ -24,44 +24,44 @@ FORMAT = "auricle-prompts/1"
 Kind: TypeAlias = Literal["prompts", "choices"]
 
 
-class Asked(NamedTuple):
+class VariantScore(NamedTuple):
     """One variant and its score."""
 
     name: str
     score: Score
     failed: int  # questions without an answer
-    partial: int  # answers to sounds heard in part
+    partial: int  # answers about clips that were processed in part
 
 
 class Place(NamedTuple):
     """A letter among the choices, over all variants."""
 
     letter: str
-    accuracy: Score  # where the right answer stands there
+    accuracy: Score  # where the right answer has this letter
     chosen: float  # share of all questions answered with it
-    offered: float  # that share if choices were drawn by lot
+    offered: float  # that share if answers were random
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
+class PromptSensitivity:
     """A task under several variants."""
 
-    identity: Mapping[str, Any]  # see `Examiner.identity`
-    rule: Mapping[str, Any]
+    identity: Mapping[str, Any]  # see `Evaluator.identity`
+    rule: Rule
     metric: str
     kind: Kind
     questions: int
-    asked: tuple[Asked, ...]
+    variants: tuple[VariantScore, ...]
     mean: float  # of the scores
     deviation: float  # of the scores, standard, of a sample
     low: float
     high: float
-    best: int  # of `asked`
+    best: int  # of `variants`
     worst: int
-    same_verdict: float | None  # share of items judged alike under all variants; None: scores are no verdicts
+    same_verdict: float | None  # share of items right, or wrong, under all variants; None: items are neither
     always: int | None  # items right under all variants; None: nothing is right or wrong
     never: int | None
-    same_answer: float  # share of questions answered alike under all variants, case and spaces apart
+    same_answer: float  # share of questions with one answer under all variants, case and spaces apart
     item_range: float  # mean over items of their highest minus their lowest value
     places: tuple[Place, ...] = ()  # of moved choices
     unread: float | None = None  # of moved choices: share of answers that name no choice, or several
@@ -72,12 +72,12 @@ class Spread:
         content = {
             "format": FORMAT,
             **self.identity,
-            "rule": dict(self.rule),
+            "rule": asdict(self.rule),
             "metric": self.metric,
             "lower_is_better": self.metric in LOWER_IS_BETTER,
             "kind": self.kind,
             "questions": self.questions,
-            "asked": [{**each._asdict(), "score": plain_score(each.score)} for each in self.asked],
+            "asked": [{**each._asdict(), "score": plain_score(each.score)} for each in self.variants],
             **{
                 name: getattr(self, name)
                 for name in ("mean", "deviation", "low", "high", "best", "worst", "same_verdict", "always", "never")
@@ -92,48 +92,47 @@ class Spread:
         return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def prompt_spread(
-    examiner: Examiner,
+def prompt_sensitivity(
+    evaluator: Evaluator,
     variants: Sequence[Variant],
     kind: Kind = "prompts",
     *,
     on_variant: Callable[[str], None] | None = None,
-) -> Spread:
-    """Ask a task in several ways.
+) -> PromptSensitivity:
+    """Measure a model on several variants of the questions of a task.
 
     Args:
-        examiner: the model, the task and how it is judged.
+        evaluator: the model and the task.
         variants: of `auricle.evaluate.prompt_variants`, at least two.
-        kind: which of both they are.
-        on_variant: told the name of the variant that comes next.
+        kind: what differs between them.
+        on_variant: called with the name of the variant that comes next.
 
     Raises:
         ConfigError: fewer than two variants.
         DataError: answers that cannot be scored; the variant is named.
     """
     if len(variants) < 2:
-        raise ConfigError(f"found {len(variants)} variant, expected at least 2: one alone has no spread")
+        raise ConfigError(f"found {len(variants)} variant, expected at least 2 to compare")
     runs = []
     for variant in variants:
         if on_variant:
             on_variant(variant.name)
         try:
-            runs.append(examiner.examine(variant.questions))
+            runs.append(evaluator.evaluate(variant.questions))
         except DataError as error:
-            raise DataError(f"asked {variant.name!r}: {error}") from None
+            raise DataError(f"variant {variant.name!r}: {error}") from None
     metric = runs[0].measured.metric
     scores = [run.measured.score for run in runs]
     values = [score.value for score in scores]
     order = sorted(range(len(values)), key=lambda at: values[at], reverse=metric not in LOWER_IS_BETTER)
-    items = _item_values(variants, runs)
-    return Spread(
-        identity=examiner.identity(),
-        rule=runs[0].scored.rule._asdict(),
+    return PromptSensitivity(
+        identity=evaluator.identity(),
+        rule=runs[0].scored.rule,
         metric=metric,
         kind=kind,
         questions=len(variants[0].questions),
-        asked=tuple(
-            Asked(variant.name, run.measured.score, run.failed, run.partial)
+        variants=tuple(
+            VariantScore(variant.name, run.measured.score, run.failed, run.partial)
             for variant, run in zip(variants, runs, strict=True)
         ),
         mean=fmean(values),
@@ -144,23 +143,22 @@ def prompt_spread(
         worst=order[-1],
         same_answer=fmean(_same_answers(variants, runs, kind)),
         **(_places(variants, runs) if kind == "choices" else {}),
-        **_agreement(metric, items),
+        **_agreement(metric, _item_values(runs)),
     )
 
 
 _Values: TypeAlias = list[list[tuple[float, float] | None]]  # by item, then variant; None: a rule leaves it out
 
 
-def _item_values(variants: Sequence[Variant], runs: Sequence[Examined]) -> _Values:
-    """What items are worth; they are matched by question, as names may hold the prompt."""
-    if runs[0].scored.task == "mecat":
+def _item_values(runs: Sequence[Evaluation]) -> _Values:
+    """Values of items; they are matched by question, as names may hold the prompt."""
+    if runs[0].scored.kind == "mecat":
         keys = [(part, item) for part, own in runs[0].measured.parts.items() for item in own.items]
         return [[run.measured.parts[part].items.get(item) for run in runs] for part, item in keys]
     columns = []
-    for variant, run in zip(variants, runs, strict=True):
+    for run in runs:
         (part,) = run.measured.parts.values()
-        names = item_names([question.row for question in variant.questions])
-        columns.append([part.items.get(name) for name in names])
+        columns.append([part.items.get(name) for name in run.items])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -177,20 +175,20 @@ def _agreement(metric: str, items: _Values) -> dict[str, Any]:
     return {**found, "same_verdict": same, "always": always, "never": never}
 
 
-def _same_answers(variants: Sequence[Variant], runs: Sequence[Examined], kind: Kind) -> list[bool]:
-    """By question; of moved choices the texts that were chosen are compared, not the letters."""
+def _same_answers(variants: Sequence[Variant], runs: Sequence[Evaluation], kind: Kind) -> list[bool]:
+    """By question; of moved choices the chosen texts are compared, not the letters."""
     answers = []
     for variant, run in zip(variants, runs, strict=True):
-        said = [" ".join((reply.text or "").lower().split()) for reply in run.replies]
+        texts = [" ".join((reply.text or "").lower().split()) for reply in run.replies]
         if kind == "choices":
             for at, question in enumerate(variant.questions):
                 chosen = choice_of(run.replies[at].text or "", question.row["choices"])
-                said[at] = "" if chosen is None else question.row["choices"][chosen]
-        answers.append(said)
+                texts[at] = "" if chosen is None else question.row["choices"][chosen]
+        answers.append(texts)
     return [len(set(each)) == 1 for each in zip(*answers, strict=True)]
 
 
-def _places(variants: Sequence[Variant], runs: Sequence[Examined]) -> dict[str, Any]:
+def _places(variants: Sequence[Variant], runs: Sequence[Evaluation]) -> dict[str, Any]:
     """The fields that only moved choices have."""
     hits: dict[int, list[bool]] = {}
     chosen: Counter[int | None] = Counter()

@@ -1,4 +1,4 @@
-"""The same questions in other words, or with their choices in another order."""
+"""The same questions with other prompts, or with their choices in another order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from auricle.data import prompts as wordings
+from auricle.data.untrusted_json import read_text
 from auricle.errors import ConfigError, DataError
-from auricle.evaluate.predictions import read_bounded
-from auricle.evaluate.question import Question
+from auricle.evaluate.questions import Question
 from auricle.evaluate.task import LanguageTask, slots
 from auricle.metrics.closed_qa import LETTERS, list_choices, right_choices
 
-WORDINGS: Mapping[str, tuple[str, ...]] = {  # by judge
+WORDINGS: Mapping[str, tuple[str, ...]] = {  # by kind of task
     "asr": wordings.TRANSCRIBE,
     "tagging": wordings.EVENT,
     "gender": wordings.GENDER,
@@ -22,19 +22,19 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {  # by judge
 
 
 class Variant(NamedTuple):
-    """One way of asking."""
+    """One version of the questions of a task."""
 
-    name: str  # the prompt, or which choice comes first
+    name: str  # the prompt, or the first choice
     questions: Sequence[Question]
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    r"""Prompts of a file, one a line; ``\n`` within a line is a line break, empty lines are passed over.
+    r"""Prompts of a file, one a line; ``\n`` within a line is a line break, empty lines are skipped.
 
     Raises:
         DataError: not readable, or empty.
     """
-    lines = [line.removesuffix("\r") for line in read_bounded(path).split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
     found = [line.replace("\\n", "\n") for line in lines if line.strip()]
     if not found:
         raise DataError(f"{path}: holds no prompts, expected one a line")
@@ -42,52 +42,54 @@ def read_prompts(path: str | Path) -> list[str]:
 
 
 def known_prompts(task: LanguageTask) -> list[str]:
-    """The task's own prompt and the ways in which users phrase it.
+    """The task's own prompt and those that users write for its kind.
 
     Raises:
         ConfigError: there are none for this kind of task.
     """
-    if task.judge not in WORDINGS or len(task.prompts) != 1:
+    if task.kind not in WORDINGS or len(task.prompts) != 1:
         raise ConfigError(
-            f"{task.name}: no other wordings are known for its kind, {task.judge}; give a file of prompts, or for "
+            f"{task.name}: no other prompts are known for tasks of kind {task.kind}; give a file of prompts, or for "
             "closed questions move their choices"
         )
-    return list(dict.fromkeys([*task.prompts.values(), *WORDINGS[task.judge]]))
+    return list(dict.fromkeys([*task.prompts.values(), *WORDINGS[task.kind]]))
 
 
 def reworded(questions: Sequence[Question], prompts: Sequence[str], *, field: str | None = None) -> list[Variant]:
-    """Questions asked with each prompt in turn.
+    """The questions with each prompt in turn.
 
     Args:
         questions: of one task.
-        prompts: texts in which ``{question}``, ``{choices}`` and ``{lang}`` are filled in, as in a task's own.
+        prompts: texts with the slots ``{question}``, ``{choices}`` and ``{lang}``, as in a task's own.
         field: of the answers whose prompt is changed, the others keep theirs; None: the only one there is.
 
     Raises:
-        ConfigError: fewer than two different prompts, an unknown or ambiguous field, or a place that cannot be filled.
+        ConfigError: fewer than two different prompts, an unknown or ambiguous field, or a slot that cannot be filled.
     """
     different = list(dict.fromkeys(prompts))
     if len(different) < 2:
         raise ConfigError(f"found {len(different)} different prompts, expected at least 2 to compare")
     fields = list(dict.fromkeys(each.field for each in questions))
     if field is None and len(fields) > 1:
-        raise ConfigError(f"the task asks for {', '.join(fields)}; name the one whose prompt is changed")
+        raise ConfigError(f"the task has the fields {', '.join(fields)}; name the one whose prompt is changed")
     if field is not None and field not in fields:
-        raise ConfigError(f"the task asks nothing of {field!r}, expected one of {', '.join(fields)}")
+        raise ConfigError(f"the task has no field {field!r}, expected one of {', '.join(fields)}")
     chosen = fields[0] if field is None and fields else field
     return [
-        Variant(prompt, [_asked(each, _filled(prompt, each)) if each.field == chosen else each for each in questions])
+        Variant(
+            prompt, [_with_prompt(each, _filled(prompt, each)) if each.field == chosen else each for each in questions]
+        )
         for prompt in different
     ]
 
 
 def moved_choices(questions: Sequence[Question], count: int | None = None) -> list[Variant]:
-    """Closed questions whose choices move up by one place from variant to variant, the first ones going last.
+    """Closed questions whose choices move up by one place from variant to variant, the first ones become the last.
 
     As many variants as the longest list has choices put every answer at every place.
 
     Args:
-        questions: closed ones; their prompt lists the choices as ``(A) …``.
+        questions: closed ones; their prompts list the choices as ``(A) …``.
         count: of variants; None: as many as there are choices.
 
     Raises:
@@ -96,12 +98,12 @@ def moved_choices(questions: Sequence[Question], count: int | None = None) -> li
     """
     lacking = next((each for each in questions if len(each.row.get("choices") or ()) < 2), None)
     if lacking is not None or not questions:
-        which = f"{lacking.sound.name}: is a question" if lacking else "found questions"
+        which = f"{lacking.audio.name}: is a question" if lacking else "found questions"
         raise DataError(f"{which} without choices to move, expected closed questions alone")
     most = max(len(each.row["choices"]) for each in questions)
     wanted = most if count is None else count
     if not 2 <= wanted <= most:
-        raise ConfigError(f"{wanted} orders of choices, expected 2 to {most}: more come round to the first again")
+        raise ConfigError(f"{wanted} orders of choices, expected 2 to {most}: more would repeat the first")
     return [
         Variant(
             f"first choice was ({LETTERS[by]})", [_moved(each, by % len(each.row["choices"])) for each in questions]
@@ -127,25 +129,25 @@ def _moved(question: Question, by: int) -> Question:
     before = list_choices(choices)
     if question.prompt.count(before) != 1:
         raise DataError(
-            f"{question.sound.name}: its prompt does not list the choices once as (A) … on lines of their own, so they "
+            f"{question.audio.name}: its prompt does not list the choices once as (A) … on lines of their own, so they "
             "cannot be moved in it"
         )
-    asked = _asked(question, question.prompt.replace(before, list_choices(moved)))
-    return replace(asked, row={**asked.row, "choices": moved, "answer": answer})
+    changed = _with_prompt(question, question.prompt.replace(before, list_choices(moved)))
+    return replace(changed, row={**changed.row, "choices": moved, "answer": answer})
 
 
-def _asked(question: Question, prompt: str) -> Question:
+def _with_prompt(question: Question, prompt: str) -> Question:
     return replace(question, prompt=prompt, row={**question.row, "prompt": prompt})
 
 
 def _filled(prompt: str, question: Question) -> str:
     row = question.row
-    places: dict[str, Any] = {"question": row.get("question"), "lang": row.get("lang")}
-    places["choices"] = list_choices(row["choices"]) if row.get("choices") else None
-    known = {name: text for name, text in places.items() if isinstance(text, str)}
+    slot_texts: dict[str, Any] = {"question": row.get("question"), "lang": row.get("lang")}
+    slot_texts["choices"] = list_choices(row["choices"]) if row.get("choices") else None
+    known = {name: text for name, text in slot_texts.items() if isinstance(text, str)}
     if unknown := sorted(slots(prompt) - set(known)):
         raise ConfigError(
-            f"prompt {prompt!r} asks for {', '.join(unknown)}, which {question.sound.name} does not have; it has "
+            f"prompt {prompt!r} has {', '.join(unknown)} in braces, which {question.audio.name} does not have; it has "
             f"{', '.join(known) or 'nothing to fill in'}"
         )
     return prompt.format(**known)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import DataError
 from auricle.evaluate.answer_examples import MAX_TEXT, worst_examples
-from auricle.evaluate.published_answers import published_answers
-from auricle.evaluate.results import PROTOCOLS, LmResult, by_model
+from auricle.evaluate.results import SCORING_RULES, LmResult, by_model, published_answers
 from auricle.evaluate.tables import (
     MecatGroup,
     Models,
@@ -98,7 +97,9 @@ def write_lm_report(
         title=_TITLE,
         models=count(len(models), "model"),
         tasks=count(len({row.task for row in rows}), "task"),
-        rules=[_rule(rule, own, models) for rule in PROTOCOLS if (own := [r for r in rows if r.scoring_rule == rule])],
+        rules=[
+            _rule(rule, own, models) for rule in SCORING_RULES if (own := [r for r in rows if r.scoring_rule == rule])
+        ],
         figures=[Drawing(svg(figure, name), caption) for name, (figure, caption) in drawn.items()],
         mecat=[_mecat(row) for row in rows if _is_mecat(row)],
         worst=worst_examples(rows, worst, roots=audio, with_players=players) if worst else [],
@@ -129,7 +130,7 @@ def report_content(results: Sequence[LmResult], *, published: bool = True) -> di
 
 
 def _is_mecat(row: TaskRow) -> bool:
-    return next(iter(row.results.values())).scored.task == "mecat"
+    return next(iter(row.results.values())).scored.kind == "mecat"
 
 
 # --- tables
@@ -245,8 +246,8 @@ def _mecat_row(group: MecatGroup, row: TaskRow, published: Sequence[float | None
 def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure, str]]":
     """By name the figure and its caption: all tasks, and of MECAT the domains."""
     found: dict[str, tuple[Figure, str]] = {}
-    by_rule = {name: shared_rows([row for row in rows if row.scoring_rule == name], models) for name in PROTOCOLS}
-    rule = max(PROTOCOLS, key=lambda name: len(by_rule[name]))
+    by_rule = {name: shared_rows([row for row in rows if row.scoring_rule == name], models) for name in SCORING_RULES}
+    rule = max(SCORING_RULES, key=lambda name: len(by_rule[name]))
     if own := by_rule[rule]:
         words, axes = _axes(own)
         lines = {label: [_mean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
@@ -329,7 +330,7 @@ def _record(label: str, result: LmResult) -> Record:
         "Model": result.fingerprint or "not known",
     }
     return Record(
-        title=f"{label} · {result.task} · {result.protocol}",
+        title=f"{label} · {result.task} · {result.scoring_rule}",
         facts={
             "Rule": f"{scored.rule.id} version {scored.rule.version}",
             "Counts": ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items()),

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from auricle.errors import DataError
-from auricle.evaluate.corruptions import CONDITIONS, Condition
+from auricle.evaluate.corruptions import CORRUPTIONS, Corruption
 from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
 from auricle.files import make_folder, write_text
 from auricle.metrics.intervals import Score
@@ -30,7 +31,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
         DataError: no cards, or cards of several tasks or scoring rules.
         MissingExtra: matplotlib is not installed.
     """
-    tasks = {(card.task, str(card.identity["protocol"])) for card in cards}
+    tasks = {(card.task, card.scoring_rule) for card in cards}
     if len(tasks) != 1:
         found = ", ".join(f"{task} ({rule})" for task, rule in sorted(tasks)) or "no cards"
         raise DataError(f"found {found}; expected cards of one task under one scoring rule, plot them one by one")
@@ -45,7 +46,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
     figure.set_layout_engine("constrained", h_pad=0.1)
     plots = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for plot, name in zip(plots, names, strict=False):
-        _panel(plot, CONDITIONS[name], cards)
+        _panel(plot, CORRUPTIONS[name], cards)
     for plot in plots[len(names) :]:
         plot.set_axis_off()
     for plot in plots[::columns]:
@@ -76,7 +77,7 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
     folder = make_folder(folder)
     by_task: dict[tuple[str, str], list[Card]] = {}
     for card in cards:
-        by_task.setdefault((card.task, str(card.identity["protocol"])), []).append(card)
+        by_task.setdefault((card.task, card.scoring_rule), []).append(card)
     paths, tasks = [folder / "robustness.html"], []
     for number, ((task, rule), own) in enumerate(by_task.items()):
         drawings = []
@@ -96,8 +97,8 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
 
 def _conditions(cards: Sequence[Card]) -> list[str]:
     """In the order of their declaration."""
-    measured = {curve.condition for card in cards for curve in card.curves}
-    return [name for name in CONDITIONS if name in measured]
+    measured = {curve.corruption for card in cards for curve in card.curves}
+    return [name for name in CORRUPTIONS if name in measured]
 
 
 def _label(card: Card, cards: Sequence[Card]) -> str:
@@ -107,10 +108,10 @@ def _label(card: Card, cards: Sequence[Card]) -> str:
     return f"{drawable(card.name + mark, 44)} (clean {card.metric} {number(card.clean.value)})"
 
 
-def _panel(plot: "Axes", condition: Condition, cards: Sequence[Card]) -> None:
+def _panel(plot: "Axes", condition: Corruption, cards: Sequence[Card]) -> None:
     highest = 1.0
     for number, card in enumerate(cards):
-        curve = next((each for each in card.curves if each.condition == condition.name), None)
+        curve = next((each for each in card.curves if each.corruption == condition.name), None)
         if curve is None:
             continue
         points = {each.level: each.retention for each in curve.levels}
@@ -125,7 +126,7 @@ def _panel(plot: "Axes", condition: Condition, cards: Sequence[Card]) -> None:
     _dress(plot, condition, highest)
 
 
-def _dress(plot: "Axes", condition: Condition, highest: float) -> None:
+def _dress(plot: "Axes", condition: Corruption, highest: float) -> None:
     for share in FALLS:
         plot.axhline(share, color=MUTED_COLOUR, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     if condition.in_octaves:
@@ -178,8 +179,8 @@ def _task(cards: Sequence[Card], figures: list[Drawing]) -> _Task:
 def _overview(cards: Sequence[Card]) -> Table:
     rows: list[list[Entry]] = []
     for name in _conditions(cards):
-        condition = CONDITIONS[name]
-        curves = [next((each for each in card.curves if each.condition == name), None) for card in cards]
+        condition = CORRUPTIONS[name]
+        curves = [next((each for each in card.curves if each.corruption == name), None) for card in cards]
         areas = [curve.area for curve in curves if curve is not None and not math.isnan(curve.area)]
         for card, curve in zip(cards, curves, strict=True):
             if curve is not None:
@@ -199,7 +200,7 @@ def _overview(cards: Sequence[Card]) -> Table:
 def _model(card: Card) -> _Model:
     rows: list[list[Entry]] = []
     for curve in card.curves:
-        condition = CONDITIONS[curve.condition]
+        condition = CORRUPTIONS[curve.corruption]
         for each in curve.levels:
             notes = [f"{each.failed} without answer"] * bool(each.failed)
             notes += [f"{each.partial} partly processed"] * bool(each.partial)
@@ -208,10 +209,10 @@ def _model(card: Card) -> _Model:
             rows.append([level, *(_number(own) for own in (each.score, each.retention, each.difference))])
     titles = (card.metric, "Retention", f"Difference of {card.paired_metric}")
     columns = [Column(title="Condition and level"), *(Column(title=title, decimals=3) for title in titles)]
-    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.sounds} clips"
+    clean = f"clean {card.metric} {interval(card.clean)}, {card.questions} questions on {card.clips} clips"
     if card.clean_failed or card.clean_partial:
         clean += f", {card.clean_failed} without answer, {card.clean_partial} partly processed"
-    settings = ", ".join(f"{name} {value}" for name, value in {**card.rule, **card.settings}.items())
+    settings = ", ".join(f"{name} {value}" for name, value in {**asdict(card.rule), **card.settings}.items())
     return _Model(
         f"{card.name}: {clean}",
         Table(label=f"Levels, {card.name}", columns=columns, rows=rows),
@@ -224,12 +225,12 @@ def _number(score: Score) -> Number:
     return Number(value=score.value, low=score.low, high=score.high)
 
 
-def fall_words(curve: Curve, condition: Condition, share: float) -> str:
+def fall_words(curve: Curve, condition: Corruption, share: float) -> str:
     """Where a retention falls below a share, in words."""
     return "; ".join(_crossing_words(each, condition) for each in curve.falls.get(share, ())) or "not known"
 
 
-def _crossing_words(found: Crossing, condition: Condition) -> str:
+def _crossing_words(found: Crossing, condition: Corruption) -> str:
     way = {"up": "", "down": ""} if condition.severe else {"up": "upwards ", "down": "downwards "}
     if found.level is None:
         return f"{way[found.direction]}never"

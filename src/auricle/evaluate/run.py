@@ -1,45 +1,45 @@
-"""A task put to a model: ask, write the file of answers, score it.
+"""A model on a task: generate answers, write them, score them.
 
 ``OUT/MODEL/TASK/`` holds
 
 =================  ===================================================================================================
-run.json           what was asked of whom, which clips failed or were heard in part
-answers.jsonl      see `auricle.evaluate.answer_files`; ``synonyms.json`` beside it where the task has some
+run.json           the model, the task and its prompts, the clips that failed or were processed in part
+answers.jsonl      see `auricle.evaluate.predictions`; ``synonyms.json`` beside it where the task has some
 strict.json        its scores, `auricle.evaluate.scores.Scored`; ``compat.json`` by the published rules
 =================  ===================================================================================================
 
-No file tells when or how fast: the same run gives the same bytes. Scores that lie beside answers belong to them.
+No file holds a time: the same run gives the same bytes. Scores beside answers are always those of these answers.
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
 
 from auricle import __version__
 from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
-from auricle.evaluate.answer_files import ANSWERS, REFERENCES, answer_files, score_answers, utf8
-from auricle.evaluate.generate import AsksEach, Reply, ask_questions
-from auricle.evaluate.predictions import Missing
-from auricle.evaluate.question import Question
-from auricle.evaluate.scores import Scored
+from auricle.evaluate.generate import AnswersQuestions, Reply, generate_answers
+from auricle.evaluate.mecat import MecatPredictions
+from auricle.evaluate.predictions import ANSWERS, REFERENCES, Predictions, RunPredictions, run_predictions, utf8
+from auricle.evaluate.questions import Question
+from auricle.evaluate.score_answers import score_predictions
+from auricle.evaluate.scores import Scored, ScoringConfig, measure
 from auricle.evaluate.task import LanguageTask
 from auricle.files import make_folder, safe_file_name, write_bytes
+from auricle.metrics.paired import Measured
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
 FORMAT = "auricle-run/1"
 _NAMED = 5  # clips in a message
 
 
 class Share(NamedTuple):
-    """A part of all sounds; the same ones on every machine."""
+    """A part of all clips; the same ones on every machine."""
 
     number: int  # from 0
     of: int
@@ -48,9 +48,9 @@ class Share(NamedTuple):
         """This share in ``parts`` shares."""
         return [Share(self.number + self.of * part, self.of * parts) for part in range(parts)]
 
-    def has(self, sound: str) -> bool:
-        """Whether a sound, by its name, is in it: all questions about a sound are in one share."""
-        digest = sha256(sound.encode("utf-8", "surrogatepass")).digest()
+    def has(self, clip: str) -> bool:
+        """Whether a clip, by its name, is in it: all questions about a clip are in one share."""
+        digest = sha256(clip.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.of == self.number
 
 
@@ -70,148 +70,185 @@ def read_share(text: str) -> Share:
     return share
 
 
+class Evaluation(NamedTuple):
+    """The answers to some questions and their scores."""
+
+    replies: Sequence[Reply]
+    items: Sequence[str]  # names of the questions in the scores; of MECAT nothing, where names are those of clips
+    scored: Scored
+    measured: Measured
+
+    @property
+    def failed(self) -> int:
+        """Questions without an answer."""
+        return sum(reply.error is not None for reply in self.replies)
+
+    @property
+    def partial(self) -> int:
+        """Answers about clips that were processed in part."""
+        return sum(reply.error is None and not reply.complete for reply in self.replies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """A model on a task: how answers are generated and scored."""
+
+    model: AnswersQuestions
+    task: LanguageTask
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)  # groups and synonyms are those of the task
+    cache: AnswerCache | None = None  # None: nothing is kept
+    sampling: SamplingParams | None = None  # None: greedy, up to the task's number of tokens
+    batch_size: int = 8  # questions in one batch
+    on_reply: Callable[[Question, Reply], None] | None = None  # called for every question as its reply is known
+
+    def evaluate(self, questions: Sequence[Question]) -> Evaluation:
+        """Answers to questions and their scores; nothing is written but answers into the cache.
+
+        Raises:
+            DataError: an answer is missing and that is an error, or rows cannot be scored.
+            ConfigError: captions without a sentence encoder.
+        """
+        replies = self.generate(questions)
+        if self.scoring.missing == "error":
+            _check_answered(questions, replies)
+        parsed = self.predictions(questions, replies).parse(self.task.name)
+        scored = self.score(parsed)
+        items = [row.item for row in parsed.rows] if isinstance(parsed, Predictions) else []
+        return Evaluation(replies, items, scored, measure(scored))
+
+    def generate(self, questions: Sequence[Question]) -> list[Reply]:
+        """Replies in the order of the questions, see `generate_answers`."""
+        return generate_answers(
+            self.model,
+            questions,
+            cache=self.cache,
+            sampling=self._sampling,
+            batch_size=self.batch_size,
+            on_reply=self.on_reply,
+        )
+
+    def predictions(self, questions: Sequence[Question], replies: Sequence[Reply]) -> RunPredictions:
+        """Rows of files, with the name of the model."""
+        return run_predictions(self.task, questions, replies, model_name=self.model.model)
+
+    def score(self, predictions: Predictions | MecatPredictions, scoring_rule: ScoringRule | None = None) -> Scored:
+        """Scores by the given rule, or by that of `scoring`."""
+        config = replace(
+            self.scoring,
+            scoring_rule=scoring_rule or self.scoring.scoring_rule,
+            group_by=self.task.group_by,
+            synonyms=self.task.synonyms,
+        )
+        return score_predictions(predictions, config)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything besides the questions that decides the numbers, as JSON holds it."""
+        return {
+            "model": self.model.model,
+            "fingerprint": self.model.fingerprint,
+            "task": self.task.name,
+            "title": self.task.title,
+            "protocol": self.scoring.scoring_rule,
+            "missing": self.scoring.missing,
+            "decoding": asdict(self._sampling),
+            "group_by": self.task.group_by,
+            "rounds": self.scoring.rounds,
+            "seed": self.scoring.seed,
+        }
+
+    @property
+    def _sampling(self) -> SamplingParams:
+        return self.sampling or SamplingParams(max_new_tokens=self.task.max_new_tokens)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskRun:
-    """What became of a task, or of a share of it."""
+    """The result of a task, or of a share of it."""
 
-    folder: Path | None  # with the files; None for a share, which is only asked
+    folder: Path | None  # with the files; None for a share, which is not scored
     questions: Sequence[Question]
     replies: Sequence[Reply]
     scored: dict[ScoringRule, Scored] = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, str]:
-        """Why sounds have no answer, by name."""
-        pairs = zip(self.questions, self.replies, strict=True)
-        return {question.sound.name: reply.error for question, reply in pairs if reply.error is not None}
+        """Why clips have no answer, by name."""
+        return _failed(self.questions, self.replies)
 
     @property
     def partial(self) -> list[str]:
-        """Names of sounds that were heard in part."""
+        """Names of clips that were processed in part."""
         pairs = zip(self.questions, self.replies, strict=True)
-        return list(dict.fromkeys(q.sound.name for q, reply in pairs if reply.error is None and not reply.complete))
+        return list(dict.fromkeys(q.audio.name for q, reply in pairs if reply.error is None and not reply.complete))
 
 
 def run_task(
-    model: AsksEach,
-    task: LanguageTask,
+    evaluator: Evaluator,
     questions: Sequence[Question],
     out: str | Path,
     *,
     source: str = "",
-    protocols: Sequence[ScoringRule] = ("strict",),
-    missing: Missing = "error",
+    scoring_rules: Sequence[ScoringRule] = ("strict",),
     share: Share = WHOLE,
-    cache: AnswerCache | None = None,
-    sampling: SamplingParams | None = None,
-    batch_size: int = 8,
-    encoder: Callable[[], SentenceEncoder] | None = None,
-    detector: ErrorDetector | None = None,
-    seed: int = 0,
-    on_answer: Callable[[Question, Reply], None] | None = None,
 ) -> TaskRun:
-    """Ask a model all questions of a task, or a share of them, and score its answers.
+    """Generate the answers of a model to all questions of a task, or a share of them, and score them.
 
     Args:
-        model: a listener.
-        task: that the questions are of.
+        evaluator: the model and the task; where missing answers are an error and there are some, the answers are
+            written and not scored.
         questions: all of them, in the order of the source.
         out: see above.
-        source: of the questions, as the user called it.
-        protocols: by which the answers are scored.
-        missing: questions without an answer: ``error``, answers are written and not scored; or ``worst``.
-        share: of the sounds; less than all are only asked, for a later run that finds their answers in the cache.
-        cache: of answers.
-        sampling: how tokens are chosen; None: greedily, up to the task's number of tokens.
-        batch_size: questions in one batch.
-        encoder: gives that of sentences; asked for captions only.
-        detector: of errors in captions.
-        seed: of the resampling.
-        on_answer: told of every question as soon as its reply is known.
+        source: of the questions, as the user named it.
+        scoring_rules: by which the answers are scored.
+        share: of the clips; less than all are not scored, a later run finds their answers in the cache.
 
     Raises:
-        DataError: rows cannot be scored, or files cannot be written; answers that came are in the cache.
+        DataError: rows cannot be scored, or files cannot be written; generated answers are in the cache.
         ConfigError: a setting out of range.
     """
-    chosen = sampling or SamplingParams(max_new_tokens=task.max_new_tokens)
-    asked = [question for question in questions if share.has(question.sound.name)]
-    replies = ask_questions(model, asked, cache=cache, sampling=chosen, batch_size=batch_size, on_answer=on_answer)
-    folder = run_folder(out, model.model, task) if share == WHOLE else None
-    run = TaskRun(folder=folder, questions=asked, replies=replies)
-    if run.folder is None:
+    own = [question for question in questions if share.has(question.audio.name)]
+    replies = evaluator.generate(own)
+    folder = run_folder(out, evaluator.model.model, evaluator.task) if share == WHOLE else None
+    run = TaskRun(folder=folder, questions=own, replies=replies)
+    if folder is None:
         return run
-    _write_answers(run.folder, task, run, model, chosen, source, protocols)
-    if run.failed and missing == "error":
+    predictions = evaluator.predictions(own, replies)
+    _write_answers(folder, evaluator, run, predictions.files, source, scoring_rules)
+    if run.failed and evaluator.scoring.missing == "error":
         return run
-    for protocol in protocols:
-        scored = score_answers(
-            run.folder, task, protocol=protocol, missing=missing, encoder=encoder, detector=detector, seed=seed
-        )
-        write_bytes(run.folder / f"{protocol}.json", utf8(scored.to_json()))
-        run.scored[protocol] = scored
+    parsed = predictions.parse(str(folder / ANSWERS))
+    for scoring_rule in scoring_rules:
+        scored = evaluator.score(parsed, scoring_rule)
+        write_bytes(folder / f"{scoring_rule}.json", utf8(scored.to_json()))
+        run.scored[scoring_rule] = scored
     return run
 
 
-def score_questions(
-    task: LanguageTask,
-    questions: Sequence[Question],
-    replies: Sequence[Reply],
-    *,
-    model_name: str,
-    protocol: ScoringRule = "strict",
-    missing: Missing = "error",
-    encoder: Callable[[], SentenceEncoder] | None = None,
-    detector: ErrorDetector | None = None,
-    seed: int = 0,
-) -> Scored:
-    """The scores that `run_task` would write.
-
-    Raises:
-        DataError: questions without an answer where that is an error, or rows that cannot be scored.
-        ConfigError: captions without an encoder.
-    """
-    if missing == "error":
-        _check_answered(questions, replies)
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for relative, content in answer_files(task, questions, replies, model_name=model_name).items():
-            (folder / relative).parent.mkdir(exist_ok=True)
-            (folder / relative).write_bytes(content)
-        try:
-            return score_answers(
-                folder, task, protocol=protocol, missing=missing, encoder=encoder, detector=detector, seed=seed
-            )
-        except DataError as error:  # there will be no such file
-            raise DataError(str(error).replace(f"{folder / ANSWERS}", task.name)) from None
-
-
 def run_folder(out: str | Path, model_name: str, task: LanguageTask) -> Path:
-    """Where the files of a model and a task lie; two names of models never share a folder."""
+    """The folder of a model and a task; two names of models never share one."""
     return Path(out) / safe_file_name(model_name) / task.name
 
 
 def _write_answers(
     folder: Path,
-    task: LanguageTask,
+    evaluator: Evaluator,
     run: TaskRun,
-    model: AsksEach,
-    sampling: SamplingParams,
+    files: Mapping[str, bytes],
     source: str,
-    protocols: Sequence[ScoringRule],
+    scoring_rules: Sequence[ScoringRule],
 ) -> None:
-    files = answer_files(task, run.questions, run.replies, model_name=model.model)
-    told = _told(task, run, model, sampling, source, files)
-    stays = all(_holds(folder / name, content) for name, content in files.items())
-    for protocol in get_args(ScoringRule):
-        if not stays or protocol in protocols:
-            (folder / f"{protocol}.json").unlink(missing_ok=True)
-    if not stays:
+    is_same = all(_holds(folder / name, content) for name, content in files.items())
+    for scoring_rule in get_args(ScoringRule):
+        if not is_same or scoring_rule in scoring_rules:
+            (folder / f"{scoring_rule}.json").unlink(missing_ok=True)
+    if not is_same:
         for stale in (folder / REFERENCES).glob("*.jsonl"):
             stale.unlink()
-    if task.synonyms:  # for whoever scores the answers again
-        names = json.dumps({label: list(own) for label, own in task.synonyms.items()}, ensure_ascii=False, indent=1)
-        files = {**files, "synonyms.json": utf8(names + "\n")}
-    for name, content in {**files, "run.json": utf8(told)}.items():
+    more = {"run.json": utf8(_run_json(evaluator, run, source, files[ANSWERS]))}
+    if synonyms := evaluator.task.synonyms:  # for scoring the answers again
+        names = json.dumps({label: list(own) for label, own in synonyms.items()}, ensure_ascii=False, indent=1)
+        more = {"synonyms.json": utf8(names + "\n"), **more}
+    for name, content in {**files, **more}.items():
         make_folder((folder / name).parent)
         write_bytes(folder / name, content)
 
@@ -220,28 +257,19 @@ def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _told(
-    task: LanguageTask,
-    run: TaskRun,
-    model: AsksEach,
-    sampling: SamplingParams,
-    source: str,
-    files: dict[str, bytes],
-) -> str:
+def _run_json(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -> str:
+    task, identity = evaluator.task, evaluator.identity()
     rows = json.dumps([[each.field, dict(each.row)] for each in run.questions], sort_keys=True)
     content: dict[str, Any] = {
         "format": FORMAT,
-        "model": model.model,
-        "fingerprint": model.fingerprint,
-        "task": task.name,
-        "title": task.title,
+        **{name: identity[name] for name in ("model", "fingerprint", "task", "title")},
         "suite": task.suite,
-        "judge": task.judge,
+        "judge": task.kind,
         "source": source,
         "prompts": dict(task.prompts),
-        "decoding": asdict(sampling),
+        "decoding": identity["decoding"],
         "counts": {
-            "sounds": len({question.sound.name for question in run.questions}),
+            "sounds": len({question.audio.name for question in run.questions}),
             "questions": len(run.questions),
             "answered": sum(reply.text is not None for reply in run.replies),
             "sounds_failed": len(run.failed),
@@ -250,18 +278,22 @@ def _told(
         "failed": [{"audio": name, "error": error} for name, error in run.failed.items()],
         "heard_in_part": run.partial,
         "questions_sha256": sha256(rows.encode()).hexdigest(),
-        "answers_sha256": sha256(files[ANSWERS]).hexdigest(),
+        "answers_sha256": sha256(answers).hexdigest(),
         "version": __version__,
     }
     return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
+def _failed(questions: Sequence[Question], replies: Sequence[Reply]) -> dict[str, str]:
+    pairs = zip(questions, replies, strict=True)
+    return {question.audio.name: reply.error for question, reply in pairs if reply.error is not None}
+
+
 def _check_answered(questions: Sequence[Question], replies: Sequence[Reply]) -> None:
-    failed = TaskRun(folder=None, questions=questions, replies=replies).failed
-    if failed:
+    if failed := _failed(questions, replies):
         more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
         named = "; ".join(list(failed.values())[:_NAMED])
         raise DataError(
-            f"{len(failed)} sounds have no answer: {named}{more}; mend or leave them out, or count them as wrong with "
-            "missing answers taken as worst"
+            f"{len(failed)} clips have no answer: {named}{more}; fix them or leave them out, or count them as wrong "
+            "with missing answers taken as worst"
         )

@@ -1,115 +1,94 @@
-"""Scores of answers that lie in files: by task and protocol, with intervals, per item, and what decided them."""
+"""Scores of predictions: by kind of task and scoring rule, with intervals, per item, and what decided them."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from auricle.errors import ConfigError, DataError
-from auricle.evaluate.predictions import LINES_TASKS, LinesTask, Missing, Predictions, Row, read_predictions
-from auricle.evaluate.scores import RULES, Scored, group_numbers, references_digest
+from auricle.data.untrusted_json import parse_object, read_text, validate
+from auricle.errors import DataError
+from auricle.evaluate.mecat import MecatPredictions
+from auricle.evaluate.mecat_scores import score_mecat
+from auricle.evaluate.predictions import Predictions, Row
+from auricle.evaluate.scores import (
+    RULES,
+    Scored,
+    ScoringConfig,
+    TaskKind,
+    group_numbers,
+    network_settings,
+    references_digest,
+)
 from auricle.metrics import closed_qa, multilabel, ngrams, tags
-from auricle.metrics.fense import PENALTY_RULE, error_penalties, mean_cosine_similarity
-from auricle.metrics.intervals import ROUNDS, Score, bootstrap_mean, proportion_interval
-from auricle.metrics.normalisers import Unit
+from auricle.metrics.fense import error_penalties, mean_cosine_similarity
+from auricle.metrics.intervals import Score, bootstrap_mean, proportion_interval
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.metrics.word_errors import TranscriptPair, error_rates
-from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
 
-_REFERENCES = ("text", "lang", "label", "question", "choices", "answer")  # fields that say what would be right
+_REFERENCES = ("text", "lang", "label", "question", "choices", "answer")  # fields that references are made of
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoringSettings:
-    """What may be chosen; whatever does not belong to a task is not looked at."""
-
-    missing: Missing = "error"  # rows without an answer: refuse the file, or count them as wrong
-    unit: Unit | None = None  # of strict error rates; None: by language
-    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of labels, for strict tagging
-    group_by: str = "audio"  # field of the rows; rows that agree in it are resampled together
-    rounds: int = ROUNDS  # of the bootstrap
-    seed: int = 0  # of the bootstrap
-
-    def __post_init__(self) -> None:
-        """Reject what cannot be computed."""
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be at least 1, got {self.rounds}")
+Rows: TypeAlias = Sequence[Row]
+Resampling: TypeAlias = Mapping[str, Any]  # groups, rounds and seed of `auricle.metrics.intervals`
 
 
+@dataclass(kw_only=True, slots=True)
 class _Found:
-    """What a judge of one task fills in."""
+    """The result of the scorer of one kind of task, see `Scored`."""
 
-    def __init__(self) -> None:
-        self.scores: dict[str, Score] = {}
-        self.parts: dict[str, dict[str, Score]] = {}
-        self.counts: dict[str, float] = {}
-        self.items: dict[str, dict[str, float]] = {}
-        self.settings: dict[str, Any] = {}
+    scores: dict[str, Score]
+    parts: dict[str, dict[str, Score]] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    items: dict[str, dict[str, float]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-def score_predictions(
-    path: str | Path,
-    task: LinesTask,
-    *,
-    protocol: ScoringRule = "strict",
-    settings: ScoringSettings | None = None,
-    encoder: Callable[[], SentenceEncoder] | None = None,
-    detector: ErrorDetector | None = None,
-) -> Scored:
-    """Score a file of answers.
+def score_predictions(predictions: Predictions | MecatPredictions, config: ScoringConfig | None = None) -> Scored:
+    """Score the predictions of a model.
 
     Args:
-        path: see `auricle.evaluate.predictions`.
-        task: ``asr``, ``tagging``, ``gender``, ``multitag``, ``qa`` or ``caption``.
-        protocol: ``compat`` as published, ``strict`` as it should be; each module of a metric tells the difference.
-        settings: defaults if None.
-        encoder: gives the sentence encoder, asked for captions only.
-        detector: of errors in captions; without it there is no FENSE.
+        predictions: of `auricle.evaluate.predictions.read_predictions`,
+            `auricle.evaluate.mecat.read_mecat_predictions` or a run.
+        config: defaults if None.
 
     Raises:
-        DataError: the file cannot be scored; the row is named.
-        ConfigError: an unknown task, or captions without an encoder.
+        DataError: the predictions cannot be scored; the row is named.
+        ConfigError: captions without an encoder.
         MissingExtra: a normaliser is not installed.
     """
-    if task not in LINES_TASKS:
-        raise ConfigError(f"task is {task!r}, expected one of {', '.join(LINES_TASKS)}")
-    chosen = settings or ScoringSettings()
-    predictions = read_predictions(path, task, missing=chosen.missing)
-    if protocol == "strict" and task in ("tagging", "multitag") and len(predictions.datasets) > 1:
+    config = config or ScoringConfig()
+    if isinstance(predictions, MecatPredictions):
+        return score_mecat(predictions, config)
+    kind, rule, rows = predictions.kind, config.scoring_rule, predictions.rows
+    unanswered = [row.where for row in rows if row.prediction is None]
+    if unanswered and config.missing == "error":
         raise DataError(
-            f"{path}: mixes the labels of {', '.join(predictions.datasets)}; expected one data set, split the file"
+            f"{unanswered[0]}: model_output is None, expected text; answer the row, or count it as wrong with missing "
+            "answers taken as worst"
         )
-    found = _Found()
-    groups = _groups(predictions.rows, chosen.group_by, path)
-    draw: dict[str, Any] = {"groups": groups, "rounds": chosen.rounds, "seed": chosen.seed}
-    if task == "caption":
-        if encoder is None:
-            raise ConfigError("captions are scored by a sentence encoder; give one")
-        _captions(found, predictions.rows, protocol, encoder(), detector, draw)
-    elif task == "asr":
-        _transcripts(found, predictions.rows, protocol, chosen, draw)
-    elif task == "multitag":
-        _label_sets(found, predictions.rows, protocol, chosen, draw)
-    else:
-        _right_or_wrong(found, predictions.rows, task, protocol, chosen, draw)
-    if chosen.synonyms and protocol == "strict" and task in ("tagging", "multitag"):
-        found.settings["synonyms_sha256"] = references_digest(
-            {name: sorted(own) for name, own in chosen.synonyms.items()}
+    has_labels = rule == "strict" and kind in ("tagging", "multitag")
+    if has_labels and len(predictions.datasets) > 1:
+        raise DataError(
+            f"{predictions.origin}: mixes the labels of {', '.join(predictions.datasets)}; expected one data set, "
+            "split the file"
         )
+    groups = _groups(predictions, config.group_by)
+    found = _SCORERS[kind](rows, config, {"groups": groups, "rounds": config.rounds, "seed": config.seed})
+    if config.synonyms and has_labels:
+        names = {name: sorted(own) for name, own in config.synonyms.items()}
+        found.settings["synonyms_sha256"] = references_digest(names)
     return Scored(
-        task=task,
-        protocol=protocol,
-        rule=RULES[task, protocol],
+        kind=kind,
+        scoring_rule=rule,
+        rule=RULES[kind, rule],
         scores=found.scores,
         parts=found.parts,
-        counts={"rows": len(predictions.rows), "unanswered": predictions.unanswered, **found.counts},
+        counts={"rows": len(rows), "unanswered": len(unanswered), **found.counts},
         items=found.items,
-        groups=group_numbers([row.item for row in predictions.rows], groups),
-        settings={**found.settings, "group_by": chosen.group_by, "rounds": chosen.rounds, "seed": chosen.seed},
+        groups=group_numbers([row.item for row in rows], groups),
+        settings={**found.settings, "group_by": config.group_by, "rounds": config.rounds, "seed": config.seed},
         data=_data(predictions),
     )
 
@@ -120,15 +99,8 @@ def read_synonyms(path: str | Path) -> dict[str, list[str]]:
     Raises:
         DataError: it cannot be read, or is no such object.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); expected a JSON object") from None
-    is_object = isinstance(content, dict) and all(isinstance(own, list) for own in content.values())
-    if not is_object or not all(isinstance(name, str) for own in content.values() for name in own):
-        raise DataError(f'{path}: expected {{"label": ["another name", …], …}}')
-    found: dict[str, list[str]] = content
-    return found
+    content = parse_object(read_text(path), str(path), allow_nan=False)
+    return validate(dict[str, list[str]], content, str(path), fix='write {"label": ["another name", …], …}')
 
 
 def _data(predictions: Predictions) -> dict[str, Any]:
@@ -144,170 +116,195 @@ def _data(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _groups(rows: Sequence[Row], name: str, path: str | Path) -> list[str]:
+def _groups(predictions: Predictions, name: str) -> list[str]:
+    rows = predictions.rows
     if absent := next((row.item for row in rows if row.fields.get(name) is None), None):
-        raise DataError(f"{path}: {absent} has no field {name!r} to resample by; name one that every row has")
+        raise DataError(
+            f"{predictions.origin}: {absent} has no field {name!r} to resample by; name one that every row has"
+        )
     # Clips of several sets may share a name.
     return [f"{row.dataset} · {row.fields[name]}" for row in rows]
 
 
-def _transcripts(
-    found: _Found, rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings, draw: Mapping[str, Any]
-) -> None:
-    transcripts = [TranscriptPair(row.fields["text"], row.said, row.fields["lang"]) for row in rows]
-    rates = error_rates(transcripts, rule=protocol, unit=chosen.unit, **draw)
-    found.scores["error_rate"] = rates.total
-    found.parts = {name: {"error_rate": score} for name, score in rates.languages.items()}
-    found.counts = {
-        "errors": sum(row.errors for row in rates.rows if row.counts),
-        "tokens": sum(row.length for row in rates.rows if row.counts),
-        "empty_answers": rates.empty,
-        "left_out_by_rule": rates.left_out,
-    }
+# --- scorers
+
+
+def _transcripts(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
+    transcripts = [TranscriptPair(row.fields["text"], row.answer, row.fields["lang"]) for row in rows]
+    rates = error_rates(transcripts, rule=config.scoring_rule, unit=config.unit, **resampling)
     counted = [(row, each) for row, each in zip(rows, rates.rows, strict=True) if each.counts]
-    found.items = {
-        "errors": {row.item: float(each.errors) for row, each in counted},
-        "tokens": {row.item: float(each.length) for row, each in counted},
-    }
-    found.settings["units"] = dict(rates.units)
+    return _Found(
+        scores={"error_rate": rates.total},
+        parts={name: {"error_rate": score} for name, score in rates.languages.items()},
+        counts={
+            "errors": sum(each.errors for _, each in counted),
+            "tokens": sum(each.length for _, each in counted),
+            "empty_answers": rates.empty,
+            "left_out_by_rule": rates.left_out,
+        },
+        items={
+            "errors": {row.item: float(each.errors) for row, each in counted},
+            "tokens": {row.item: float(each.length) for row, each in counted},
+        },
+        settings={"units": dict(rates.units)},
+    )
 
 
-def _right_or_wrong(
-    found: _Found,
-    rows: Sequence[Row],
-    task: str,
-    protocol: ScoringRule,
-    chosen: ScoringSettings,
-    draw: Mapping[str, Any],
-) -> None:
-    judge = {"tagging": _tagged, "gender": _gendered, "qa": _chosen}[task]
-    right, unread, classes = judge(rows, protocol, chosen)
-    found.scores["accuracy"] = proportion_interval(right, **draw)
-    found.items["accuracy"] = {row.item: float(hit) for row, hit in zip(rows, right, strict=True)}
-    found.counts["correct"] = sum(right)
-    if unread is not None:
-        found.scores["unparseable_rate"] = proportion_interval(unread, **draw)
-        found.counts["unparseable"] = sum(unread)
-        found.items["unparseable_rate"] = {row.item: float(each) for row, each in zip(rows, unread, strict=True)}
-    if task == "qa":
-        return
-    for name in sorted(set(classes)):
-        own = [at for at, each in enumerate(classes) if each == name]
-        groups = [draw["groups"][at] for at in own]
-        found.parts[name] = {"recall": proportion_interval([right[at] for at in own], **{**draw, "groups": groups})}
+@dataclass(kw_only=True, slots=True)
+class _Marked:
+    """Rows that are right or wrong."""
+
+    right: list[bool]
+    unparseable: list[bool] | None = None  # None: not known by the rule
+    classes: list[str] = field(default_factory=list)  # references, for recalls of each
 
 
-_Judged = tuple[list[bool], list[bool] | None, list[str]]  # right, unreadable, what it should have been
+def _mark(
+    mark: Callable[[Rows, ScoringConfig], _Marked],
+) -> Callable[[Rows, ScoringConfig, Resampling], _Found]:
+    """A scorer by accuracy."""
+
+    def score(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
+        marked = mark(rows, config)
+        found = _Found(
+            scores={"accuracy": proportion_interval(marked.right, **resampling)}, counts={"correct": sum(marked.right)}
+        )
+        found.items["accuracy"] = {row.item: float(hit) for row, hit in zip(rows, marked.right, strict=True)}
+        if (unparseable := marked.unparseable) is not None:
+            found.scores["unparseable_rate"] = proportion_interval(unparseable, **resampling)
+            found.counts["unparseable"] = sum(unparseable)
+            found.items["unparseable_rate"] = {
+                row.item: float(each) for row, each in zip(rows, unparseable, strict=True)
+            }
+        for name in sorted(set(marked.classes)):
+            own = [at for at, each in enumerate(marked.classes) if each == name]
+            groups = [resampling["groups"][at] for at in own]
+            recall = proportion_interval([marked.right[at] for at in own], **{**resampling, "groups": groups})
+            found.parts[name] = {"recall": recall}
+        return found
+
+    return score
 
 
-def _tagged(rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings) -> _Judged:
+def _mark_tags(rows: Rows, config: ScoringConfig) -> _Marked:
     labels = [row.texts("label")[0] for row in rows]
-    if protocol == "compat":
-        right = [tags.contains_label_compat(label, row.said) for label, row in zip(labels, rows, strict=True)]
-        return right, None, labels
+    if config.scoring_rule == "compat":
+        right = [tags.contains_label_compat(label, row.answer) for label, row in zip(labels, rows, strict=True)]
+        return _Marked(right=right, classes=labels)
     several = next((row.item for row in rows if len(row.texts("label")) > 1), None)
     if several:
         raise DataError(f"{several}: has several labels, expected one; score the file as multitag")
-    naming = tags.LabelMatcher([*labels, *chosen.synonyms], chosen.synonyms)
-    named = [tags.single_label(row.said, naming) for row in rows]
-    right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
-    return right, [each is None for each in named], labels
+    return _mark_names(rows, labels, tags.LabelMatcher([*labels, *config.synonyms], config.synonyms))
 
 
-def _gendered(rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings) -> _Judged:
+def _mark_genders(rows: Rows, config: ScoringConfig) -> _Marked:
     labels = [row.texts("label")[0] for row in rows]
-    if protocol == "compat":
-        named: list[str | None] = [tags.gender_of_compat(row.said) for row in rows]
-        return [found == label for found, label in zip(named, labels, strict=True)], None, labels
+    if config.scoring_rule == "compat":
+        right = [tags.gender_of_compat(row.answer) == label for row, label in zip(rows, labels, strict=True)]
+        return _Marked(right=right, classes=labels)
     if unknown := sorted(set(map(tags.plain, labels)) - set(tags.GENDERS)):
         raise DataError(f"labels are {', '.join(map(repr, unknown[:5]))}, expected {' and '.join(tags.GENDERS)}")
-    named = [tags.single_label(row.said, tags.gender_matcher()) for row in rows]
+    return _mark_names(rows, labels, tags.gender_matcher())
+
+
+def _mark_names(rows: Rows, labels: list[str], matcher: tags.LabelMatcher) -> _Marked:
+    named = [tags.single_label(row.answer, matcher) for row in rows]
     right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
-    return right, [each is None for each in named], labels
+    return _Marked(right=right, unparseable=[each is None for each in named], classes=labels)
 
 
-def _chosen(rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings) -> _Judged:
+def _mark_choices(rows: Rows, config: ScoringConfig) -> _Marked:
     answers = [row.texts("answer")[0] for row in rows]
     choices = [row.texts("choices") for row in rows]
-    if protocol == "compat":
-        pairs = zip(answers, rows, choices, strict=True)
-        return [closed_qa.is_right_compat(answer, row.said, own) for answer, row, own in pairs], None, answers
+    if config.scoring_rule == "compat":
+        triples = zip(answers, rows, choices, strict=True)
+        return _Marked(right=[closed_qa.is_right_compat(answer, row.answer, own) for answer, row, own in triples])
     given = [at for at, own in enumerate(choices) if own]
     truth = dict(
         zip(given, closed_qa.right_choices([answers[at] for at in given], [choices[at] for at in given]), strict=True)
     )
-    right, unread = [], []
+    right, unparseable = [], []
     for at, row in enumerate(rows):
-        number = closed_qa.choice_of(row.said, choices[at]) if choices[at] else None
-        right.append(number == truth[at] if choices[at] else closed_qa.contains_answer(answers[at], row.said))
-        unread.append(number is None if choices[at] else not tags.plain(row.said))
-    return right, unread, answers
+        number = closed_qa.choice_of(row.answer, choices[at]) if choices[at] else None
+        right.append(number == truth[at] if choices[at] else closed_qa.contains_answer(answers[at], row.answer))
+        unparseable.append(number is None if choices[at] else not tags.plain(row.answer))
+    return _Marked(right=right, unparseable=unparseable)
 
 
-def _label_sets(
-    found: _Found, rows: Sequence[Row], protocol: ScoringRule, chosen: ScoringSettings, draw: Mapping[str, Any]
-) -> None:
+def _label_sets(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
     unknown: list[int] | None = None
-    if protocol == "compat":
+    if config.scoring_rule == "compat":
         references = [[label.lower() for label in row.texts("label")] for row in rows]
-        answers: list[Any] = [tags.split_labels_compat(row.said, dataset=row.dataset, model=row.model) for row in rows]
+        answers: list[Any] = [
+            tags.split_labels_compat(row.answer, dataset=row.dataset, model=row.model) for row in rows
+        ]
     else:
         references = [[tags.plain(label) for label in row.texts("label")] for row in rows]
-        naming = tags.LabelMatcher((label for row in rows for label in row.texts("label")), chosen.synonyms)
-        split = [tags.split_labels(row.said, naming) for row in rows]
+        matcher = tags.LabelMatcher((label for row in rows for label in row.texts("label")), config.synonyms)
+        split = [tags.split_labels(row.answer, matcher) for row in rows]
         answers, unknown = [each.known for each in split], [each.unknown for each in split]
-    scored = multilabel.multilabel_scores(references, answers, unknown=unknown, **draw)
-    found.scores = {"mAP": scored.mAP, "micro_f1": scored.micro_f1, "macro_f1": scored.macro_f1}
-    found.counts = {
-        "labels": len(scored.average_precision),
-        "unknown_labels": scored.unknown,
-        "empty_answers": sum(not tags.plain(row.said) for row in rows),
-    }
-    found.items["f1"] = {row.item: value for row, value in zip(rows, scored.f1, strict=True)}
-    found.settings["average_precision"] = dict(scored.average_precision)
+    scored = multilabel.multilabel_scores(references, answers, unknown=unknown, **resampling)
+    return _Found(
+        scores={"mAP": scored.mAP, "micro_f1": scored.micro_f1, "macro_f1": scored.macro_f1},
+        counts={
+            "labels": len(scored.average_precision),
+            "unknown_labels": scored.unknown,
+            "empty_answers": sum(not tags.plain(row.answer) for row in rows),
+        },
+        items={"f1": {row.item: value for row, value in zip(rows, scored.f1, strict=True)}},
+        settings={"average_precision": dict(scored.average_precision)},
+    )
 
 
-def _captions(
-    found: _Found,
-    rows: Sequence[Row],
-    protocol: ScoringRule,
-    encoder: SentenceEncoder,
-    detector: ErrorDetector | None,
-    draw: Mapping[str, Any],
-) -> None:
-    said = [row.said for row in rows]
-    references = [_references(row, protocol) for row in rows]
+def _captions(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
+    encoder, detector = config.load_encoder(), config.detector()
+    texts = [row.answer for row in rows]
+    references = [_caption_references(row, config.scoring_rule) for row in rows]
     owners = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(own) for own in references]))
-    vectors = encoder.encode([*said, *(text for own in references for text in own)])
-    values: dict[str, list[float]] = {
-        "sbert": mean_cosine_similarity(vectors[: len(rows)], vectors[len(rows) :], owners).tolist()
-    }
-    if protocol == "strict":  # an empty sentence has a vector too, which is near to some others
-        values["sbert"] = [each if tags.plain(text) else 0.0 for each, text in zip(values["sbert"], said, strict=True)]
+    vectors = encoder.encode([*texts, *(text for own in references for text in own)])
+    similarities = mean_cosine_similarity(vectors[: len(rows)], vectors[len(rows) :], owners).tolist()
+    if config.scoring_rule == "strict":  # an empty sentence has a vector too, which is near to some others
+        similarities = [each if tags.plain(text) else 0.0 for each, text in zip(similarities, texts, strict=True)]
+    values: dict[str, list[float]] = {"sbert": similarities}
+    counts: dict[str, float] = {}
     if detector is not None:
-        factors = error_penalties(detector.probabilities(said))
-        values["fense"] = (np.array(values["sbert"]) * factors).tolist()
-        found.counts["penalised"] = int((factors < 1).sum())
-    for order, scores in enumerate(zip(*map(ngrams.sentence_bleu, said, references), strict=True), 1):
+        factors = error_penalties(detector.probabilities(texts))
+        values["fense"] = (np.array(similarities) * factors).tolist()
+        counts["penalised"] = int((factors < 1).sum())
+    for order, scores in enumerate(zip(*map(ngrams.sentence_bleu, texts, references), strict=True), 1):
         values[f"bleu{order}_of_sentences"] = list(scores)
-    found.scores = {name: bootstrap_mean(own, **draw) for name, own in values.items()}
-    found.scores["bleu"] = ngrams.corpus_bleu(said, references, **draw)
-    found.scores["chrf"] = ngrams.corpus_chrf(said, references, **draw)
-    values["chrf"] = list(map(ngrams.sentence_chrf, said, references))
-    found.items = {name: dict(zip((row.item for row in rows), own, strict=True)) for name, own in values.items()}
-    found.counts["empty_answers"] = sum(not tags.plain(text) for text in said)
-    found.settings = {
-        "encoder": encoder.identity,
-        "error_detector": None if detector is None else {**detector.identity, **PENALTY_RULE},
-        "bleu": ngrams.BLEU_SIGNATURE,
-        "chrf": ngrams.CHRF_SIGNATURE,
-    }
+    means = {name: bootstrap_mean(own, **resampling) for name, own in values.items()}
+    values["chrf"] = list(map(ngrams.sentence_chrf, texts, references))
+    return _Found(
+        scores={
+            **means,
+            "bleu": ngrams.corpus_bleu(texts, references, **resampling),
+            "chrf": ngrams.corpus_chrf(texts, references, **resampling),
+        },
+        counts={**counts, "empty_answers": sum(not tags.plain(text) for text in texts)},
+        items={name: dict(zip((row.item for row in rows), own, strict=True)) for name, own in values.items()},
+        settings={
+            **network_settings(encoder, detector),
+            "bleu": ngrams.BLEU_SIGNATURE,
+            "chrf": ngrams.CHRF_SIGNATURE,
+        },
+    )
 
 
-def _references(row: Row, protocol: ScoringRule) -> tuple[str, ...]:
+def _caption_references(row: Row, scoring_rule: ScoringRule) -> tuple[str, ...]:
     texts = row.texts("text" if row.fields.get("text") is not None else "answer")
     question = row.fields.get("question")
-    if protocol == "strict" and isinstance(question, str):
+    if scoring_rule == "strict" and isinstance(question, str):
         # MusicQA's answers repeat the question, which every answer of a model would have to do too.
         return tuple(text.removeprefix(f"{question}:").strip() or text for text in texts)
     return texts
+
+
+_SCORERS: Mapping[TaskKind, Callable[[Rows, ScoringConfig, Resampling], _Found]] = {
+    "asr": _transcripts,
+    "tagging": _mark(_mark_tags),
+    "gender": _mark(_mark_genders),
+    "qa": _mark(_mark_choices),
+    "multitag": _label_sets,
+    "caption": _captions,
+}

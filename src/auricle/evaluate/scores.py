@@ -1,38 +1,93 @@
-"""What scoring a file of answers found, with everything that decides the numbers."""
+"""The score of a model on a task: how it is computed, what it is, and its file."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetPydanticSchema, PlainValidator
+from pydantic_core import core_schema
 
 from auricle import __version__
-from auricle.data.untrusted_json import parse_json, shorten
-from auricle.errors import DataError
-from auricle.metrics.intervals import Score, plain_score
+from auricle.data.untrusted_json import StrictFields, check_plain, parse_object, read_text, shorten, validate
+from auricle.errors import ConfigError, DataError
+from auricle.evaluate import mecat
+from auricle.metrics.fense import PENALTY_RULE
+from auricle.metrics.intervals import ROUNDS, Score, no_score, plain_score
+from auricle.metrics.normalisers import Unit
+from auricle.metrics.paired import Measured, Part
 from auricle.metrics.scoring_rule import ScoringRule
+
+if TYPE_CHECKING:
+    from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
+
+TaskKind: TypeAlias = Literal["asr", "tagging", "gender", "multitag", "qa", "caption", "mecat"]
+Missing: TypeAlias = Literal["error", "worst"]
 
 FORMAT = "auricle-score/1"
 MAX_BYTES = 1 << 30  # of one file; those of 100,000 questions of MECAT take about 200 MB
-MAX_DEPTH = 8  # of lists and objects within settings and data
-MAX_TEXT = 10_000  # characters of a name or text; an item may be called after its question
-_FIELDS = ("task", "protocol", "rule", "scores", "parts", "counts", "settings", "data", "version")
-_WITH_ITEMS = ("items", "groups")
+MAX_NUMBER = 1e15  # larger ones measure nothing
+MECAT_METRICS = ("date", "fense", "bleu")
 _FIX = "score the answers again, or leave the file out"
 
 
-class Rule(NamedTuple):
-    """How a task is scored; the number grows whenever a change of code could change a score."""
+def _check_number(value: Any) -> float:
+    # A bool is an int to Python. Other than with pydantic's own types, a whole number stays one.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+        raise ValueError(f"a number of at most {MAX_NUMBER:g}")
+    return value
 
-    id: str
-    version: int
-    metric: str  # the one that stands for the task
+
+# Fields of untrusted files. Texts and names may be empty, as labels can be, and hold halves of a surrogate pair, as odd
+# names of files do.
+Text: TypeAlias = Annotated[str, AfterValidator(check_plain())]
+Plain: TypeAlias = Annotated[Mapping[str, Any], AfterValidator(check_plain())]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
+Amount: TypeAlias = Annotated[float, PlainValidator(_check_number)]  # whole or not
+Number: TypeAlias = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 
 
-# By task and protocol. What each rule does is told in the module that holds it.
-RULES: Mapping[tuple[str, ScoringRule], Rule] = {
+@dataclass(frozen=True, slots=True)
+class ScoreFields(StrictFields):
+    """A score in a file; a number that does not exist is null."""
+
+    value: Number | None
+    low: Number | None
+    high: Number | None
+    n: Count
+
+    def __post_init__(self) -> None:
+        """Refuse intervals that are none."""
+        if (self.low is None) != (self.high is None) or (self.low or 0.0) > (self.high or 0.0):
+            raise ValueError("low before high, or neither")
+
+    def score(self) -> Score:
+        """With nan for null."""
+        value, low, high = (math.nan if each is None else each for each in (self.value, self.low, self.high))
+        return Score(value, low, high, self.n)
+
+
+def _score_schema(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    return core_schema.no_info_after_validator_function(ScoreFields.score, handler.generate_schema(ScoreFields))
+
+
+FileScore: TypeAlias = Annotated[Score, GetPydanticSchema(_score_schema)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(StrictFields):
+    """How a kind of task is scored; the version grows whenever a change of code could change a score."""
+
+    id: Text
+    version: Count
+    metric: Text  # the headline of the task
+
+
+# By kind of task and scoring rule. The module of each metric describes them.
+RULES: Mapping[tuple[TaskKind, ScoringRule], Rule] = {
     ("asr", "compat"): Rule("wer-dasheng-lm", 1, "error_rate"),
     ("asr", "strict"): Rule("wer-by-language", 1, "error_rate"),
     ("tagging", "compat"): Rule("tag-substring", 1, "accuracy"),
@@ -51,33 +106,67 @@ RULES: Mapping[tuple[str, ScoringRule], Rule] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
-    """One file of answers under one protocol; rates are fractions, never rounded."""
+class ScoringConfig:
+    """How predictions are scored; a task ignores what does not apply to it."""
 
-    task: str
-    protocol: ScoringRule
+    scoring_rule: ScoringRule = "strict"
+    missing: Missing = "error"  # items without a prediction: refuse to score, or count them as wrong
+    group_by: str = "audio"  # field of the rows; rows that agree in it are resampled together
+    unit: Unit | None = None  # of strict error rates; None: by language
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of labels, for strict tagging
+    metrics: Sequence[str] = MECAT_METRICS  # of MECAT
+    rounds: int = ROUNDS  # of the bootstrap
+    seed: int = 0  # of the bootstrap
+    # Networks behind the scores of captions, called when they are needed; without a detector there is no FENSE.
+    encoder: "Callable[[], SentenceEncoder] | None" = None
+    detector: "Callable[[], ErrorDetector | None]" = lambda: None
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be computed."""
+        if self.rounds < 1:
+            raise ConfigError(f"rounds must be at least 1, got {self.rounds}")
+        if unknown := sorted(set(self.metrics) - set(MECAT_METRICS)):
+            raise ConfigError(f"metrics are {', '.join(unknown)}, expected some of {', '.join(MECAT_METRICS)}")
+
+    def load_encoder(self) -> "SentenceEncoder":
+        """The sentence encoder.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.encoder is None:
+            raise ConfigError("captions are scored by a sentence encoder; give one")
+        return self.encoder()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored(StrictFields):
+    """The scores of one model on one task by one scoring rule; rates are fractions, never rounded."""
+
+    kind: Annotated[TaskKind, Field(alias="task")]
+    scoring_rule: Annotated[ScoringRule, Field(alias="protocol")]
     rule: Rule
-    scores: Mapping[str, Score]  # by metric
-    parts: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)  # as languages, groups; by name, then metric
-    counts: Mapping[str, float] = field(default_factory=dict)  # rows, unparseable answers, …
-    items: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by metric, then item: for paired tests
-    groups: Mapping[str, int] = field(default_factory=dict)  # items of one number are resampled together
-    settings: Mapping[str, Any] = field(default_factory=dict)  # encoder, normalisers, seed, …
-    data: Mapping[str, Any] = field(default_factory=dict)  # data sets, models, hashes of files
-    version: str = __version__
+    scores: Mapping[Text, FileScore]  # by metric
+    parts: Mapping[Text, Mapping[Text, FileScore]] = field(default_factory=dict)  # as languages; by name, then metric
+    counts: Mapping[Text, Amount] = field(default_factory=dict)  # of rows, …
+    items: Mapping[Text, Mapping[Text, Number]] = field(default_factory=dict)  # by metric, then item: for paired tests
+    groups: Mapping[Text, Count] = field(default_factory=dict)  # items of one number are resampled together
+    settings: Plain = field(default_factory=dict)  # encoder, normalisers, seed, …
+    data: Plain = field(default_factory=dict)  # data sets, models, hashes of files
+    version: Text = __version__
 
     @property
     def headline(self) -> Score | None:
-        """The score that stands for the task; None where it could not be had, as FENSE without a detector."""
+        """The score of the rule's metric; None where it is not known, as FENSE without a detector."""
         return self.scores.get(self.rule.metric)
 
     def content(self, *, items: bool = True) -> dict[str, Any]:
         """As JSON holds it; a number that does not exist is null."""
         found: dict[str, Any] = {
             "format": FORMAT,
-            "task": self.task,
-            "protocol": self.protocol,
-            "rule": self.rule._asdict(),
+            "task": self.kind,
+            "protocol": self.scoring_rule,
+            "rule": asdict(self.rule),
             "scores": {name: plain_score(score) for name, score in self.scores.items()},
             "parts": {
                 name: {metric: plain_score(score) for metric, score in own.items()} for name, own in self.parts.items()
@@ -98,8 +187,45 @@ class Scored:
         return json.dumps(self.content(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
+_WITH_DEFAULT = ("items", "groups")  # fields that a file may lack
+
+
+def read_scored(path: str | Path) -> Scored:
+    """The scores in a file, as `Scored.to_json` wrote them.
+
+    Raises:
+        DataError: unreadable, larger than `MAX_BYTES`, or no scores; the field is named.
+    """
+    return parse_scored(read_text(path, max_bytes=MAX_BYTES), str(path))
+
+
+def parse_scored(text: str, origin: str = "scores") -> Scored:
+    """Scores from the text of their file.
+
+    Raises:
+        DataError: no JSON, another format, or a field that is absent, unknown or impossible; ``origin`` is named.
+    """
+    content = parse_object(text, origin, allow_nan=False)
+    if (found := content.pop("format", None)) != FORMAT:
+        raise DataError(f"{origin}: found format {shorten(found)}, expected {FORMAT!r}; {_FIX}")
+    names = {"kind": "task", "scoring_rule": "protocol"}
+    needed = [names.get(each.name, each.name) for each in fields(Scored) if each.name not in _WITH_DEFAULT]
+    if absent := [name for name in needed if name not in content]:
+        raise DataError(f"{origin}: has no {', '.join(absent)}; {_FIX}")
+    return validate(Scored, content, origin, fix=_FIX)
+
+
+def network_settings(encoder: "SentenceEncoder", detector: "ErrorDetector | None") -> dict[str, Any]:
+    """What settings state about the networks behind the scores of captions, in the order of earlier versions."""
+    if detector is None:
+        return {"encoder": encoder.identity, "error_detector": None}
+    identity = dict(detector.identity)
+    max_tokens = identity.pop("max_tokens")
+    return {"encoder": encoder.identity, "error_detector": {**identity, **PENALTY_RULE, "max_tokens": max_tokens}}
+
+
 def references_digest(references: Mapping[str, Any]) -> str:
-    """SHA-256 over items and what should have been answered, by name; the same for every order and every model."""
+    """SHA-256 over items and their references, by name; the same for every order and every model."""
     pairs = [[name, references[name]] for name in sorted(references)]
     return sha256(json.dumps(pairs, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
@@ -112,144 +238,40 @@ def group_numbers(items: Sequence[str], groups: Sequence[str]) -> dict[str, int]
     return {item: numbers[name] for item, name in zip(items, groups, strict=True)}
 
 
-def read_scored(path: str | Path) -> Scored:
-    """The scores in a file, as `Scored.to_json` wrote them.
-
-    Raises:
-        DataError: unreadable, larger than `MAX_BYTES`, or no scores; the field is named.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise DataError(f"{path}: more than {MAX_BYTES} bytes, expected scores of at most that; {_FIX}")
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable ({error}), expected scores in UTF-8; {_FIX}") from None
-    return parse_scored(text, str(path))
+# --- the headline
 
 
-def parse_scored(text: str, origin: str = "scores") -> Scored:
-    """Scores from the text of their file.
-
-    Raises:
-        DataError: no JSON, another format, or a field that is absent, unknown or impossible; `origin` is named.
-    """
-    try:
-        content = parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{origin}: no readable JSON ({error}); expected scores of {FORMAT}: {_FIX}") from None
-    found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise DataError(f"{origin}: found format {shorten(found)}, expected {FORMAT!r}; {_FIX}")
-    absent, unknown = sorted(set(_FIELDS) - set(content)), sorted(set(content) - {*_FIELDS, *_WITH_ITEMS})
-    if absent or unknown:
-        raise DataError(f"{origin}: fields {absent} are missing and {shorten(unknown)} are unknown; {_FIX}")
-    at = {name: f"{origin}: {name}" for name in content}
-    _check_texts(content, at)
-    return Scored(
-        task=content["task"],
-        protocol=content["protocol"],
-        rule=_rule(content["rule"], at["rule"]),
-        scores=_scores(content["scores"], at["scores"]),
-        parts={name: _scores(own, f"{at['parts']}.{shorten(name)}") for name, own in _object(content, "parts", at)},
-        counts={name: _number(own, f"{at['counts']}.{shorten(name)}") for name, own in _object(content, "counts", at)},
-        items={
-            name: {item: float(_number(value, f"{where}.{shorten(item)}")) for item, value in _named(own, where)}
-            for name, own in _object(content, "items", at)
-            for where in [f"{at['items']}.{shorten(name)}"]
-        },
-        groups={name: _count(own, f"{at['groups']}.{shorten(name)}") for name, own in _object(content, "groups", at)},
-        settings=dict(_object(content, "settings", at)),
-        data=dict(_object(content, "data", at)),
-        version=content["version"],
-    )
+def measure(scored: Scored) -> Measured:
+    """The headline of a result, or the nearest score where that is not known, with what each item contributes to it."""
+    if scored.kind == "mecat":
+        return _measure_mecat(scored)
+    names = [scored.rule.metric, "sbert"] if scored.kind == "caption" else [scored.rule.metric]
+    metric = next((name for name in names if name in scored.scores), names[0])
+    score = scored.scores.get(metric, no_score())
+    if metric == "error_rate":
+        errors, tokens = scored.items["errors"], scored.items["tokens"]
+        parts = {"": Part(1.0, {name: (errors[name], tokens[name]) for name in errors})}
+        return Measured(metric, score, metric, parts)
+    paired = "f1" if metric == "mAP" else metric
+    parts = {"": Part(1.0, {name: (value, 1.0) for name, value in scored.items.get(paired, {}).items()})}
+    return Measured(metric, score, paired, parts)
 
 
-def _check_texts(content: Mapping[str, Any], at: Mapping[str, str]) -> None:
-    known = list(dict.fromkeys(task for task, _ in RULES))
-    if content["task"] not in known:
-        _refuse(at["task"], content["task"], f"one of {', '.join(known)}")
-    if content["protocol"] not in ("compat", "strict"):
-        _refuse(at["protocol"], content["protocol"], "compat or strict")
-    if not _is_text(content["version"]):
-        _refuse(at["version"], content["version"], "text")
-    for name in ("settings", "data"):
-        _check_json(content[name], at[name])
-
-
-def _rule(value: Any, where: str) -> Rule:
-    if not isinstance(value, dict) or set(value) != set(Rule._fields):
-        _refuse(where, value, f"an object with {', '.join(Rule._fields)}")
-    for name in ("id", "metric"):
-        if not _is_text(value[name]):
-            _refuse(f"{where}.{name}", value[name], "text")
-    return Rule(value["id"], _count(value["version"], f"{where}.version"), value["metric"])
-
-
-def _scores(value: Any, where: str) -> dict[str, Score]:
-    return {name: _score(own, f"{where}.{shorten(name)}") for name, own in _named(value, where)}
-
-
-def _score(value: Any, where: str) -> Score:
-    if not isinstance(value, dict) or set(value) != set(Score._fields):
-        _refuse(where, value, f"an object with {', '.join(Score._fields)}")
-    found, low, high = (_known(value[name], f"{where}.{name}") for name in ("value", "low", "high"))
-    if math.isnan(low) != math.isnan(high) or low > high:
-        _refuse(where, [value["low"], value["high"]], "low before high, or neither")
-    return Score(found, low, high, _count(value["n"], f"{where}.n"))
-
-
-def _known(value: Any, where: str) -> float:
-    return math.nan if value is None else float(_number(value, where))
-
-
-def _object(content: Mapping[str, Any], name: str, at: Mapping[str, str]) -> Sequence[tuple[str, Any]]:
-    return _named(content.get(name, {}), at.get(name, name))
-
-
-def _named(value: Any, where: str) -> Sequence[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        _refuse(where, value, "an object")
-    if wrong := [name for name in value if not _is_text(name)]:
-        _refuse(where, wrong[0], f"names of at most {MAX_TEXT} characters")
-    return list(value.items())
-
-
-def _number(value: Any, where: str) -> float:
-    # A bool is an int to Python; an int may be beyond any float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e15:
-        _refuse(where, value, "a number of at most 1e15")
-    return value
-
-
-def _count(value: Any, where: str) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
-        _refuse(where, value, "a whole number of at least 0")
-    return value
-
-
-def _check_json(value: Any, where: str, depth: int = 0) -> None:
-    if depth > MAX_DEPTH:
-        _refuse(where, value, f"at most {MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        for name, own in _named(value, where):
-            _check_json(own, f"{where}.{shorten(name)}", depth + 1)
-    elif isinstance(value, list):
-        for number, own in enumerate(value):
-            _check_json(own, f"{where}[{number}]", depth + 1)
-    elif isinstance(value, str):
-        if not _is_text(value):
-            _refuse(where, value, f"at most {MAX_TEXT} characters")
-    elif value is not None and not isinstance(value, bool):
-        _number(value, where)
-
-
-def _is_text(value: Any) -> bool:
-    # It may be empty, as a label can be, and hold halves of a surrogate pair, as odd names of files do.
-    return isinstance(value, str) and len(value) <= MAX_TEXT
-
-
-def _refuse(where: str, value: Any, expected: str) -> NoReturn:
-    raise DataError(f"{where} is {shorten(value)}, expected {expected}; {_FIX}")
+def _measure_mecat(scored: Scored) -> Measured:
+    """By the weights of the whole where all groups are there, else by the plain mean of those that are."""
+    metric = scored.rule.metric
+    groups = [name for name, own in scored.parts.items() if metric in own]
+    is_caption = scored.settings.get("kind") == "caption"
+    known = mecat.GROUPS if is_caption else mecat.CATEGORIES
+    combine = mecat.caption_score if is_caption else mecat.question_score
+    zeros = {group.name: 0.0 for group in known}
+    whole = set(groups) == set(zeros)
+    weights = {name: (combine(zeros | {name: 1.0}) or 0.0) if whole else 1 / len(groups) for name in groups}
+    parts = {
+        name: Part(weights[name], {item: (value, 1.0) for item, value in scored.items[f"{name}.{metric}"].items()})
+        for name in groups
+    }
+    value = sum(weight * scored.parts[name][metric].value for name, weight in weights.items())
+    items = sum(len(part.items) for part in parts.values())
+    score = scored.scores.get(metric) or (Score(value, math.nan, math.nan, items) if groups else no_score())
+    return Measured(metric if whole else f"mean of {metric}", score, metric, parts)

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 from auricle.errors import DataError
 from auricle.evaluate import mecat
 from auricle.evaluate.compare import basis, has_items
-from auricle.evaluate.headline import measure
-from auricle.evaluate.published_answers import published_answers
-from auricle.evaluate.results import PROTOCOLS, LmResult
-from auricle.evaluate.scores import Scored
+from auricle.evaluate.results import SCORING_RULES, LmResult, published_answers
+from auricle.evaluate.scores import Scored, measure
 from auricle.evaluate.task import language_tasks
 from auricle.metrics.intervals import Score, plain_score
 from auricle.metrics.paired import LOWER_IS_BETTER, goodness
@@ -90,9 +88,9 @@ def task_rows(models: Models, *, published: bool = True) -> list[TaskRow]:
     cells: dict[tuple[ScoringRule, str], dict[str, LmResult]] = {}
     for label, own in models.items():
         for result in own:
-            cells.setdefault((result.protocol, result.task), {})[label] = result
+            cells.setdefault((result.scoring_rule, result.task), {})[label] = result
     rows = [_row(task, rule, results, published) for (rule, task), results in cells.items()]
-    return sorted(rows, key=lambda row: (PROTOCOLS.index(row.scoring_rule), _DOMAINS.index(row.domain)))
+    return sorted(rows, key=lambda row: (SCORING_RULES.index(row.scoring_rule), _DOMAINS.index(row.domain)))
 
 
 def shared_rows(rows: Sequence[TaskRow], models: Models) -> list[TaskRow]:

@@ -1,30 +1,31 @@
-"""What a task for an audio language model is, as data: what is asked, how answers are judged, what was published.
+"""Tasks for audio language models, as data: the prompts, how answers are scored, and published scores.
 
-The declarations are in ``declared/language.json``. A task knows nothing of models and no folder of audio;
-`auricle.evaluate.questions` finds its sounds and writes its questions.
+The declarations are in ``declared/language.json``. A task knows no model and no folder of audio;
+`auricle.evaluate.questions` makes its questions from a source.
 """
 
 import dataclasses
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from string import Formatter
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from auricle.errors import ConfigError, hint_names
+from pydantic import Field, Strict
+
+from auricle.data.untrusted_json import StrictFields, parse_object, validate
+from auricle.errors import ConfigError, DataError, hint_names
 from auricle.evaluate.mecat import FIELDS
-from auricle.evaluate.predictions import LINES_TASKS, LinesTask
+from auricle.evaluate.scores import TaskKind
 
 LanguageDomain: TypeAlias = Literal["speech", "sound", "music", "mixed"]
-Judge: TypeAlias = LinesTask | Literal["mecat"]
 Composed: TypeAlias = Literal["event", "captions", "questions"]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+Names: TypeAlias = Annotated[tuple[str, ...], Strict(False)]
 
-FORMAT = "auricle-language-tasks/1"
-_SLOTS: Mapping[str, tuple[str, ...]] = {  # what the template of a judge's prompt may ask for
+_SLOTS: Mapping[str, tuple[str, ...]] = {  # that the prompt of a kind of task may have
     "asr": ("lang",),
     "qa": ("question", "choices"),
     "caption": ("question",),
@@ -39,68 +40,60 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LanguageTask:
-    """A data set, the prompt it is asked with, and its judge."""
+class LanguageTask(StrictFields):
+    """A data set, its prompt, and how answers are scored."""
 
     name: str
-    title: str  # as published tables print it
-    suite: str
+    title: Name  # as published tables print it
+    suite: Name
     domain: LanguageDomain
-    judge: Judge  # which rules of `auricle.evaluate.scores.RULES` score it
-    prompts: Mapping[str, str] = field(
-        hash=False
-    )  # template of what is asked, by field of the answer; "": the only one
-    lang: str | None = None  # of transcripts, where rows do not tell
-    fact: str | None = None  # column or fact that holds the reference, where it is not called as the judge calls it
-    group_by: str = "audio"  # field of the rows that are resampled together, as a speaker's utterances
-    max_new_tokens: int = 128
-    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)  # other names of labels, strict
+    kind: Annotated[TaskKind, Field(alias="judge")]  # which of `auricle.evaluate.scores.RULES` score it
+    # Templates by field of the answer; "": the only one.
+    prompts: Mapping[str, str] = field(hash=False)
+    lang: str | None = None  # of transcripts, where rows have none
+    fact: str | None = None  # column or fact that holds the reference, where its name differs from the usual one
+    group_by: Name = "audio"  # field of the rows that are resampled together, as a speaker's utterances
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    synonyms: Mapping[str, Names] = field(default_factory=dict, hash=False)  # other names of labels, strict
     published: Mapping[str, float] = field(default_factory=dict, hash=False)  # percent, compat rule, by model
-    composed: Composed | None = None  # how references are put into words where facts alone are known
-    # values that facts of its sounds may have; where a fact is not known, a sound is not ruled out
-    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    note: str = ""  # what who reads its scores should know
+    composed: Composed | None = None  # what references are composed of, where only facts are known
+    # Values that facts of its clips may have; a clip without the fact is not excluded.
+    only: Mapping[str, Names] = field(default_factory=dict, hash=False)
+    note: str = ""  # for readers of its scores
 
     def __post_init__(self) -> None:
-        """Refuse what nobody could ask or judge."""
+        """Refuse what has no prompt or no scorer."""
         if fault := self._fault():
             raise ConfigError(f"task {self.name!r}: {fault}")
 
     @property
-    def asks_questions(self) -> bool:
-        """Whether each row brings a question of its own."""
+    def has_questions(self) -> bool:
+        """Whether each clip has a question of its own."""
         return any("question" in slots(template) for template in self.prompts.values())
 
+    def content(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"judge" if name == "kind" else name: value for name, value in dataclasses.asdict(self).items()}
+
     def _fault(self) -> str | None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not _NAME.fullmatch(self.name):
             return "names are of a-z, 0-9 and _"
-        for name in ("title", "suite", "group_by"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                return f"{name} is {getattr(self, name)!r}, expected text"
-        for name, known in (("domain", get_args(LanguageDomain)), ("judge", (*LINES_TASKS, "mecat"))):
+        for name, known in (("domain", get_args(LanguageDomain)), ("kind", get_args(TaskKind))):
             if getattr(self, name) not in known:
                 return f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
-        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
-            return f"max_new_tokens is {self.max_new_tokens!r}, expected a whole number of at least 1"
-        if self.composed is not None and self.judge not in _COMPOSED_FOR.get(self.composed, ()):
-            return f"composed is {self.composed!r}, which makes no references that {self.judge} could judge by"
-        for model, value in self.published.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                return f"published is {value!r} for {model}, expected percent"
-        return self._fault_of_prompts()
-
-    def _fault_of_prompts(self) -> str | None:
+        if self.composed is not None and self.kind not in _COMPOSED_FOR[self.composed]:
+            return f"composed is {self.composed!r}, which makes no references for {self.kind}"
         fields = set(self.prompts)
-        if fields != {""} and not (self.judge == "mecat" and fields == set(FIELDS)):
+        if fields != {""} and not (self.kind == "mecat" and fields == set(FIELDS)):
             return f'prompts are of {sorted(fields)}, expected one under "", or for mecat those of {", ".join(FIELDS)}'
-        allowed = _SLOTS.get(self.judge, ())
+        allowed = _SLOTS.get(self.kind, ())
         for template in self.prompts.values():
-            if not isinstance(template, str) or not template.strip():
+            if not template.strip():
                 return f"prompt is {template!r}, expected text"
             if unknown := sorted(slots(template) - set(allowed)):
                 expected = " and ".join(f"{{{name}}}" for name in allowed) or "nothing"
-                return f"prompt {template!r} asks for {unknown}, expected {expected} in a prompt of {self.judge}"
-        if self.judge in ("qa", "mecat") and "" in self.prompts and not self.asks_questions:
+                return f"prompt {template!r} asks for {unknown}, expected {expected} in a prompt of {self.kind}"
+        if self.kind in ("qa", "mecat") and "" in self.prompts and not self.has_questions:
             return f"prompt {self.prompts['']!r} has no {{question}}"
         return None
 
@@ -146,62 +139,50 @@ def language_tasks(suite: str | None = None) -> list[LanguageTask]:
     return [task for task in _declared().values() if suite in (None, task.suite)]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Suite(StrictFields):
+    suite: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # fields of its tasks
+    tasks: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Declaration(StrictFields):
+    format: Literal["auricle-language-tasks/1"]
+    suites: list[_Suite]
+
+
 def read_language_tasks(text: str, origin: str) -> list[LanguageTask]:
     """Tasks from the text of a declaration.
 
     Args:
         text: JSON, ``{"format": …, "suites": [{"suite": …, "defaults": {…}, "tasks": [{…}, …]}, …]}``; the fields of a
-            task are those of `LanguageTask` and win over the defaults; ``prompt`` stands for the only one of
-            ``prompts``.
+            task are those of `LanguageTask` (``judge`` for ``kind``) and win over the defaults; ``prompt`` may replace
+            ``prompts`` where there is one.
         origin: of the text, for messages.
 
     Raises:
         ConfigError: no JSON of that shape, a field that is unknown or absent, a task that contradicts itself, or a name
-            that stands twice.
+            that is given twice.
     """
     try:
-        stored = json.loads(text)
-        if stored["format"] != FORMAT:
-            raise ValueError(f"format is {stored['format']!r}, expected {FORMAT!r}")
-        found = [task for suite in stored["suites"] for task in _tasks(suite)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{origin}: no usable declaration of language tasks ({error!r})") from None
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from None
-    names = [task.name for task in found]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{origin}: {', '.join(repeated)} stands twice; expected each task once")
-    return found
-
-
-def _tasks(suite: Mapping[str, Any]) -> Iterator[LanguageTask]:
-    if unknown := sorted(set(suite) - {"suite", "defaults", "tasks"}):
-        raise ConfigError(f"unknown fields {unknown} of a suite")
-    for row in suite["tasks"]:
-        yield _task({"suite": suite["suite"], **suite.get("defaults", {}), **row})
-
-
-def _task(row: Mapping[str, Any]) -> LanguageTask:
-    values = dict(row)
-    if "prompt" in values:
-        if "prompts" in values:
-            raise ConfigError(f"task {row.get('name')!r}: has prompt and prompts, expected one of them")
-        values["prompts"] = {"": values.pop("prompt")}
-    for name in ("synonyms", "only"):
-        values[name] = {key: tuple(_texts(own, name)) for key, own in values.get(name, {}).items()}
-    known = {each.name: each for each in dataclasses.fields(LanguageTask)}
-    needed = {name for name, each in known.items() if each.default is each.default_factory is dataclasses.MISSING}
-    if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"task {row.get('name')!r}: unknown fields {unknown}")
-    if absent := sorted(needed - set(values)):
-        raise ConfigError(f"task {row.get('name')!r}: has no {', '.join(absent)}")
-    return LanguageTask(**values)
-
-
-def _texts(value: Any, name: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ConfigError(f"{name} holds {value!r}, expected a list of texts")
-    return value
+        content = parse_object(text, origin, allow_nan=False)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    declared = validate(_Declaration, content, origin, error=ConfigError)
+    found: dict[str, dict[str, Any]] = {}
+    for suite in declared.suites:
+        for number, row in enumerate(suite.tasks):
+            values = {"suite": suite.suite, **suite.defaults, **row}
+            name = values["name"] if isinstance(values.get("name"), str) else f"{suite.suite}[{number}]"
+            if name in found:
+                raise ConfigError(f"{origin}: {name} is given twice; expected each task once")
+            if "prompt" in values and "prompts" in values:
+                raise ConfigError(f"{origin}: task {name!r} has prompt and prompts, expected one of them")
+            if "prompt" in values:
+                values["prompts"] = {"": values.pop("prompt")}
+            found[name] = values
+    return list(validate(dict[str, LanguageTask], found, origin, error=ConfigError).values())
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The answers a task lost most by: what was asked, what should have been said, and what each model said instead."""
+"""The worst answers of a task: question, references, and the prediction of each model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,143 +11,146 @@ from typing import NamedTuple, TypeAlias
 from auricle.errors import AuricleError
 from auricle.evaluate import mecat
 from auricle.evaluate.compare import has_items
-from auricle.evaluate.headline import measure
-from auricle.evaluate.predictions import read_predictions
-from auricle.evaluate.questions import SoundFile, read_questions
+from auricle.evaluate.predictions import REFERENCES, read_predictions
+from auricle.evaluate.questions import read_questions
 from auricle.evaluate.results import LmResult
+from auricle.evaluate.scores import measure
+from auricle.evaluate.sources import AudioFile
 from auricle.evaluate.tables import TaskRow
 from auricle.evaluate.task import load_language_task
 
-FindSound: TypeAlias = Callable[[str], bytes | None]
+FindAudio: TypeAlias = Callable[[str], bytes | None]
 
-MAX_SOUND_BYTES = 256 << 20  # of one file that an excerpt is taken from
-_ENDINGS = ("", ".flac", ".wav", ".ogg", ".mp3")  # of sounds that are called after their clip
-_NO_ANSWERS = "the answers do not lie beside the scores"
+MAX_AUDIO_BYTES = 256 << 20  # of one file that an excerpt is taken from
+_ENDINGS = ("", ".flac", ".wav", ".ogg", ".mp3")  # of audio files that are named after their clip
+_NO_ANSWERS = "the file of predictions is not beside the scores"
 
 
-class Told(NamedTuple):
-    """An item as it stands in a file of answers."""
+class Answered(NamedTuple):
+    """An item of a file of predictions."""
 
     audio: str
-    asked: str
+    question: str
     references: tuple[str, ...]
-    said: str
+    prediction: str
 
 
-class Verdict(NamedTuple):
-    """A model's answer to an item."""
+class Grade(NamedTuple):
+    """How good a prediction is."""
 
-    said: str
-    words: str  # how good it is
-    lost: float  # how bad: errors, or what lacks to 1
+    text: str
+    loss: float  # errors, or the difference to 1
+
+
+class GradedAnswer(NamedTuple):
+    """A model's prediction for an item."""
+
+    prediction: str
+    grade: Grade
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorstAnswer:
-    """An item that at least one model did badly on."""
+    """An item on which at least one model is bad."""
 
     group: str  # of MECAT; else empty
     item: str
     audio: str
-    asked: str
+    question: str
     references: tuple[str, ...]
-    answers: Mapping[str, Verdict]  # by model
+    answers: Mapping[str, GradedAnswer]  # by model
 
 
 class WorstAnswers(NamedTuple):
-    """Of a task, with why some are not shown."""
+    """Of a task, with the reason where those of a model are not known."""
 
     items: list[WorstAnswer]
-    lacking: dict[str, str]  # by model
+    unknown: dict[str, str]  # by model
 
 
 def worst_answers(row: TaskRow, count: int) -> WorstAnswers:
     """Items on which models are worst, each model's in turn.
 
     Args:
-        row: results of one task under one protocol.
+        row: results of one task by one scoring rule.
         count: items at most.
 
     Raises:
-        DataError: a file of answers is damaged.
+        DataError: a file of predictions is damaged.
     """
-    told: dict[str, dict[tuple[str, str], Told]] = {}
-    verdicts: dict[str, dict[tuple[str, str], tuple[str, float]]] = {}
-    lacking: dict[str, str] = {}
+    answered: dict[str, dict[_Key, Answered]] = {}
+    grades: dict[str, dict[_Key, Grade]] = {}
+    unknown: dict[str, str] = {}
     for model, result in row.results.items():
         if not has_items(result.scored):
-            lacking[model] = "no scores of single items"
+            unknown[model] = "no scores of single items"
             continue
         found = _answers(result)
         if isinstance(found, str):
-            lacking[model] = found
+            unknown[model] = found
             continue
-        told[model], verdicts[model] = found, _verdicts(result)
-    chosen: dict[tuple[str, str], None] = {}
-    for key in chain.from_iterable(zip_longest(*(_worst_first(verdicts[model], told[model]) for model in told))):
+        answered[model], grades[model] = found, _grades(result)
+    chosen: dict[_Key, None] = {}
+    for key in chain.from_iterable(zip_longest(*(_worst_first(grades[name], answered[name]) for name in answered))):
         if key is not None and len(chosen) < count:
             chosen.setdefault(key)
-    return WorstAnswers([_item(key, told, verdicts) for key in chosen], lacking)
+    return WorstAnswers([_item(key, answered, grades) for key in chosen], unknown)
+
+
+_Key: TypeAlias = tuple[str, str]  # group of MECAT and item
 
 
 def _item(
-    key: tuple[str, str],
-    told: Mapping[str, Mapping[tuple[str, str], Told]],
-    verdicts: Mapping[str, Mapping[tuple[str, str], tuple[str, float]]],
+    key: _Key, answered: Mapping[str, Mapping[_Key, Answered]], grades: Mapping[str, Mapping[_Key, Grade]]
 ) -> WorstAnswer:
-    first = next(own[key] for own in told.values() if key in own)
+    first = next(own[key] for own in answered.values() if key in own)
     return WorstAnswer(
         group=key[0],
         item=key[1],
         audio=first.audio,
-        asked=first.asked,
+        question=first.question,
         references=first.references,
         answers={
-            model: Verdict(own[key].said, *verdicts[model][key])
-            for model, own in told.items()
-            if key in own and key in verdicts[model]
+            model: GradedAnswer(own[key].prediction, grades[model][key])
+            for model, own in answered.items()
+            if key in own and key in grades[model]
         },
     )
 
 
-def _worst_first(
-    verdicts: Mapping[tuple[str, str], tuple[str, float]], told: Mapping[tuple[str, str], Told]
-) -> list[tuple[str, str]]:
-    bad = [key for key, (_, lost) in verdicts.items() if lost > 0 and key in told]
-    return sorted(bad, key=lambda key: -verdicts[key][1])
+def _worst_first(grades: Mapping[_Key, Grade], answered: Mapping[_Key, Answered]) -> list[_Key]:
+    bad = [key for key, grade in grades.items() if grade.loss > 0 and key in answered]
+    return sorted(bad, key=lambda key: -grades[key].loss)
 
 
-def _verdicts(result: LmResult) -> dict[tuple[str, str], tuple[str, float]]:
-    """By group and item how good an answer is, in words, and what it lost."""
+def _grades(result: LmResult) -> dict[_Key, Grade]:
     measured = measure(result.scored)
     found = {}
     for group, part in measured.parts.items():
         for item, (gain, size) in part.items.items():
             if measured.paired_metric == "error_rate":
-                found[group, item] = f"{gain:g} error{'' if gain == 1 else 's'} in {size:g}", gain
+                found[group, item] = Grade(f"{gain:g} error{'' if gain == 1 else 's'} in {size:g}", gain)
             elif measured.paired_metric == "accuracy":
-                found[group, item] = "right" if gain else "wrong", 1 - gain
+                found[group, item] = Grade("right" if gain else "wrong", 1 - gain)
             else:
-                found[group, item] = f"{measured.paired_metric} {gain:.3f}", 1 - gain
+                found[group, item] = Grade(f"{measured.paired_metric} {gain:.3f}", 1 - gain)
     return found
 
 
-def _answers(result: LmResult) -> dict[tuple[str, str], Told] | str:
+def _answers(result: LmResult) -> dict[_Key, Answered] | str:
     """By group and item; or why there are none."""
-    path = result.answers
+    path, scored = result.answers, result.scored
     if path is None:
         return _NO_ANSWERS
-    hashes = result.scored.data.get("answers_sha256")
-    scored = hashes.get("all") if isinstance(hashes, dict) else result.scored.data.get("predictions_sha256")
-    if result.scored.task == "mecat":
-        content, folder = path.read_bytes(), path.parent / "references"
-        is_scored = sha256(content).hexdigest() == scored
+    if scored.kind == "mecat":
+        folder = path.parent / REFERENCES
         if not folder.is_dir():
             return _NO_ANSWERS
-        return _of_mecat(path, folder) if is_scored else _other(path)
-    # Any of the tasks whose files have one answer a line.
-    predictions = read_predictions(path, result.scored.task, missing="worst")  # type: ignore[arg-type]
-    if predictions.sha256 != scored:
+        if scored.data.get("answers_sha256") != {"all": sha256(path.read_bytes()).hexdigest()}:
+            return _other(path)
+        return _of_mecat(mecat.read_mecat_predictions({"": path}, folder))
+    predictions = read_predictions(path, scored.kind)
+    if predictions.sha256 != scored.data.get("predictions_sha256"):
         return _other(path)
     found = {}
     for row in predictions.rows:
@@ -155,8 +158,7 @@ def _answers(result: LmResult) -> dict[tuple[str, str], Told] | str:
         references = [text for name in names[:1] for text in row.texts(name)]
         if isinstance(choices := row.fields.get("choices"), list):
             references.append(f"of: {'; '.join(choices)}")
-        asked = str(row.fields.get("question") or row.fields.get("prompt") or "")
-        found["", row.item] = Told(row.audio, asked, tuple(references), row.said)
+        found["", row.item] = Answered(row.audio, row.question, tuple(references), row.answer)
     return found
 
 
@@ -164,31 +166,31 @@ def _other(path: Path) -> str:
     return f"{path.name} is not the file that was scored"
 
 
-def _of_mecat(path: Path, folder: Path) -> dict[tuple[str, str], Told]:
-    truth, answers = mecat.read_references(folder), mecat.merge_answers({"": path})
-    found = {}
-    for group in truth.groups:
-        for name, entry in truth.entries.items():
-            if entry.domain in group.domains and group.field in entry.texts:
-                said = answers.get(group.field, {}).get(name, answers.get("", {}).get(name, ""))
-                clip = name.rpartition("_")[0] if truth.kind == "qa" else name
-                found[group.name, name] = Told(clip, "", entry.texts[group.field], said)
-    return found
+def _of_mecat(predictions: mecat.MecatPredictions) -> dict[_Key, Answered]:
+    split = predictions.references
+    return {
+        (group.name, name): Answered(
+            split.clip(name), "", entry.texts[group.field], predictions.text(name, group.field) or ""
+        )
+        for group in split.groups
+        for name, entry in split.entries.items()
+        if entry.domain in group.domains and group.field in entry.texts
+    }
 
 
-# --- sounds
+# --- audio
 
 
-def sounds_of(result: LmResult, roots: Sequence[Path]) -> FindSound:
-    """Finds the file of a sound by its name: below ``roots``, else where the run had it from.
+def audio_of(result: LmResult, roots: Sequence[Path]) -> FindAudio:
+    """Finds the bytes of a clip by its name: below ``roots``, else in the source of the run.
 
     Args:
         result: of a task.
-        roots: folders; names that lead out of them are not followed.
+        roots: folders; names of files outside them are ignored.
     """
 
     @cache
-    def known() -> dict[str, SoundFile]:
+    def known() -> dict[str, AudioFile]:
         return dict(_of_source(result))
 
     def find(name: str) -> bytes | None:
@@ -196,34 +198,35 @@ def sounds_of(result: LmResult, roots: Sequence[Path]) -> FindSound:
             for ending in _ENDINGS:
                 if (content := _inside(root, f"{name}{ending}")) is not None:
                     return content
-        sound = known().get(name)
+        audio = known().get(name)
         try:
-            return None if sound is None else sound.read()
-        except (AuricleError, OSError):  # gone since it was asked about
+            return None if audio is None else audio.read()
+        except (AuricleError, OSError):  # removed since the run
             return None
 
     return find
 
 
 def _inside(root: Path, name: str) -> bytes | None:
-    """A file below a folder; None for what is none, lies elsewhere or is no name at all."""
+    """A file below a folder; None where there is none, or the name is that of a file elsewhere, or not a name."""
     try:
         path = (root / name).resolve()
-        if not path.is_relative_to(root.resolve()) or not path.is_file() or path.stat().st_size > MAX_SOUND_BYTES:
+        if not path.is_relative_to(root.resolve()) or not path.is_file() or path.stat().st_size > MAX_AUDIO_BYTES:
             return None
         return path.read_bytes()
     except (OSError, ValueError):
         return None
 
 
-def _of_source(result: LmResult) -> Iterator[tuple[str, SoundFile]]:
+def _of_source(result: LmResult) -> Iterator[tuple[str, AudioFile]]:
     if not result.run.get("source"):
         return
     try:
         questions = read_questions(load_language_task(result.task), result.run["source"])
-    except (AuricleError, OSError):  # a task of an own file, or a source that is gone
+    except (AuricleError, OSError):  # a task that is not declared, or a source that was removed
         return
     for question in questions:
-        yield question.sound.name, question.sound
-        if result.scored.task == "mecat":
-            yield question.sound.name.rpartition(".")[0] or question.sound.name, question.sound
+        audio = question.audio
+        yield audio.name, audio
+        if result.scored.kind == "mecat":
+            yield audio.name.rpartition(".")[0] or audio.name, audio

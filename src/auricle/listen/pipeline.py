@@ -241,6 +241,8 @@ def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> 
             for each, reply in zip(pending, replies, strict=True):
                 each.recording.replies[each.key] = reply
                 _report(task, each.recording, each.key)
+            batch.clear()  # waveforms are large
+            pending.clear()
             while opened and (isinstance(opened[0], AuricleError) or opened[0].is_done):
                 yield _result(task, opened.popleft())
     finally:

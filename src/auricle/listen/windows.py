@@ -10,7 +10,7 @@ import numpy as np
 
 from auricle.audio.facts import SILENCE, Samples
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.encode.long_clips import Held
+from auricle.encode.long_clips import Buffer
 from auricle.errors import ConfigError
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES
 
@@ -95,7 +95,7 @@ def stream_quiet_windows(blocks: Iterable[Samples], max_samples: int, overlap_sa
     half = check_overlap(max_samples, overlap_samples)
     longest = (max_samples - 2 * half) // MIN_CLIP_SAMPLES * MIN_CLIP_SAMPLES
     enough = _AHEAD * longest + MIN_CLIP_SAMPLES
-    held, coming = Held(), iter(blocks)
+    held, coming = Buffer(), iter(blocks)
     start, before, has_more = 0, 0, True
     while True:
         while has_more and held.stop - start < enough:

@@ -58,11 +58,7 @@ def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
     Source: scikit-learn `average_precision_score`, which X-ARES and HEAR call.
     """
     values, hits = _checked(scores, targets)
-    average_precision = np.zeros(hits.shape[1])
-    metrics = _scikit_learn()
-    for column in np.flatnonzero(hits.any(0)):
-        average_precision[column] = metrics.average_precision_score(hits[:, column], values[:, column])
-    return float(average_precision.mean())
+    return float(_by_class("average_precision_score", values, hits, np.any(hits, axis=0), otherwise=0.0).mean())
 
 
 def frame_mean_average_precision(scores: Tensor, targets: Tensor) -> float:
@@ -121,7 +117,7 @@ def equal_error_rate(scores: Tensor, labels: Tensor) -> float:
     ones = int(hits.sum())
     if ones in (0, len(hits)):
         raise DataError(f"an equal error rate needs both labels; found {ones} of 1 and {len(hits) - ones} of 0")
-    fpr, tpr, _ = _scikit_learn().roc_curve(hits[:, 0], values[:, 0], pos_label=1)
+    fpr, tpr, _ = _scikit_learn().metrics.roc_curve(hits[:, 0], values[:, 0], pos_label=1)
     fnr = 1 - tpr
     closest = int(np.abs(fnr - fpr).argmin())
     return float(fnr[closest] + fpr[closest]) / 2
@@ -129,12 +125,20 @@ def equal_error_rate(scores: Tensor, labels: Tensor) -> float:
 
 def _roc_areas(values: _Scores, hits: _Targets) -> npt.NDArray[np.float64]:
     """Of each class (C,)."""
-    positives = hits.sum(0)
-    areas = np.full(hits.shape[1], math.nan)
-    metrics = _scikit_learn()
-    for column in np.flatnonzero((positives > 0) & (positives < len(hits))):
-        areas[column] = metrics.roc_auc_score(hits[:, column], values[:, column])
-    return areas
+    return _by_class("roc_auc_score", values, hits, np.any(hits, axis=0) & ~np.all(hits, axis=0), otherwise=math.nan)
+
+
+def _by_class(
+    metric: str, values: _Scores, hits: _Targets, is_defined: npt.NDArray[np.bool_], *, otherwise: float
+) -> npt.NDArray[np.float64]:
+    """A metric of scikit-learn for each class where it is defined (C,)."""
+    found = np.full(hits.shape[1], otherwise)
+    sklearn = _scikit_learn()
+    # What its checks would look for was checked here already, and they take as long as the metric.
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        for column in np.flatnonzero(is_defined):
+            found[column] = getattr(sklearn.metrics, metric)(hits[:, column], values[:, column])
+    return found
 
 
 def _checked(scores: Tensor, targets: Tensor) -> tuple[_Scores, _Targets]:
@@ -147,9 +151,9 @@ def _checked(scores: Tensor, targets: Tensor) -> tuple[_Scores, _Targets]:
 
 
 def _scikit_learn() -> Any:
-    """The module ``sklearn.metrics``."""
+    """The package, with its metrics."""
     try:
-        from sklearn import metrics
+        import sklearn.metrics
     except ImportError:
         raise MissingExtra("average precision, ROC areas and equal error rates (scikit-learn)", "bench") from None
-    return metrics
+    return sklearn

@@ -129,7 +129,7 @@ def _letters(text: str, count: int) -> list[int]:
 
 
 def _by_text(text: str, choices: Sequence[str]) -> list[int]:
-    """Choices whose words are in the text, longer ones matched first; equal choices cannot be told apart."""
+    """Choices whose words are in the text, longer ones matched first; equal choices are all returned."""
     places: dict[str, list[int]] = {}
     for at, choice in enumerate(choices):
         if words := plain(choice):

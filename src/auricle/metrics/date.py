@@ -172,9 +172,9 @@ def _combined(similarity: Array, reached: Array, same: npt.NDArray[np.int64] | N
         discrimination = 1.0 - (reached + 1.0) / number
         confused = reached / max(1, number - 1)
     else:
-        twins = np.zeros(number) if same is None else np.bincount(same)[same] - 1.0
-        others = number - 1 - twins
-        confused = np.divide(reached - twins, others, out=np.zeros(number), where=others > 0)
+        equal = np.zeros(number) if same is None else np.bincount(same)[same] - 1.0
+        others = number - 1 - equal
+        confused = np.divide(reached - equal, others, out=np.zeros(number), where=others > 0)
         discrimination = 1.0 - confused
         similarity = np.maximum(similarity, 0.0)
     return DateScores(similarity, discrimination, _harmonic(similarity, discrimination), confused)

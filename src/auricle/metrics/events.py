@@ -158,8 +158,9 @@ def events_from_frames(
     Raises:
         DataError: shapes that do not fit, or times that do not rise.
 
-    >>> events_from_frames(torch.tensor([[0.1], [0.9], [0.8]]), torch.tensor([0.0, 50.0, 100.0]), min_duration_ms=0)
-    [Event(onset_s=0.05, offset_s=0.1, label=0)]
+    >>> active = torch.tensor([[0.1], [0.9], [0.8]])
+    >>> events_from_frames(active, torch.arange(3) * 10.0, min_duration_ms=0, median_filter_ms=0)
+    [Event(onset_s=0.01, offset_s=0.02, label=0)]
 
     Source: HEAR `task_predictions.py`; ends are mirrored and even windows reach further back, as in SciPy's filter.
     """

@@ -16,7 +16,7 @@ from torch import Tensor
 
 THRESHOLD = 0.9  # of the probability of an error
 PENALTY = 0.9  # share of its similarity that a penalised caption loses
-# What a result states about the rule, beside the identity of the detector.
+# What a result states about the rule, next to the identity of the detector.
 PENALTY_RULE: Mapping[str, float] = {"threshold": THRESHOLD, "penalty": PENALTY}
 
 

@@ -21,7 +21,7 @@ _CELLS = 8_000_000  # of a block of resamples: bounds the memory at 64 MB
 
 
 class Score(NamedTuple):
-    """A value, its 95 % interval and the number of items behind it."""
+    """A value, its 95 % interval and the number of its items."""
 
     value: float
     low: float

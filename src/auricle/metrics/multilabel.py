@@ -82,11 +82,10 @@ def multilabel_scores(
         seed=seed,
     )
     whole = _Counts.of(columns.sum(0, keepdims=True), classes)
-    hits, size = (truth * answered).sum(1), truth.sum(1) + answered.sum(1) + extra
     return LabelScores(
         **scores,
         average_precision=dict(zip(names, _average_precision(whole)[0].tolist(), strict=True)),
-        f1=tuple((2 * hits / size).tolist()),
+        f1=tuple(_micro_f1(_Counts.of(columns, classes)).tolist()),
         unknown=int(extra.sum()),
     )
 

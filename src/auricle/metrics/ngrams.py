@@ -98,7 +98,7 @@ def sentence_chrf(candidate: str, references: Sequence[str]) -> float:
     >>> sentence_chrf("dog", ["cat", "dog"])
     1.0
     """
-    return float(_metric("CHRF").sentence_score(candidate, references).score) / 100
+    return min(1.0, float(_metric("CHRF").sentence_score(candidate, references).score) / 100)
 
 
 def _ngrams(items: Sequence[str], length: int) -> "Counter[tuple[str, ...]]":
@@ -115,7 +115,7 @@ def _corpus_score(
 
     def scores(sums: Array) -> Array:
         rows = sums.astype(np.int64).tolist()
-        return np.array([metric._compute_score_from_stats(row).score / 100 for row in rows])
+        return np.array([min(1.0, metric._compute_score_from_stats(row).score / 100) for row in rows])
 
     columns = [
         metric._extract_corpus_statistics([candidate], [[reference] for reference in own])[0]
@@ -127,7 +127,8 @@ def _corpus_score(
 def _metric(name: Literal["BLEU", "CHRF"]) -> Any:
     """A metric of sacrebleu with the settings of its signature above."""
     try:
-        from sacrebleu import metrics
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         raise MissingExtra(f"{name} (sacrebleu)", "evaluate") from None
-    return metrics.BLEU(lowercase=True, tokenize="13a") if name == "BLEU" else metrics.CHRF()
+    return BLEU(lowercase=True, tokenize="13a") if name == "BLEU" else CHRF()

@@ -21,6 +21,7 @@ TOP = 10  # ranks that count for mAP at 10
 CAPTIONS = 5  # of a clip in Clotho, hence in X-ARES
 _RECALLS = (1, 5, 10)
 _BLOCK = 256  # queries compared with all candidates at once
+_FEW = 16  # relevant candidates of a query
 
 
 class RetrievalScores(NamedTuple):
@@ -87,14 +88,17 @@ def rank_candidates(queries: Tensor, candidates: Tensor, relevant: Sequence[Tens
     first, precision = [], []
     for start in range(0, len(queries), _BLOCK):
         similarity = queries[start : start + _BLOCK] @ candidates.t()
-        for query, row in enumerate(similarity, start):
-            found = row[relevant[query]].sort(descending=True).values
-            order = torch.arange(1, len(found) + 1, device=row.device)
-            # All that are at least as similar; of those the irrelevant ones, and the relevant ones up to this one.
-            ranks = _at_least(row, found) - _at_least(found, found) + order
-            first.append(ranks[0])
-            precision.append((order.double() / ranks * (ranks <= TOP)).sum() / min(len(found), TOP))
-    return QueryRanks(torch.stack(first), torch.stack(precision))
+        numbers = torch.nn.utils.rnn.pad_sequence(list(relevant[start : start + _BLOCK]), batch_first=True)
+        counts = torch.tensor([len(own) for own in relevant[start : start + _BLOCK]], device=similarity.device)
+        order = torch.arange(1, numbers.shape[1] + 1, device=similarity.device)
+        is_pad = order > counts[:, None]
+        found = similarity.gather(1, numbers).masked_fill(is_pad, -math.inf).sort(dim=1, descending=True).values
+        # All that are at least as similar; of those the irrelevant ones, and the relevant ones up to this one.
+        ranks = _at_least(similarity, found) - _at_least(found, found) + order
+        first.append(ranks[:, 0])
+        share = (order.double() / ranks).masked_fill((ranks > TOP) | is_pad, 0.0)
+        precision.append(share.sum(1) / counts.clamp(max=TOP))
+    return QueryRanks(torch.cat(first), torch.cat(precision))
 
 
 def caption_ranks(audio: Tensor, text: Tensor, owners: Tensor) -> CaptionRanks:
@@ -285,8 +289,10 @@ def _summary(ranks: Tensor, precision: Tensor) -> RetrievalScores:
 
 
 def _at_least(values: Tensor, limits: Tensor) -> Tensor:
-    """How many values reach each limit."""
-    return len(values) - torch.searchsorted(values.sort().values, limits)
+    """How many values (b, N) reach each limit (b, r); for few limits without sorting the values."""
+    if limits.shape[1] < _FEW:
+        return torch.stack([(values >= limit[:, None]).sum(1) for limit in limits.unbind(1)], 1)
+    return values.shape[1] - torch.searchsorted(values.sort(dim=1).values, limits)
 
 
 def _check(audio: Tensor, text: Tensor, pairs: Tensor) -> None:

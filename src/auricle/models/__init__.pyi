@@ -8,3 +8,5 @@ from .mae import MaskedAutoencoder as MaskedAutoencoder
 from .midashenglm import AudioProjector as AudioProjector
 from .midashenglm import MiDashengLM as MiDashengLM
 from .midashenglm import MiDashengLMConfig as MiDashengLMConfig
+from .qwen import QwenConfig as QwenConfig
+from .qwen import QwenForCausalLM as QwenForCausalLM

@@ -57,7 +57,7 @@ def _suits_onednn(x: Tensor, weight: Tensor, dtypes: set[torch.dtype]) -> bool:
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
-    """``activation(x @ weight.T + bias)`` through oneDNN; a transposed ``weight`` is read as it lies."""
+    """``activation(x @ weight.T + bias)`` through oneDNN; a transposed ``weight`` is read without a copy."""
     algorithm = "none" if activation == "gelu" else ""  # of the GELU: erf, not tanh
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
 
@@ -82,7 +82,7 @@ class _OneDnnLinear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` on the fastest exact path: oneDNN for float32 on a CPU, else torch's own."""
     if _suits_onednn(x, weight, _LINEAR_DTYPES):
-        return _OneDnnLinear.apply(x, weight, bias)
+        return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return F.linear(x, weight, bias)
 
 

@@ -67,7 +67,7 @@ def num_tokens(num_samples: int) -> int:
 
 
 class PatchEmbed(nn.Module):
-    """Holds the convolution weights (D, 1, 64, 4) that turn a patch into a token."""
+    """The convolution weights (D, 1, 64, 4) that turn a patch into a token."""
 
     def __init__(self, width: int) -> None:
         """One 64 × 4 patch to ``width`` channels."""
@@ -154,7 +154,7 @@ class Dasheng(nn.Module):
         return self.norm(tokens)
 
     def encode(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Ragged clips (N_i,) 16 kHz in [-1, 1] → frames (P_i, D) at 25 Hz; each clip as if it were alone.
+        """Ragged clips (N_i,) 16 kHz in [-1, 1] → frames (P_i, D) at 25 Hz; each clip independent of the others.
 
         Raises:
             ClipTooShort: a clip gives no token.

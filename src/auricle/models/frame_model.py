@@ -1,4 +1,4 @@
-"""The one face of everything that turns a sound into frames, and its content hash."""
+"""The interface of everything that turns a clip into frames, and its content hash."""
 
 import dataclasses
 import hashlib
@@ -15,15 +15,23 @@ from auricle.models.dasheng import HOP_MS, MIN_SAMPLES, Dasheng
 
 
 class Identity(NamedTuple):
-    """All that decides which frames a sound gets."""
+    """Everything that decides the frames of a clip."""
 
     settings: dict[str, Any]  # JSON-able
     tensors: Mapping[str, Tensor]
     num_parameters: int = 0  # of these, what training can change
 
 
-class FrameModel(Protocol):
-    """What an encoder must offer; `auricle.encode.encoder.Encoder` builds everything else upon it."""
+class Identified(Protocol):
+    """A model with settings and tensors, see `content_hash`."""
+
+    def identity(self) -> Identity:
+        """Settings and tensors."""
+        ...
+
+
+class FrameModel(Identified, Protocol):
+    """An encoder network with its choice of layers; `auricle.encode.encoder.Encoder` is built upon it."""
 
     sampling_rate: int  # Hz
     output_dim: int  # width D of a frame
@@ -31,11 +39,7 @@ class FrameModel(Protocol):
     min_samples: int  # shorter clips are padded with zeros to this length by the caller
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip as if it were alone."""
-        ...
-
-    def identity(self) -> Identity:
-        """Settings and tensors."""
+        """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip independent of the others."""
         ...
 
 
@@ -56,21 +60,21 @@ class DashengFrames:
         Raises:
             ConfigError: the network has no such block.
         """
-        self.model, self.layers = model, check_layers(layers, model.config.depth)
+        self.network, self.layers = model, check_layers(layers, model.config.depth)
         self.output_dim = model.config.embed_dim
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """See `FrameModel`."""
-        device = next(self.model.parameters()).device
+        device = next(self.network.parameters()).device
         moved = [waveform.to(device, torch.float32) for waveform in waveforms]
-        states = self.model.encode_layers(moved, self.layers)
+        states = self.network.encode_layers(moved, self.layers)
         chosen = states[: len(self.layers)] or states
         return [mean_of(clip) for clip in zip(*chosen, strict=True)]
 
     def identity(self) -> Identity:
         """See `FrameModel`."""
-        settings = {"kind": "dasheng", "config": dataclasses.asdict(self.model.config), "layers": list(self.layers)}
-        return Identity(settings, self.model.state_dict(), count_parameters(self.model))
+        settings = {"kind": "dasheng", "config": dataclasses.asdict(self.network.config), "layers": list(self.layers)}
+        return Identity(settings, self.network.state_dict(), count_parameters(self.network))
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -82,7 +86,7 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Block numbers in ascending order.
 
     Raises:
-        ConfigError: one is not there, or is named twice.
+        ConfigError: one does not exist, or is repeated.
     """
     wrong = [layer for layer in layers if not 0 <= layer < depth]
     if wrong:
@@ -99,10 +103,15 @@ def mean_of(states: Sequence[Tensor]) -> Tensor:
     return torch.stack([state.float() for state in states]).mean(0)
 
 
-def content_hash(model: FrameModel) -> str:
-    """Hexadecimal SHA-256 over settings and tensors: equal exactly where equal frames come out, whatever the name."""
+def content_hash(model: Identified) -> str:
+    """Hexadecimal SHA-256 over settings and tensors: equal exactly where the frames are equal, whatever the name."""
     settings, tensors, _ = model.identity()
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return tensors_sha256(tensors, json.dumps(settings, sort_keys=True))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
+    """Hexadecimal SHA-256 over a text and names, types, shapes and values of tensors, whatever file holds them."""
+    digest = hashlib.sha256(start.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

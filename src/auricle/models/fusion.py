@@ -1,7 +1,7 @@
 """Several encoders as one: their frames side by side, aligned in time.
 
-The slowest encoder sets the clock. With H its hop, frame i of the result stands for [i·H, (i+1)·H); of every other
-encoder the frames whose centres ``(j + 0.5) · hop`` fall into that stretch are averaged, and where none does (hops that
+The slowest encoder sets the clock. With H its hop, frame i of the result covers [i·H, (i+1)·H); of every other
+encoder the frames whose centres ``(j + 0.5) · hop`` fall into that span are averaged, and where none does (hops that
 do not divide, the end of a clip) the one with the nearest centre is taken. Frames behind the slowest encoder's last are
 dropped, so the result has as many frames as the slowest encoder gives.
 """
@@ -19,7 +19,7 @@ class FusedFrames:
     """A `FrameModel` of several; D is the sum of theirs, in their order."""
 
     def __init__(self, parts: Sequence[FrameModel]) -> None:
-        """Fuse two or more encoders that hear the same sampling rate.
+        """Fuse two or more encoders of the same sampling rate.
 
         Raises:
             ConfigError: fewer than two, or different sampling rates.

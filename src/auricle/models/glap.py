@@ -1,4 +1,4 @@
-"""GLAP: sounds and texts in one space (arXiv 2506.11350).
+"""GLAP: audio and text in one space (arXiv 2506.11350).
 
 Dasheng → mean over its 25 Hz frames → Linear, ReLU, Linear → length 1; a text tower likewise. A score is 100 × cosine.
 
@@ -36,7 +36,7 @@ class GlapConfig:
     # 0.0.13): the last chunk is filled with zeros, and the zeros count. zeropad (up to 0.0.11 with git dasheng): it is
     # filled, and they do not count, save where it holds under four mel frames. Up to 10.07 s all are the same.
     pooling: Pooling = "framemean"
-    project_text: bool = True  # False: the space is that of the text tower, which knows more words than pairs can teach
+    project_text: bool = True  # False: the space is that of the text tower, which knows more words than the pairs hold
     stored_front_end: bool = False  # window and mel filters are weights of the checkpoint, and no formula
 
     def __post_init__(self) -> None:
@@ -45,10 +45,10 @@ class GlapConfig:
 
 
 class MelChunk(NamedTuple):
-    """What of a clip goes through the audio tower at once."""
+    """A part of a clip that goes through the audio tower at once."""
 
     mel: Tensor  # (64, T), T at most the encoder's target_length
-    num_samples: int  # of the clip, from the chunk's begin on
+    num_samples: int  # of the clip, from the start of the chunk on
     is_rest: bool  # the short end of a clip of several chunks
 
 
@@ -94,7 +94,7 @@ class Glap(nn.Module):
         self.register_buffer("logit_bias", None)
 
     def set_calibration(self, scale: float, bias: float) -> None:
-        """Store what makes probabilities of cosines: ``sigmoid(scale · cosine + bias)``.
+        """Store the calibration of probabilities: ``sigmoid(scale · cosine + bias)``.
 
         Args:
             scale: what cosines are multiplied by, the inverse of a loss's temperature.
@@ -112,7 +112,7 @@ class Glap(nn.Module):
     def embed_audio(
         self, waveforms: Sequence[Tensor], *, pooling: Pooling | None = None, batch_floor: bool = False
     ) -> Tensor:
-        """Ragged clips (N_i,) 16 kHz in [-1, 1] → (n, D) float32 of length 1; each clip as if it were alone.
+        """Ragged clips (N_i,) 16 kHz in [-1, 1] → (n, D) float32 of length 1; each clip independent of the others.
 
         Args:
             waveforms: float32, on the model's device.
@@ -126,7 +126,7 @@ class Glap(nn.Module):
         return self.project_audio(self.pool_audio(waveforms, pooling=pooling, batch_floor=batch_floor))
 
     def embed_text(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
-        """Token ids of each text, as its tokenizer gives them → (n, D) float32 of length 1; each as if it were alone.
+        """Token ids of each text, from its tokenizer → (n, D) float32 of length 1; each independent of the others.
 
         Raises:
             ConfigError: no texts, an empty or too long one, or an id outside the vocabulary.
@@ -190,7 +190,7 @@ class Glap(nn.Module):
         return torch.stack(sums), torch.tensor(counts, dtype=torch.float32, device=sums[0].device)
 
     def probability(self, cosine: Tensor) -> Tensor:
-        """How probable it is that sound and text belong together, 0 to 1, of any cosines.
+        """Probability that clip and text belong together, 0 to 1, for any cosines.
 
         Raises:
             ConfigError: the checkpoint holds no calibration.
@@ -208,7 +208,7 @@ class Glap(nn.Module):
         return self.audio_encoder.encode_mels([c.mel for c in chunks], [c.num_samples for c in chunks])[-1]
 
     def _filled_frames(self, chunks: Sequence[MelChunk]) -> Tensor | list[Tensor]:
-        """Chunks filled with zeros behind the batch norm, and encoded as if all of them were sound."""
+        """Chunks filled with zeros behind the batch norm, and encoded as if all of them were audio."""
         if not chunks:
             return []
         encoder, length = self.audio_encoder, self.config.audio.target_length

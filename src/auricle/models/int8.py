@@ -4,7 +4,7 @@ Writing a token reads every weight once, so a weight of one byte instead of four
 ways are no help where a CPU has neither AVX-512 nor VNNI: its weight-only product is slower than float32 (in bfloat16:
 with many rows), and its dynamic one takes one scale for all rows, so that a row's result would depend on its
 neighbours. Here each row is scaled to integers of its own and multiplied by FBGEMM, exactly (int32 sums), so a row
-gives the same bits in any company. Figures: ``benchmarks/quantize.py``.
+gives the same bits in any batch. Figures: ``benchmarks/quantize.py``.
 
 * Weights: int8, one scale an output channel, [-127, 127].
 * Activations: integers in [-63, 63] of the row's largest value. 7 bits, because AVX2 adds two products in 16 bits:
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from auricle.errors import ConfigError
 
-_PEAK = 63  # largest integer of an activation; with the zero point 64 the bytes lie in [1, 127]
+_PEAK = 63  # largest integer of an activation; with the zero point 64 the bytes are in [1, 127]
 _ZERO = 64
 _REST = 2 * _PEAK  # what rounding leaves is at most 1/2, hence again at most 63 in these units
 _ROWS = 8192  # of a weight that are rounded at once

@@ -18,7 +18,7 @@ PATCH_VALUES = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MAEConfig:
-    """The part of pre-training that is thrown away afterwards. Source: Dasheng base's training configuration."""
+    """The part of pre-training that is not exported. Source: Dasheng base's training configuration."""
 
     embed_dim: int = 512  # decoder width
     depth: int = 8  # decoder blocks
@@ -30,7 +30,7 @@ class MAEConfig:
     def __post_init__(self) -> None:
         """Reject impossible settings."""
         if not 0.0 < self.mask_ratio < 1.0:
-            raise ConfigError(f"mask_ratio must lie in (0, 1), got {self.mask_ratio}")
+            raise ConfigError(f"mask_ratio must be in (0, 1), got {self.mask_ratio}")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"decoder width {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
 
@@ -43,7 +43,7 @@ class Mask(NamedTuple):
     restore: Tensor  # (B, L) int64, place of each token in the shuffled order
 
 
-def draw_mask(noise: Tensor, length: int, *, ratio: float, group: int) -> Mask:
+def sample_mask(noise: Tensor, length: int, *, ratio: float, group: int) -> Mask:
     """Hide groups of ``group`` neighbouring tokens; the ``int(length × (1 - ratio))`` first of the shuffle are kept.
 
     Args:
@@ -99,7 +99,7 @@ class MAEDecoder(nn.Module):
 
 
 class MAEOutput(NamedTuple):
-    """What one forward pass knows."""
+    """Result of a forward pass."""
 
     loss: Tensor  # () float32, mean squared error over hidden patches
     prediction: Tensor  # (B, L, 256)
@@ -123,7 +123,7 @@ class MaskedAutoencoder(nn.Module):
 
         Args:
             waveform: 16 kHz mono in [-1, 1].
-            noise: (B, L // mask_group) uniform; drawn when absent. The reference's batch-wide dB floor is not used:
+            noise: (B, L // mask_group) uniform; sampled when absent. The reference's batch-wide dB floor is not used:
                 each clip keeps its own.
         """
         mel = self.encoder.front_end(waveform)
@@ -135,7 +135,7 @@ class MaskedAutoencoder(nn.Module):
             )
         if noise is None:
             noise = torch.rand(len(mel), length // group, device=mel.device)
-        mask = draw_mask(noise, length, ratio=self.config.mask_ratio, group=group)
+        mask = sample_mask(noise, length, ratio=self.config.mask_ratio, group=group)
         tokens = self.encoder.embed(mel)
         visible = tokens.gather(1, mask.kept[:, :, None].expand(-1, -1, tokens.shape[2]))
         batch, kept, _ = visible.shape

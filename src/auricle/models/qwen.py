@@ -112,24 +112,27 @@ class Rotary:
     def __init__(self, head_dim: int, theta: float) -> None:
         """No table yet."""
         self._head_dim, self._theta = head_dim, theta
-        self._table: tuple[Tensor, Tensor] | None = None
+        self._length, self._kind = 0, (torch.device("meta"), torch.float32)
+        self._table: tuple[Tensor, Tensor]
 
     def __call__(self, positions: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines (M, 1, C) of positions (M,) below ``length``."""
-        table = self._table
-        if table is None or len(table[0]) < length or table[0].device != positions.device or table[0].dtype != dtype:
-            table = self._table = self._make(max(_FIRST_POSITIONS, 1 << length.bit_length()), positions.device, dtype)
-        return table[0][positions], table[1][positions]
+        if self._length < length or self._kind != (positions.device, dtype):
+            room = max(_FIRST_POSITIONS, 1 << (length - 1).bit_length())
+            self._table = self._make(room, positions.device, dtype)
+            self._length, self._kind = room, (positions.device, dtype)
+        cosine, signed_sine = self._table
+        return cosine[positions], signed_sine[positions]
 
     @torch.inference_mode(False)  # a table made while answering also serves training
     def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        half = torch.arange(0, self._head_dim, 2, dtype=torch.float32, device=device)
-        frequencies = 1.0 / self._theta ** (half / self._head_dim)
+        even = torch.arange(0, self._head_dim, 2, dtype=torch.float32, device=device)
+        frequencies = 1.0 / self._theta ** (even / self._head_dim)
         angles = torch.arange(length, dtype=torch.float32, device=device)[:, None] * frequencies
         cosine, sine = angles.cos(), angles.sin()
         # The sign of the rotation by halves is in the table, so that rotating is a roll.
-        both = torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
-        return both[0].to(dtype)[:, None], both[1].to(dtype)[:, None]
+        pair = torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
+        return pair[0].to(dtype)[:, None], pair[1].to(dtype)[:, None]
 
 
 def rotate(heads: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
@@ -267,15 +270,14 @@ class QwenForCausalLM(nn.Module):
         """
         batch, length, _ = embeddings.shape
         rows = embeddings.flatten(0, 1)
-        if attention_mask is None or bool((attention_mask != 0).all()):
+        is_token = None if attention_mask is None else attention_mask != 0
+        if is_token is None or bool(is_token.all()):
             positions = torch.arange(length, device=rows.device).repeat(batch)
             return self.model(rows, positions, length, RowAttention(batch, *self._how())).view(batch, length, -1)
-        kept = (attention_mask != 0).flatten().nonzero()[:, 0]
+        kept = is_token.flatten().nonzero()[:, 0]
         if not len(kept):
             return torch.zeros_like(embeddings)
-        layout = plan((attention_mask != 0).sum(1).tolist())
-        layout = Layout(layout.positions.to(rows.device), [g.to(rows.device) for g in layout.groups], layout.back)
-        layout = layout._replace(back=layout.back.to(rows.device))
+        layout = plan(is_token.sum(1).tolist()).to(rows.device)
         hidden = self.decode_packed(rows.index_select(0, kept)[None], layout)[0]
         return hidden.new_zeros(rows.shape).index_copy(0, kept, hidden).view(batch, length, -1)
 

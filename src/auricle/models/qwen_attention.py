@@ -46,6 +46,10 @@ class Layout(NamedTuple):
     groups: list[Tensor]  # of (S, L) row numbers; padding repeats the last row of its sequence
     back: Tensor  # (M,) place of each token among those of all groups, laid end to end
 
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on another device."""
+        return Layout(self.positions.to(device), [rows.to(device) for rows in self.groups], self.back.to(device))
+
 
 def plan(lengths: Sequence[int]) -> Layout:
     """The layout of sequences of ``lengths`` tokens, in that order."""

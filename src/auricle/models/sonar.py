@@ -7,7 +7,7 @@ Shape legend: n texts, M tokens of all texts, W width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,21 +128,14 @@ class SonarText(nn.Module):
             ConfigError: no texts, an empty or too long one, or an id outside the vocabulary.
         """
         check_tokens(token_ids, vocab_size=self.config.vocab_size, max_tokens=self.max_tokens)
-        lengths = [len(ids) for ids in token_ids]
-        order, _ = plan_spans(lengths)
-        device = self.layer_norm.weight.device
-        parts = []
-        for group in cut_groups(order, lengths, _GROUP_TOKENS.get(device.type, _MANY_TOKENS)):
-            _, spans = plan_spans([lengths[i] for i in group])
-            flat = torch.tensor([token for i in group for token in token_ids[i]], device=device)
-            places = torch.cat([torch.arange(lengths[i]) for i in group]).to(device)
-            parts.append(self._pooled(flat, places, spans))
-        back = torch.empty(len(order), dtype=torch.int64)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(parts)[back.to(device)]
+        return in_groups(self._pooled, token_ids, _GROUP_TOKENS.get(self.layer_norm.weight.device.type, _MANY_TOKENS))
 
-    def _pooled(self, tokens: Tensor, places: Tensor, spans: Sequence[Spans]) -> Tensor:
-        """Packed tokens (M,) and their places in their texts (M,) → means (n, W)."""
+    def _pooled(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
+        """Token ids of texts, short ones first → means (n, W)."""
+        device = self.layer_norm.weight.device
+        _, spans = plan_spans([len(ids) for ids in token_ids])
+        tokens = torch.tensor([token for ids in token_ids for token in ids], device=device)
+        places = torch.cat([torch.arange(len(ids)) for ids in token_ids]).to(device)
         embedded = self.encoder_frontend.embed(tokens) * math.sqrt(self.config.width)
         x = embedded + self.positions[places].to(embedded.dtype)
         for block in self.encoder.layers:
@@ -177,6 +170,16 @@ def check_tokens(token_ids: Sequence[Sequence[int]], *, vocab_size: int, max_tok
                 f"text {row} has token ids from {min(ids)} to {max(ids)}; expected 0 to {vocab_size - 1}: "
                 "the tokenizer does not belong to this encoder"
             )
+
+
+def in_groups(
+    encode: Callable[[Sequence[Sequence[int]]], Tensor], token_ids: Sequence[Sequence[int]], limit: int
+) -> Tensor:
+    """Vectors (n, W) of texts that are encoded in groups of similar length, see `cut_groups`, in the given order."""
+    lengths = [len(ids) for ids in token_ids]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    parts = [encode([token_ids[i] for i in group]) for group in cut_groups(order, lengths, limit)]
+    return torch.cat(parts)[torch.tensor(order).argsort().to(parts[0].device)]
 
 
 def cut_groups(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:

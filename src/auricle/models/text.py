@@ -1,4 +1,4 @@
-"""Text towers: token ids of each text → one vector (n, W), each text as if it were alone.
+"""Text towers: token ids of each text → one vector (n, W), each text independent of the others.
 
 ========  ==========================================================================================================
 SONAR     `auricle.models.sonar`, 202 languages, what GLAP was released with
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.errors import ConfigError
-from auricle.models.sonar import SonarConfig, SonarText, check_tokens, cut_groups
+from auricle.errors import AuricleError, ConfigError, MissingExtra
+from auricle.models.sonar import SonarConfig, SonarText, check_tokens, in_groups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,9 +40,9 @@ FAMILIES = {
     "xlm-roberta": Family("XLMRobertaConfig", "XLMRobertaModel", "roberta.", 2),
     "camembert": Family("CamembertConfig", "CamembertModel", "roberta.", 2),
 }
-# Of a config.json these say nothing about the geometry, or let a file choose code.
+# Fields of a config.json that do not describe the geometry, or let a file choose code.
 BOOKKEEPING = ("dtype", "torch_dtype", "_name_or_path", "transformers_version", "architectures", "auto_map")
-_PADDED_TOKENS = 8192  # padding included, in one call of the network: bounds the memory
+PADDED_TOKENS = 8192  # padding included, in one call of the network: bounds the memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,23 +100,28 @@ class StockText(nn.Module):
             ConfigError: no texts, an empty or too long one, or an id outside the vocabulary.
         """
         check_tokens(token_ids, vocab_size=self.vocab_size, max_tokens=self.max_tokens)
-        lengths = [len(ids) for ids in token_ids]
-        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-        parts = [self._pooled([token_ids[i] for i in group]) for group in cut_groups(order, lengths, _PADDED_TOKENS)]
-        back = torch.empty(len(order), dtype=torch.int64)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        pooled = torch.cat(parts)[back.to(parts[0].device)]
+        pooled = in_groups(self._pooled, token_ids, PADDED_TOKENS)
         return F.normalize(pooled.float(), dim=-1) if self.config.normalise else pooled
 
     def _pooled(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
-        device = next(self.network.parameters()).device
-        lengths = torch.tensor([len(ids) for ids in token_ids])
-        rows = [torch.tensor(ids) for ids in token_ids]
-        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._padding).to(device)
-        mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(device)
+        tokens, mask = padded(token_ids, next(self.network.parameters()).device, self._padding)
         states = self.network(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
-        kept = mask[..., None].to(states.dtype)
-        return (states * kept).sum(1) / kept.sum(1)
+        return masked_mean(states, mask)
+
+
+def padded(token_ids: Sequence[Sequence[int]], device: torch.device, padding: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, both (n, longest)."""
+    rows = [torch.tensor(ids) for ids in token_ids]
+    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+    mask = torch.arange(tokens.shape[1]) < torch.tensor([len(ids) for ids in token_ids])[:, None]
+    return tokens.to(device), mask.to(device)
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean (n, W) of the states (n, L, W) that the mask (n, L) keeps."""
+    kept = mask[..., None].to(states.dtype)
+    mean: Tensor = (states * kept).sum(1) / kept.sum(1)
+    return mean
 
 
 TextTower: TypeAlias = SonarText | StockText
@@ -128,9 +133,8 @@ def build_text_tower(config: TextConfig) -> TextTower:
 
 
 def _geometry(config: StockTextConfig) -> Any:
-    """Its configuration in transformers; what a file says of kernels, data types or code is not taken over."""
-    import transformers
-
+    """Its configuration in transformers; a file's choice of kernels, data types or code is ignored."""
+    transformers = _transformers()
     config_class = getattr(transformers, FAMILIES[config.family].config)
     known = set(config_class().to_dict()) - {*BOOKKEEPING, "model_type"}
     try:
@@ -140,18 +144,25 @@ def _geometry(config: StockTextConfig) -> Any:
 
 
 def _build(config: StockTextConfig) -> "PreTrainedModel":
-    import transformers
-
+    transformers = _transformers()
     try:
         network: PreTrainedModel = getattr(transformers, FAMILIES[config.family].network)(_geometry(config))
-    except ConfigError:
+    except AuricleError:
         raise
     except Exception as error:
         raise _no_encoder(config, error) from error
     bare: Any = network
     if hasattr(bare, "pooler"):
-        bare.pooler = None  # reads the first token alone; nobody asks it
+        bare.pooler = None  # reads the first token alone; not used
     return network
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("a text encoder of transformers", "align") from None
+    return transformers
 
 
 def _no_encoder(config: StockTextConfig, error: Exception) -> ConfigError:

@@ -1,8 +1,8 @@
-"""Making and updating an index of sounds: what was encoded once is not encoded again, even where the run was killed.
+"""Build and update an index of clips: nothing is encoded twice, even if the run was killed.
 
-A file of the same size and time of change is taken as unchanged. Any other is hashed: sounds that are in the index
-under their SHA-256 (moved, copied, touched) keep their vectors, the rest is encoded. What is encoded goes to a journal
-beside the index at once; the index is replaced when all is done, and the journal removed.
+A file of the same size and time of change is taken as unchanged. Any other is hashed: files that are in the index under
+their SHA-256 (moved, copied, touched) keep their vectors, the rest is encoded. New vectors are written to a journal
+beside the index at once; the index is replaced when all files are done, and the journal removed.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ OnFile = Callable[[str, str | None], None]
 Item = TypeVar("Item")
 
 _GROUP = 256  # files that are hashed, then encoded together
-_REST_S = 0.5  # more than a header may be wrong by, s
+_REST_S = 0.5  # tolerance for the duration in a header, s
 _HASH_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildReport:
-    """What became of the files."""
+    """The outcome for the files."""
 
     files: int  # in the index
     segments: int  # in the index
-    encoded: int  # files that went through the model in this run
+    encoded: int  # files encoded in this run
     reused: int  # files whose vectors were there
-    removed: int  # files of the former index that are in this one no more
+    removed: int  # files of the former index that are not in this one
     failed: dict[str, str] = field(default_factory=dict)  # name -> why it is not in the index
     partial: dict[str, str] = field(default_factory=dict)  # name -> why it was encoded in part only
 
@@ -57,7 +57,7 @@ class BuildReport:
 
 
 class _File(NamedTuple):
-    """A file as it is now."""
+    """The current state of a file."""
 
     name: str
     size: int
@@ -66,7 +66,7 @@ class _File(NamedTuple):
 
 
 class _Segments(NamedTuple):
-    """What a model made of one file."""
+    """The segments of one file."""
 
     times: Times  # (k, 2) s
     vectors: Vectors  # (k, D)
@@ -84,24 +84,24 @@ def build_index(
     rehash: bool = False,
     on_file: OnFile | None = None,
 ) -> BuildReport:
-    """Make an index of exactly these files, or bring the one that is there up to date.
+    """Build an index of exactly these files, or update the one that is there.
 
     Args:
         aligner: the model.
-        sources: audio files; what the index calls them is what they are called here.
-        path: of the index. Beside it lies ``PATH.partial`` while files are encoded; a later run goes on from there.
-        model: what the model is called, for messages.
+        sources: audio files; their names in the index are those given here.
+        path: of the index. ``PATH.partial`` is beside it while files are encoded; a later run continues from there.
+        model: name of the model, for messages.
         window_s: length of a segment, s; a shorter file is one segment.
-        hop_s: distance of the segments' begins, s.
-        rehash: read every file, even where size and time of change are those of before.
-        on_file: called with the name of each file that is done, and why it failed or None.
+        hop_s: distance of the segments' starts, s.
+        rehash: read every file, even if size and time of change are unchanged.
+        on_file: called with the name of each finished file, and the error or None.
 
     Returns:
-        What became of the files. One that fails is told there, and the index holds the others.
+        The outcome for the files. Those that failed are listed there; the index has the others.
 
     Raises:
-        ConfigError: impossible windows, or the index there was made with another model or other windows.
-        DataError: what is at ``path`` is no index.
+        ConfigError: impossible windows, or the index was made with another model or other windows.
+        DataError: ``path`` is not an index.
         OutputError: another run is writing it, or it cannot be written.
     """
     check_windows(window_s, hop_s)
@@ -114,11 +114,11 @@ def build_index(
     )
     path = Path(path)
     names = sorted({os.fspath(source) for source in sources}, key=os.fsencode)
-    _former(path, settings)  # before the work of a killed run is touched
+    _former(path, settings)  # checked before the journal of a killed run is opened
     check_writable(path)
     partial = path.with_name(f"{path.name}.partial")
     with locked(path), output_errors(partial), open_journal(partial, settings) as journal:
-        former = _former(path, settings)  # as the last run left it
+        former = _former(path, settings)  # again, under the lock
         run = _Run(aligner, settings, journal, former, rehash=rehash, on_file=on_file)
         entries = run.collect(names)
         if former is None or not _same_files(former, entries):
@@ -149,7 +149,7 @@ class _Run:
         self._partial: dict[str, str] = {}
 
     def collect(self, names: list[str]) -> list[Entry]:
-        """The entries of all files that can be heard, in the order of their names."""
+        """The entries of all readable files, in the order of their names."""
         entries: list[Entry] = []
         for group in _grouped(names, _GROUP):
             found: dict[str, Entry] = {}
@@ -161,7 +161,7 @@ class _Run:
         return entries
 
     def report(self, entries: list[Entry]) -> BuildReport:
-        """What became of the files."""
+        """The outcome for the files."""
         return BuildReport(
             files=len(entries),
             segments=sum(entry.segments for entry in entries),
@@ -191,10 +191,10 @@ class _Run:
             fresh.setdefault(file.digest, []).append(file)
 
     def _encode(self, fresh: dict[bytes, list[_File]], found: dict[str, Entry]) -> None:
-        """Encode files, equal ones once, and write each down at once."""
+        """Encode files, equal ones once, and write each to the journal."""
         for first, result in self._encoded_by([files[0] for files in fresh.values()]):
             if not isinstance(result, AuricleError) and _stat_or_none(first.name) != first._replace(digest=b""):
-                result = AudioError(f"{first.name}: changed while it was read; run this again when it is at rest")
+                result = AudioError(f"{first.name}: changed while it was read; run this again when it is complete")
             if isinstance(result, AuricleError):
                 for file in fresh[first.digest]:
                     self._fail(file.name, result)
@@ -207,7 +207,7 @@ class _Run:
                     self._partial[file.name] = result.missing
 
     def _encoded_by(self, files: list[_File]) -> Iterator[tuple[_File, _Segments | AuricleError]]:
-        """Short files go through the model together, long ones window by window."""
+        """Short files are encoded in batches, long ones window by window."""
         by_name = {file.name: file for file in files}
         facts = {name: _probe(name) for name in by_name}
         short = {name: known for name, known in facts.items() if known and self._is_short(known)}
@@ -225,9 +225,9 @@ class _Run:
         receipt = embedding.receipt
         spans = [*receipt.read, *receipt.dropped]
         start, end = min(span.start_s for span in spans), max(span.stop_s for span in spans)
-        if end - start > self._settings.window_s + _REST_S:  # its header told less
+        if end - start > self._settings.window_s + _REST_S:  # longer than its header says
             return self._windows(name, facts)
-        missing = None if receipt.complete else f"heard from {start:.1f} s to {end:.1f} s only: it is damaged"
+        missing = None if receipt.complete else f"read from {start:.1f} s to {end:.1f} s only: it is damaged"
         return _checked(name, np.array([[start, end]]), embedding.values.numpy()[None], missing)
 
     def _windows(self, name: str, facts: Facts | None) -> _Segments | AuricleError:
@@ -236,9 +236,9 @@ class _Run:
             times, vectors = self._aligner.segments(name, window_s=settings.window_s, hop_s=settings.hop_s)
         except AuricleError as error:
             return error
-        heard = float(times[-1, 1]) if len(times) else 0.0
-        breaks_off = facts and (facts.truncated or heard < (facts.duration_s or 0) - _REST_S)
-        missing = f"heard to {heard:.1f} s only: it ends before its header says it should" if breaks_off else None
+        end_s = float(times[-1, 1]) if len(times) else 0.0
+        is_cut = facts and (facts.truncated or end_s < (facts.duration_s or 0) - _REST_S)
+        missing = f"read to {end_s:.1f} s only: it ends before its header says it should" if is_cut else None
         return _checked(name, times.numpy(), vectors.numpy(), missing)
 
     def _keep(self, file: _File, entry: Entry, found: dict[str, Entry]) -> None:
@@ -252,7 +252,7 @@ class _Run:
 
 
 def _former(path: Path, settings: Settings) -> IndexFile | None:
-    """The index that is there, if it can be brought up to date.
+    """The index that is there, if it can be updated.
 
     Raises:
         ConfigError: it was made with another model or other windows.
@@ -265,7 +265,7 @@ def _former(path: Path, settings: Settings) -> IndexFile | None:
         raise ConfigError(
             f"{path}: was made with model {own.model or own.fingerprint[:12]!r}, windows of {own.window_s:g} s every "
             f"{own.hop_s:g} s, and not with {settings.model or settings.fingerprint[:12]!r}, {settings.window_s:g} s "
-            f"every {settings.hop_s:g} s; ask for the same, name another index, or delete this one"
+            f"every {settings.hop_s:g} s; use the same, name another index, or delete this one"
         )
     return former
 
@@ -281,7 +281,7 @@ def _checked(name: str, times: Times, vectors: np.ndarray[Any, Any], missing: st
     """Segments in half precision, of length 1, as a search expects them."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not len(vectors) or not (np.isfinite(lengths) & (lengths > 0)).all():
-        return AudioError(f"{name}: the model makes no finite vector of it; listen to it, and leave it out")
+        return AudioError(f"{name}: its vector is not finite; check the audio, and leave it out")
     return _Segments(times, (vectors / lengths).astype(np.float16), missing)
 
 
@@ -310,7 +310,7 @@ def _hash(name: str) -> bytes:
 
 
 def _probe(name: str) -> Facts | None:
-    """What the header tells; None where it cannot be read, as encoding will tell."""
+    """The facts of the header; None where it cannot be read, which encoding reports."""
     try:
         return probe(name)
     except AuricleError:

@@ -1,21 +1,21 @@
-"""The index of sounds on disk: one safetensors file that is mapped, never loaded.
+"""The index on disk: one safetensors file that is mapped, never loaded.
 
 ========== ==== ===================== ================================================================
 tensor     type shape                 holds
 ========== ==== ===================== ================================================================
-times      F64  (segments, 2)         begin and end of each segment in its file, s
+times      F64  (segments, 2)         start and end of each segment in its file, s
 file_ends  I64  (files,)              number of segments up to and with each file
 file_sizes I64  (files,)              bytes
 file_times I64  (files,)              time of the last change, ns
 name_ends  I64  (files,)              bytes of `names` up to and with each file's
 vectors    F16  (segments, width)     embeddings of length 1
 digests    U8   (files, 32)           SHA-256 of each file
-names      U8   (bytes,)              paths as they were given, one behind the other
+names      U8   (bytes,)              paths as given, one after the other
 ========== ==== ===================== ================================================================
 
-Files lie in the order of their names, so that the same sounds give the same bytes. The table is a handful of columns,
-and so it lies beside the vectors in the same file: one file is copied as a whole or not at all, any reader of
-safetensors opens it, and Parquet would ask every user for pyarrow. Nothing in it is trusted: names are never opened.
+Files are in the order of their names, so that the same files give the same bytes. The table has few columns, so it is
+in the same file as the vectors: a single file is easy to copy, any reader of safetensors opens it, and Parquet would
+need pyarrow. The file is untrusted: names in it are never opened.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DIGEST_BYTES = 32  # of SHA-256
 
 _MAX_HEADER_BYTES = 1 << 16  # eight tensors and five words take less than 2 KB
 _MAX_COUNT = 1 << 40  # rows, files, widths, bytes of names: far above any disk, far below 64 bits
-_ALIGNMENT = 64  # bytes, a cache line: so that no row of a usual width begins within one
+_ALIGNMENT = 64  # bytes, a cache line: rows of usual widths start on one
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
@@ -56,21 +56,21 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What all segments of an index have in common."""
+    """Settings of all segments of an index."""
 
     fingerprint: str  # of the model, SHA-256 in hexadecimal
     embedding_dim: int
     window_s: float  # length of a segment, s
-    hop_s: float  # distance of the segments' begins, s
-    model: str = ""  # what the model was called; shown, never opened
+    hop_s: float  # distance of the segments' starts, s
+    model: str = ""  # name of the model; shown, never opened
 
     def same_vectors(self, other: Settings) -> bool:
-        """Whether both give the same vectors; what the model was called does not count."""
+        """Whether both give the same vectors; the name of the model does not count."""
         return asdict(self) | {"model": ""} == asdict(other) | {"model": ""}
 
 
 class Rows(Protocol):
-    """Where the segments of a file lie: an index, or the journal of a run."""
+    """A store of segments: an index, or the journal of a run."""
 
     def rows(self, start: int, count: int) -> tuple[Times, Vectors]:
         """Times (count, 2) and vectors (count, width)."""
@@ -78,14 +78,14 @@ class Rows(Protocol):
 
 
 class Entry(NamedTuple):
-    """One file, and where its segments are found."""
+    """One file, and where its segments are."""
 
     name: str
     size: int  # bytes
     changed_ns: int
     digest: bytes
     origin: Rows
-    start: int  # where `origin` finds them
+    start: int  # of its segments in `origin`
     segments: int
 
     def rows(self) -> tuple[Times, Vectors]:
@@ -113,9 +113,9 @@ class IndexFile:
         return self.times[start : start + count], self.vectors[start : start + count]
 
     def name(self, file: int) -> str:
-        """Path of a file, as it was given."""
-        begin = int(self.name_ends[file - 1]) if file else 0
-        return os.fsdecode(self.names[begin : int(self.name_ends[file])].tobytes())
+        """Path of a file, as given."""
+        start = int(self.name_ends[file - 1]) if file else 0
+        return os.fsdecode(self.names[start : int(self.name_ends[file])].tobytes())
 
     def entries(self) -> Iterator[Entry]:
         """All files in their order."""
@@ -130,30 +130,30 @@ def read_index(path: str | Path) -> IndexFile:
     """Map an index after comparing its header, sizes and order with what `write_index` writes.
 
     Raises:
-        DataError: it is missing, no index, damaged or cut short.
+        DataError: it is missing, not an index, damaged or truncated.
     """
     path = Path(path)
     try:
-        header, begin = _read_header(path)
+        header, start = _read_header(path)
         settings = _read_settings(header.pop("__metadata__", None))
         rows, width = header["vectors"]["shape"]
         sizes = rows, width, *header["file_ends"]["shape"], *header["names"]["shape"]
         layout = _layout(*map(_count, sizes))
         if header != layout:
             raise ValueError(f"its tensors are not {', '.join(layout)} of fitting shapes")
-        total = begin + layout["names"]["data_offsets"][1]
+        total = start + layout["names"]["data_offsets"][1]
         if path.stat().st_size != total:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes where its header says {total:,}")
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, its header says {total:,}")
         if width != settings.embedding_dim or width < 1:
-            raise ValueError(f"its vectors are {width} wide where its header says {settings.embedding_dim}")
+            raise ValueError(f"its vectors are {width} wide, its header says {settings.embedding_dim}")
         mapped = np.asarray(np.memmap(path, np.uint8, "r"))
-        columns = {name: _view(mapped, begin, facts) for name, facts in layout.items()}
+        columns = {name: _view(mapped, start, facts) for name, facts in layout.items()}
         _check_order(columns)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; make it with `auricle index FOLDER -o {path}`") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{path}: no sound index ({reason}); expected a file made by `auricle index`") from None
+        raise DataError(f"{path}: not an index ({reason}); expected a file made by `auricle index`") from None
     return IndexFile(path=path, settings=settings, **columns)
 
 
@@ -187,7 +187,7 @@ def write_index(path: str | Path, settings: Settings, entries: Sequence[Entry]) 
 
 
 def _layout(rows: int, width: int, files: int, name_bytes: int) -> dict[str, Any]:
-    """The tensors of a safetensors header, in the order in which they lie."""
+    """The tensors of a safetensors header, in their order."""
     shapes = {
         "times": ("F64", [rows, 2]),
         "file_ends": ("I64", [files]),
@@ -207,7 +207,7 @@ def _layout(rows: int, width: int, files: int, name_bytes: int) -> dict[str, Any
 
 
 def _header(settings: Settings, layout: dict[str, Any]) -> bytes:
-    """The first bytes of the file; blanks behind the JSON, which safetensors allows, put vectors on a cache line."""
+    """The first bytes of the file; blanks after the JSON, which safetensors allows, align vectors to a cache line."""
     metadata = {"format": FORMAT, **{key: str(value) for key, value in asdict(settings).items()}}
     text = json.dumps({"__metadata__": metadata, **layout}).encode()
     text += b" " * (-(8 + len(text) + layout["vectors"]["data_offsets"][0]) % _ALIGNMENT)
@@ -215,7 +215,7 @@ def _header(settings: Settings, layout: dict[str, Any]) -> bytes:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and where the tensors begin."""
+    """The header of a safetensors file, and the offset of the tensors."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
@@ -225,7 +225,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise ValueError(f"it claims a header of {length:,} bytes in a file of {status.st_size:,}")
         header = json.loads(file.read(length))
     if not isinstance(header, dict) or length % 8:  # numbers of 8 bytes follow
-        raise ValueError("its header is no JSON object of whole words")
+        raise ValueError("its header is not a JSON object of whole words")
     return header, 8 + length
 
 
@@ -241,7 +241,7 @@ def _read_settings(metadata: Any) -> Settings:
         model=str(metadata["model"]),
     )
     if not _HEX.fullmatch(settings.fingerprint):
-        raise ValueError("its model's fingerprint is no SHA-256")
+        raise ValueError("its model's fingerprint is not a SHA-256")
     if not 0 < settings.hop_s <= settings.window_s < math.inf:
         raise ValueError(f"its windows are {settings.window_s} s long and {settings.hop_s} s apart")
     return settings
@@ -253,8 +253,8 @@ def _count(value: Any) -> int:
     return value
 
 
-def _view(mapped: npt.NDArray[np.uint8], begin: int, facts: dict[str, Any]) -> npt.NDArray[Any]:
-    start, end = (begin + offset for offset in facts["data_offsets"])
+def _view(mapped: npt.NDArray[np.uint8], first: int, facts: dict[str, Any]) -> npt.NDArray[Any]:
+    start, end = (first + offset for offset in facts["data_offsets"])
     return mapped[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
 
 

@@ -1,7 +1,7 @@
-"""What an indexing run has encoded so far, so that a killed one goes on from there.
+"""The journal of an indexing run, so that a killed run can be continued.
 
-A line of settings, then a record for each sound: its number of segments (8 bytes, little-endian), its SHA-256, their
-times and vectors, and 16 bytes of BLAKE2b over all of that. A record is whole or it is not there.
+A line of settings, then a record for each clip: its number of segments (8 bytes, little-endian), its SHA-256, their
+times and vectors, and 16 bytes of BLAKE2b over all of that. A torn record is not read.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _CHECK_BYTES = 16
 
 
 class Journal:
-    """What a run has encoded so far: a line of settings, then records that are whole or not there."""
+    """The clips that a run has encoded so far."""
 
     def __init__(self, file: BinaryIO, settings: Settings) -> None:
-        """Read the records of a run with the same settings; forget those of others, and a torn end."""
+        """Read the records of a run with the same settings; drop those of others, and a torn end."""
         self._file, self._width = file, settings.embedding_dim
-        self._places: dict[bytes, tuple[int, int]] = {}  # hash of a sound -> where its times begin, number of segments
+        self._places: dict[bytes, tuple[int, int]] = {}  # hash of a clip -> offset of its times, number of segments
         head = json.dumps(asdict(settings) | {"model": ""}).encode() + b"\n"
         file.seek(0)
         if file.read(len(head)) != head:
@@ -44,14 +44,14 @@ class Journal:
         file.flush()
 
     def find(self, digest: bytes) -> Entry | None:
-        """The segments of a sound; its file is of no name."""
+        """The segments of a clip, without a file name."""
         if digest not in self._places:
             return None
         start, count = self._places[digest]
         return Entry("", 0, 0, digest, self, start, count)
 
     def add(self, digest: bytes, times: Times, vectors: Vectors) -> Entry:
-        """Write down the segments of a sound."""
+        """Write the segments of a clip."""
         head = len(times).to_bytes(8, "little") + digest
         body = head + times.astype("<f8").tobytes() + vectors.astype("<f2").tobytes()
         self._file.seek(self._end)
@@ -73,7 +73,7 @@ class Journal:
         return count * (16 + 2 * self._width)
 
     def _read_record(self, size: int) -> int:
-        """Bytes of the record at the end of what was read, 0 where it is torn."""
+        """Bytes of the next record, 0 if it is torn."""
         self._file.seek(self._end)
         head = self._file.read(_HEAD_BYTES)
         count = int.from_bytes(head[:8], "little")
@@ -89,7 +89,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, settings: Settings) -> Iterator[Journal]:
-    """The journal of a run, which holds the lock of the index; it is removed when the run is through."""
+    """The journal of a run, which holds the lock of the index; it is removed when the run is complete."""
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
         yield Journal(file, settings)
         path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Search in an index of sounds: exact, over millions of segments, with nothing loaded.
+"""Search in an index of clips: exact, over millions of segments, with nothing loaded.
 
-Half-precision products of the whole index give a first look, whose error is bounded; whatever could be among the best
-within that bound is measured again in float64. So the hits are those of an exhaustive float64 search, at the cost of
-reading the index once.
+Half-precision products with the whole index give approximate scores of bounded error; all segments that could be among
+the best within that bound are scored again in float64. So the hits are those of an exhaustive float64 search, at the
+cost of reading the index once.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ _MAX_NORM = 1.001
 _HALF_ULP = 2.0**-11  # relative error of rounding to half precision
 _SINGLE_ULP = 2.0**-24
 _BLOCK_VALUES = 1 << 28  # of one half-precision product: torch counts elements in 32 bits
-_BLOCK_ROWS = 4096  # turned into float32 or float64 at once: some MB, which stay in the cache
-_PEAK_ROWS = 256  # of a block whose best row is looked at first
-_FEW_ROWS = 1 << 16  # are looked at one by one
+_BLOCK_ROWS = 4096  # converted to float32 or float64 at once: some MB, which stay in the cache
+_PEAK_ROWS = 256  # of a block whose best row is scored first
+_FEW_ROWS = 1 << 16  # are scored one by one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hit:
-    """A segment that fits."""
+    """A segment that matches."""
 
-    path: str  # as it was given to the index; data, which may name anything
+    path: str  # as given to the index; untrusted
     start_s: float  # in the file
     end_s: float
     score: float  # 100 × cosine, less the penalty
 
 
 class Index:
-    """An index of sounds, open for searching."""
+    """An index of clips, open for searching."""
 
     def __init__(self, file: IndexFile) -> None:
-        """Wrap a mapped file; see `open`."""
+        """Of a mapped file; see `open`."""
         self.file = file
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch has no read-only tensors; nothing here writes
@@ -63,7 +63,7 @@ class Index:
         """Map the file, in a time that does not depend on its vectors.
 
         Raises:
-            DataError: it is missing, no index, damaged or cut short.
+            DataError: it is missing, not an index, damaged or truncated.
         """
         return cls(read_index(path))
 
@@ -73,7 +73,7 @@ class Index:
 
     @property
     def settings(self) -> Settings:
-        """The model and windows that all segments have in common."""
+        """Model and windows of all segments."""
         return self.file.settings
 
     @property
@@ -91,30 +91,30 @@ class Index:
         if fingerprint != own.fingerprint:
             raise ConfigError(
                 f"{self.file.path}: was made with model {own.model!r} ({own.fingerprint[:12]}…), whose vectors cannot "
-                f"be compared with those of this one ({fingerprint[:12]}…); load that model in the dtype of then, or "
+                f"be compared with those of this one ({fingerprint[:12]}…); load that model in the same dtype, or "
                 "make another index"
             )
 
     def search(self, query: Any, k: int = 10, *, without: Any = None, all_segments: bool = False) -> list[Hit]:
-        """Find what resembles a query most.
+        """Find the segments that are most similar to a query.
 
         Args:
-            query: (D,) or (m, D), of any length but 0. Several are averaged: each is brought to length 1, and so is
-                their mean.
+            query: (D,) or (m, D), of any length but 0. Several are averaged: each is scaled to length 1, as is their
+                mean.
             k: hits wanted.
             without: (D,) or (m, D). A hit's score is 100 × (cosine to the query - the largest positive cosine to any of
-                these): what resembles them loses as much as it does, what is unlike them wins nothing.
+                these): similarity to them costs as much, dissimilarity gains nothing.
             all_segments: whether several segments of one file may be hits, instead of its best one.
 
         Returns:
-            At most ``k`` hits, the best first; of equal ones that which comes first in the index.
+            At most ``k`` hits, the best first; equal ones in the order of the index.
 
         Raises:
             ConfigError: vectors of another width, zero or not finite, or ``k`` below 1.
-            DataError: the index holds vectors that are not of length 1, or impossible times.
+            DataError: the index has vectors that are not of length 1, or impossible times.
         """
         if k < 1:
-            raise ConfigError(f"k is {k}; ask for at least one hit")
+            raise ConfigError(f"k is {k}; expected at least 1")
         wanted = _unit_mean(self._unit(query, "query"))
         unwanted = np.zeros((0, len(wanted))) if without is None else self._unit(without, "without")
         if not len(self):
@@ -134,29 +134,27 @@ class Index:
             values = np.atleast_2d(np.asarray(given, dtype=np.float64))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"{what} is {given!r:.60}; this index takes vectors of ({width},), as `embed_query` makes of words"
+                f"{what} is {given!r:.60}; expected vectors of ({width},), as `embed_query` makes of words"
             ) from None
         if values.ndim != 2 or values.shape[1] != width or not len(values):
-            raise ConfigError(f"{what} is of shape {np.shape(given)}; this index takes vectors of ({width},)")
+            raise ConfigError(f"{what} is of shape {np.shape(given)}; expected vectors of ({width},)")
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
-            raise ConfigError(
-                f"{what} has a vector that is zero or not finite; give what a model made of text or sound"
-            )
+            raise ConfigError(f"{what} has a vector that is zero or not finite; give embeddings of text or audio")
         return values / lengths
 
     def _files_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.searchsorted(self.file.file_ends, rows, side="right")
 
     def _candidates(self, wanted: Floats, unwanted: Floats, k: int, *, by_file: bool) -> npt.NDArray[np.int64]:
-        """Rows, ascending, among which are the best ``k``, by the first look at all."""
-        scores, error = _first_look(self._vectors, wanted)
+        """Rows, ascending, among which are the best ``k``, by approximate scores."""
+        scores, error = _approximate(self._vectors, wanted)
         if len(unwanted):
-            penalties, errors = zip(*(_first_look(self._vectors, vector) for vector in unwanted), strict=True)
+            penalties, errors = zip(*(_approximate(self._vectors, vector) for vector in unwanted), strict=True)
             scores, error = scores - np.maximum(np.max(penalties, axis=0), 0), error + max(errors)
         floor = self._reached_by(scores, k, by_file=by_file)
-        rows = np.flatnonzero(~(scores < floor - 2 * error))  # what is no number is kept, and found out
-        # The floor is a guess from below where hits lie side by side. Among the few rows left the k-th best is known.
+        rows = np.flatnonzero(~(scores < floor - 2 * error))  # NaN is kept, and found by `_exact`
+        # The floor is a lower bound where hits are neighbours. Among the few rows left the k-th best is known.
         found = scores[rows]
         if by_file:
             found = np.maximum.reduceat(found, _firsts(self._files_of(rows)))
@@ -182,7 +180,7 @@ class Index:
             block = self.file.vectors[rows[at : at + _BLOCK_ROWS]].astype(np.float64)
             if not (np.square(block).sum(1) <= _MAX_NORM**2).all():
                 raise DataError(
-                    f"{self.file.path}: holds vectors that are not of length 1; it is damaged, make it anew"
+                    f"{self.file.path}: has vectors that are not of length 1; it is damaged, build it again"
                 )
             values = (block * wanted).sum(1)
             if len(unwanted):
@@ -193,18 +191,18 @@ class Index:
     def _hit(self, row: int, score: float) -> Hit:
         start, end = self.file.times[row].tolist()
         if not 0 <= start < end < np.inf:
-            raise DataError(f"{self.file.path}: a segment runs from {start} s to {end} s; it is damaged, make it anew")
+            raise DataError(f"{self.file.path}: a segment is from {start} s to {end} s; it is damaged, build it again")
         path = self.file.name(int(self._files_of(np.array([row]))[0]))
         return Hit(path=path, start_s=start, end_s=end, score=SCORE_SCALE * score)
 
 
-def embed_query(aligner: Aligner, *, texts: Sequence[str] = (), sounds: Sequence[Any] = ()) -> Tensor:
-    """Embed what is sought.
+def embed_query(aligner: Aligner, *, texts: Sequence[str] = (), clips: Sequence[Any] = ()) -> Tensor:
+    """Embed a query of words, clips or both.
 
     Args:
         aligner: the model of the index; see `Index.check_model`.
-        texts: words for it, each as heavy as the next.
-        sounds: examples of it, each as heavy as a text.
+        texts: words for it, of equal weight.
+        clips: examples of it, each of the weight of a text.
 
     Returns:
         (m, D) float32, for `Index.search`.
@@ -213,9 +211,9 @@ def embed_query(aligner: Aligner, *, texts: Sequence[str] = (), sounds: Sequence
         AuricleError: one of them cannot be embedded, or there is none.
     """
     parts = [aligner.text(list(texts))] if texts else []
-    parts += [aligner.audio(list(sounds))] if sounds else []
+    parts += [aligner.audio(list(clips))] if clips else []
     if not parts:
-        raise PromptError("there is nothing to seek; give words, or a sound that is like it")
+        raise PromptError("the query is empty; give words, or a similar clip")
     return torch.cat(parts)
 
 
@@ -228,7 +226,7 @@ def _unit_mean(vectors: Floats) -> Floats:
 
 
 def _firsts(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where each key stands for the first time, ascending."""
+    """First place of each key, ascending."""
     return np.sort(np.unique(keys, return_index=True)[1])
 
 
@@ -239,8 +237,8 @@ def _peaks(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.r_[best, np.arange(whole, len(scores))]
 
 
-def _first_look(vectors: Tensor, query: Floats) -> tuple[npt.NDArray[np.float32], float]:
-    """Products of all rows with a query, and how far off one can be.
+def _approximate(vectors: Tensor, query: Floats) -> tuple[npt.NDArray[np.float32], float]:
+    """Products of all rows with a query, and the bound of their error.
 
     Args:
         vectors: (n, D) float16, rows at most `_MAX_NORM` long.
@@ -270,10 +268,10 @@ def _first_look(vectors: Tensor, query: Floats) -> tuple[npt.NDArray[np.float32]
 
 @lru_cache
 def _sums_halves_in_float32() -> bool:
-    """Whether torch adds up products of halves in float32 here; the bound of the first look rests on it.
+    """Whether torch adds up products of halves in float32 here; the bound of `_approximate` depends on it.
 
-    Small terms behind large ones, each below half of what half precision resolves beside those, are lost one by one in
-    a sum of halves: together they are 0.0146. However wide the registers, each lane sees its large terms first.
+    Small terms after large ones, each below half a unit in the last place of the sum, are lost one by one in a sum of
+    halves: together they are 0.0146. However wide the registers, each lane adds its large terms first.
     """
     row = torch.full((16_384,), 2.0**-10, dtype=torch.float16)
     row[:1024] = 2.0**-5

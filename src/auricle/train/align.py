@@ -1,7 +1,7 @@
-"""Objective ``align``: clips and what is said of them in one space (GLAP, arXiv 2506.11350).
+"""Objective ``align``: clips and their captions in one space (GLAP, arXiv 2506.11350).
 
-The towers run as in use, without dropout and with the batch norm at its statistics, whether they are trained or not: a
-pair's embedding then depends on the pair alone, and a resumed run is the uninterrupted one.
+The towers run as in inference, without dropout and with the batch norm at its statistics, whether they are trained or
+not: a pair's embedding then depends on the pair alone, and a resumed run equals the uninterrupted one.
 
 ``accumulate`` cuts a batch into parts that are no negatives of each other. For many negatives in little memory leave it
 at 1 and set ``align.cache`` and ``align.chunk``.
@@ -33,11 +33,11 @@ Item = TypeVar("Item")
 
 
 class AlignObjective(Objective):
-    """Two towers with a projection each, of which those in ``align.train`` learn, and what the loss learns itself."""
+    """Two towers with a projection each, of which those in ``align.train`` learn, and the parameters of the loss."""
 
     network: Glap
 
-    _REMEMBERED = 1 << 17  # texts; of 384 numbers each they take 200 MB
+    _CACHED_TEXTS = 1 << 17  # texts; of 384 numbers each they take 200 MB
 
     def __init__(self, config: RunConfig) -> None:
         """Open the shards and build the network."""
@@ -61,14 +61,14 @@ class AlignObjective(Objective):
         scale, bias = _calibration(self.network, settings)
         self.temperature = nn.Parameter(torch.tensor(_LEARNED[self._kind][0](scale)))
         self.bias = nn.Parameter(torch.tensor(bias)) if settings.loss == "sigmoid" else None
-        # What towers that do not learn made of scenes and texts that come again.
-        self._heard: dict[int, Tensor] = {}
-        self._said: dict[tuple[int, ...], Tensor] = {}
+        # Outputs of towers that do not learn, for scenes and texts that are repeated.
+        self._audio_cache: dict[int, Tensor] = {}
+        self._text_cache: dict[tuple[int, ...], Tensor] = {}
         self.train()
 
     @property
     def _kind(self) -> str:
-        """What is learned of the temperature, see `_LEARNED`."""
+        """Parametrisation of the temperature, see `_LEARNED`."""
         settings = self.config.align
         return "logarithm" if settings.rule == "strict" else "scale" if settings.loss == "softmax" else "divisor"
 
@@ -83,7 +83,7 @@ class AlignObjective(Objective):
         return {name: part for name, part in parts.items() if part is not None}
 
     def train(self, mode: bool = True) -> "AlignObjective":
-        """Training mode of the objective; the network stays as in use."""
+        """Training mode of the objective; the network stays in evaluation mode."""
         super().train(mode)
         self.network.eval()
         return self
@@ -92,18 +92,18 @@ class AlignObjective(Objective):
         """Mean loss () of pairs.
 
         Args:
-            clips: waveforms (N_i,); (0,) for a scene that was heard before.
+            clips: waveforms (N_i,); (0,) for a scene that was encoded before.
             tokens: ids of each caption.
             keys: (B, K) what pairs share, see `auricle.train.alignment_losses`.
-            scenes: number of each clip; -1 for one that does not come again.
+            scenes: number of each clip; -1 for one that is not repeated.
         """
         # A caption that is common in a batch goes through the tower once.
         different = list(dict.fromkeys(map(tuple, tokens)))
         places = {ids: place for place, ids in enumerate(different)}
-        heard = self._hear(clips, scenes)
-        said = self._read(different)
-        said = said[torch.tensor([places[tuple(ids)] for ids in tokens], device=said.device)]
-        return self.loss(self.network.project_audio(heard), self.network.project_text(said), keys)
+        audio = self._pool_audio(clips, scenes)
+        text = self._pool_text(different)
+        text = text[torch.tensor([places[tuple(ids)] for ids in tokens], device=text.device)]
+        return self.loss(self.network.project_audio(audio), self.network.project_text(text), keys)
 
     def loss(self, audio: Tensor, text: Tensor, keys: Tensor) -> Tensor:
         """The configured loss () of embeddings (B, D) and the keys (B, K) of their pairs."""
@@ -119,27 +119,27 @@ class AlignObjective(Objective):
         released = losses.compat_softmax_loss if settings.loss == "softmax" else losses.compat_bce_loss
         return released(audio, text, self.temperature, counts)
 
-    def _hear(self, clips: list[Tensor], scenes: list[int]) -> Tensor:
+    def _pool_audio(self, clips: list[Tensor], scenes: list[int]) -> Tensor:
         """Means over the frames of clips (B, W)."""
         if "audio" in self.config.align.train or min(scenes) < 0:
             return self._pool(self.network.pool_audio, clips, "audio")
-        fresh = {number: clip for number, clip in zip(scenes, clips, strict=True) if number not in self._heard}
+        fresh = {number: clip for number, clip in zip(scenes, clips, strict=True) if number not in self._audio_cache}
         if fresh:
             pooled = self._pool(self.network.pool_audio, list(fresh.values()), "audio")
-            self._heard.update(zip(fresh, pooled, strict=True))
+            self._audio_cache.update(zip(fresh, pooled, strict=True))
             if isinstance(self.pairs, ScenePairs):
-                self.pairs.heard.update(fresh)
-        return torch.stack([self._heard[number] for number in scenes])
+                self.pairs.encoded.update(fresh)
+        return torch.stack([self._audio_cache[number] for number in scenes])
 
-    def _read(self, texts: list[tuple[int, ...]]) -> Tensor:
-        """What the text tower makes of different texts (n, W)."""
+    def _pool_text(self, texts: list[tuple[int, ...]]) -> Tensor:
+        """Outputs of the text tower for different texts (n, W)."""
         if "text" in self.config.align.train:
             return self._pool(self.network.pool_text, texts, "text")
-        fresh = [ids for ids in texts if ids not in self._said]
+        fresh = [ids for ids in texts if ids not in self._text_cache]
         pooled = dict(zip(fresh, self._pool(self.network.pool_text, fresh, "text"), strict=True)) if fresh else {}
-        found = torch.stack([pooled[ids] if ids in pooled else self._said[ids] for ids in texts])
-        if len(self._said) < self._REMEMBERED:
-            self._said |= pooled
+        found = torch.stack([pooled[ids] if ids in pooled else self._text_cache[ids] for ids in texts])
+        if len(self._text_cache) < self._CACHED_TEXTS:
+            self._text_cache |= pooled
         return found
 
     def _pool(self, pool: Callable[[Sequence[Item]], Tensor], items: Sequence[Item], name: str) -> Tensor:
@@ -151,7 +151,7 @@ class AlignObjective(Objective):
 
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
         """Pairs ``start … stop`` of the batch of ``step``."""
-        pairs = [self.pairs.draw(step, place) for place in range(start, stop)]
+        pairs = [self.pairs.sample(step, place) for place in range(start, stop)]
         clips = [torch.from_numpy(pair.waveform) for pair in pairs]
         limit = self.tokenizer.max_tokens
         # The last token ends the text, and stays when it is cut.
@@ -163,25 +163,13 @@ class AlignObjective(Objective):
         inputs = {"clips": clips, "tokens": tokens, "keys": keys, "scenes": [pair.scene for pair in pairs]}
         return Batch(inputs, len(pairs), sum(map(len, clips)) / SAMPLE_RATE)
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """What learns: towers (``tower_lr_scale``) and the rest; gains, biases and the loss's own do not decay."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                in_tower = name.startswith(("network.audio_encoder.", "network.text_encoder."))
-                groups.setdefault((in_tower, parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": lr,
-                "lr_scale": self.config.align.tower_lr_scale if in_tower else 1.0,
-                "weight_decay": self.config.weight_decay if decays else 0.0,
-            }
-            for (in_tower, decays), parameters in groups.items()
-        ]
+    def lr_scale(self, name: str) -> float:
+        """``tower_lr_scale`` of the towers."""
+        in_tower = name.startswith(("network.audio_encoder.", "network.text_encoder."))
+        return self.config.align.tower_lr_scale if in_tower else 1.0
 
     def calibration(self) -> tuple[float, float] | None:
-        """What makes a pair's probability of its cosine, scale and bias; None: the loss compares, and knows none."""
+        """Scale and bias that make a probability of a pair's cosine; None: the loss only compares pairs."""
         if self.config.align.loss == "softmax":
             return None
         scale = _LEARNED[self._kind][1](self.temperature.item())
@@ -202,7 +190,7 @@ class AlignObjective(Objective):
         save_glap(folder, self.network, self.tokenizer, card=card, **shared)
 
 
-# What is learned of the temperature -> from and to the scale that cosines are multiplied by.
+# Parametrisation of the temperature -> from and to the scale that cosines are multiplied by.
 _LEARNED: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "logarithm": (lambda scale: -math.log(scale), lambda learned: math.exp(-learned)),  # of the temperature
     "divisor": (lambda scale: 1.0 / scale, lambda learned: 1.0 / learned),  # the temperature itself
@@ -213,11 +201,11 @@ _LEARNED: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] =
 def embed_cached(embed: Callable[[Sequence[Item]], Tensor], items: Sequence[Item], size: int, anchor: Tensor) -> Tensor:
     """``embed`` of items, ``size`` at a time, in the memory that ``size`` of them need; gradients stay the same.
 
-    The first pass keeps nothing but the embeddings. When their gradients have come, the backward pass embeds each part
+    The first pass keeps nothing but the embeddings. When their gradients are known, the backward pass embeds each part
     again, with the random state it had, and goes on through it.
 
     Args:
-        embed: items → (n, D), each as if it were alone.
+        embed: items → (n, D), independent of the others.
         items: in order.
         size: of a part.
         anchor: any tensor on the device of the embeddings, whose random state is kept, too.
@@ -258,7 +246,7 @@ def _build(settings: AlignSettings) -> tuple[Glap, TextTokenizer]:
 
 
 def _calibration(network: Glap, settings: AlignSettings) -> tuple[float, float]:
-    """Scale and bias to start from: the model's own, if it brings any; they are the objective's from here on."""
+    """Scale and bias to start from: the model's own, if it has any; from here on they belong to the objective."""
     scale, bias = network.logit_scale, network.logit_bias
     network.logit_scale = network.logit_bias = None
     if scale is None or bias is None:

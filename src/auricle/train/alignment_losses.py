@@ -1,7 +1,7 @@
-"""Losses that draw a clip and its caption together and push the other captions of the batch away.
+"""Contrastive losses of clips and captions.
 
-The rule of ours (`sigmoid_loss`, `softmax_loss`) learns the logarithm of the temperature, which so stays positive, and
-is told which pairs of a batch are *no* negatives: a caption that another clip has, too, or captions of one clip. Such
+The strict rule (`sigmoid_loss`, `softmax_loss`) learns the logarithm of the temperature, which so stays positive, and
+receives which pairs of a batch are *no* negatives: a caption that another clip has, too, or captions of one clip. Such
 pairs are left out rather than counted as positives. The same caption gives the same logit, so a second vote would only
 weigh a clip by how common its caption is, and "Music plays." would rule the batch; and another crop of a clip need not
 hold what the caption names.
@@ -31,7 +31,7 @@ def sigmoid_loss(
     chunk: int = 0,
     gather: bool = False,
 ) -> Tensor:
-    """SigLIP loss () of the own clips with all captions, over B: each pair is judged alone, true or not.
+    """SigLIP loss () of the own clips with all captions, over B: each pair is classified alone, true or not.
 
     Args:
         audio: (B, D) embeddings of clips.
@@ -46,7 +46,7 @@ def sigmoid_loss(
     Source: arXiv 2303.15343, section 3 and the block exchange of section 3.3.
     """
     with torch.autocast(audio.device.type, enabled=False):
-        total = _SigmoidSum.apply(
+        total = _SigmoidSum.apply(  # type: ignore[no-untyped-call]
             audio.float(), text.float(), (-log_temperature.float()).exp(), bias.float(), keys, chunk, gather
         )
         return total / len(audio)
@@ -57,7 +57,7 @@ def softmax_loss(
 ) -> Tensor:
     """CLIP loss (): which caption is the clip's and which clip the caption's, averaged over the own B pairs.
 
-    Pairs that share a key stand in nobody's denominator. Arguments as for `sigmoid_loss`; with ``gather`` the
+    Pairs that share a key are in no denominator. Arguments as for `sigmoid_loss`; with ``gather`` the
     embeddings of all processes, (N, D) each, are held at once, but never more than ``chunk`` rows of logits.
 
     Source: arXiv 2103.00020, section 2.3.
@@ -67,7 +67,9 @@ def softmax_loss(
         scale = (-log_temperature.float()).exp()
         sizes = _sizes(len(audio), audio.device) if _world(gather) > 1 else [len(audio)]
         first = sum(sizes[: dist.get_rank()]) if len(sizes) > 1 else 0
-        everyone = own if len(sizes) == 1 else tuple(_Gather.apply(part, sizes) for part in own)
+        everyone = own
+        if len(sizes) > 1:
+            everyone = tuple(_Gather.apply(part, sizes) for part in own)  # type: ignore[no-untyped-call]
         all_keys = keys if len(sizes) == 1 else _all_gather(keys, sizes)
         total = audio.new_zeros((), dtype=torch.float32)
         for rows, columns in zip(own, reversed(everyone), strict=True):
@@ -99,7 +101,9 @@ def compat_sigmoid_loss(
         audio, text, temperature = audio.float(), text.float(), temperature.float()
         offset = torch.zeros_like(temperature) if bias is None else bias.float()
         nothing = torch.full((len(audio), 1), -1, device=audio.device)
-        total = _SigmoidSum.apply(audio, text, 1.0 / temperature, offset, nothing, chunk, False)
+        total = _SigmoidSum.apply(  # type: ignore[no-untyped-call]
+            audio, text, 1.0 / temperature, offset, nothing, chunk, False
+        )
         return total / len(audio) + _spread(audio, text, regularise)
 
 
@@ -108,7 +112,7 @@ def compat_bce_loss(
 ) -> Tensor:
     """GLAP's variant (): binary cross-entropy averaged over all B² pairs, without a bias.
 
-    A pair whose clip has n captions in the batch is asked for the probability 1 / n, its neighbours still for 0.
+    A pair whose clip has n captions in the batch has the target probability 1 / n, its neighbours still for 0.
 
     Args:
         audio: (B, D) embeddings of clips.
@@ -195,7 +199,7 @@ class _SigmoidSum(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Rows (B, D) of every process laid end to end, (N, D); gradients of all come back to the rows' own."""
+    """Rows (B, D) of every process laid end to end, (N, D); gradients of all are summed in the rows' own."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]

@@ -5,29 +5,26 @@ Every example is a scene mixed on the fly from packed clips, a prompt about it a
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from auricle.data.cache import CachedClips
 from auricle.data.scenes import Pools, make_scene
-from auricle.data.shards import ShardSet
 from auricle.data.wording import example
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig
 from auricle.train import facts
 from auricle.train.config import CaptionSettings, RunConfig
-from auricle.train.objective import Batch, Objective, run_card
+from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.train.pairs import scene_config
 from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
 from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
 
-# Qwen's turns; the audio stands where the message puts it.
+# Qwen's turns; the audio is where the message puts it.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -49,9 +46,7 @@ class CaptionObjective(Objective):
         from tokenizers import Tokenizer
 
         self.config = config
-        self.clips = CachedClips(ShardSet(config.data))
-        if not len(self.clips):
-            raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
+        self.clips = open_clips(config)
         self.scenes = scene_config(config.scenes)
         self.pools = Pools(self.clips, self.scenes.set_weights)
         if not Path(config.caption.tokenizer).is_file():
@@ -104,8 +99,8 @@ class CaptionObjective(Objective):
             clips: waveforms (N_i,).
             blanks: rectangles (k, 4) of each log-mel to blank.
             gains: (n_i, H) of the audio tokens, dropped ones 0; empty without dropout.
-            letters: of what is said in each clip, (k_i,); see `auricle.train.facts`.
-            tags: (B, K) what is heard.
+            letters: of the speech in each clip, (k_i,); see `auricle.train.facts`.
+            tags: (B, K) of the scenes.
         """
         network = self.network
         encoder = network.audio_encoder
@@ -134,11 +129,11 @@ class CaptionObjective(Objective):
             reply = [*self.tokenizer.encode(answer, add_special_tokens=False).ids, self.end_of_turn]
             rows.append((written.input_ids, reply))
             clips.append(torch.from_numpy(scene.waveform))
-            blanks.append(self._draw_blanks(len(scene.waveform), rng))
+            blanks.append(self._sample_blanks(len(scene.waveform), rng))
             letters.append(facts.letters(scene))
             tags.append(facts.tags(scene, self.pools.events))
             if self.config.caption.dropout:
-                gains.append(self._draw_gains(len(scene.waveform), rng))
+                gains.append(self._sample_gains(len(scene.waveform), rng))
         inputs = {
             **_pad_right(rows),
             "clips": clips,
@@ -149,7 +144,7 @@ class CaptionObjective(Objective):
         }
         return Batch(inputs, sum(len(reply) for _, reply in rows), sum(map(len, clips)) / 16_000)
 
-    def _draw_blanks(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+    def _sample_blanks(self, num_samples: int, rng: np.random.Generator) -> Tensor:
         """Rectangles (first frame, past frame, first band, past band) to blank: SpecAugment, arXiv 1904.08779."""
         frames = 1 + num_samples // 160
         settings = self.config.caption
@@ -165,29 +160,17 @@ class CaptionObjective(Objective):
             rectangles.append((0, frames, low, low + width))
         return torch.tensor(rectangles, dtype=torch.long).reshape(-1, 4)
 
-    def _draw_gains(self, num_samples: int, rng: np.random.Generator) -> Tensor:
-        """Dropout of a clip's audio tokens, drawn here so that it belongs to the example and not to the process."""
+    def _sample_gains(self, num_samples: int, rng: np.random.Generator) -> Tensor:
+        """Dropout of a clip's audio tokens, sampled here so that it depends on the example and not on the process."""
         share = self.config.caption.dropout
         model = self.network.config
         count = audio_token_count(num_samples, model.subsample_factor, whole_tokens=model.whole_tokens)
         shape = (count, self.network.decoder.config.hidden_size)
         return torch.from_numpy((rng.random(shape, dtype=np.float32) >= share) / np.float32(1.0 - share))
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Encoder (``encoder_lr_scale``) and the rest; gains, biases and positions do not decay."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            groups.setdefault((name.startswith("network.audio_encoder."), parameter.ndim > 1), []).append(parameter)
-        scale = self.config.caption.encoder_lr_scale
-        return [
-            {
-                "params": parameters,
-                "lr": lr,
-                "lr_scale": scale if in_encoder else 1.0,
-                "weight_decay": self.config.weight_decay if decays else 0.0,
-            }
-            for (in_encoder, decays), parameters in groups.items()
-        ]
+    def lr_scale(self, name: str) -> float:
+        """``encoder_lr_scale`` of the encoder."""
+        return self.config.caption.encoder_lr_scale if name.startswith("network.audio_encoder.") else 1.0
 
     def export(self, folder: Path) -> None:
         """The model in the official MiDashengLM layout."""

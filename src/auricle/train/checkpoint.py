@@ -18,8 +18,8 @@ POINTER = "LATEST"
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
     """Write model, optimiser moments and position after ``step`` steps; a kill at any moment leaves the previous one.
 
-    The learning rate, the order of the data and every random draw are functions of (seed, step), so the step is all the
-    schedule, data and RNG state there is.
+    The learning rate, the order of the data and every random number are functions of (seed, step), so the step is the
+    whole state of schedule, data and random numbers.
     """
     final = make_folder(folder) / f"step-{step:08d}"
     remove_leftovers(folder)
@@ -59,7 +59,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> i
     except (ValueError, SafetensorError, OSError) as error:
         raise TrainingError(
             f"checkpoint {path} does not fit this configuration: {error}; give the run another folder (out=…), or "
-            f"the settings it began with"
+            f"the settings it was started with"
         ) from error
     for name, parameter in model.named_parameters():
         if f"step.{name}" not in stored:

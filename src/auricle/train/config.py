@@ -1,4 +1,4 @@
-"""What one run needs to know; read from YAML and ``key=value`` overrides."""
+"""Configuration of a run, read from YAML and ``key=value`` overrides."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ class CaptionSettings:
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     dropout: float = 0.0  # on audio tokens entering the decoder
-    time_mask_s: float = 0.4  # longest stretch of log-mel blanked in training (SpecAugment)
+    time_mask_s: float = 0.4  # longest span of log-mel blanked in training (SpecAugment)
     freq_mask: int = 8  # most log-mel bands blanked at once
     encoder_lr_scale: float = 1.0  # learning rate of the encoder over that of the rest
     init: str | None = None  # folder of a MiDashengLM to start from, instead of `encoder`
@@ -59,12 +59,12 @@ class AlignSettings:
     share_towers: bool = False  # export names a tower that did not learn, instead of storing it: a name, no folder
     tower_lr_scale: float = 1.0  # learning rate of audio and text over that of the rest
     pairs: str = "captions"  # captions: of the packed clips, each folder of `data` equally often | scenes: as `caption`
-    scenes: int = 0  # scenes: how many different ones; 0 = endless. A tower that does not learn hears each once
+    scenes: int = 0  # scenes: how many different ones; 0 = endless. A tower that does not learn encodes each once
     name_share: float = 0.0  # scenes: of those of one part that are called by a label or a zero-shot prompt
     crop_s: float = 10.0  # captions: longest random crop
     min_s: float = 0.2  # captions: shorter clips are left out
     over_long: str = "cut"  # captions of more tokens than the text tower takes: cut | skip
-    translations: float = 0.1  # share of captions said in another language, evenly over those a clip has
+    translations: float = 0.1  # share of captions in another language, evenly over those a clip has
     rule: str = "strict"  # strict | compat: GLAP's own losses, its limit of 180 characters, no clip that peaks at 0.99
     loss: str = "sigmoid"  # sigmoid | softmax | bce (compat only)
     temperature: float = 0.07  # at the start
@@ -80,7 +80,7 @@ class SftSettings:
 
     init: str = "auricle-tiny"  # model to start from
     train: list[str] = field(default_factory=list)  # manifests, see train.sft_data
-    shares: dict[str, float] = field(default_factory=dict)  # of draws, by a manifest's file name; empty = by rows
+    shares: dict[str, float] = field(default_factory=dict)  # of examples, by a manifest's file name; empty = by rows
     prompt: str = ""  # of rows without one
     system: str = ""  # of rows without one; empty = none
     max_audio_s: float = 30.0  # longer recordings are left out
@@ -96,11 +96,13 @@ class SftSettings:
     dtype: str = "float32"  # of frozen weights: float32 | bfloat16
     quantize: int = 0  # bits of the weights beneath the decoder's updates: 4 | 8, on CUDA only; 0 = as they are
     checkpoint_blocks: bool = False  # recompute the decoder's layers for their gradients: less memory, a third slower
-    remember_mb: int = 0  # memory for frames of a frozen encoder, which then hears each recording once
+    remember_mb: int = 0  # memory for frames of a frozen encoder, which then encodes each recording once
     packing: bool = True  # examples end to end; False: rows padded to the longest
     bucket: int = 16  # batches that are sorted by length together; 1 = none
     loss_chunk: int = 1024  # positions whose logits are held at once
-    heldout: list[str] = field(default_factory=list)  # manifests whose rows judge the model every probe_every steps
+    heldout: list[str] = field(
+        default_factory=list
+    )  # manifests whose rows the model is scored on every probe_every steps
     heldout_rows: int = 200  # evenly spread over them; 0 = all
     max_new_tokens: int = 32  # of a held-out answer
 
@@ -224,7 +226,7 @@ def _check_align(settings: AlignSettings) -> None:
         )
     for name in ("translations", "name_share"):
         if not 0 <= getattr(settings, name) <= 1:
-            raise ConfigError(f"align.{name} must lie in 0 … 1, got {getattr(settings, name)}")
+            raise ConfigError(f"align.{name} must be in 0 … 1, got {getattr(settings, name)}")
     for name in ("chunk", "cache", "scenes", "hidden_size"):
         if getattr(settings, name) < 0:
             raise ConfigError(f"align.{name} must not be negative, got {getattr(settings, name)}")

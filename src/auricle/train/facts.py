@@ -1,7 +1,7 @@
-"""Auxiliary losses that teach the encoder what a scene holds: its letters (CTC) and its facts (tags).
+"""Auxiliary losses of the encoder on the letters (CTC) and the facts (tags) of a scene.
 
-The captions alone would teach both, but only through the decoder, which first has to learn to listen; with a direct
-gradient small data and short runs suffice. The heads are thrown away after training.
+The captions alone would train both, but only through the decoder, which first has to learn to use its input; with a
+direct gradient small data and short runs suffice. The heads are not exported.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ VOICE = ("female", "child")
 
 
 def letters(scene: Scene) -> Tensor:
-    """CTC targets (n,) int64 of what is said; empty where nothing is, or the words are not known."""
+    """CTC targets (n,) int64 of the speech; empty where there is none, or the words are not known."""
     text = transcript(scene)
     if text is None or text == NO_SPEECH:
         return torch.empty(0, dtype=torch.long)
@@ -26,7 +26,7 @@ def letters(scene: Scene) -> Tensor:
 
 
 def tag_names(events: Sequence[str]) -> list[str]:
-    """What the tag head tells: kinds, events, digits said, and the speaker's gender and age group."""
+    """What the tag head predicts: kinds, events, spoken digits, and the speaker's gender and age group."""
     return [*KINDS, *events, *sorted(DIGITS), *VOICE]
 
 
@@ -36,18 +36,18 @@ def tag_weights(events: Sequence[str]) -> list[float]:
 
 
 def tags(scene: Scene, events: Sequence[str]) -> Tensor:
-    """(len(tag_names),) float32: 1 heard, 0 not, NaN unknown."""
+    """(len(tag_names),) float32: 1 present, 0 not, NaN unknown."""
     speakers = scene.of_kind("speech")
     genders = {part.gender for part in speakers}
     children = {part.is_child for part in speakers}
-    heard = [float(bool(scene.of_kind(kind))) for kind in KINDS]
-    heard += [float(any(part.event == event for part in scene.parts)) for event in events]
+    found = [float(bool(scene.of_kind(kind))) for kind in KINDS]
+    found += [float(any(part.event == event for part in scene.parts)) for event in events]
     text = transcript(scene)
-    said = set() if text is None else set(text.split())
-    heard += [float("nan") if text is None else float(digit in said) for digit in sorted(DIGITS)]
-    heard.append(float(genders == {"f"}) if genders in ({"m"}, {"f"}) else float("nan"))
-    heard.append(float(children == {True}) if children in ({True}, {False}) else float("nan"))
-    return torch.tensor(heard)
+    spoken = set() if text is None else set(text.split())
+    found += [float("nan") if text is None else float(digit in spoken) for digit in sorted(DIGITS)]
+    found.append(float(genders == {"f"}) if genders in ({"m"}, {"f"}) else float("nan"))
+    found.append(float(children == {True}) if children in ({True}, {False}) else float("nan"))
+    return torch.tensor(found)
 
 
 class FactHeads(nn.Module):

@@ -22,6 +22,7 @@ from auricle.data.order import rank_slice
 from auricle.errors import ConfigError, TrainingError
 from auricle.files import append_bytes, locked, make_folder, write_text
 from auricle.models.blocks import CPU_HAS_BFLOAT16
+from auricle.models.qwen_attention import Layout
 from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
 from auricle.train.objective import Batch, Objective
@@ -32,7 +33,7 @@ Log = dict[str, Any]
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers."""
+    """Rank and number of the processes of a run."""
 
     rank: int = 0
     size: int = 1
@@ -65,13 +66,13 @@ def run(
     only_here = locked(make_folder(config.out)) if world.is_main else nullcontext()
     # Threads that prepare batches share the interpreter with thousands of small operations a step; at the usual 5 ms
     # a turn, each of those may wait that long.
-    patience = sys.getswitchinterval()
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     try:
         with only_here:
             return _train(config, world, on_log or (lambda record: None), probe)
     finally:
-        sys.setswitchinterval(patience)
+        sys.setswitchinterval(interval)
 
 
 def _train(
@@ -90,7 +91,7 @@ def _train(
     first = checkpoint.restore(found, objective, optimizer) if found else 0
     journal = _Journal(out, config, first, on_log) if world.is_main else None
     if journal:
-        objective.begin(out)
+        objective.prepare_output(out)
     wrapped = DistributedDataParallel(objective) if world.size > 1 else objective
     last = min(config.steps, first + config.stop_after) if config.stop_after else config.steps
     saved_at = time.monotonic()
@@ -98,7 +99,7 @@ def _train(
         record = _step(config, world, step, wrapped, optimizer, micro_batches)
         due = config.probe_every and (step + 1) % config.probe_every == 0
         if journal:
-            record |= objective.notes()
+            record |= objective.log_values()
             if due and probe:
                 record |= _probe(objective, probe)
                 if config.best and journal.is_best(record):
@@ -160,7 +161,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     batches: list[Batch],
 ) -> Log:
-    began = time.monotonic()
+    started = time.monotonic()
     totals = torch.tensor([float(sum(b.weight for b in batches)), sum(b.audio_s for b in batches)])
     if world.size > 1:
         dist.all_reduce(totals)
@@ -192,7 +193,7 @@ def _step(
         "grad_norm": norm.item(),
         "lr": rate,
         "audio_s": totals[1].item(),
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - started,
     }
 
 
@@ -200,6 +201,8 @@ def _to_device(inputs: dict[str, Any], device: str) -> dict[str, Any]:
     def move(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.to(device, non_blocking=True)
+        if isinstance(value, Layout):
+            return value.to(torch.device(device))
         return [move(item) for item in value] if isinstance(value, list) else value
 
     return {name: move(value) for name, value in inputs.items()}
@@ -241,8 +244,8 @@ class _Journal:
         kept = [line for line in self._lines() if json.loads(line)["step"] <= first]
         write_text(self.path, "".join(line + "\n" for line in kept))
         self.config, self.on_log = config, on_log
-        told = [json.loads(line).get(config.best) for line in kept]
-        self.best = max((value for value in told if value is not None), default=-math.inf)
+        values = [json.loads(line).get(config.best) for line in kept]
+        self.best = max((value for value in values if value is not None), default=-math.inf)
         self.sums: Log = {}
         self.count = 0
         self.last = time.monotonic()
@@ -256,7 +259,9 @@ class _Journal:
     def is_best(self, record: Log) -> bool:
         """Whether a probe found the highest ``config.best`` so far."""
         if self.config.best not in record:
-            raise TrainingError(f"best={self.config.best}, but the probe tells {', '.join(record)}; name one of these")
+            raise TrainingError(
+                f"best={self.config.best}, but the probe returns {', '.join(record)}; name one of these"
+            )
         is_higher = bool(record[self.config.best] > self.best)
         self.best = max(self.best, record[self.config.best])
         return is_higher

@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auricle.data.cache import CachedClips
 from auricle.data.order import batch_ids
-from auricle.data.shards import ShardSet
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, Dasheng, DashengConfig, num_tokens
 from auricle.models.mae import MAEConfig, MaskedAutoencoder
 from auricle.train.config import RunConfig
-from auricle.train.objective import Batch, Objective, run_card
+from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.weights import load_dasheng, save_dasheng
 
 
@@ -28,9 +26,7 @@ class MaeObjective(Objective):
         super().__init__()
         settings = config.mae
         self.config = config
-        self.clips = CachedClips(ShardSet(config.data))
-        if not len(self.clips):
-            raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
+        self.clips = open_clips(config)
         # One sample short of a whole token, so that the crop has exactly that many (1 + N // 160) // 4 tokens.
         self.num_samples = round(settings.crop_s * 16_000) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
         self.num_tokens = num_tokens(self.num_samples)

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from auricle.data.cache import CachedClips
+from auricle.data.shards import ShardSet
+from auricle.errors import DataError
 from auricle.train.config import RunConfig
 from auricle.weights import Card
 
@@ -22,24 +25,41 @@ class Batch(NamedTuple):
 class Objective(nn.Module):
     """Calling it with the inputs of a `Batch` gives their mean loss ().
 
-    Every random draw is keyed by (seed, step, place in the batch), never by global state.
+    Every random number is keyed by (seed, step, place in the batch), never by global state.
     """
 
+    config: RunConfig
     network: nn.Module
 
     @abstractmethod
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
         """Clips ``start … stop`` of the batch of ``step``; called from several threads."""
 
-    @abstractmethod
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Groups for AdamW, each with ``params`` and ``lr_scale``."""
+        """Parameters that learn as groups for AdamW, by `lr_scale`; vectors (gains, biases) do not decay."""
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((self.lr_scale(name), parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": lr,
+                "lr_scale": scale,
+                "weight_decay": self.config.weight_decay if decays else 0.0,
+            }
+            for (scale, decays), parameters in groups.items()
+        ]
 
-    def begin(self, out: Path) -> None:
-        """Called once, by the main process, when the run's folder is there."""
+    def lr_scale(self, name: str) -> float:
+        """Learning rate of a parameter, by its name, over that of the run."""
+        return 1.0
 
-    def notes(self) -> dict[str, float]:
-        """Figures of its own for the log."""
+    def prepare_output(self, out: Path) -> None:
+        """Called once, by the main process, when the run's folder exists."""
+
+    def log_values(self) -> dict[str, float]:
+        """Further values for the log."""
         return {}
 
     @abstractmethod
@@ -47,10 +67,22 @@ class Objective(nn.Module):
         """Write the trained model in its official layout."""
 
 
-def run_card(config: RunConfig, manifest_hash: str) -> Card:
-    """A model card with what a run knows of itself; data, measurements and limits are for the owner to add."""
+def open_clips(config: RunConfig) -> CachedClips:
+    """The clips of a run's shards.
 
-    # A card travels; folders of the machine it was made on say nothing elsewhere.
+    Raises:
+        DataError: there are none.
+    """
+    clips = CachedClips(ShardSet(config.data))
+    if not len(clips):
+        raise DataError(f"no clips in {config.data}; pack some with `auricle data pack`")
+    return clips
+
+
+def run_card(config: RunConfig, manifest_hash: str) -> Card:
+    """A model card with the settings of a run; data, measurements and limits are for the owner to add."""
+
+    # A card is published; folders of the machine it was made on mean nothing elsewhere.
     def short(value: Any) -> Any:
         if isinstance(value, list):
             return [short(item) for item in value]

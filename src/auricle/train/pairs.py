@@ -1,7 +1,7 @@
-"""Pairs of a clip and what is said of it, for alignment: from captioned shards, or from scenes that are worded.
+"""Pairs of a clip and a caption, for alignment: from captioned shards, or from scenes that are worded.
 
-A pair is a function of (seed, step, place in the batch) alone. Its keys tell which pairs of a batch are no negatives of
-each other, see `auricle.train.alignment_losses`.
+A pair is a function of (seed, step, place in the batch) alone. Its keys state which pairs of a batch are no negatives
+of each other, see `auricle.train.alignment_losses`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from auricle.errors import ConfigError, DataError
 from auricle.train.config import RunConfig
 
 SAMPLE_RATE = 16_000
-CAPTION_FACTS = ("caption", "captions", "text")  # the first that is there counts; GLAP's data pipeline
+CAPTION_FACTS = ("caption", "captions", "text")  # the first that exists counts; GLAP's data pipeline
 TRANSLATION = "caption_"  # followed by a language
 MAX_CHARACTERS = 180  # of a translation, and with rule "compat" of any caption; GLAP's training configuration
 MAX_REPEATS = 4  # of any four bytes of a translation; GLAP's training configuration
@@ -35,17 +35,17 @@ _TRIES = 1000  # clips looked at for one pair
 class Pair(NamedTuple):
     """One clip with its caption."""
 
-    waveform: Waveform  # (num_samples,) float32, 16 kHz; of a scene that was heard before (0,)
+    waveform: Waveform  # (num_samples,) float32, 16 kHz; of a scene that was encoded before (0,)
     text: str
-    keys: tuple[int, int]  # of what is heard, of what is said
-    scene: int = -1  # its number, where scenes come again
+    keys: tuple[int, int]  # of the audio, of the text
+    scene: int = -1  # its number, where scenes are repeated
 
 
 class ShardPairs:
     """Captions of packed clips, each with a random crop of its own.
 
     Every folder is a source, and sources take turns: each gives the same number of pairs, and one that is through
-    begins again in another order. A source without any usable pair is an error, so nothing waits for it.
+    starts again in another order. A source without any usable pair is an error, so nothing waits for it.
     """
 
     def __init__(self, config: RunConfig, *, num_tokens: Callable[[str], int], max_tokens: int) -> None:
@@ -57,7 +57,7 @@ class ShardPairs:
             max_tokens: what the tower takes.
 
         Raises:
-            DataError: a folder without a usable pair; the message says what was left out and why.
+            DataError: a folder without a usable pair; the message states what was left out and why.
         """
         self.config, self.settings = config, config.align
         self.clips = CachedClips(ShardSet(config.data))
@@ -76,7 +76,7 @@ class ShardPairs:
         """That of the shards."""
         return self.clips.manifest_hash
 
-    def draw(self, step: int, place: int) -> Pair:
+    def sample(self, step: int, place: int) -> Pair:
         """The pair at ``place`` of the batch of ``step``.
 
         Raises:
@@ -92,8 +92,8 @@ class ShardPairs:
             record = self.clips.read(clip)
             if self.settings.rule == "strict" or np.abs(record.waveform).max() < COMPAT_PEAK:
                 captions = captions_of(record.meta)
-                said = self._translate(record.meta, number, rng) or captions[number]
-                return Pair(self._crop(record.waveform, rng), said, (clip, key_of(captions[number])))
+                text = self._translate(record.meta, number, rng) or captions[number]
+                return Pair(self._crop(record.waveform, rng), text, (clip, key_of(captions[number])))
             self._leave_out("peak of 0.99 or more")
             row = int(rng.integers(len(table)))
         raise DataError(
@@ -133,17 +133,17 @@ class ShardPairs:
 
     def _translate(self, meta: Mapping[str, Any], number: int, rng: np.random.Generator) -> str | None:
         """A translation of a caption, each of the clip's languages with probability ``translations`` / languages."""
-        draw = rng.random()
+        position = rng.random()
         share = self.settings.translations
-        languages = sorted(name for name in meta if name.startswith(TRANSLATION)) if draw < share else []
+        languages = sorted(name for name in meta if name.startswith(TRANSLATION)) if position < share else []
         if not languages:
             return None
-        told = meta[languages[min(int(draw / share * len(languages)), len(languages) - 1)]]
-        told = told[number] if isinstance(told, list) and number < len(told) else told
-        if not isinstance(told, str) or is_degenerate(told):
+        text = meta[languages[min(int(position / share * len(languages)), len(languages) - 1)]]
+        text = text[number] if isinstance(text, list) and number < len(text) else text
+        if not isinstance(text, str) or is_degenerate(text):
             self._leave_out("degenerate translation")
             return None
-        return told.strip() if self._takes(told.strip()) else None
+        return text.strip() if self._takes(text.strip()) else None
 
     def _crop(self, waveform: Waveform, rng: np.random.Generator) -> Waveform:
         spare = len(waveform) - round(self.settings.crop_s * SAMPLE_RATE)
@@ -164,18 +164,18 @@ class ScenePairs:
         self.clips = CachedClips(ShardSet(config.data))
         self.pools = Pools(self.clips, self.scenes.set_weights)
         self.left_out: Counter[str] = Counter()
-        self.heard: set[int] = set()  # scenes whose sound is not needed again
-        self._facts: dict[int, Scene] = {}  # of scenes that were mixed, without their sound
+        self.encoded: set[int] = set()  # scenes whose audio is not needed again
+        self._facts: dict[int, Scene] = {}  # of scenes that were mixed, without their audio
 
     @property
     def manifest_hash(self) -> str:
         """That of the shards."""
         return self.clips.manifest_hash
 
-    def draw(self, step: int, place: int) -> Pair:
-        """The pair at ``place`` of the batch of ``step``; of ``align.scenes`` all come before any comes again.
+    def sample(self, step: int, place: int) -> Pair:
+        """The pair at ``place`` of the batch of ``step``; all of ``align.scenes`` are used before any is repeated.
 
-        A scene that comes again is worded anew.
+        A repeated scene is worded anew.
         """
         rng = np.random.default_rng((self.config.seed, step, place))
         count = self.config.align.scenes
@@ -184,7 +184,7 @@ class ScenePairs:
         epoch, position = divmod(step * self.config.batch_size + place, count)
         number = int(Permutation(count, self.config.seed, epoch).ids(position))
         known = self._facts.get(number)
-        if known is not None and number in self.heard:
+        if known is not None and number in self.encoded:
             return self._worded(known, rng, number)
         scene = make_scene(self.pools, np.random.default_rng((self.config.seed, number)), self.scenes)
         self._facts[number] = replace(scene, waveform=np.zeros(0, np.float32))
@@ -192,14 +192,14 @@ class ScenePairs:
 
     def _worded(self, scene: Scene, rng: np.random.Generator, number: int) -> Pair:
         names = short_names(scene) if rng.random() < self.config.align.name_share else ()
-        said = names[int(rng.integers(len(names)))] if names else wording.caption(scene, rng)
-        return Pair(scene.waveform, said, (meaning_of(scene), key_of(said)), number)
+        text = names[int(rng.integers(len(names)))] if names else wording.caption(scene, rng)
+        return Pair(scene.waveform, text, (meaning_of(scene), key_of(text)), number)
 
 
 def captions_of(meta: Mapping[str, Any]) -> list[str]:
-    """What a clip's facts say of it, blank captions left in place so that translations keep their numbers."""
-    told: Any = next((meta[name] for name in CAPTION_FACTS if meta.get(name)), [])
-    listed = told if isinstance(told, list) else [told]
+    """The captions in a clip's metadata, blank captions left in place so that translations keep their numbers."""
+    value: Any = next((meta[name] for name in CAPTION_FACTS if meta.get(name)), [])
+    listed = value if isinstance(value, list) else [value]
     captions = [text.strip() if isinstance(text, str) else "" for text in listed]
     return captions if any(captions) else []
 
@@ -211,13 +211,13 @@ def key_of(text: str) -> int:
 
 
 def meaning_of(scene: Scene) -> int:
-    """The key of what is heard: scenes whose facts would be worded alike share it, since their captions fit both."""
-    # Draws of the wording depend on the facts alone, so that fixed draws make equal sentences of equal facts.
+    """The key of the audio: scenes whose facts would be worded alike share it, since their captions fit both."""
+    # The wording depends on the facts and the random numbers alone: with a fixed seed equal facts give equal sentences.
     return key_of(wording.caption(scene, np.random.default_rng(0)))
 
 
 def short_names(scene: Scene) -> list[str]:
-    """Labels and zero-shot prompts for what is heard alone in a scene; none for mixtures and silence.
+    """Labels and zero-shot prompts for a scene of one part; none for mixtures and silence.
 
     The prompts are GLAP's for sound and music classes; speech has its words as a label.
     """
@@ -241,7 +241,7 @@ def is_degenerate(text: str) -> bool:
 
 
 def scene_config(changes: Mapping[str, Any]) -> SceneConfig:
-    """How scenes are drawn, from a run's ``scenes``.
+    """How scenes are sampled, from a run's ``scenes``.
 
     Raises:
         ConfigError: an unknown setting, or one out of range.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auricle.audio.decode import as_clip
 from auricle.audio.resample import SAMPLE_RATE
@@ -44,7 +44,7 @@ class SftObjective(Objective):
     network: MiDashengLM
 
     def __init__(self, config: RunConfig) -> None:
-        """Read the manifests, load the model, and make of it what is to learn."""
+        """Read the manifests, load the model, and prepare what is to learn."""
         super().__init__()
         self.config, self.settings = config, config.sft
         self.sources = Sources(self.settings, config.seed)
@@ -55,9 +55,9 @@ class SftObjective(Objective):
             lora.quantize(self.network.decoder, self.settings.quantize, config.device)
         if self.settings.checkpoint_blocks:
             self.network.decoder.gradient_checkpointing_enable()
-        self.speech = Conversation(self.loaded)
-        self._heard: dict[int, Tensor] = {}
-        self._room = self.settings.remember_mb * 1_000_000  # bytes left for what was heard
+        self.writer = Conversation(self.loaded)
+        self._frame_cache: dict[int, Tensor] = {}
+        self._room = self.settings.remember_mb * 1_000_000  # bytes left in the cache
         self._skip_file: Path | None = None
         self._lock = threading.Lock()  # batches are made in several threads
 
@@ -71,7 +71,7 @@ class SftObjective(Objective):
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What learns alone: the rest is in the model that training began with."""
+        """What learns alone: the rest is in the model that training started from."""
         learned = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in learned}
 
@@ -84,9 +84,7 @@ class SftObjective(Objective):
         noise: int,
         recordings: list[int],
         attention_mask: Tensor | None = None,
-        positions: Tensor | None = None,
-        groups: list[Tensor] | None = None,
-        back: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Mean loss () of the tokens of answers.
 
@@ -98,21 +96,19 @@ class SftObjective(Objective):
             noise: seed of the dropout.
             recordings: number of each clip's file.
             attention_mask: (B, L), 1 = token; without packing only.
-            positions: this and the following as in `Layout`.
-            groups: see `Layout`.
-            back: see `Layout`.
+            layout: of the packed examples.
         """
         network = self.network
         with _seeded(noise, input_ids.device):
-            embeddings = network.place(input_ids, self._hear(clips, recordings))
-            if positions is None or groups is None or back is None:
+            embeddings = network.place(input_ids, self._audio_tokens(clips, recordings))
+            if layout is None:
                 hidden = network.decode(embeddings, attention_mask)
             else:
-                hidden = network.decoder.decode_packed(embeddings, Layout(positions, groups, back))
+                hidden = network.decoder.decode_packed(embeddings, layout)
             wanted = hidden.flatten(0, 1)[places]
             return chunked_loss(network.decoder.lm_head, wanted, targets, self.settings.loss_chunk)
 
-    def _hear(self, clips: list[Tensor], recordings: list[int]) -> list[Tensor]:
+    def _audio_tokens(self, clips: list[Tensor], recordings: list[int]) -> list[Tensor]:
         """Audio tokens (n_i, H) of clips."""
         network, is_frozen = self.network, self.settings.encoder == "frozen"
         padded = [network.pad(clip) for clip in clips]
@@ -124,19 +120,19 @@ class SftObjective(Objective):
         return network.audio_projector(frames)
 
     def _frames(self, clip: Tensor, recording: int) -> Tensor:
-        """Frames (P, D) of a clip, remembered; heard alone, so that they are the same to the bit whenever made."""
-        found = self._heard.get(recording)
+        """Frames (P, D) of a clip, cached; encoded alone, so that they are the same to the bit whenever computed."""
+        found = self._frame_cache.get(recording)
         if found is None:
             (found,) = self.network.audio_encoder.encode([clip])
             if self._room >= found.nbytes:
-                self._heard[recording] = found
+                self._frame_cache[recording] = found
                 self._room -= found.nbytes
         return found
 
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
         """Examples ``start … stop`` of the batch of ``step``."""
-        drawn = self.sources.batch(step, self.config.batch_size, self.settings.bucket)
-        examples = [self._example(int(drawn[i][0]), int(drawn[i][1]), step, i) for i in range(start, stop)]
+        sampled = self.sources.batch(step, self.config.batch_size, self.settings.bucket)
+        examples = [self._example(int(sampled[i][0]), int(sampled[i][1]), step, i) for i in range(start, stop)]
         noise = int(np.random.SeedSequence((self.config.seed, step, start)).generate_state(1)[0])
         inputs = {
             **lay(examples, packed=self.settings.packing),
@@ -162,8 +158,8 @@ class SftObjective(Objective):
     def _read(self, row: Row) -> Example:
         clip = as_clip(row.audio)
         if len(clip.waveform) > self.settings.max_audio_s * SAMPLE_RATE:
-            raise DataError(f"{row.audio}: lasts longer than its header says and than sft.max_audio_s")
-        example = self.speech.example(row, clip)._replace(recording=self.sources.recordings[row.audio])
+            raise DataError(f"{row.audio}: lasts longer than its header states and than sft.max_audio_s")
+        example = self.writer.example(row, clip)._replace(recording=self.sources.recordings[row.audio])
         context = self.network.decoder.config.max_position_embeddings
         if len(example.ids) > context:
             raise DataError(f"{row.where}: {len(example.ids)} tokens, the model's context holds {context}")
@@ -175,33 +171,21 @@ class SftObjective(Objective):
             if self._skip_file is not None:
                 _write_skipped(self._skip_file, self.sources)
 
-    def begin(self, out: Path) -> None:
+    def prepare_output(self, out: Path) -> None:
         """Name what is left out, in ``skipped.jsonl``."""
         self._skip_file = out / "skipped.jsonl"
         _write_skipped(self._skip_file, self.sources)
 
-    def notes(self) -> dict[str, float]:
+    def log_values(self) -> dict[str, float]:
         """How many rows were left out so far, if any."""
         count = sum(self.sources.skipped.values())
         return {"skipped": count} if count else {}
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """What learns, by part (``encoder_lr_scale``, ``projector_lr_scale``); gains and biases do not decay."""
+    def lr_scale(self, name: str) -> float:
+        """``encoder_lr_scale`` and ``projector_lr_scale`` of these parts."""
         settings = self.settings
         scales = {"audio_encoder": settings.encoder_lr_scale, "audio_projector": settings.projector_lr_scale}
-        found: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                found.setdefault((name.split(".")[0], parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": lr,
-                "lr_scale": scales.get(part, 1.0),
-                "weight_decay": self.config.weight_decay if decays else 0.0,
-            }
-            for (part, decays), parameters in found.items()
-        ]
+        return scales.get(name.split(".")[1], 1.0)
 
     def export(self, folder: Path) -> None:
         """The model, updates merged, in the official layout; beside it, in ``adapter``, the updates in PEFT's."""
@@ -238,7 +222,7 @@ class SftObjective(Objective):
         }
         return write_adapter(
             folder,
-            {name: (layer.lora_A.detach(), layer.lora_B.detach()) for name, layer in lora.updates(self.network)},
+            {name: (low.detach(), high.detach()) for name, (low, high) in lora.updates(self.network).items()},
             whole,
             alpha=settings.alpha,
             dropout=settings.dropout,
@@ -263,14 +247,14 @@ def choose(network: MiDashengLM, settings: SftSettings) -> list[str]:
             targets = settings.targets if name == "decoder" else [lora.ALL_LINEAR]
             place = network.audio_encoder.blocks if name == "encoder" else module
             lora.adapt(place, targets, rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout)
-    if network.audio_encoder.outputlayer is not None:  # tags, which nobody asks for
+    if network.audio_encoder.outputlayer is not None:  # tags, which are not used
         network.audio_encoder.outputlayer.requires_grad_(False)
-    return [name for name, _ in lora.updates(network)]
+    return list(lora.updates(network))
 
 
 @contextmanager
 def _seeded(noise: int, device: torch.device) -> Iterator[None]:
-    """Random numbers that belong to the batch: dropout is the same however a run was interrupted."""
+    """Random numbers that depend on the batch alone: dropout is the same however a run was interrupted."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(noise)
         yield

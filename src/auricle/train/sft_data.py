@@ -1,16 +1,16 @@
-"""Rows of prompts and answers about recordings, from several manifests, drawn by shares.
+"""Rows of prompts and answers about recordings, from several manifests, sampled by shares.
 
 A manifest is JSON Lines, CSV or TSV with one example a row:
 
-* ``audio``: as in `auricle.data.manifest`; one recording may stand in many rows;
+* ``audio``: as in `auricle.data.manifest`; one recording may be in many rows;
 * ``prompt`` and ``answer``, or ``user_prompt`` and ``prediction`` (the columns of mdl-toolkit); a missing prompt is the
   run's default;
 * ``system`` (or ``system_prompt``), optional;
 * ``options``, optional: answers to choose from, a list (CSV: parted by ``|``);
 * ``turns`` instead of prompt and answer: ``{"role": "user" | "assistant", "content": text}`` in turn, user first,
-  assistant last; the recording comes with the first.
+  assistant last; the recording belongs to the first.
 
-A row that cannot be understood ends the run before it begins. Audio that cannot be read is left out, counted and named.
+A row that cannot be understood ends the run before it starts. Audio that cannot be read is left out, counted and named.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from auricle.errors import AuricleError, ConfigError, DataError
 from auricle.train.config import SftSettings
 
 Turn = tuple[str, str]  # role and text
-_BLOCK = 1000  # neighbouring draws that hold the shares exactly
+_BLOCK = 1000  # neighbouring samples that hold the shares exactly
 _NAMES = {"prompt": "user_prompt", "answer": "prediction", "system": "system_prompt"}  # ours -> mdl-toolkit's
 
 
@@ -45,11 +45,11 @@ class Row:
     turns: tuple[Turn, ...]  # user, assistant, …, assistant
     options: tuple[str, ...]
     where: str  # manifest and line, for messages
-    duration_s: float = 0.0  # as the header tells; 0 where it does not
+    duration_s: float = 0.0  # as in the header; 0 where it is not known
 
     @property
     def answer(self) -> str:
-        """What the assistant says last."""
+        """The last answer of the assistant."""
         return self.turns[-1][1]
 
 
@@ -86,17 +86,17 @@ def _row(cells: Mapping[str, Any], path: Path, line: int, prompt: str, system: s
     if column is None:
         raise ValueError(f"found columns {sorted(cells)}, expected the audio file in one of {manifest.AUDIO_COLUMNS}")
     audio = manifest.resolve_audio(line, cells[column], path.parent)
-    said = {name: _text(cells, name) for name in _NAMES}
+    given = {name: _text(cells, name) for name in _NAMES}
     turns = _turns(cells["turns"]) if cells.get("turns") else ()
-    if turns and (said["prompt"] or said["answer"]):
+    if turns and (given["prompt"] or given["answer"]):
         raise ValueError("has turns as well as a prompt or answer; leave one of them away")
     if not turns:
-        asked = said["prompt"] or prompt
-        if not asked:
+        question = given["prompt"] or prompt
+        if not question:
             raise ValueError("has no prompt, and no default is set; fill it in, or set sft.prompt=…")
-        if not said["answer"]:
+        if not given["answer"]:
             raise ValueError("has no answer; fill in the column answer (or prediction)")
-        turns = (("user", asked), ("assistant", said["answer"]))
+        turns = (("user", question), ("assistant", given["answer"]))
     listed = cells.get("options") or ()
     options = tuple(listed.split("|") if isinstance(listed, str) else listed)
     if not all(isinstance(option, str) and option.strip() for option in options):
@@ -104,7 +104,7 @@ def _row(cells: Mapping[str, Any], path: Path, line: int, prompt: str, system: s
     options = tuple(option.strip() for option in options)
     if options and turns[-1][1] not in options:
         raise ValueError(f"the answer {turns[-1][1]!r} is none of the options {list(options)}")
-    return Row(audio, said["system"] or system, turns, options, f"{path}, line {line}")
+    return Row(audio, given["system"] or system, turns, options, f"{path}, line {line}")
 
 
 def _text(cells: Mapping[str, Any], name: str) -> str:
@@ -128,7 +128,7 @@ def _turns(value: Any) -> tuple[Turn, ...]:
 
 
 def check_audio(rows: Iterable[Row], max_audio_s: float) -> Iterator[tuple[Row, str]]:
-    """Each row with its duration, and why it cannot be used (empty: it can), as far as headers tell."""
+    """Each row with its duration, and why it cannot be used (empty: it can), as far as headers state."""
     known: dict[Path, tuple[float, str]] = {}
     for row in rows:
         if row.audio not in known:
@@ -148,10 +148,10 @@ def _look(audio: Path, max_audio_s: float) -> tuple[float, str]:
 
 
 class Mixture:
-    """Endless draws from several lists: a function of (seed, step, place) alone.
+    """Endless samples from several lists: a function of (seed, step, place) alone.
 
-    Every 1,000 neighbouring draws hold each source as often as its share says, and a source gives each of its rows once
-    before any comes again.
+    Every 1,000 neighbouring samples hold each source as often as its share states, and a source gives each of its rows
+    once before any is repeated.
     """
 
     def __init__(self, sources: Sequence[Sequence[Row]], shares: Sequence[float], seed: int) -> None:
@@ -160,7 +160,7 @@ class Mixture:
         self.starts = np.concatenate([[0], np.cumsum(_whole(shares, _BLOCK))])
         self.lengths = [np.array([_length(row) for row in rows]) for rows in sources]
 
-    def draw(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def sample(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Source and row, (n, 2), at places (n,) of the endless sequence."""
         block, offset = places // _BLOCK, places % _BLOCK
         slots = np.empty_like(places)
@@ -181,12 +181,12 @@ class Mixture:
     def batch(self, step: int, batch_size: int, window: int) -> npt.NDArray[np.int64]:
         """Source and row, (batch_size, 2), of a step; ``window`` batches are sorted by length, then shuffled."""
         number, place = divmod(step, window)
-        drawn = self.draw(np.arange(number * window * batch_size, (number + 1) * window * batch_size))
-        lengths = np.array([self.lengths[source][row] for source, row in drawn])
-        batches = bucket(np.arange(len(drawn)), lengths, batch_size)
+        sampled = self.sample(np.arange(number * window * batch_size, (number + 1) * window * batch_size))
+        lengths = np.array([self.lengths[source][row] for source, row in sampled])
+        batches = bucket(np.arange(len(sampled)), lengths, batch_size)
         chosen = batches[int(Permutation(window, self.seed, number).ids(place))]
         # In no order, so that the processes that share a batch get as much to do.
-        return drawn[chosen[Permutation(batch_size, self.seed, step).ids(np.arange(batch_size))]]
+        return sampled[chosen[Permutation(batch_size, self.seed, step).ids(np.arange(batch_size))]]
 
 
 def _length(row: Row) -> float:
@@ -207,7 +207,7 @@ def _whole(shares: Sequence[float], total: int) -> npt.NDArray[np.int64]:
 
 
 class Sources:
-    """The manifests of a run: usable rows, what was left out, and the draws."""
+    """The manifests of a run: usable rows, what was left out, and the samples."""
 
     def __init__(self, settings: SftSettings, seed: int) -> None:
         """Read the manifests, and the headers of their audio.

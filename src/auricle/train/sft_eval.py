@@ -1,8 +1,8 @@
 """How well a model answers held-out rows, while it is fine-tuned and afterwards.
 
-Two judges: *exact*, the answer generated greedily equals the wanted one but for case, spacing and a final period; and
-*choice*, for rows with options: the wanted one is the likeliest of them under the model. Exact answers also ask for the
-form, choices for the content alone.
+Two metrics: *exact*, the greedy answer equals the reference but for case, spacing and a final period; and *choice*, for
+rows with options: the reference is the most likely of them under the model. Exact answers depend on the form as well,
+choices on the content alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,20 +24,20 @@ from auricle.train.sft_data import Row, read_rows
 from auricle.train.sft_examples import Conversation, lay
 from auricle.weights import LoadedLM, load_midashenglm
 
-_BATCH = 16  # rows judged at once
+_BATCH = 16  # rows scored at once
 
 
-class Judged(NamedTuple):
-    """What a model said to one row."""
+class RowScore(NamedTuple):
+    """The prediction of a model for one row."""
 
     row: Row
-    said: str
+    prediction: str
     exact: bool
-    choice: str | None  # likeliest option; None without options
+    choice: str | None  # most likely option; None without options
 
 
-def judge(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) -> list[Judged]:
-    """Ask a model every row, and compare.
+def score_rows(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) -> list[RowScore]:
+    """Predictions of a model for rows, compared with their answers.
 
     Args:
         loaded: the model, in evaluation mode.
@@ -50,39 +50,39 @@ def judge(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) ->
     Raises:
         AudioError: a recording cannot be read.
     """
-    speech = Conversation(loaded)
+    writer = Conversation(loaded)
     found = []
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
         clips = [as_clip(row.audio) for row in part]
-        prompts = [speech.prompt(row, clip) for row, clip in zip(part, clips, strict=True)]
+        prompts = [writer.prompt(row, clip) for row, clip in zip(part, clips, strict=True)]
         answers = generate(
             loaded.model,
             prompts,
             SamplingParams(max_new_tokens=max_new_tokens),
             eos_token_ids=loaded.eos_token_ids,
         )
-        choices = _choose(loaded.model, speech, part, clips)
+        choices = _choose(loaded.model, writer, part, clips)
         for row, answer, choice in zip(part, answers, choices, strict=True):
-            said = loaded.tokenizer.decode(answer.ids).strip()
-            found.append(Judged(row, said, _plain(said) == _plain(row.answer), choice))
+            prediction = loaded.tokenizer.decode(answer.ids).strip()
+            found.append(RowScore(row, prediction, _plain(prediction) == _plain(row.answer), choice))
     return found
 
 
 @torch.inference_mode()
-def _choose(model: MiDashengLM, speech: Conversation, rows: Sequence[Row], clips: Sequence[Clip]) -> list[str | None]:
-    """The likeliest option of each row, its end of turn counted in."""
-    asked = [i for i, row in enumerate(rows) if row.options]
-    if not asked:
+def _choose(model: MiDashengLM, writer: Conversation, rows: Sequence[Row], clips: Sequence[Clip]) -> list[str | None]:
+    """The most likely option of each row, its end of turn included."""
+    chosen = [i for i, row in enumerate(rows) if row.options]
+    if not chosen:
         return [None] * len(rows)
     device = model.decoder.device
-    heard = model.audio_tokens([torch.from_numpy(clips[i].waveform).to(device) for i in asked])
+    audio = model.audio_tokens([torch.from_numpy(clips[i].waveform).to(device) for i in chosen])
     examples, tokens, owners = [], [], []
-    for i, own in zip(asked, heard, strict=True):
+    for i, own in zip(chosen, audio, strict=True):
         for option in rows[i].options:
-            asking = replace(rows[i], turns=(*rows[i].turns[:-1], ("assistant", option)))
-            example = speech.example(asking, clips[i])
-            ends = len(speech.reply(option))
+            candidate = replace(rows[i], turns=(*rows[i].turns[:-1], ("assistant", option)))
+            example = writer.example(candidate, clips[i])
+            ends = len(writer.reply(option))
             examples.append(example._replace(places=example.places[-ends:], targets=example.targets[-ends:]))
             tokens.append(own)
             owners += [len(examples) - 1] * ends
@@ -116,14 +116,14 @@ def heldout_probe(config: RunConfig) -> Callable[[nn.Module], dict[str, Any]]:
         raise DataError(f"sft.heldout {', '.join(settings.heldout)}: no recording can be read")
     if settings.heldout_rows and len(rows) > settings.heldout_rows:
         rows = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, settings.heldout_rows)]
-    around: list[LoadedLM] = []  # tokenizer and template, read when they are first needed
+    base: list[LoadedLM] = []  # tokenizer and template, read when they are first needed
 
     def probe(network: nn.Module) -> dict[str, Any]:
-        if not around:
-            around.append(load_midashenglm(settings.init, dtype=settings.dtype))
+        if not base:
+            base.append(load_midashenglm(settings.init, dtype=settings.dtype))
         assert isinstance(network, MiDashengLM)
-        around[0] = replace(around[0], model=network)
-        found = judge(around[0], rows, max_new_tokens=settings.max_new_tokens)
+        base[0] = replace(base[0], model=network)
+        found = score_rows(base[0], rows, max_new_tokens=settings.max_new_tokens)
         figures = {"exact": sum(result.exact for result in found) / len(found)}
         if all(row.options for row in rows):
             figures["choice"] = sum(result.choice == result.row.answer for result in found) / len(found)

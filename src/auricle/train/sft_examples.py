@@ -31,7 +31,7 @@ class Conversation:
     """Rows → tokens, by the chat template and tokenizer of one model."""
 
     def __init__(self, loaded: LoadedLM) -> None:
-        """Write as the model reads."""
+        """For the tokenizer and template of this model."""
         geometry = loaded.model.config
         self._writer = PromptWriter(
             loaded.tokenizer,
@@ -44,7 +44,7 @@ class Conversation:
         self._controls = [token.content for token in loaded.tokenizer.get_added_tokens_decoder().values()]
 
     def prompt(self, row: Row, clip: Clip) -> Prompt:
-        """What comes before the last answer."""
+        """What precedes the last answer."""
         return self._writer.write(_messages(row, clip)[:-1])
 
     def reply(self, text: str) -> list[int]:
@@ -71,11 +71,11 @@ class Conversation:
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            begin = len(self._writer.write(messages[:turn]).input_ids)
+            start = len(self._writer.write(messages[:turn]).input_ids)
             reply = self.reply(message["content"])
-            if ids[begin : begin + len(reply)] != reply:
+            if ids[start : start + len(reply)] != reply:
                 raise DataError(f"{row.where}: the tokens of answer {message['content'][:60]!r} change in later turns")
-            places += range(begin - 1, begin + len(reply) - 1)
+            places += range(start - 1, start + len(reply) - 1)
             targets += reply
         return Example(ids, places, targets, prompt.clips[0])
 
@@ -83,17 +83,20 @@ class Conversation:
 def _messages(row: Row, clip: Clip) -> list[Message]:
     first, *rest = row.turns
     # Audio first is the trained order.
-    heard: Message = {"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": first[1]}]}
+    question: Message = {
+        "role": "user",
+        "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": first[1]}],
+    }
     system: list[Message] = [{"role": "system", "content": row.system}] if row.system else []
-    return [*system, heard, *({"role": role, "content": text} for role, text in rest)]
+    return [*system, question, *({"role": role, "content": text} for role, text in rest)]
 
 
 def lay(examples: Sequence[Example], *, packed: bool) -> dict[str, Any]:
     """Tensors of a batch: examples end to end, or (B, L) padded on the right.
 
     Returns:
-        ``input_ids``, ``clips``, ``places`` (n,) in the flattened rows and ``targets`` (n,); packed also ``positions``,
-        ``groups`` and ``back`` (see `auricle.models.qwen_attention.Layout`), else ``attention_mask`` (B, L).
+        ``input_ids``, ``clips``, ``places`` (n,) in the flattened rows and ``targets`` (n,); packed also ``layout``
+        (`auricle.models.qwen_attention.Layout`), else ``attention_mask`` (B, L).
     """
     lengths = [len(example.ids) for example in examples]
     width = max(lengths)
@@ -105,7 +108,7 @@ def lay(examples: Sequence[Example], *, packed: bool) -> dict[str, Any]:
     }
     if packed:
         ids = torch.tensor([[token for example in examples for token in example.ids]])
-        return {**inputs, "input_ids": ids, **plan(lengths)._asdict()}
+        return {**inputs, "input_ids": ids, "layout": plan(lengths)}
     rows = [[*example.ids, *[0] * (width - len(example.ids))] for example in examples]
     mask = [[1] * length + [0] * (width - length) for length in lengths]
     return {**inputs, "input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}

@@ -24,9 +24,9 @@ MAX_HASHED_BYTES = 4_000_000_000  # hashing more would take longer than loading 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where a model's files lie."""
+    """Where a model's files are."""
 
-    name: str  # as asked for
+    name: str  # as given
     path: Path  # folder or single file
     revision: str | None = None  # commit on the hub
     sha256: str | None = None  # of the weights, where already known
@@ -63,7 +63,7 @@ def resolve(
     Raises:
         UnknownModel: no such name, folder or repository; near matches are listed.
         WeightsError: not in the cache while offline, or the download failed.
-        UnsafeWeights: the files are not what their checksum says.
+        UnsafeWeights: the files do not match their checksum.
     """
     text = str(name)
     entry = next((e for e in ENTRIES if text.lower() in (e.name, (e.repo or e.name).lower())), None)
@@ -170,10 +170,10 @@ def _resolve_hub(
 
 
 def _elsewhere(entry: CatalogEntry) -> str:
-    """Why a model cannot be fetched, and what its licence asks before it is fetched by hand."""
+    """Why a model cannot be fetched, and the conditions of its licence."""
     if entry.unavailable:
         return f"{entry.name} is not available: {entry.unavailable}"
-    caution = f" First know that {entry.caution}." if entry.caution else ""
+    caution = f" Note that {entry.caution}." if entry.caution else ""
     return (
         f"{entry.name} is not fetched from here.{caution} Its weights ({entry.license}) are offered by {entry.where}; "
         "download them and give the file's or folder's path instead of the name"

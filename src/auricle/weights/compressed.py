@@ -1,4 +1,4 @@
-"""Checkpoints with quantised weights → ordinary tensors, as ``quantization_config`` of their ``config.json`` says.
+"""Checkpoints with quantised weights → ordinary tensors, by ``quantization_config`` of their ``config.json``.
 
 ======================  ==============================================================================================
 ``compressed-tensors``  ``pack-quantized`` (``weight_packed``: 2, 4 or 8 bits in int32, ``weight_shape``),
@@ -81,7 +81,7 @@ def _understood(source: str) -> Iterator[None]:
         yield
     except (KeyError, ValueError, RuntimeError) as error:
         raise LayoutMismatch(
-            f"{source} is not quantised as config.json says ({_reason(error)}); download it again"
+            f"{source} is not quantised as config.json states ({_reason(error)}); download it again"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Networks built without memory, then filled tensor by tensor.
 
-A network is built with its parameters on the meta device (`on_meta`): nothing is allocated and nothing is drawn. `fill`
+A network is built with its parameters on the meta device (`on_meta`): nothing is allocated or sampled. `fill`
 then gives it the tensors of a checkpoint, each cast and moved alone. A tensor that is memory-mapped and keeps its type
 is used where it is, so a bfloat16 checkpoint loaded as bfloat16 costs no anonymous memory at all. Tensors that must be
 computed (an adapter merged, quantised weights restored) are `LazyTensor`s until then.
@@ -25,7 +25,7 @@ _DRAWS = frozenset(("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", 
 
 
 class skip_init(TorchFunctionMode):
-    """Inside, random initial values are not drawn: a parameter keeps the memory it was given, untouched."""
+    """Inside, random initial values are not sampled: a parameter keeps the memory it was given, untouched."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

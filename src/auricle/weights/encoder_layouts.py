@@ -1,7 +1,7 @@
-"""Checkpoints of the encoders of `auricle.models.encoders.pieces`, told apart by their tensors, never by a file's name.
+"""Checkpoints of the encoders of `auricle.models.encoders.pieces`, recognised by their tensors, never by a file's name.
 
-Each family's own file says which layouts it knows and reads them from plain tensors and settings; here files are opened
-without running what they say. The families are those that entries of the catalogue name.
+Each family's own file defines which layouts it knows and reads them from plain tensors and settings; here files are
+opened without running code in them. The families are those that entries of the catalogue name.
 
 Pickles of fairseq, Lightning and of AudioMAE's trainer hold settings as objects of foreign classes. These are not
 imported: an inert object takes the place of each, and only numbers, words and containers are taken out of it.
@@ -27,7 +27,7 @@ from auricle.weights import safe
 from auricle.weights.catalog import entries, resolve
 from auricle.weights.construct import fill, skip_init
 from auricle.weights.hub_encoders import load_frame_model
-from auricle.weights.layouts import check_keys
+from auricle.weights.layouts import check_keys, optional_json
 from auricle.weights.loaders import place_of
 
 _OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
@@ -37,7 +37,7 @@ _MADE_OF = "made of"  # no attribute of any class is called so
 
 
 class _Inert:
-    """Stands for an object of a class that is not imported; does nothing."""
+    """A placeholder for an object of a class that is not imported."""
 
     def __init__(self, *values: Any) -> None:
         vars(self)[_MADE_OF] = values
@@ -130,12 +130,11 @@ def read_encoder(path: str | Path, source: str = "") -> tuple[Family, Parts] | N
 
     Raises:
         LayoutMismatch: tensors are missing.
-        ConfigError: what the tensors do not tell, such as the number of heads, is told nowhere.
+        ConfigError: the number of heads is stated nowhere.
         UnsafeWeights: the file holds code or is damaged.
     """
     path, source = Path(path), source or str(path)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    stated = safe.read_json(beside) if beside.is_file() else {}
+    stated = optional_json((path if path.is_dir() else path.parent) / "config.json")
     if path.is_dir() and str(stated.get("model_type")) in _ELSEWHERE:
         return None
     tensors, settings = _read(path)
@@ -162,7 +161,7 @@ def encoder_families() -> dict[str, Family]:
 
 
 def plain_settings(value: Any) -> Any:
-    """Words, numbers and containers of settings; what stood for an object of a foreign class is taken apart."""
+    """Words, numbers and containers of settings; placeholders of foreign objects are taken apart."""
     if isinstance(value, _Inert):
         content = vars(value)
         for key in ("_content", "_val"):  # of omegaconf's containers and leaves
@@ -179,7 +178,7 @@ def plain_settings(value: Any) -> Any:
 
 
 def _warn(family: Family) -> None:
-    """Say what the licence of a family asks, where it asks it of every model of it."""
+    """Warn about the licence of a family, where all its models share the condition."""
     cautions = [entry.caution for entry in entries() if entry.family == family.name]
     if all(cautions):
         warnings.warn(f"{family.name}: {cautions[0]}", stacklevel=3)

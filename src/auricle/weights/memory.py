@@ -45,9 +45,10 @@ def memory_need(
     anonymous = mapped = largest = 0
     seen: set[int] = set()
     for key, tensor in state.items():
-        if id(tensor) in seen and not is_rounded(key):  # tied
-            continue
-        seen.add(id(tensor))
+        if id(tensor) in seen and not is_rounded(key):
+            continue  # tied; an output head that is rounded is a copy
+        if not is_rounded(key):
+            seen.add(id(tensor))
         count, target = tensor.shape.numel(), target_dtype(key, tensor, dtype)
         is_kept = isinstance(tensor, torch.Tensor) and target == tensor.dtype and device.type == "cpu"
         if is_kept and not is_rounded(key):
@@ -63,7 +64,7 @@ def check_memory(need: MemoryNeed, device: torch.device, source: str, smaller: M
     """Refuse to load what does not fit.
 
     Args:
-        need: of the model as asked for.
+        need: of the model as requested.
         device: of the network.
         source: for the message.
         smaller: needs of other ways to load it, by what to write for them.
@@ -74,12 +75,12 @@ def check_memory(need: MemoryNeed, device: torch.device, source: str, smaller: M
     available = available_bytes(device)
     if available is None or need.total <= available:
         return
-    ways = [f"{way} ({_gb(less.total)})" for way, less in smaller.items() if less.total < need.total]
-    advice = f"load it with {' or '.join(ways)}, or" if ways else "load it"
+    ways = [f"{way} ({_size(less.total)}), " for way, less in smaller.items() if less.total < need.total]
     place = "memory" if device.type == "cpu" else f"memory of {device}"
     raise WeightsError(
-        f"{source}: needs {_gb(need.total)} of {place} ({_gb(need.anonymous)} allocated, {_gb(need.mapped)} mapped "
-        f"from the file), {_gb(available)} are available; {advice} on a machine with more memory, or ask a server"
+        f"{source}: needs {_size(need.total)} of {place} ({_size(need.anonymous)} allocated, {_size(need.mapped)} "
+        f"mapped from the file), {_size(available)} are available; use {''.join(ways)}a machine with more memory, or a "
+        "server"
     )
 
 
@@ -134,5 +135,5 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _gb(count: int) -> str:
-    return f"{count / _GB:.1f} GB"
+def _size(count: int) -> str:
+    return f"{count / _GB:.1f} GB" if count >= _GB else f"{count / 1e6:.0f} MB"

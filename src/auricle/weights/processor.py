@@ -1,6 +1,6 @@
 """Chat messages with audio → token ids with one placeholder per audio token, and the clips in order.
 
-Control tokens (``<|im_end|>``, ``<|AUDIO|>``, …) come from the model's chat template alone. A user's text stays text,
+Control tokens (``<|im_end|>``, ``<|AUDIO|>``, …) are written by the chat template alone. A user's text stays text,
 even where it spells a control token, so a question cannot end its own turn or refer to audio that is missing.
 """
 

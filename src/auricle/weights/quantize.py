@@ -94,7 +94,7 @@ def round_layers(model: MiDashengLM, state: MutableMapping[str, StoredTensor], s
 
 
 def round_on_gpu(model: MiDashengLM, scheme: str) -> None:
-    """Round a network that lies on a CUDA device, in place, through torchao."""
+    """Round a network on a CUDA device, in place, through torchao."""
     from torchao.quantization import quantize_
 
     def chosen(layer: nn.Module, name: str) -> bool:
@@ -113,7 +113,7 @@ def torchao_config(scheme: str) -> Any:
         return ao.Int8DynamicActivationInt8WeightConfig()
     if scheme == "int4":
         return ao.Int4WeightOnlyConfig(group_size=_GROUP)
-    # One scale for a whole batch, torchao's default, would let a prompt hear its neighbours.
+    # One scale for a whole batch, torchao's default, would make a prompt depend on its neighbours.
     return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
 
 

@@ -1,4 +1,4 @@
-"""Tensors in and out of files without ever running what a file says.
+"""Tensors in and out of files without running code in a file.
 
 * ``.safetensors`` files and sharded folders are memory-mapped: nothing is read until a tensor is used.
 * ``.pt`` / ``.pth`` / ``.bin`` go through torch's restricted unpickler; a file that names any other code is refused.
@@ -348,7 +348,7 @@ def _pickle_complaint(path: Path, error: Exception) -> str:
         names = []
     if names:
         return (
-            f"{path}: the pickle asks for code ({', '.join(sorted(names)[:5])}), expected tensors only; it was not "
+            f"{path}: the pickle needs code ({', '.join(sorted(names)[:5])}), expected tensors only; it was not "
             "run. Convert the file to safetensors where you trust it"
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -16,15 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch
+from auricle.models.frame_model import tensors_sha256
 from auricle.models.sonar import cut_groups
-from auricle.models.text import BOOKKEEPING, StockText, StockTextConfig, build_text_tower
+from auricle.models.text import (
+    BOOKKEEPING,
+    PADDED_TOKENS,
+    StockText,
+    StockTextConfig,
+    build_text_tower,
+    masked_mean,
+    padded,
+)
 from auricle.weights import safe
 from auricle.weights.glap import MINILM, read_text_tower
-from auricle.weights.glap_layouts import state_sha256, stock_text_state
+from auricle.weights.glap_layouts import stock_text_state
 from auricle.weights.text_tokenizers import StockTokenizer
 
 DETECTOR_MAX_TOKENS = 64  # of a caption that the error detector reads; FENSE's own value
-_PADDED_TOKENS = 8192  # in one call of the network: bounds the memory
 _CAPTIONS = 128  # in one call of the error detector
 
 
@@ -87,21 +95,19 @@ class SentenceEncoder:
         lengths = [len(ids) for ids in token_ids]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         embeddings = torch.empty(len(lengths), self.tower.width)
-        for group in cut_groups(order, lengths, _PADDED_TOKENS):
+        for group in cut_groups(order, lengths, PADDED_TOKENS):
             group_weights = None if weights is None else [weights[at] for at in group]
             embeddings[group] = self._mean_states([token_ids[at] for at in group], group_weights).float().cpu()
         return F.normalize(embeddings, dim=1)
 
     def _mean_states(self, token_ids: Sequence[Sequence[int]], weights: Sequence[Tensor] | None) -> Tensor:
-        tokens, mask = _padded(token_ids, self.word_table.device)
+        tokens, mask = padded(token_ids, self.word_table.device)
         words = self.word_table[tokens]
         if weights is not None:
             factors = nn.utils.rnn.pad_sequence([each.float() for each in weights], batch_first=True)
             words = words * factors.to(words.device, words.dtype)[..., None]
         states = self.tower.network(inputs_embeds=words, attention_mask=mask.long()).last_hidden_state
-        kept = mask[..., None].to(states.dtype)
-        mean: Tensor = (states * kept).sum(1) / kept.sum(1)
-        return mean
+        return masked_mean(states, mask)
 
 
 class ErrorDetector(nn.Module):
@@ -132,17 +138,10 @@ class ErrorDetector(nn.Module):
         return found
 
     def _logits(self, captions: Sequence[str]) -> Tensor:
-        tokens, mask = _padded(self.tokenizer.encode(captions), self.classifier.weight.device)
+        tokens, mask = padded(self.tokenizer.encode(captions), self.classifier.weight.device)
         states = self.tower.network(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         logits: Tensor = self.classifier(states[:, 0]).cpu()
         return logits
-
-
-def _padded(token_ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, both (n, longest)."""
-    tokens = nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in token_ids], batch_first=True)
-    mask = torch.arange(tokens.shape[1]) < torch.tensor([len(ids) for ids in token_ids])[:, None]
-    return tokens.to(device), mask.to(device)
 
 
 def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> SentenceEncoder:
@@ -163,7 +162,7 @@ def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> Sentenc
     if not isinstance(tower, StockText) or not isinstance(tokenizer, StockTokenizer):
         raise ConfigError(f"{name} is no sentence encoder; give minilm or a folder of sentence-transformers")
     tower.load_state_dict(dict(shared.state))
-    return SentenceEncoder(tower.to(device), tokenizer, name=name, sha256=state_sha256(shared.state))
+    return SentenceEncoder(tower.to(device), tokenizer, name=name, sha256=tensors_sha256(shared.state))
 
 
 def load_error_detector(
@@ -204,4 +203,4 @@ def load_error_detector(
     tower.load_state_dict(state)
     classifier.load_state_dict({"weight": tensors["clf.weight"], "bias": tensors["clf.bias"]})
     tokenizer = StockTokenizer(folder / "tokenizer.json", max_tokens=min(max_tokens, config.longest))
-    return ErrorDetector(tower, classifier, tokenizer, state_sha256(tensors)).to(device).eval()
+    return ErrorDetector(tower, classifier, tokenizer, tensors_sha256(tensors)).to(device).eval()

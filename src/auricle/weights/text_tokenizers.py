@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPM_FILE = "sentencepiece.source.256000.model"  # its name in NLLB's and GLAP's releases
-END = 3  # NLLB: 0 padding, 1 unknown, 2 begin, 3 end
+END = 3  # NLLB: 0 padding, 1 unknown, 2 start, 3 end
 _SHIFT = 1  # sentencepiece has no padding and counts from there
 _FIRST_LANGUAGE = 256_001  # behind the pieces of the released model, and no place of its own in a smaller one
 _SIGNS = 206  # ids that are no piece: 202 languages, padding, 3 markers of data sources
@@ -56,7 +56,7 @@ class NllbTokenizer:
     def __init__(
         self, file: str | Path, *, max_tokens: int = 514, vocab_size: int | None = None, keep_end: bool = True
     ) -> None:
-        """Name a sentencepiece model; it is opened when the first text comes.
+        """Name a sentencepiece model; it is opened with the first text.
 
         Args:
             file: ``*.model``.
@@ -128,7 +128,7 @@ class StockTokenizer:
     """A ``tokenizer.json``."""
 
     def __init__(self, file: str | Path, *, max_tokens: int, languages: Sequence[str] = ()) -> None:
-        """Name the file; it is opened when the first text comes. Padding and truncation that it asks for are left out.
+        """Name the file; it is opened with the first text. Its padding and truncation are left out.
 
         Args:
             file: ``tokenizer.json``.
@@ -221,6 +221,4 @@ def _cut(texts: list[list[int]], max_tokens: int, *, keep: bool) -> list[list[in
 
 
 def _warn(count: int, total: int, max_tokens: int) -> None:
-    warnings.warn(
-        f"{count} of {total} texts are longer than {max_tokens} tokens; what lies behind is not read", stacklevel=4
-    )
+    warnings.warn(f"{count} of {total} texts are longer than {max_tokens} tokens; the rest is not read", stacklevel=4)

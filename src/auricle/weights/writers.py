@@ -12,6 +12,7 @@ from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
 from auricle.files import write_json, write_text
 from auricle.models.dasheng import Dasheng
+from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
 from auricle.models.text import StockTextConfig
@@ -20,13 +21,13 @@ from auricle.weights.cards import Card, render_card
 from auricle.weights.catalog import resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
-from auricle.weights.glap_layouts import glap_settings, glap_to_hub, state_sha256
+from auricle.weights.glap_layouts import glap_settings, glap_to_hub
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
 
-_SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which say nothing about the audio tower
+_SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
 INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same
 
 
@@ -223,15 +224,17 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
 
 
 def _declared(dtype: str) -> str:
-    """What the configuration says: a reader of the official layout knows no int8."""
+    """The data type that the configuration states: a reader of the official layout knows no int8."""
     return "float16" if dtype == INT8 else dtype
 
 
 def _check_shared(tower: nn.Module, shared: Mapping[str, Tensor], name: str) -> str:
     """SHA-256 of a tower's tensors, if they are those of the shared one."""
-    digest = state_sha256({key: value.float() if value.is_floating_point() else value for key, value in shared.items()})
+    digest = tensors_sha256(
+        {key: value.float() if value.is_floating_point() else value for key, value in shared.items()}
+    )
     own = {key: value.float() if value.is_floating_point() else value for key, value in tower.state_dict().items()}
-    if state_sha256(own) != digest:
+    if tensors_sha256(own) != digest:
         raise ConfigError(f"the model's tower is not {name}: it was trained, or cast to another type; store it instead")
     return digest
 

@@ -1,4 +1,4 @@
-"""What all encoders that hear in pieces share: packing, pooling, windows, times, sizes."""
+"""What all encoders that cut clips into pieces share: packing, pooling, windows, times, sizes."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -145,7 +145,7 @@ def test_frequency_major_patches_come_in_time_order(name: str) -> None:
     quiet_then_loud = torch.cat([noise(1.0, 1, 1e-4), noise(1.0, 2, 0.3)])
     frames = tiny(name, pool="concat", depth=0).frames([quiet_then_loud])[0]
     jumps = torch.tensor([float((after - before).norm()) for before, after in pairwise(frames)])
-    assert int(jumps.argmax()) in (5, 6)  # 1 s lies in the patch from 0.96 s on
+    assert int(jumps.argmax()) in (5, 6)  # 1 s is in the patch from 0.96 s on
 
 
 @pytest.mark.parametrize("name", ["eat", "audiomae", "msm_mae"])

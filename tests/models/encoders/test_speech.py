@@ -195,8 +195,8 @@ def test_seeds_and_the_global_random_state() -> None:
 
 def test_a_random_dasheng_hears_in_decibels() -> None:
     encoder: Any = random_encoder("dasheng-tiny")
-    assert encoder.model.init_bn.running_mean.unique().tolist() == [-20.0]
-    assert encoder.model.init_bn.running_var.unique().tolist() == [400.0]
+    assert encoder.network.init_bn.running_mean.unique().tolist() == [-20.0]
+    assert encoder.network.init_bn.running_var.unique().tolist() == [400.0]
     with pytest.raises(UnknownModel, match="whisper-tiny"):
         random_encoder("whisper-huge")
 
@@ -212,7 +212,7 @@ def test_what_is_no_such_encoder_is_refused(encoders: dict[str, Any]) -> None:
     tensors = dict(encoders["wav2vec2-tiny"].network.state_dict())
     gone = "encoder.layers.0.layer_norm.bias"
     refuse(ConfigError, "model_type is 'encodec'", settings={"model_type": "encodec"})
-    refuse(ConfigError, "hears 8000 Hz", front_end={"sampling_rate": 8_000})
+    refuse(ConfigError, "reads 8000 Hz", front_end={"sampling_rate": 8_000})
     refuse(ConfigError, "blocks 0 to 1", layers=(2,))
     refuse(ConfigError, "name each block once", layers=(1, 1))
     refuse(LayoutMismatch, r"1 missing \(encoder.layers.0", tensors=without(tensors, gone))

@@ -1,4 +1,4 @@
-"""One small network with random weights of each family that hears in pieces."""
+"""One small network with random weights of each family that cuts clips into pieces."""
 
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def tiny(name: str, *, pool: Any = None, layers: Any = (), **changes: Any) -> Pi
         for tensor in network.parameters():
             tensor.data += 0.1 * torch.randn_like(tensor)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d):  # in dB, about what sounds have
+        if isinstance(module, nn.BatchNorm1d):  # in dB, about the range of recordings
             module.running_mean.fill_(-20.0)
             module.running_var.fill_(400.0)
     return PieceFrames(network.eval(), layers, pool)

@@ -19,7 +19,17 @@ from auricle.audio.logmel import LogMel, MelSpec
 from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.blocks import Block, Linear
 from auricle.models.dasheng import to_patches
-from auricle.models.encoders.pieces import Family, Parts, Piece, PieceNetwork, depth_of, heads_of, run_pieces, strip
+from auricle.models.encoders.pieces import (
+    Family,
+    Parts,
+    Piece,
+    PieceNetwork,
+    TransformerConfig,
+    chunks_of,
+    geometry_of,
+    run_pieces,
+    strip,
+)
 
 PATCH = 4  # mel frames; all bands are one patch high
 _MEL = MelSpec(n_fft=1024, f_min=60.0, f_max=7_800.0, top_db=80.0)
@@ -27,20 +37,15 @@ _LOW_DB, _HIGH_DB = -79.6482, 50.6842  # become -1 and 1; extremes of the author
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AtstConfig:
+class AtstConfig(TransformerConfig):
     """Geometry; the defaults are the base model's (small: 384 wide, 6 heads)."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     max_patches: int = 250  # that have positions
     chunk_frames: int = 1000  # mel frames of a piece; the authors' is 1001
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""
-        if self.embed_dim % self.num_heads:
-            raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
+        TransformerConfig.__post_init__(self)
         if not PATCH <= self.chunk_frames < (self.max_patches + 1) * PATCH:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}, beyond the {self.max_patches} learned positions")
 
@@ -68,7 +73,7 @@ class Atst(PieceNetwork):
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
         """See `PieceNetwork`: the whole patches of each chunk; the dB floor is the whole clip's."""
-        return [self._chunks(self.features(waveform)) for waveform in waveforms]
+        return [chunks_of(self.features(waveform), self.config.chunk_frames, PATCH) for waveform in waveforms]
 
     def features(self, waveform: Tensor) -> Tensor:
         """A clip (N,) → scaled log-mel (T, 64)."""
@@ -87,10 +92,6 @@ class Atst(PieceNetwork):
         """The authors' own embedding: the normalised outputs of all blocks side by side, (P, depth · D)."""
         states = run_pieces(self, self.pieces([waveform])[0], range(len(self.blocks)))
         return torch.cat([torch.cat([self.norm_frame(state) for state in each], dim=1) for each in states])
-
-    def _chunks(self, features: Tensor) -> list[Piece]:
-        chunks = features.split(self.config.chunk_frames)
-        return [Piece(chunk, len(chunk) // PATCH) for chunk in chunks if len(chunk) >= PATCH]
 
 
 _PREFIXES = ("model.teacher.encoder.", "encoder.encoder.", "")  # pre-trained, fine-tuned, bare
@@ -114,15 +115,12 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
         if f"{kind}.weight" in state:
             state["patch_embed.weight"] = state.pop(f"{kind}.weight").flatten(1)
             state["patch_embed.bias"] = state.pop(f"{kind}.bias")
-    width, elements = state["patch_embed.weight"].shape
+    elements = state["patch_embed.weight"].shape[1]
     if elements != PATCH * _MEL.num_mels:
         raise LayoutMismatch(f"{source}: patches of {elements} values, expected 64 bands × 4 frames: another network")
     max_patches = state["pos_embed"].shape[1] - 1
     config = AtstConfig(
-        embed_dim=width,
-        depth=depth_of(state),
-        num_heads=heads_of(width, settings, source),
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry_of(state, settings, source),
         max_patches=max_patches,
         chunk_frames=PATCH * max_patches,
     )

@@ -1,7 +1,7 @@
 """AudioMAE (arXiv 2207.06405): a vision transformer, pre-trained by restoring hidden patches or fine-tuned for tags.
 
 * Kaldi filter bank, 128 mels, clip mean removed; patches of 16 × 16, time-major, 8 at a time; one class token.
-* It hears exactly 10.24 s: shorter clips are filled up with 0 before normalisation, longer ones cut.
+* Its window is exactly 10.24 s: shorter clips are filled up with 0 before normalisation, longer ones cut.
 * The positions were made for a grid of 8 × 64 and are used on one of 64 × 8: token k has place (k // 64, k % 64),
   though it is patch (k // 8, k % 8). The checkpoints hold them so, and so they are used.
 
@@ -25,9 +25,9 @@ from auricle.models.encoders.pieces import (
     PatchEmbed,
     Piece,
     PieceNetwork,
+    TransformerConfig,
     cut,
-    depth_of,
-    heads_of,
+    geometry_of,
     pad_frames,
     run_pieces,
     to_patches,
@@ -38,21 +38,12 @@ _MEAN, _STD = -4.2677393, 4.5689974  # of the filter bank on AudioSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioMaeConfig:
+class AudioMaeConfig(TransformerConfig):
     """Geometry; the defaults are the released model's."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     num_classes: int = 0  # of the tagging head of a fine-tuned model, which has no norm at the end
     fbank_mean: float = _MEAN
     fbank_std: float = _STD
-
-    def __post_init__(self) -> None:
-        """Reject impossible geometries."""
-        if self.embed_dim % self.num_heads:
-            raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
 
 
 class AudioMae(PieceNetwork):
@@ -81,7 +72,7 @@ class AudioMae(PieceNetwork):
         self.head = nn.Linear(config.embed_dim, config.num_classes) if is_tuned else nn.Identity()
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
-        """See `PieceNetwork`: the time patches whose centre lies in the clip."""
+        """See `PieceNetwork`: the time patches whose centre is in the clip."""
         found = []
         for waveform in waveforms:
             fbank = kaldi_fbank(waveform, EAT_FBANK)
@@ -152,12 +143,8 @@ def _recognises(tensors: Mapping[str, Tensor]) -> bool:
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' pre-trained and fine-tuned files."""
     state = {key: tensor for key, tensor in tensors.items() if not key.startswith(_UNUSED)}
-    width = len(state["patch_embed.proj.weight"])
     config = AudioMaeConfig(
-        embed_dim=width,
-        depth=depth_of(state),
-        num_heads=heads_of(width, settings, source),
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry_of(state, settings, source),
         num_classes=len(state["head.weight"]) if "head.weight" in state else 0,
     )
     return Parts(config, state)

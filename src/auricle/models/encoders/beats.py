@@ -1,4 +1,4 @@
-"""BEATs (arXiv 2212.09058) and OpenBEATs (arXiv 2507.14129): one network, two ways of treating short clips.
+"""BEATs (arXiv 2212.09058) and OpenBEATs (arXiv 2507.14129): one network, two rules for short clips.
 
 * Kaldi filter bank, 128 mels; patches of 16 × 16, time-major, 8 at a time; no class token.
 * Positions come from a convolution over the patch sequence and from a bucketed relative bias, shared by all blocks and
@@ -164,7 +164,7 @@ class BeatsBlock(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Attention inside each span whose relative bias is scaled by what the query asks for."""
+    """Attention inside each span whose relative bias is scaled by a gate of the query."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         """Width must be a multiple of ``num_heads``."""
@@ -225,7 +225,7 @@ _PREFIXES = ("", "encoder.")  # plain, and inside ESPnet's whole models
 _MARK = "encoder.layers.0.self_attn.grep_linear.weight"
 # Of pre-training, of OpenBEATs' masks, of a head.
 _UNUSED = ("predictor.", "decoder.", "patch_embedding_pad.", "raw2fbank_pad.", "mask_emb")
-# What a configuration may not say, since no released model does.
+# Settings of a configuration that all released models share; others are refused.
 _FIXED = {"input_patch_size": PATCH, "layer_norm_first": False, "activation_fn": "gelu", "gru_rel_pos": True}
 
 

@@ -41,7 +41,7 @@ class BestRqConfig:
     ffn_dim: int = 2048
     channels: tuple[int, int] = (128, 32)  # of the two convolutions
     conv_kernel: int = 31  # frames, odd
-    compat: bool = False  # pad a batch as the recipe does: convolutions hear the padding
+    compat: bool = False  # pad a batch as the recipe does: convolutions see the padding
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""
@@ -98,7 +98,7 @@ class BestRq(PieceNetwork):
         yield self.norm(tokens)
 
     def targets(self, waveform: Tensor, projection: Tensor, codebook: Tensor) -> Tensor:
-        """The random codes that training asks for, (P,) int64.
+        """The random codes that are the targets of training, (P,) int64.
 
         Args:
             waveform: a clip (N,) of up to 30 s.
@@ -191,7 +191,7 @@ class ConvolutionModule(nn.Module):
         self.out = Linear(width, width)
 
     def forward(self, x: Tensor, spans: Sequence[Spans], *, is_leaky: bool = False) -> Tensor:
-        """(M, D) → (M, D), zero for frames that are no keys; leaky: their neighbours hear these all the same."""
+        """(M, D) → (M, D), zero for frames that are no keys; leaky: their neighbours see these all the same."""
         gated = F.glu(self.gate(self.norm(x)), dim=-1)
         if not is_leaky:
             gated = _masked(gated, spans)
@@ -205,7 +205,7 @@ class ConvolutionModule(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Attention whose logits have a part for the distance (Transformer-XL); query, key and value lie head by head."""
+    """Attention whose logits have a part for the distance (Transformer-XL); query, key and value head by head."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         """Width must be a multiple of ``num_heads``."""

@@ -25,8 +25,9 @@ from auricle.models.encoders.pieces import (
     PatchEmbed,
     Piece,
     PieceNetwork,
-    depth_of,
-    heads_of,
+    TransformerConfig,
+    chunks_of,
+    geometry_of,
     pad_frames,
     run_pieces,
 )
@@ -36,22 +37,17 @@ REFERENCE_CHUNK = 1012  # mel frames, 10.12 s, of the authors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CedConfig:
+class CedConfig(TransformerConfig):
     """Geometry; the defaults are the base model's (tiny 192 wide, 3 heads; mini 256, 4; small 384, 6)."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     max_times: int = 63  # time patches that have positions
     num_classes: int = 0  # of the tagging head; 0: none
     chunk_frames: int = 1008  # mel frames of a piece
-    compat: bool = False  # a batch as the authors': one dB floor, padding heard, the last chunk filled up
+    compat: bool = False  # a batch as the authors': one dB floor, padding not masked, the last chunk filled up
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""
-        if self.embed_dim % self.num_heads:
-            raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
+        TransformerConfig.__post_init__(self)
         if not PATCH <= self.chunk_frames < (self.max_times + 1) * PATCH:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}, beyond the {self.max_times} learned positions")
 
@@ -89,7 +85,8 @@ class Ced(PieceNetwork):
         """See `PieceNetwork`: the whole time patches of each chunk."""
         if self.config.compat:
             return self._padded_pieces(waveforms)
-        return [self._chunks(self._normed(self.front_end(w)[0]), self.config.chunk_frames) for w in waveforms]
+        length = self.config.chunk_frames
+        return [chunks_of(self._normed(self.front_end(waveform)[0]), length, PATCH) for waveform in waveforms]
 
     def embed(self, piece: Piece) -> Tensor:
         """See `PieceNetwork`."""
@@ -116,7 +113,7 @@ class Ced(PieceNetwork):
             raise ConfigError("this CED has no tagging head; load a checkpoint with outputlayer.* weights")
         found = []
         for waveform in waveforms:
-            chunks = self._chunks(self._normed(self.front_end(waveform)[0]), REFERENCE_CHUNK)
+            chunks = chunks_of(self._normed(self.front_end(waveform)[0]), REFERENCE_CHUNK, PATCH)
             if len(chunks) > 1:
                 is_whole = len(chunks[-1].features) == REFERENCE_CHUNK
                 chunks = chunks[:-1] if is_whole and self.config.compat else chunks
@@ -129,10 +126,6 @@ class Ced(PieceNetwork):
         """Log-mel (64, T) → (T, 64) after the batch norm."""
         return self.init_bn(mel[None])[0].t()
 
-    def _chunks(self, features: Tensor, length: int) -> list[Piece]:
-        chunks = features.split(length)
-        return [Piece(chunk, len(chunk) // PATCH) for chunk in chunks if len(chunk) >= PATCH]
-
     def _padded_pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
         longest = max(len(waveform) for waveform in waveforms)
         batch = torch.stack([F.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms])
@@ -140,7 +133,7 @@ class Ced(PieceNetwork):
         for waveform, mel in zip(waveforms, self.front_end(batch, batch_floor=True), strict=True):
             left = max(1, DASHENG_MEL.num_frames(len(waveform)) // PATCH)
             clip: list[Piece] = []
-            for chunk in self._chunks(self._normed(mel), REFERENCE_CHUNK):
+            for chunk in chunks_of(self._normed(mel), REFERENCE_CHUNK, PATCH):
                 filled = pad_frames(chunk.features, REFERENCE_CHUNK) if clip else chunk.features
                 clip.append(Piece(filled, min(chunk.frames, left)))
                 left -= clip[-1].frames
@@ -169,13 +162,9 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
         if not name.startswith("front_end."):  # computed
             state[name] = tensor
     state.setdefault("init_bn.num_batches_tracked", torch.zeros((), dtype=torch.int64))
-    width = len(state["patch_embed.proj.weight"])
     head = state.get("outputlayer.1.weight")
     config = CedConfig(
-        embed_dim=width,
-        depth=depth_of(state),
-        num_heads=heads_of(width, settings, source),
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry_of(state, settings, source),
         max_times=state["time_pos_embed"].shape[3],
         num_classes=0 if head is None else len(head),
     )

@@ -3,7 +3,7 @@
 * Clips are normalised over their own length; seven convolutions, five more for positions, whose sum is added.
 * Attention falls off with distance by learned factors (ALiBi); post-norm blocks, no norm at the end.
 * Clips over 30 s are cut into pieces that do not see each other; the pieces overlap by the reach of a frame, so frame i
-  begins at sample 320 i whatever the length.
+  starts at sample 320 i whatever the length.
 
 Not the data2vec-audio of `transformers` (version 1, `auricle.models.encoders.speech`).
 
@@ -24,29 +24,34 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.blocks import Attention, Linear, Spans
 from auricle.models.encoders.eat import PostNormBlock, model_settings
-from auricle.models.encoders.pieces import Family, Parts, Piece, PieceNetwork, depth_of, heads_of, strip
+from auricle.models.encoders.pieces import (
+    Family,
+    Parts,
+    Piece,
+    PieceNetwork,
+    TransformerConfig,
+    depth_of,
+    geometry_of,
+    strip,
+)
 
 _KERNELS, _STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  # of every release
 _STRIDE = math.prod(_STRIDES)  # 320 samples, 20 ms
-_REACH = 400  # samples that one frame hears
+_REACH = 400  # samples that one frame depends on
 _CHUNK = 30 * SAMPLE_RATE  # samples that attend to each other
 _EPS = 1e-5  # of every LayerNorm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Data2Vec2Config:
+class Data2Vec2Config(TransformerConfig):
     """Geometry; the defaults are the released base model's (large: 1024 wide, 24 blocks, 16 heads)."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     conv_dim: int = 512  # channels of the convolutions
     pos_depth: int = 5  # convolutions for positions
     pos_kernel: int = 19  # frames, odd
     pos_groups: int = 16
     normalize: bool = True  # the waveform, over each clip
-    compat: bool = False  # pad a batch as fairseq: positions of the last frames hear the padding
+    compat: bool = False  # pad a batch as fairseq: positions of the last frames depend on the padding
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""
@@ -208,18 +213,15 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
             continue
         state[_our_name(key, prenet)] = tensor
     width, conv_dim = state["feature_proj.weight"].shape
-    stated = model_settings(settings)
-    heads = heads_of(width, stated, source)
+    geometry = geometry_of(state, model_settings(settings), source)
+    heads = geometry["num_heads"]
     scale = own[_AUDIO + "alibi_scale"].flatten()
     if len(scale) not in (1, heads):
         raise LayoutMismatch(f"{source}: {len(scale)} ALiBi factors, expected one for all or each of {heads} heads")
     state["alibi_scale"] = scale.expand(heads).clone()
     kernel = state["pos_convolutions.0.weight"]
     config = Data2Vec2Config(
-        embed_dim=width,
-        depth=depth_of(state),
-        num_heads=heads,
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry,
         conv_dim=conv_dim,
         pos_depth=depth_of(state, "pos_convolutions."),
         pos_kernel=kernel.shape[2],

@@ -24,9 +24,9 @@ from auricle.models.encoders.pieces import (
     PatchEmbed,
     Piece,
     PieceNetwork,
+    TransformerConfig,
     cut,
-    depth_of,
-    heads_of,
+    geometry_of,
     pad_frames,
     strip,
     to_patches,
@@ -38,13 +38,9 @@ _EPS = 1e-6  # of every LayerNorm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EatConfig:
+class EatConfig(TransformerConfig):
     """Geometry; the defaults are the released base model's."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     max_length: int = 768  # time patches that have positions, 122.9 s
     window_frames: int = 1024  # filter bank frames that attend to each other, 10.24 s
     fill_up: bool = True  # every piece to a whole window; False: to a whole patch alone
@@ -84,7 +80,7 @@ class Eat(PieceNetwork):
         )
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
-        """See `PieceNetwork`: the time patches whose centre lies in the clip."""
+        """See `PieceNetwork`: the time patches whose centre is in the clip."""
         return [self._pieces(kaldi_fbank(waveform, EAT_FBANK)) for waveform in waveforms]
 
     def embed(self, piece: Piece) -> Tensor:
@@ -120,7 +116,7 @@ class PostNormBlock(nn.Module):
 
 
 def centred_patches(num_frames: int) -> int:
-    """Time patches whose centre lies in a clip of so many filter bank frames, at least 1."""
+    """Time patches whose centre is in a clip of so many filter bank frames, at least 1."""
     return max(1, (num_frames + PATCH // 2) // PATCH)
 
 
@@ -157,7 +153,7 @@ def _recognises(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
-    """What lies before the names of the whole model: nothing, or ``model.`` in a fine-tuned or Hugging Face file."""
+    """The prefix of the names of the whole model: none, or ``model.`` in a fine-tuned or Hugging Face file."""
     for prefix in ("", _HUB):
         if f"{prefix}{_FAIRSEQ}local_encoder.proj.weight" in tensors:
             return prefix
@@ -174,17 +170,13 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
         for theirs, ours in _NAMES:
             name = re.sub("^" + re.escape(theirs), ours, name)
         state[name] = tensor[0] if name in ("class_token", "positions") else tensor
-    width = len(state["patch_embed.proj.weight"])
     stated = model_settings(settings)
     image = stated.get("modalities", {}).get("image", {}) if isinstance(stated.get("modalities"), Mapping) else {}
     if "positions" not in state:
         times = int(image.get("max_length", stated.get("max_length", EatConfig().max_length)))
-        state["positions"] = grid_positions(times, BANDS, width)
+        state["positions"] = grid_positions(times, BANDS, len(state["patch_embed.proj.weight"]))
     config = EatConfig(
-        embed_dim=width,
-        depth=depth_of(state),
-        num_heads=heads_of(width, stated, source),
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry_of(state, stated, source),
         max_length=len(state["positions"]) // BANDS,
         window_frames=min(1024, PATCH * (len(state["positions"]) // BANDS)),
     )

@@ -1,7 +1,7 @@
 """MSM-MAE (arXiv 2204.12260): masked spectrogram modelling with a plain vision transformer.
 
 * Log-mel of 80 Slaney bands, normalised over each clip; square patches, **frequency-major**; optional class token.
-* It hears units of its training length, 208 frames for ``80x208p16x16``, one after the other.
+* Its windows are units of its training length, 208 frames for ``80x208p16x16``, one after the other.
 * Pre-norm blocks without bias of the key. The authors put the bands of one time side by side: 5 · D numbers.
 
 Shape legend: N samples, T mel frames, P patches of a unit, D width.
@@ -25,8 +25,9 @@ from auricle.models.encoders.pieces import (
     PatchEmbed,
     Piece,
     PieceNetwork,
+    TransformerConfig,
     depth_of,
-    heads_of,
+    geometry_of,
     pad_frames,
 )
 
@@ -39,13 +40,9 @@ _LOG_STEP = math.log(6.4) / 27.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MsmMaeConfig:
+class MsmMaeConfig(TransformerConfig):
     """Geometry; the defaults are the released ``80x208p16x16``."""
 
-    embed_dim: int = 768  # width D
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
     patch_mels: int = 16
     patch_frames: int = 16
     unit_times: int = 13  # time patches of a unit
@@ -54,8 +51,7 @@ class MsmMaeConfig:
 
     def __post_init__(self) -> None:
         """Reject impossible geometries."""
-        if self.embed_dim % self.num_heads:
-            raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
+        TransformerConfig.__post_init__(self)
         if _MELS % self.patch_mels:
             raise ConfigError(f"patch_mels is {self.patch_mels}, expected a divisor of {_MELS}")
 
@@ -167,9 +163,8 @@ def _recognises(tensors: Mapping[str, Tensor]) -> bool:
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' files."""
     state = {key: tensor for key, tensor in tensors.items() if not key.startswith(_UNUSED)}
-    width, _, patch_mels, patch_frames = state["patch_embed.proj.weight"].shape
-    depth = depth_of(state)
-    for index in range(depth):
+    patch_mels, patch_frames = state["patch_embed.proj.weight"].shape[2:]
+    for index in range(depth_of(state)):
         query, value = (state.pop(f"blocks.{index}.attn.{name}_bias") for name in "qv")
         state[f"blocks.{index}.attn.qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
     places = state["pos_embed"].shape[1] - ("cls_token" in state)
@@ -177,10 +172,7 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     if rest:
         raise LayoutMismatch(f"{source}: {places} positions for {_MELS // patch_mels} bands; another front end's model")
     config = MsmMaeConfig(
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads_of(width, settings, source),
-        mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
+        **geometry_of(state, settings, source),
         patch_mels=patch_mels,
         patch_frames=patch_frames,
         unit_times=times,

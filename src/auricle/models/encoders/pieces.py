@@ -1,7 +1,7 @@
 """Encoders of audio that cut a clip into pieces: what BEATs, EAT, AudioMAE, CED, ATST, data2vec 2.0, … have in common.
 
-A family says how it hears (`PieceNetwork.pieces`), what tokens a piece becomes (`PieceNetwork.embed`) and what its
-blocks make of them (`PieceNetwork.states`). `PieceFrames` does the rest: tokens of all pieces lie packed in one matrix
+A family defines how clips are cut (`PieceNetwork.pieces`), the tokens of a piece (`PieceNetwork.embed`) and what its
+blocks make of them (`PieceNetwork.states`). `PieceFrames` does the rest: tokens of all pieces are packed in one matrix
 without padding, so a clip's frames depend on the clip alone; tokens become frames in time order, whatever the patches.
 
 Adding a family takes one file with a network and a `FAMILY`, and an entry of the catalogue that names the file.
@@ -13,6 +13,7 @@ class tokens in front), M tokens of all pieces, D width.
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -30,8 +31,23 @@ POOLS: tuple[Pool, ...] = ("mean", "concat", "none")
 _CPU_TOKENS_PER_THREAD, _GPU_TOKENS = 520, 65_536
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """Geometry of plain blocks; the defaults are those of a base model."""
+
+    embed_dim: int = 768  # width D
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Reject impossible geometries."""
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
+
+
 class Piece(NamedTuple):
-    """A stretch of one clip that attends to itself alone."""
+    """A span of one clip that attends to itself alone."""
 
     features: Tensor  # float32, time first: filter bank (frames, mels), or samples (N,)
     frames: int  # time patches of it that belong to the clip
@@ -46,7 +62,7 @@ class Parts(NamedTuple):
 
 
 class Family(NamedTuple):
-    """How checkpoints of one family are told from others and read; each file of a family offers one as ``FAMILY``."""
+    """How checkpoints of one family are recognised and read; each file of a family offers one as ``FAMILY``."""
 
     name: str  # of the file
     network: Callable[[Any], "PieceNetwork"]
@@ -56,7 +72,7 @@ class Family(NamedTuple):
 
 
 class PieceNetwork(nn.Module):
-    """What a family says about itself, and does."""
+    """The network of a family."""
 
     family: ClassVar[str]
     num_bands = 1  # F
@@ -117,7 +133,7 @@ class PieceFrames:
         self.hop_size_in_ms = 1000 * step / SAMPLE_RATE
         self.min_samples = network.min_samples
         window = network.window_samples
-        self.window_s = None if window is None else window / SAMPLE_RATE  # stretches of this length do not see others
+        self.window_s = None if window is None else window / SAMPLE_RATE  # pieces of this length do not see each other
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """See `FrameModel`; D is F times as wide with ``concat``, T is F times as long with ``none``."""
@@ -240,6 +256,11 @@ def cut(features: Tensor, length: int | None, count: int, patch: int = 16) -> li
     ]
 
 
+def chunks_of(features: Tensor, length: int, patch: int) -> list[Piece]:
+    """Chunks of ``length`` frames, and of each the whole time patches; a last one without any is left out."""
+    return [Piece(chunk, len(chunk) // patch) for chunk in features.split(length) if len(chunk) >= patch]
+
+
 def pad_frames(features: Tensor, frames: int) -> Tensor:
     """Features (T, M) with zeros behind them, (frames, M); as they are where they are longer."""
     return F.pad(features, (0, 0, 0, max(0, frames - len(features))))
@@ -270,7 +291,7 @@ class PatchEmbed(nn.Module):
 
 
 def heads_of(width: int, settings: Mapping[str, Any], source: str, known: Mapping[int, int] | None = None) -> int:
-    """The number of attention heads, which no tensor tells: as stated, as known for this width, or 64 wide each.
+    """The number of attention heads, which no tensor shows: as stated, as known for this width, or 64 wide each.
 
     Raises:
         ConfigError: it cannot be known.
@@ -283,9 +304,20 @@ def heads_of(width: int, settings: Mapping[str, Any], source: str, known: Mappin
     if stated is None and known is None and width % 64 == 0:
         return width // 64
     raise ConfigError(
-        f"{source}: the weights are {width} wide and do not tell the number of attention heads; put it into a "
+        f"{source}: the weights are {width} wide and do not show the number of attention heads; put it into a "
         'config.json beside them: {"num_heads": …}'
     )
+
+
+def geometry_of(state: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The fields of `TransformerConfig` that the tensors of plain blocks imply.
+
+    Raises:
+        ConfigError: see `heads_of`.
+    """
+    hidden, width = state["blocks.0.mlp.fc1.weight"].shape
+    heads = heads_of(width, settings, source)
+    return {"embed_dim": width, "depth": depth_of(state), "num_heads": heads, "mlp_ratio": hidden / width}
 
 
 def depth_of(tensors: Iterable[str], prefix: str = "blocks.") -> int:

@@ -1,4 +1,4 @@
-"""Encoders with random weights: they check the plumbing of a benchmark, offline and in seconds, and hear nothing.
+"""Encoders with random weights, to check a benchmark's code offline and in seconds.
 
 A name is a family and a geometry of ours, small save ``dasheng-base``; it promises nothing about a published model of
 a similar name.
@@ -24,7 +24,7 @@ _TRANSFORMER = {
 _WAVE = {**_TRANSFORMER, "conv_dim": [32] * 7, "num_conv_pos_embedding_groups": 4}
 _LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 # Name -> config.json and preprocessor_config.json. Convolutions, mels and patches are those of the published models,
-# so hops and frame counts are too; the variants "layer" stand for the large models, the others for the base ones.
+# so hops and frame counts are too; the variants "layer" correspond to the large models, the others for the base ones.
 _STOCK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "whisper-tiny": (
         {
@@ -83,15 +83,15 @@ def random_encoder(family: str, seed: int = 0, *, layers: Sequence[int] = ()) ->
 
 
 def stock_settings(family: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What config.json and preprocessor_config.json of a stock family say, for a folder made of random weights."""
+    """Content of config.json and preprocessor_config.json of a stock family, for a folder made of random weights."""
     config, front_end = _STOCK[family]
     return {**config}, {**front_end}
 
 
 def _dasheng(family: str, layers: Sequence[int]) -> FrameModel:
     model = Dasheng(_DASHENG[family]).eval()
-    # Speech and music lie around -20 dB in a band, 20 dB up and down; untouched statistics would let dB values of -60
-    # into the network, and all sounds would look alike.
+    # Speech and music are around -20 dB in a band, 20 dB up and down; untouched statistics would let dB values of -60
+    # into the network, and all clips would look alike.
     assert model.init_bn.running_mean is not None and model.init_bn.running_var is not None
     model.init_bn.running_mean.fill_(-20.0)
     model.init_bn.running_var.fill_(400.0)

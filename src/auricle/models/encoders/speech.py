@@ -1,4 +1,4 @@
-"""wav2vec 2.0, HuBERT, WavLM, data2vec-audio, Whisper and AST as `FrameModel`s, each clip as if it were alone.
+"""wav2vec 2.0, HuBERT, WavLM, data2vec-audio, Whisper and AST as `FrameModel`s, each clip independent of the others.
 
 Shape legend: B pieces, N samples, T frames, M mel bands, D width.
 """
@@ -27,9 +27,9 @@ _AST_PIECES = 16  # of 10 s in one call
 class WaveEncoder(StockEncoder):
     """wav2vec 2.0, HuBERT, WavLM and data2vec-audio: frames of 20 ms from the waveform itself.
 
-    * Where the front end says so, a clip is normalised over its own length: ``(x - mean) / sqrt(var + 1e-7)``.
+    * Where the front end asks for it, a clip is normalised over its own length: ``(x - mean) / sqrt(var + 1e-7)``.
     * Clips over 30 s are cut into pieces that do not see each other; the pieces overlap by the reach of a frame, so
-      frame i begins at sample 320 i whatever the length.
+      frame i starts at sample 320 i whatever the length.
     * wav2vec 2.0 and HuBERT with layer norm in their convolutions get clips of similar length together, padded and
       masked, which is exact. With group norm (the base models) and in data2vec-audio padding would leak through the
       convolutions whatever the mask, and WavLM's mask is of a kind that torch gives up; these get only clips of equal
@@ -101,7 +101,7 @@ class WaveEncoder(StockEncoder):
 class WhisperFrames(StockEncoder):
     """Whisper's encoder: frames of 20 ms.
 
-    The network hears exactly 30 s. Shorter clips are followed by silence, as in training, and of the 1500 frames the
+    The window is exactly 30 s. Shorter clips are followed by silence, as in training, and of the 1500 frames the
     first ``ceil(N / 320)`` are kept; longer clips are cut into pieces of 30 s.
     """
 
@@ -131,9 +131,9 @@ class WhisperFrames(StockEncoder):
 class AstFrames(StockEncoder):
     """The Audio Spectrogram Transformer: frames of 100 ms, each the mean over the frequency patches of one time.
 
-    The network hears exactly 10.24 s: 1024 filter bank frames, filled up with 0 before normalisation, as in training.
-    Kept are the time patches whose centre lies in the clip. Longer clips are cut every 1010 filter bank frames, 101
-    patches on, so that patch i begins at 100 i ms whatever the length. The two class tokens are left out.
+    The window is exactly 10.24 s: 1024 filter bank frames, filled up with 0 before normalisation, as in training.
+    Kept are the time patches whose centre is in the clip. Longer clips are cut every 1010 filter bank frames, 101
+    patches on, so that patch i starts at 100 i ms whatever the length. The two class tokens are left out.
     """
 
     def __init__(self, network: "PreTrainedModel", front_end: Mapping[str, Any], layers: Sequence[int] = ()) -> None:
@@ -170,7 +170,7 @@ class AstFrames(StockEncoder):
         return [clip[:count] for clip, count in zip(joined, counts, strict=True)]
 
     def _window_of(self, fbank: Tensor, start: int) -> Tensor:
-        """What the network hears from a frame on, (1024, M)."""
+        """The window that starts at a frame, (1024, M)."""
         piece = fbank[start : start + self._window]
         padded = F.pad(piece, (0, 0, 0, self._window - len(piece)))
         if not self.front_end.get("do_normalize", True):

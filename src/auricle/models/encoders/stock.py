@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import ConfigError, LayoutMismatch
+from auricle.errors import ConfigError, LayoutMismatch, MissingExtra
 from auricle.models.frame_model import Identity, check_layers, count_parameters, mean_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# model_type of config.json -> configuration and bare encoder, and where the encoder lies inside a whole model.
+# model_type of config.json -> configuration and bare encoder, and the prefix of the encoder inside a whole model.
 CLASSES = {
     "whisper": ("WhisperConfig", "WhisperEncoder", ("model.encoder.", "encoder.")),
     "wav2vec2": ("Wav2Vec2Config", "Wav2Vec2Model", ("wav2vec2.",)),
@@ -34,7 +34,7 @@ _UNUSED = ("masked_spec_embed", "adapter.")  # tensors of that training
 
 
 class StockEncoder:
-    """Network, layer choice and identity of a `FrameModel` made of a stock encoder; the families say how they hear."""
+    """Network, layer choice and identity of a `FrameModel` made of a stock encoder; the families define the windows."""
 
     sampling_rate = SAMPLE_RATE
     _batch_s = 120.0  # of audio, padding included, in one call of the network: bounds the memory
@@ -52,7 +52,7 @@ class StockEncoder:
         """
         rate = front_end.get("sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
-            raise ConfigError(f"the encoder hears {rate} Hz, expected {SAMPLE_RATE}; only these are supported")
+            raise ConfigError(f"the encoder reads {rate} Hz, expected {SAMPLE_RATE}; only these are supported")
         self.network, self.front_end = network, dict(front_end)
         self._blocks = blocks_of(network)
         self.layers = check_layers(layers, len(self._blocks))
@@ -122,9 +122,11 @@ def blocks_of(network: nn.Module) -> nn.ModuleList:
 
 
 def _import(family: str) -> tuple[Any, Any, tuple[str, ...]]:
-    import transformers
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
+    try:
+        import transformers
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+    except ImportError:
+        raise MissingExtra(f"an encoder of the family {family}", "transformers") from None
     config, network, prefixes = CLASSES[family]
     # The bare encoder of Whisper is not offered at the top.
     return getattr(transformers, config), getattr(transformers, network, WhisperEncoder), prefixes

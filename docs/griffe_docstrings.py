@@ -1,5 +1,6 @@
-"""Lists the fields of a class with the comments behind them, which is where this code base says what a field is."""
+"""Reads docstrings as this code base writes them: comments explain fields, examples are paragraphs."""
 
+import re
 from typing import Any
 
 import griffe
@@ -17,6 +18,17 @@ class FieldComments(griffe.Extension):
         summary = cls.docstring.value if cls.docstring else ""
         lines = [f"    {each.name}: {comment(each) or default(each)}" for each in fields]
         cls.docstring = griffe.Docstring("\n".join([summary, "", "Attributes:", *lines]), parent=cls, lineno=cls.lineno)
+
+
+class Examples(griffe.Extension):
+    """Shows paragraphs that start with ``>>>`` as code."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Called for everything that is read."""
+        if obj.docstring and ">>>" in obj.docstring.value:
+            parts = re.split(r"\n\s*\n", obj.docstring.value)
+            fenced = [f"```pycon\n{part}\n```" if part.startswith(">>> ") else part for part in parts]
+            obj.docstring.value = "\n\n".join(fenced)
 
 
 def comment(attribute: griffe.Attribute) -> str:

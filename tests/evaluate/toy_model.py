@@ -1,4 +1,4 @@
-"""A listener that costs nothing: it names the tone it hears, and only understands some prompts."""
+"""A model that costs nothing: it names the tone of a clip, and only understands some prompts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,8 @@ from auricle.audio.decode import as_clip
 from auricle.encode.receipt import Receipt, Span
 from auricle.errors import AuricleError
 from auricle.evaluate.corruptions import wav_bytes
-from auricle.evaluate.questions import Question, SoundFile
+from auricle.evaluate.questions import Question
+from auricle.evaluate.sources import AudioFile
 from auricle.evaluate.task import LanguageTask
 from auricle.listen.outputs import Answer
 
@@ -23,8 +24,8 @@ def tone_bytes(label: str, seed: int = 0, seconds: float = 0.3) -> bytes:
     return wav_bytes((0.2 * np.sin(2 * np.pi * TONES[label] * at) + noise).astype(np.float32))
 
 
-def heard_tone(waveform: np.ndarray) -> str:
-    """The tone nearest to the strongest frequency; nothing where it is too soft to be heard."""
+def nearest_tone(waveform: np.ndarray) -> str:
+    """The tone nearest to the strongest frequency; nothing where it is too soft."""
     if np.abs(waveform).max(initial=0.0) < 0.01:
         return "nothing"
     hz = int(np.abs(np.fft.rfft(waveform, 16_000)).argmax())
@@ -32,19 +33,19 @@ def heard_tone(waveform: np.ndarray) -> str:
 
 
 @dataclass
-class ToyListener:
+class ToyModel:
     """Answers with the tone, in words that depend on the prompt."""
 
     model: str = "toy"
     fingerprint: str = "f" * 64
-    deaf_to: tuple[str, ...] = ()  # prompts it does not understand
-    asked: list[str] = field(default_factory=list)
+    not_understood: tuple[str, ...] = ()  # prompts
+    prompts: list[str] = field(default_factory=list)  # of all requests
 
     def ask_each(
         self, requests: Iterable[tuple[Any, Sequence[str]]], **settings: Any
     ) -> Iterator[list[Answer] | AuricleError]:
         for source, prompts in requests:
-            self.asked += prompts
+            self.prompts += prompts
             try:
                 clip = as_clip(source)
             except AuricleError as error:
@@ -53,11 +54,11 @@ class ToyListener:
             receipt = Receipt(
                 file="a", duration_s=1.0, sample_rate=16_000, channels=1, read=(Span(start_s=0.0, stop_s=1.0),)
             )
-            tone = heard_tone(clip.waveform)
-            yield [Answer(text=self.say(tone, prompt), segments=(), receipt=receipt) for prompt in prompts]
+            tone = nearest_tone(clip.waveform)
+            yield [Answer(text=self.answer(tone, prompt), segments=(), receipt=receipt) for prompt in prompts]
 
-    def say(self, tone: str, prompt: str) -> str:
-        return "?" if prompt in self.deaf_to else tone
+    def answer(self, tone: str, prompt: str) -> str:
+        return "?" if prompt in self.not_understood else tone
 
 
 def tone_task(**settings: Any) -> LanguageTask:
@@ -66,7 +67,7 @@ def tone_task(**settings: Any) -> LanguageTask:
         "title": "Tones <b>& more</b>",
         "suite": "toy",
         "domain": "sound",
-        "judge": "tagging",
+        "kind": "tagging",
         "prompts": {"": "Which tone?"},
     }
     return LanguageTask(**{**own, **settings})
@@ -76,7 +77,7 @@ def tone_questions(count: int = 9, prompt: str = "Which tone?", **fields: Any) -
     found = []
     for number in range(count):
         label = list(TONES)[number % 3]
-        sound = SoundFile(f"{number}.wav", lambda label=label, number=number: tone_bytes(label, number))
-        row = {"dataset_name": "Tones", "audio": sound.name, "prompt": prompt, "label": [label], **fields}
-        found.append(Question(sound=sound, prompt=prompt, field="", row=row))
+        audio = AudioFile(f"{number}.wav", lambda label=label, number=number: tone_bytes(label, number))
+        row = {"dataset_name": "Tones", "audio": audio.name, "prompt": prompt, "label": [label], **fields}
+        found.append(Question(audio=audio, prompt=prompt, field="", row=row))
     return found

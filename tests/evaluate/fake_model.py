@@ -1,4 +1,4 @@
-"""A model that costs nothing: its answers follow from the bytes of the sound and the prompt."""
+"""A model that costs nothing: its answers follow from the bytes of the audio file and the prompt."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from auricle.errors import BrokenAudio
-from auricle.evaluate.question import Question, SoundFile
+from auricle.evaluate.questions import Question
+from auricle.evaluate.sources import AudioFile
 from auricle.evaluate.task import LanguageTask
 
 WORDS = ("dog", "cat", "rain", "music")
@@ -18,21 +19,21 @@ TASK = LanguageTask(
     title="Toy",
     suite="toy",
     domain="sound",
-    judge="tagging",
+    kind="tagging",
     prompts={"": "Which sound?"},
     max_new_tokens=5,
 )
 
 
-class FakeListener:
-    """Counts what it is asked; sounds that begin with ``broken`` fail, those with ``cut`` are heard in part."""
+class FakeModel:
+    """Counts its requests; clips that start with ``broken`` fail, those with ``cut`` are processed in part."""
 
     def __init__(self, *, fingerprint: str = "f" * 64, model: str = "fake", log: Path | None = None) -> None:
         self.model, self.fingerprint, self._log = model, fingerprint, log
-        self.requests: list[tuple[str, tuple[str, ...]]] = []  # name of the sound, prompts
+        self.requests: list[tuple[str, tuple[str, ...]]] = []  # name of the clip, prompts
 
     @property
-    def asked(self) -> int:
+    def generated(self) -> int:
         return sum(len(prompts) for _, prompts in self.requests)
 
     def ask_each(
@@ -53,27 +54,27 @@ class FakeListener:
         if content.startswith(b"broken"):
             return BrokenAudio("no audio in it")
         receipt = SimpleNamespace(complete=not content.startswith(b"cut"))
-        return [SimpleNamespace(text=said(content, prompt), receipt=receipt) for prompt in prompts]
+        return [SimpleNamespace(text=answer_of(content, prompt), receipt=receipt) for prompt in prompts]
 
 
-def said(content: bytes, prompt: str) -> str:
+def answer_of(content: bytes, prompt: str) -> str:
     digest = sha256(content + prompt.encode()).digest()
     return f"A {WORDS[digest[0] % len(WORDS)]}."
 
 
-def sound(name: str, content: bytes | None = None) -> SoundFile:
-    return SoundFile(name, lambda: name.encode(errors="surrogatepass") if content is None else content)
+def audio_file(name: str, content: bytes | None = None) -> AudioFile:
+    return AudioFile(name, lambda: name.encode(errors="surrogatepass") if content is None else content)
 
 
 def question(name: str, prompt: str = "Which sound?", content: bytes | None = None, **row: Any) -> Question:
-    """About a sound whose bytes are its name, unless they are given."""
+    """About a clip whose bytes are its name, unless they are given."""
     label = WORDS[sha256(name.encode(errors="surrogatepass")).digest()[1] % len(WORDS)]
     row = {"dataset_name": "Toy", "audio": name, "prompt": prompt, "label": [label], **row}
-    return Question(sound=sound(name, content), prompt=prompt, field="", row=row)
+    return Question(audio=audio_file(name, content), prompt=prompt, field="", row=row)
 
 
 def questions(number: int) -> list[Question]:
-    """Two on every third sound."""
+    """Two on every third clip."""
     found = []
     for at in range(number):
         found.append(question(f"{at}.wav"))
