@@ -244,6 +244,17 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     assert target.read_bytes() == OLD and hidden(tmp_path) == []
 
 
+def test_errors_inside_a_folder_name_where_the_file_was_to_go(tmp_path: Path) -> None:
+    for expected in ("model", "model"):  # beside the folder, then in it
+        with pytest.raises(OutputError, match=rf"^{tmp_path}/{expected}/deep/x: cannot be written .*in {tmp_path}"):
+            with files.atomic_folder(tmp_path / "model") as outer, files.atomic_folder(outer / "deep") as folder:
+                with files.atomic_write(folder / "x"), open("/dev/full", "wb", buffering=0) as full:
+                    full.write(b"x")
+        assert hidden(tmp_path) == []
+        (tmp_path / "model" / "deep").mkdir(parents=True, exist_ok=True)
+        assert hidden(tmp_path / "model") == []
+
+
 def test_a_limit_on_file_sizes_is_reported(tmp_path: Path, warm_python: str) -> None:
     code = (
         "import resource, sys, torch\nfrom pathlib import Path\nfrom safetensors.torch import save_file\n"

@@ -26,9 +26,9 @@ from auricle.errors import OutputError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.auricle-tmp")  # .NAME.PID-RANDOM.auricle-tmp
+_MERGED = ".+."  # how the names of those start that are in the folder their files go to
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report a failed write
 _FIXES = {
-    errno.ENOENT: "create it, or name another place",
     errno.ENOTDIR: "a part of its path is a file; name another folder",
     errno.EACCES: "change the permissions of its folder, or name another one",
     errno.EPERM: "change the permissions of its folder, or name another one",
@@ -115,7 +115,7 @@ def atomic_folder(
         _check_target(path, stat.S_ISDIR, "a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         merges = path.exists() and not fresh
-        with _temporary_folder(path / "new" if merges else path) as folder:
+        with _temporary_folder(path, inside=merges) as folder:
             temporary = folder / Path(os.path.abspath(path)).name
             temporary.mkdir()
             yield temporary
@@ -274,12 +274,12 @@ def _try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def _temporary_folder(target: Path) -> Iterator[Path]:
-    """A hidden, locked folder beside the target, removed in the end with what it still holds."""
-    _clean_once(os.path.abspath(target.parent))
+def _temporary_folder(target: Path, *, inside: bool = False) -> Iterator[Path]:
+    """A hidden, locked folder beside or inside the target, removed in the end with what it still holds."""
+    parent, start = (target, _MERGED) if inside else (target.parent, f".{safe_file_name(target.name)[:60]}.")
+    _clean_once(os.path.abspath(parent))
     while True:
-        name = f".{safe_file_name(target.name)[:60]}.{os.getpid()}-{secrets.token_hex(4)}.auricle-tmp"
-        folder = target.with_name(name)
+        folder = parent / f"{start}{os.getpid()}-{secrets.token_hex(4)}.auricle-tmp"
         folder.mkdir(0o700)
         descriptor = _open_locked(folder)
         if descriptor is not None:
@@ -382,9 +382,19 @@ def _concerns(error: OSError, path: Path) -> bool:
 
 
 def _explanation(path: Path, code: int | None, reason: str) -> str:
+    path = _final(path)
     place = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
-    if code == errno.ENOENT:
-        reason = f"there is no folder {path.parent}"
+    fix = _FIXES.get(code or 0, "name another place")
+    if code == errno.ENOENT and not path.parent.exists():
+        reason, fix = f"there is no folder {path.parent}", "create it, or name another place"
     if code == errno.ENOSPC and place is not None:
         reason += f", {shutil.disk_usage(place).free / 1e6:,.0f} MB free in {place}"
-    return f"{path}: cannot be written ({reason}); {_FIXES.get(code or 0, 'name another place')}"
+    return f"{path}: cannot be written ({reason}); {fix}"
+
+
+def _final(path: Path) -> Path:
+    """Where a file goes that is in a temporary folder: beside the folder, or where that is to be merged, in it."""
+    parts = list(path.parts)
+    for index in reversed([index for index, part in enumerate(parts) if _TEMPORARY.fullmatch(part)]):
+        del parts[index : index + (2 if parts[index].startswith(_MERGED) else 1)]
+    return Path(*parts)

@@ -141,6 +141,16 @@ def test_a_writer_refuses_to_overwrite(tmp_path):
     assert len(ShardSet(tmp_path)) == 4
 
 
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match=r"set: cannot be written \(No space left on device"):
+        with ShardWriter(tmp_path / "set", "a") as writer:
+            writer.write("a", tone(), {})
+            writer._tar.fileobj.close()
+            writer._tar.fileobj = open("/dev/full", "wb", buffering=0)  # takes not even the end of the tar
+            writer.write("b", tone(), {})
+    assert list((tmp_path / "set").iterdir()) == []
+
+
 def test_two_writers_do_not_write_one_set(tmp_path):
     with ShardWriter(tmp_path, "set") as writer:
         writer.write("a", tone(), {})

@@ -96,7 +96,8 @@ class ShardWriter:
             self.close()
         else:
             if self._tar is not None:
-                self._tar.close()
+                with suppress(OSError):  # of a full disk, which `error` reports already
+                    self._tar.close()
             self._resources.__exit__(kind, error, trace)
 
     def write(self, key: str, waveform: npt.ArrayLike, meta: Mapping[str, Any]) -> None:
