@@ -18,7 +18,7 @@ ANSWERS = {"alarm": "signals", "piano": "instruments", "two_voices": "voices", "
 with tempfile.TemporaryDirectory() as folder:
     rows = [{"audio": f"{CLIPS / name}.ogg", "prompt": QUESTION, "answer": answer} for name, answer in ANSWERS.items()]
     Path(folder, "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changes = [f"sft.train=[{folder}/rows.jsonl]", f"out={folder}/run", "steps=60", "lr=0.002"]
+    changes = [f"sft.train=[{folder}/rows.jsonl]", f"out={folder}/run", "steps=40", "lr=0.003"]
     changes += ["batch_size=4", "precision=fp32"]
     run(load_config(CLIPS.parent / "recipes" / "sft" / "lora.yaml", changes))
     for name in ("auricle-tiny", f"{folder}/run/model"):

