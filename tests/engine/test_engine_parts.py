@@ -87,8 +87,8 @@ def test_rows_keep_their_memory(seed: int) -> None:
             mirror.append(memory[:, :, 0, :, :length])
         assert rows.lengths == [each.shape[3] for each in mirror]
         for row, each in enumerate(mirror):
-            assert torch.equal(rows.memory[:, :, row, :, : each.shape[3]], each)
-            assert not rows.memory[:, :, row, :, each.shape[3] :].any()
+            assert torch.equal(rows.cache[:, :, row, :, : each.shape[3]], each)
+            assert not rows.cache[:, :, row, :, each.shape[3] :].any()
 
 
 def test_prefixes_are_found_and_bounded() -> None:

@@ -293,7 +293,7 @@ def test_memory_of_rows_is_bounded(loaded: LoadedLM, batch: list[Prompt], alone:
     engine = Engine(loaded, memory_mb=1.1)  # 2 rows of 256 places, 2 layers, 2 x 2 x 32 float32
     found = engine.generate(batch, SamplingParams(max_new_tokens=NEW))
     assert [each.ids for each in found] == alone
-    assert engine._scheduler._rows.memory.nbytes <= 1.1e6
+    assert engine._scheduler._rows.cache.nbytes <= 1.1e6
 
 
 def test_prompts_that_cannot_be_answered_are_refused_at_once(engine: Engine, batch: list[Prompt]) -> None:

@@ -88,6 +88,7 @@ def test_nothing_is_left_of_nothing() -> None:
     (curve,) = card.curves
     assert math.isnan(curve.levels[0].retention.value) and math.isnan(curve.area) and curve.falls[0.5] == ()
     assert json.loads(card.to_json())["conditions"][0]["area"] is None
+    assert plot_cards([card]).axes  # a panel without a known point
 
 
 def test_clips_that_cannot_be_read_are_counted() -> None:

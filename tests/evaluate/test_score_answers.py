@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import typer
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from auricle.cli.evaluate import evaluate
-from auricle.errors import ConfigError, DataError, LayoutMismatch
+from auricle.errors import ConfigError, DataError
 from auricle.evaluate.mecat import (
     CATEGORIES,
     GROUPS,
@@ -199,31 +197,6 @@ def test_no_row_is_lost_in_silence(tmp_path: Path) -> None:
             read_predictions(tmp_path / "c.jsonl", "asr")
     with pytest.raises(DataError, match="not readable"):
         read_predictions(tmp_path / "absent.jsonl", "asr")
-
-
-# FENSE's detector
-
-
-def test_the_detector_reads_the_released_layout(tmp_path: Path) -> None:
-    folder, network, head = write_detector(tmp_path / "d")
-    detector = load_error_detector(folder)
-    ids = torch.tensor([[2, 4, 7, 11, 3]])  # a dog barks
-    expected = torch.sigmoid(head(network(ids).last_hidden_state[:, 0]))[0, -1].item()
-    assert detector.probabilities(["A dog, barks!", "rain", "a DOG barks"])[[0, 2]].tolist() == pytest.approx(
-        [expected] * 2
-    )
-    assert len(detector.probabilities([])) == 0
-
-
-def test_a_checkpoint_that_is_no_detector(tmp_path: Path) -> None:
-    folder = write_encoder(tmp_path / "e")
-    with pytest.raises(LayoutMismatch, match=r"has no clf\.weight, clf\.bias"):
-        load_error_detector(folder)
-    tensors = {f"encoder.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
-    tensors = {name: value for name, value in tensors.items() if "layer.0.output" not in name}
-    save_file(tensors | {"clf.weight": torch.zeros(5, 16), "clf.bias": torch.zeros(5)}, folder / "model.safetensors")
-    with pytest.raises(LayoutMismatch, match=r"weights and config\.json differ in"):
-        load_error_detector(folder)
 
 
 # MECAT

@@ -339,8 +339,8 @@ def test_a_batch_is_the_sum_of_its_slices(objective: AlignObjective) -> None:
         ("align.train=[ears]", r"got \['ears'\]"),
         ("align.temperature=0", "temperature > 0"),
         ("align.min_s=20", "0 < min_s <= crop_s, got 0.07, 20.0 and 10.0"),
-        ("align.translations=2", "align.translations must lie in 0 … 1, got 2.0"),
-        ("align.cache=-1", "align.cache must not be negative, got -1"),
+        ("align.translations=2", "align.translations must be in 0 … 1, got 2.0"),
+        ("align.cache=-1", "align.cache must be at least 0, got -1"),
         ("align.project_text=false", "align.train names text_projection, but align.project_text is off"),
     ],
 )

@@ -13,8 +13,8 @@ from .conftest import RECIPE, Configure
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("objective=gan", "'mae' or 'caption', got 'gan'"),
-        ("precision=fp8", "'bf16' or 'fp32', got 'fp8'"),
+        ("objective=gan", "objective must be one of mae, caption, align, sft, got 'gan'"),
+        ("precision=fp8", "precision must be one of bf16, fp32, got 'fp8'"),
         ("steps=0", "steps must be at least 1, got 0"),
         ("accumulate=3", "batch_size 32 is not a multiple of accumulate 3"),
         ("accumulate=0", "accumulate must be at least 1, got 0"),

@@ -78,7 +78,7 @@ def test_blanked_rectangles_lie_inside(caption: CaptionObjective) -> None:
     rng = np.random.default_rng(0)
     for num_samples in (3200, 16_000, 100_000):
         frames = 1 + num_samples // 160
-        for start, stop, low, high in caption._draw_blanks(num_samples, rng).tolist():
+        for start, stop, low, high in caption._sample_blanks(num_samples, rng).tolist():
             assert 0 <= start <= stop <= frames and 0 <= low <= high <= 64
             assert stop - start <= min(40, frames // 5) or (low, high) != (0, 64)
 

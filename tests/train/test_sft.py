@@ -378,10 +378,10 @@ def test_the_probe_asks_the_network_that_trains(configure: Configure, manifests:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["sft.encoder=half"], "sft.encoder must be 'full', 'lora' or 'frozen', got 'half'"),
+        (["sft.encoder=half"], "sft.encoder must be one of full, lora, frozen, got 'half'"),
         (["sft.encoder=frozen", "sft.projector=frozen", "sft.decoder=frozen"], "nothing would learn"),
         (["sft.decoder=full", "sft.projector=lora"], "full or frozen, not with lora"),
-        (["sft.quantize=5"], "sft.quantize 0, 4 or 8"),
+        (["sft.quantize=5"], "sft.quantize must be one of 0, 4, 8, got 5"),
         (["sft.quantize=4", "sft.decoder=full"], "needs sft.decoder=lora"),
         (["sft.rank=0"], "sft.rank must be at least 1"),
         (["sft.dropout=1.0"], "0 <= dropout < 1"),

@@ -90,11 +90,8 @@ def test_only_data_is_fetched(cached: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     resolve("mispeech/dasheng-0.6B", revision="v2")
-    assert (requested["repo"], requested["revision"], requested["local_files_only"]) == (
-        "mispeech/dasheng-0.6B",
-        "v2",
-        False,
-    )
+    found = (requested["repo"], requested["revision"], requested["local_files_only"])
+    assert found == ("mispeech/dasheng-0.6B", "v2", False)
     patterns = requested["allow_patterns"]
     assert isinstance(patterns, list) and patterns
     for name in ("modeling.py", "pytorch_model.bin", "weights.pt", "run.sh"):

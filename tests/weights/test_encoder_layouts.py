@@ -253,12 +253,12 @@ def test_pooling_is_of_encoders_with_patches() -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_licences_are_told_at_first_use(tmp_path: Path) -> None:
+def test_licences_are_stated_at_first_use(tmp_path: Path) -> None:
     for name, words in (("audiomae", "CC-BY-NC-4.0"), ("msm_mae", "NTT's evaluation licence")):
         save_encoder(tmp_path / name, tiny(name))
         with pytest.warns(UserWarning, match=f"{name}: its weights are .*{words}.*not for commercial use"):
             loaded(tmp_path / name)
-    with pytest.raises(UnknownModel, match=r"First know that its weights are CC-BY-NC-4\.0.*facebookresearch/AudioMAE"):
+    with pytest.raises(UnknownModel, match=r"Note that its weights are CC-BY-NC-4\.0.*facebookresearch/AudioMAE"):
         load_encoder_model("audiomae")
 
 

@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from auricle.models.stock_decoder import Decoder
 
 BLOCK = 16  # tokens that are kept and found together; a new prompt computes at most 15 again
-_ROOM = 128  # places the memory of rows grows by at least
+_ROOM = 128  # slots that the cache of rows grows by at least
 
 
 class Rows:
-    """Memory of B rows: the first B of a growing number of slots, so that all rows are one view without a gap.
+    """The cache of B rows: the first B of a growing number, so that all rows are one view without a gap.
 
     One rectangle for all rows, because on a CPU one masked attention call over 16 rows of mixed lengths takes half as
-    long as a call a row (0.5 against 1.0 ms for 16 rows of up to 200 places, 2 × 64 wide).
+    long as a call a row (0.5 against 1.0 ms for 16 rows of up to 200 slots, 2 × 64 wide).
     """
 
     def __init__(self, decoder: Decoder) -> None:
-        """No memory yet."""
+        """No rows yet."""
         self._decoder = decoder
-        self.memory = decoder.new_cache(0, 0)
-        self.lengths: list[int] = []  # places in use, of each row
+        self.cache = decoder.new_cache(0, 0)
+        self.lengths: list[int] = []  # slots in use, of each row
 
-    def join(self, memory: Tensor, length: int, room: int) -> None:
-        """Add a row that begins with the first ``length`` places of a memory (layers, 2, 1, K, ≥ length, C).
+    def join(self, cache: Tensor, length: int, room: int) -> None:
+        """Add a row that starts with the first ``length`` slots of a cache (layers, 2, 1, K, ≥ length, C).
 
-        ``room``: places it will need at most.
+        ``room``: slots it will need at most.
         """
         row = len(self.lengths)
         self._grow(row + 1, room)
-        self.memory[:, :, row, :, :length] = memory[:, :, 0, :, :length]
-        # What an earlier row left behind is hidden, but were it NaN, it would show all the same.
-        self.memory[:, :, row, :, length:].zero_()
+        self.cache[:, :, row, :, :length] = cache[:, :, 0, :, :length]
+        # What an earlier row left is masked; but a NaN would pass the mask.
+        self.cache[:, :, row, :, length:].zero_()
         self.lengths.append(length)
 
     def leave(self, row: int) -> None:
@@ -52,40 +52,40 @@ class Rows:
         last = len(self.lengths) - 1
         if row != last:
             length = self.lengths[last]
-            self.memory[:, :, row, :, :length] = self.memory[:, :, last, :, :length]
-            self.memory[:, :, row, :, length:].zero_()
+            self.cache[:, :, row, :, :length] = self.cache[:, :, last, :, :length]
+            self.cache[:, :, row, :, length:].zero_()
             self.lengths[row] = length
         self.lengths.pop()
 
     def clear(self) -> None:
-        """Remove all rows and give back the memory."""
+        """Remove all rows and free the cache."""
         self.lengths = []
-        self.memory = self._decoder.new_cache(0, 0)
+        self.cache = self._decoder.new_cache(0, 0)
 
     def num_bytes(self, batch: int, room: int) -> int:
-        """Size of the memory once it holds ``batch`` rows of up to ``room`` places."""
-        slots, places = self._shape(batch, room)
-        memory = self.memory
-        return memory.shape[0] * 2 * slots * memory.shape[3] * places * memory.shape[5] * memory.element_size()
+        """Size of the cache once it holds ``batch`` rows of up to ``room`` slots."""
+        rows, slots = self._shape(batch, room)
+        layers, _, _, heads, _, width = self.cache.shape
+        return layers * 2 * rows * heads * slots * width * self.cache.element_size()
 
     def _shape(self, batch: int, room: int) -> tuple[int, int]:
-        slots, places = self.memory.shape[2], self.memory.shape[4]
-        if batch > slots:
-            slots = 1 << (batch - 1).bit_length()
-        return slots, max(places, -(-room // _ROOM) * _ROOM)
+        rows, slots = self.cache.shape[2], self.cache.shape[4]
+        if batch > rows:
+            rows = 1 << (batch - 1).bit_length()
+        return rows, max(slots, -(-room // _ROOM) * _ROOM)
 
     def _grow(self, batch: int, room: int) -> None:
-        slots, places = self._shape(batch, room)
-        if (slots, places) == (self.memory.shape[2], self.memory.shape[4]):
+        rows, slots = self._shape(batch, room)
+        if (rows, slots) == (self.cache.shape[2], self.cache.shape[4]):
             return
-        grown = self._decoder.new_cache(slots, places)
-        rows = len(self.lengths)
-        grown[:, :, :rows, :, : self.memory.shape[4]] = self.memory[:, :, :rows]
-        self.memory = grown
+        grown = self._decoder.new_cache(rows, slots)
+        used = len(self.lengths)
+        grown[:, :, :used, :, : self.cache.shape[4]] = self.cache[:, :, :used]
+        self.cache = grown
 
 
 class PrefixCache:
-    """Keys and values of the beginnings of prompts, in blocks; those not asked for longest are dropped."""
+    """Keys and values of prefixes of prompts, in blocks; the least recently used are dropped."""
 
     def __init__(self, max_bytes: int) -> None:
         """Keep at most ``max_bytes``; 0: nothing."""
@@ -101,26 +101,26 @@ class PrefixCache:
         return len(self._blocks)
 
     def match(self, names: Sequence[bytes]) -> int:
-        """How many blocks at the beginning of a chain are there."""
+        """How many blocks at the start of a chain are there."""
         count = 0
         while count < len(names) and names[count] in self._blocks:
             count += 1
         return count
 
-    def read(self, names: Sequence[bytes], memory: Tensor) -> None:
-        """Copy blocks that are there to the beginning of a memory (layers, 2, 1, K, R, C)."""
+    def read(self, names: Sequence[bytes], cache: Tensor) -> None:
+        """Copy blocks that are there to the start of a cache (layers, 2, 1, K, R, C)."""
         if names:
             blocks = [self._blocks[name] for name in names]
-            memory[:, :, 0, :, : BLOCK * len(names)] = torch.cat(blocks, dim=3)
-            # The last one first: without its beginning a chain is worth nothing.
+            cache[:, :, 0, :, : BLOCK * len(names)] = torch.cat(blocks, dim=3)
+            # The last one first: without its start a chain is worth nothing.
             for name in reversed(names):
                 self._blocks.move_to_end(name)
 
-    def write(self, names: Sequence[bytes], first: int, memory: Tensor) -> None:
-        """Keep the blocks of a memory from the ``first``-th to the end of ``names``."""
+    def write(self, names: Sequence[bytes], first: int, cache: Tensor) -> None:
+        """Keep the blocks of a cache from the ``first``-th to the end of ``names``."""
         for index in reversed(range(first, len(names))):
             if names[index] not in self._blocks:
-                block = memory[:, :, 0, :, index * BLOCK : (index + 1) * BLOCK].clone()
+                block = cache[:, :, 0, :, index * BLOCK : (index + 1) * BLOCK].clone()
                 if block.nbytes > self.max_bytes:
                     return
                 self._blocks[names[index]] = block

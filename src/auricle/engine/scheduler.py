@@ -250,7 +250,7 @@ class Scheduler:
             if prefill.request is not None and not prefill.request.is_done:
                 self._rows.join(prefill.memory, prefill.length, prefill.request.room)
                 self._answering.append(prefill.request)
-        if not self._answering and self._rows.memory.nbytes > _KEPT_IDLE:
+        if not self._answering and self._rows.cache.nbytes > _KEPT_IDLE:
             self._rows.clear()
 
     def _leave(self, row: int) -> None:
@@ -267,11 +267,11 @@ class Scheduler:
         mask = None
         if min(self._rows.lengths) + 1 < keys:
             hidden = torch.arange(keys, device=device)[None] > lengths[:, None]
-            mask = torch.zeros(hidden.shape, dtype=self._rows.memory.dtype, device=device)
+            mask = torch.zeros(hidden.shape, dtype=self._rows.cache.dtype, device=device)
             mask = mask.masked_fill(hidden, -torch.inf)[:, None, None]
         last = torch.tensor([[request.sampler.ids[-1]] for request in self._answering], device=device)
         embeddings = self._decoder.get_input_embeddings()(last)
-        memory = self._rows.memory[:, :, : len(self._answering)]
+        memory = self._rows.cache[:, :, : len(self._answering)]
         return Segment(embeddings, lengths[:, None], memory, lengths, keys, mask)
 
     def _portions(self) -> list[tuple[Prefill, int]]:

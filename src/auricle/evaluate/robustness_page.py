@@ -122,7 +122,7 @@ def _panel(plot: "Axes", condition: Corruption, cards: Sequence[Card]) -> None:
         plot.plot(places, [points[at].value for at in places], markersize=4, linewidth=1.6, **look)
         low, high = ([getattr(points[at], end) for at in places] for end in ("low", "high"))
         plot.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        highest = max(highest, *(each.value for each in points.values() if not math.isnan(each.value)))
+        highest = max([highest, *(each.value for each in points.values() if not math.isnan(each.value))])
     _dress(plot, condition, highest)
 
 

@@ -139,7 +139,7 @@ class Glap(nn.Module):
         """What `embed_audio` projects, (n, W) float32; arguments and errors as there."""
         if batch_floor:
             if len({len(waveform) for waveform in waveforms}) > 1:
-                raise ConfigError("batch_floor is a rule for clips of one length; fill them up, or leave it away")
+                raise ConfigError("batch_floor is a rule for clips of one length; pad them, or leave it out")
             mels = list(self.audio_encoder.front_end(torch.stack(list(waveforms)), batch_floor=True))
         else:
             mels = self.audio_encoder.mel(waveforms)

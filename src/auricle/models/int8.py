@@ -3,7 +3,7 @@
 Writing a token reads every weight once, so a weight of one byte instead of four is what makes it faster. torch's own
 ways are no help where a CPU has neither AVX-512 nor VNNI: its weight-only product is slower than float32 (in bfloat16:
 with many rows), and its dynamic one takes one scale for all rows, so that a row's result would depend on its
-neighbours. Here each row is scaled to integers of its own and multiplied by FBGEMM, exactly (int32 sums), so a row
+neighbours. Here each row is scaled to integers separately and multiplied by FBGEMM, exactly (int32 sums), so a row
 gives the same bits in any batch. Figures: ``benchmarks/quantize.py``.
 
 * Weights: int8, one scale an output channel, [-127, 127].

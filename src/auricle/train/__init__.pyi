@@ -1,4 +1,9 @@
+from .config import AlignSettings as AlignSettings
+from .config import CaptionSettings as CaptionSettings
+from .config import MaeSettings as MaeSettings
 from .config import RunConfig as RunConfig
+from .config import SftSettings as SftSettings
 from .config import load_config as load_config
 from .loop import run as run
+from .objective import Batch as Batch
 from .objective import Objective as Objective

@@ -1,6 +1,7 @@
 """Configuration of a run, read from YAML and ``key=value`` overrides."""
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class AlignSettings:
     loss: str = "sigmoid"  # sigmoid | softmax | bce (compat only)
     temperature: float = 0.07  # at the start
     bias: float = -10.0  # at the start, of the sigmoid loss
-    gather: bool = True  # strict: negatives of all processes; compat has those of its own alone
+    gather: bool = True  # strict: negatives of all processes; compat has those of its own process alone
     chunk: int = 0  # clips whose logits are held at once; 0 = all
     cache: int = 0  # clips or captions embedded at once, with gradient caching (arXiv 2101.06983); 0 = all
 
@@ -164,14 +165,28 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     return config
 
 
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "objective": ("mae", "caption", "align", "sft"),
+    "precision": ("bf16", "fp32"),
+    "align.pairs": ("captions", "scenes"),
+    "align.over_long": ("cut", "skip"),
+    "align.rule": ("strict", "compat"),
+    **dict.fromkeys(("sft.encoder", "sft.projector", "sft.decoder"), ("full", "lora", "frozen")),
+    "sft.dtype": ("float32", "bfloat16"),
+    "sft.quantize": (0, 4, 8),
+}
+_AT_LEAST_1: tuple[str, ...] = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
+_AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens")
+_AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size")
+
+
 def _check(config: RunConfig) -> None:
-    if config.objective not in ("align", "sft", "mae", "caption"):
-        raise ConfigError(f"objective must be 'align', 'sft', 'mae' or 'caption', got {config.objective!r}")
-    if config.precision not in ("bf16", "fp32"):
-        raise ConfigError(f"precision must be 'bf16' or 'fp32', got {config.precision!r}")
-    for name in ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
+    for name, known in _CHOICES.items():
+        _check_choice(name, attrgetter(name)(config), known)
+    for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
+        for name in names:
+            if (value := attrgetter(name)(config)) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}")
     if config.best and not config.probe_every:
@@ -180,25 +195,19 @@ def _check(config: RunConfig) -> None:
     _check_sft(config.sft)
 
 
+def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
 def _check_sft(settings: SftSettings) -> None:
-    for name in ("encoder", "projector", "decoder"):
-        if getattr(settings, name) not in ("full", "lora", "frozen"):
-            raise ConfigError(f"sft.{name} must be 'full', 'lora' or 'frozen', got {getattr(settings, name)!r}")
     parts = {settings.encoder, settings.projector, settings.decoder}
     if parts == {"frozen"}:
         raise ConfigError("sft freezes encoder, projector and decoder: nothing would learn")
     if settings.decoder == "full" and "lora" in parts:
         raise ConfigError("sft.decoder=full goes with encoder and projector full or frozen, not with lora")
-    if settings.dtype not in ("float32", "bfloat16") or settings.quantize not in (0, 4, 8):
-        raise ConfigError(
-            f"sft.dtype must be float32 or bfloat16 and sft.quantize 0, 4 or 8, got {settings.dtype!r} and "
-            f"{settings.quantize}"
-        )
     if settings.quantize and settings.decoder != "lora":
         raise ConfigError(f"sft.quantize={settings.quantize} needs sft.decoder=lora, got {settings.decoder!r}")
-    for name in ("rank", "bucket", "loss_chunk", "max_new_tokens"):
-        if getattr(settings, name) < 1:
-            raise ConfigError(f"sft.{name} must be at least 1, got {getattr(settings, name)}")
     if settings.alpha <= 0 or not 0 <= settings.dropout < 1 or not 0.2 <= settings.max_audio_s:
         raise ConfigError(
             f"sft needs alpha > 0, 0 <= dropout < 1 and max_audio_s >= 0.2, got {settings.alpha}, {settings.dropout} "
@@ -207,15 +216,8 @@ def _check_sft(settings: SftSettings) -> None:
 
 
 def _check_align(settings: AlignSettings) -> None:
-    choices = {
-        "pairs": ("captions", "scenes"),
-        "over_long": ("cut", "skip"),
-        "rule": ("strict", "compat"),
-        "loss": ("sigmoid", "softmax", "bce") if settings.rule == "compat" else ("sigmoid", "softmax"),
-    }
-    for name, known in choices.items():
-        if getattr(settings, name) not in known:
-            raise ConfigError(f"align.{name} must be one of {', '.join(known)}, got {getattr(settings, name)!r}")
+    losses = ("sigmoid", "softmax", "bce") if settings.rule == "compat" else ("sigmoid", "softmax")
+    _check_choice("align.loss", settings.loss, losses)
     parts = {"audio", "text", "audio_projection", "text_projection"}
     if not settings.train or set(settings.train) - parts:
         raise ConfigError(f"align.train must name some of {', '.join(sorted(parts))}, got {settings.train}")
@@ -227,11 +229,8 @@ def _check_align(settings: AlignSettings) -> None:
     for name in ("translations", "name_share"):
         if not 0 <= getattr(settings, name) <= 1:
             raise ConfigError(f"align.{name} must be in 0 … 1, got {getattr(settings, name)}")
-    for name in ("chunk", "cache", "scenes", "hidden_size"):
-        if getattr(settings, name) < 0:
-            raise ConfigError(f"align.{name} must not be negative, got {getattr(settings, name)}")
     if not settings.project_text and "text_projection" in settings.train:
-        raise ConfigError("align.train names text_projection, but align.project_text is off; leave one of them away")
+        raise ConfigError("align.train names text_projection, but align.project_text is off; leave one of them out")
 
 
 def dump_config(config: RunConfig) -> str:

@@ -42,7 +42,7 @@ class Pair(NamedTuple):
 
 
 class ShardPairs:
-    """Captions of packed clips, each with a random crop of its own.
+    """Captions of packed clips, each with a random crop.
 
     Every folder is a source, and sources take turns: each gives the same number of pairs, and one that is through
     starts again in another order. A source without any usable pair is an error, so nothing waits for it.

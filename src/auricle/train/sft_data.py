@@ -89,7 +89,7 @@ def _row(cells: Mapping[str, Any], path: Path, line: int, prompt: str, system: s
     given = {name: _text(cells, name) for name in _NAMES}
     turns = _turns(cells["turns"]) if cells.get("turns") else ()
     if turns and (given["prompt"] or given["answer"]):
-        raise ValueError("has turns as well as a prompt or answer; leave one of them away")
+        raise ValueError("has turns as well as a prompt or answer; leave one of them out")
     if not turns:
         question = given["prompt"] or prompt
         if not question:

@@ -18,21 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auricle.errors import ConfigError, LayoutMismatch
+from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.files import write_json
 from auricle.models.encoders.pieces import Family, Parts, PieceFrames, Pool
-from auricle.models.encoders.speech import FAMILIES
-from auricle.models.frame_model import FrameModel
+from auricle.models.encoders.speech import FAMILIES, build_encoder
+from auricle.models.frame_model import DashengFrames, FrameModel
 from auricle.weights import safe
-from auricle.weights.catalog import entries, resolve
+from auricle.weights.catalog import Source, entries, resolve
 from auricle.weights.construct import fill, skip_init
-from auricle.weights.hub_encoders import load_frame_model
 from auricle.weights.layouts import check_keys, optional_json
-from auricle.weights.loaders import place_of
+from auricle.weights.loaders import load_dasheng, place_of
 
 _OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
 _SPEECHBRAIN = "model.ckpt"  # in a folder of several .ckpt files
 _ELSEWHERE = {*FAMILIES, "dasheng", "midashenglm"}  # model_type of folders that other readers know
+# These normalise the waveform or not, which only preprocessor_config.json states.
+_NEED_FRONT_END = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 _MADE_OF = "made of"  # no attribute of any class is called so
 
 
@@ -97,9 +98,8 @@ def load_encoder_model(
     found = read_encoder(source.path, source.name)
     if found is None:
         if pool is not None:
-            raise ConfigError(f"{source.name} has no frequency patches to pool; leave @{pool} away")
-        same = source.revision or revision
-        return load_frame_model(name_or_path, device=device, dtype=dtype, revision=same, layers=layers)
+            raise ConfigError(f"{source.name} has no frequency patches to pool; leave out @{pool}")
+        return _stock_or_dasheng(source, kind, place, layers)
     family, parts = found
     _warn(family)
     with skip_init():
@@ -107,6 +107,25 @@ def load_encoder_model(
     check_keys(parts.state, network.state_dict(), source.name)
     fill(network, parts.state, kind, place, source.name)
     return PieceFrames(network.to(place).eval(), layers, pool)
+
+
+def _stock_or_dasheng(source: Source, dtype: torch.dtype, device: torch.device, layers: Sequence[int]) -> FrameModel:
+    """A folder in the Hugging Face layout of an encoder of `transformers`, or Dasheng in any layout."""
+    settings = optional_json(source.path / "config.json") if source.path.is_dir() else {}
+    family = settings.get("model_type")
+    if family not in FAMILIES:
+        model = load_dasheng(source.path, device=str(device), dtype=str(dtype).removeprefix("torch."))
+        return DashengFrames(model, layers)
+    front_end = optional_json(source.path / "preprocessor_config.json")
+    if family in _NEED_FRONT_END and "do_normalize" not in front_end:
+        raise WeightsError(
+            f"{source.name}: preprocessor_config.json with do_normalize is absent, which states whether "
+            f"this {family} reads normalised waveforms; download it beside the weights"
+        )
+    tensors = safe.read_tensors(source.path)
+    encoder = build_encoder(settings, front_end, tensors, layers=layers, source=source.name)
+    encoder.move(device, dtype)
+    return encoder
 
 
 def save_encoder(folder: str | Path, model: PieceFrames) -> Path:

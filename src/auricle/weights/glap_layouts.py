@@ -278,7 +278,7 @@ def _prefix(tensors: Mapping[str, Tensor], end: str, source: str) -> str | None:
     found = [key.removesuffix(end) for key in tensors if key == end or key.endswith(f".{end}")]
     if len(found) > 1:
         raise LayoutMismatch(
-            f"{source}: *{end} is there {len(found)} times ({found[0]}, {found[1]}); expected one model"
+            f"{source}: *{end} is found {len(found)} times ({found[0]}, {found[1]}); expected one model"
         )
     return found[0] if found else None
 

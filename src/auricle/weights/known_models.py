@@ -111,7 +111,7 @@ ENTRIES = (
         training_data="AudioSet-2M",
         scores="X-ARES: wavlab_table1, openbeats_table; fine-tuned ESC-50 95.6, AS-20K mAP 38.3 (2506.18843); "
         "GLAP's table of encoders 55.1 64.3 23.9 91.8 44.0",
-        where="microsoft/unilm on GitHub, folder beats (BEATs_iter3.pt and its kin, fine-tuned ones too)",
+        where="microsoft/unilm on GitHub, folder beats (BEATs_iter3.pt and related files, fine-tuned ones too)",
     ),
     *(
         _encoder(
@@ -128,7 +128,7 @@ ENTRIES = (
         )
         for size, geometry, parameters, scores in (
             ("base", "768 wide, 12 blocks", 90_311_664, ""),
-            ("large", "1024 wide, 24 blocks", 311_376_448, "X-ARES: openbeats_table; kin in wavlab_table1 (300M)"),
+            ("large", "1024 wide, 24 blocks", 311_376_448, "X-ARES: openbeats_table; related in wavlab_table1 (300M)"),
         )
     ),
     *(

@@ -208,7 +208,7 @@ def _geometry(state: Mapping[str, StoredTensor], settings: Mapping[str, Any], so
         "num_heads": _heads(width, settings, source),
         "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
-        # Only whether it is there matters: the gains are loaded.
+        # Only its presence matters: the gains are loaded.
         "init_values": None if scale is None else float(settings.get("init_values") or 1e-5),
         "target_length": PATCH_FRAMES * state["time_pos_embed"].shape[-1],
         "outputdim": None if head is None else head.shape[0],

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, WeightsError
-from auricle.files import write_bytes, write_text
+from auricle.files import write_bytes
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -50,8 +50,35 @@ class TextTokenizer(Protocol):
         ...
 
 
-class NllbTokenizer:
+class _TokenizerFile:
+    """The file of a tokenizer, read with the first text."""
+
+    saved_as: ClassVar[str]  # name beside a model's weights
+
+    def __init__(self, file: str | Path, max_tokens: int, languages: Sequence[str]) -> None:
+        self.file, self.max_tokens, self.languages = Path(file), max_tokens, tuple(languages)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `TextTokenizer`."""
+        return hashlib.sha256(self._content).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """See `TextTokenizer`."""
+        write_bytes(folder / self.saved_as, self._content)
+
+    @cached_property
+    def _content(self) -> bytes:
+        try:
+            return self.file.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"{self.file}: cannot be read ({error.strerror}); download it again") from error
+
+
+class NllbTokenizer(_TokenizerFile):
     """NLLB's sentencepiece pieces behind a language tag."""
+
+    saved_as = SPM_FILE
 
     def __init__(
         self, file: str | Path, *, max_tokens: int = 514, vocab_size: int | None = None, keep_end: bool = True
@@ -64,14 +91,8 @@ class NllbTokenizer:
             vocab_size: of the text tower, to be compared with the pieces; None: not compared.
             keep_end: a text that is cut keeps its end token; False: it loses it, as in the released code.
         """
-        self.file, self.max_tokens = Path(file), max_tokens
+        super().__init__(file, max_tokens, nllb_languages())
         self._vocab_size, self._keep_end = vocab_size, keep_end
-        self.languages = nllb_languages()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """See `TextTokenizer`."""
-        return hashlib.sha256(self._content).hexdigest()
 
     def encode(self, texts: Sequence[str], *, language: str = "eng_Latn") -> list[list[int]]:
         """Ids of each text: language tag, pieces, end.
@@ -89,17 +110,6 @@ class NllbTokenizer:
         tag = _FIRST_LANGUAGE + self.languages.index(language)
         pieces = self._processor.encode(list(texts))
         return _cut([[tag, *(p + _SHIFT for p in ids), END] for ids in pieces], self.max_tokens, keep=self._keep_end)
-
-    def save(self, folder: Path) -> None:
-        """See `TextTokenizer`."""
-        write_bytes(folder / SPM_FILE, self._content)
-
-    @cached_property
-    def _content(self) -> bytes:
-        try:
-            return self.file.read_bytes()
-        except OSError as error:
-            raise WeightsError(f"{self.file}: cannot be read ({error.strerror}); download it again") from error
 
     @cached_property
     def _processor(self) -> "SentencePieceProcessor":
@@ -124,8 +134,10 @@ class NllbTokenizer:
         return processor
 
 
-class StockTokenizer:
+class StockTokenizer(_TokenizerFile):
     """A ``tokenizer.json``."""
+
+    saved_as = "tokenizer.json"
 
     def __init__(self, file: str | Path, *, max_tokens: int, languages: Sequence[str] = ()) -> None:
         """Name the file; it is opened with the first text. Its padding and truncation are left out.
@@ -135,12 +147,7 @@ class StockTokenizer:
             max_tokens: longest text, special tokens included.
             languages: that the text tower understands; none: it does not matter.
         """
-        self.file, self.max_tokens, self.languages = Path(file), max_tokens, tuple(languages)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """See `TextTokenizer`."""
-        return hashlib.sha256(self._content.encode()).hexdigest()
+        super().__init__(file, max_tokens, languages)
 
     def encode(self, texts: Sequence[str], *, language: str = "eng_Latn") -> list[list[int]]:
         """Ids of each text with the encoder's special tokens.
@@ -160,24 +167,13 @@ class StockTokenizer:
             self._tokenizer.no_truncation()
         return found
 
-    def save(self, folder: Path) -> None:
-        """See `TextTokenizer`."""
-        write_text(folder / "tokenizer.json", self._content)
-
-    @cached_property
-    def _content(self) -> str:
-        try:
-            return self.file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WeightsError(f"{self.file}: cannot be read ({error}); download it again") from error
-
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
         from tokenizers import Tokenizer
 
         content = self._content
         try:
-            tokenizer = Tokenizer.from_str(content)
+            tokenizer = Tokenizer.from_str(content.decode())
         except Exception as error:  # the tokenizers package raises bare Exception
             raise WeightsError(f"{self.file}: is no tokenizer ({error}); download it again") from error
         tokenizer.no_padding()

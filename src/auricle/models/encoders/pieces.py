@@ -2,7 +2,7 @@
 
 A family defines how clips are cut (`PieceNetwork.pieces`), the tokens of a piece (`PieceNetwork.embed`) and what its
 blocks make of them (`PieceNetwork.states`). `PieceFrames` does the rest: tokens of all pieces are packed in one matrix
-without padding, so a clip's frames depend on the clip alone; tokens become frames in time order, whatever the patches.
+without padding, so a clip's frames depend on the clip alone; tokens become frames in time order.
 
 Adding a family takes one file with a network and a `FAMILY`, and an entry of the catalogue that names the file.
 

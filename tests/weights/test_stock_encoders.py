@@ -13,7 +13,7 @@ from auricle.models.dasheng import Dasheng
 from auricle.models.encoders.random_encoders import random_encoder, stock_settings
 from auricle.models.frame_model import DashengFrames, content_hash
 from auricle.weights.catalog import entries
-from auricle.weights.hub_encoders import load_frame_model
+from auricle.weights.encoder_layouts import load_encoder_model
 from auricle.weights.writers import save_dasheng
 
 WHOLE = {
@@ -55,11 +55,11 @@ def write(folder: Path, name: str) -> Any:
 def test_whole_models_give_their_encoder(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     encoder = write(tmp_path / "model", name)
     capfd.readouterr()
-    loaded = load_frame_model(tmp_path / "model")
+    loaded = load_encoder_model(tmp_path / "model")
     assert "".join(capfd.readouterr()) == ""  # no progress bar, no report
     with torch.inference_mode():
         assert torch.allclose(loaded.frames([CLIP])[0], encoder.frames([CLIP])[0], atol=1e-6)
-    assert content_hash(loaded) == content_hash(load_frame_model(tmp_path / "model"))
+    assert content_hash(loaded) == content_hash(load_encoder_model(tmp_path / "model"))
 
 
 def test_older_names_and_pickled_tensors(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_older_names_and_pickled_tensors(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.safetensors").unlink()
     torch.save(old, tmp_path / "model" / "pytorch_model.bin")
     with torch.inference_mode():
-        frames = load_frame_model(tmp_path / "model", layers=(1,)).frames([CLIP])[0]
+        frames = load_encoder_model(tmp_path / "model", layers=(1,)).frames([CLIP])[0]
         assert torch.allclose(frames, random_encoder("hubert-tiny", layers=(1,)).frames([CLIP])[0], atol=1e-6)
     assert encoder.layers == ()
 
@@ -84,7 +84,7 @@ def test_half_precision_is_near(tmp_path: Path) -> None:
     write(tmp_path / "model", "wav2vec2-layer-tiny")
     with torch.inference_mode():
         exact, coarse = (
-            load_frame_model(tmp_path / "model", dtype=dtype).frames([CLIP])[0] for dtype in ("float32", "bfloat16")
+            load_encoder_model(tmp_path / "model", dtype=dtype).frames([CLIP])[0] for dtype in ("float32", "bfloat16")
         )
     assert coarse.dtype == torch.float32 and not torch.equal(exact, coarse)
     assert torch.cosine_similarity(exact.mean(0), coarse.mean(0), dim=0) > 0.99
@@ -94,7 +94,7 @@ def test_what_must_be_known_is_not_guessed(tmp_path: Path) -> None:
     write(tmp_path / "model", "wavlm-tiny")
     (tmp_path / "model" / "preprocessor_config.json").unlink()
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json with do_normalize is absent"):
-        load_frame_model(tmp_path / "model")
+        load_encoder_model(tmp_path / "model")
 
 
 def test_damage_and_mixtures_are_told(tmp_path: Path) -> None:
@@ -104,16 +104,16 @@ def test_damage_and_mixtures_are_told(tmp_path: Path) -> None:
     gone = next(key for key in tensors if key.endswith("position_embeddings"))
     save_file({key: tensor for key, tensor in tensors.items() if key != gone}, weights)
     with pytest.raises(LayoutMismatch, match="1 missing"):
-        load_frame_model(tmp_path / "model")
+        load_encoder_model(tmp_path / "model")
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UnsafeWeights, match=r"model\.safetensors"):
-        load_frame_model(tmp_path / "model")
+        load_encoder_model(tmp_path / "model")
     with pytest.raises(ConfigError, match="dtype"):
-        load_frame_model(tmp_path / "model", dtype="int8")
+        load_encoder_model(tmp_path / "model", dtype="int8")
 
 
 def test_a_dasheng_folder_is_still_one(tmp_path: Path, tiny: Dasheng) -> None:
-    loaded = load_frame_model(save_dasheng(tmp_path / "made", tiny))
+    loaded = load_encoder_model(save_dasheng(tmp_path / "made", tiny))
     assert isinstance(loaded, DashengFrames) and loaded.network.config == tiny.config
     assert content_hash(loaded) == content_hash(DashengFrames(tiny))
 
@@ -124,11 +124,12 @@ def test_published_names_go_through_the_hubs_cache(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert {"whisper-base", "wav2vec2-base", "hubert-base", "ast-audioset"} <= {entry.name for entry in entries()}
     with pytest.raises(WeightsError, match="openai/whisper-base@main: not in the local cache"):
-        load_frame_model("whisper-base")
+        load_encoder_model("whisper-base")
     snapshot = tmp_path / "hub" / "models--openai--whisper-base" / "snapshots" / ("a" * 40)
     encoder = write(snapshot, "whisper-tiny")
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text("a" * 40)
     with torch.inference_mode():
-        assert torch.allclose(load_frame_model("whisper-base").frames([CLIP])[0], encoder.frames([CLIP])[0], atol=1e-6)
+        loaded = load_encoder_model("whisper-base").frames([CLIP])[0]
+        assert torch.allclose(loaded, encoder.frames([CLIP])[0], atol=1e-6)
