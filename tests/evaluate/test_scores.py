@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from auricle.metrics.intervals import Score
 
 from .toy_runs import score_file
 
-names = st.text(st.characters(codec=None), max_size=8)
+names = st.text(st.characters(codec="utf-8"), max_size=8)  # what a file in UTF-8 can hold
 numbers = st.floats(-1e12, 1e12)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | numbers | names,
@@ -62,6 +63,14 @@ def test_what_was_written_comes_back(scored: Scored) -> None:
     found = parse_scored(scored.to_json())
     assert found.to_json() == scored.to_json()
     assert repr(found) == repr(scored)  # nan differs from itself
+
+
+@given(results())
+def test_half_a_surrogate_pair_is_refused(scored: Scored) -> None:
+    """No file in UTF-8 can hold it, so it can only come from an escape in untrusted JSON."""
+    text = replace(scored, data={"model": "x"}).to_json().replace('"model": "x"', '"model": "\\ud800"')
+    with pytest.raises(DataError, match="valid characters"):
+        parse_scored(text)
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
