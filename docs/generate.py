@@ -183,7 +183,7 @@ def one_line(text: str) -> str:
 def splits_of(task: object) -> str:
     """How a task is split."""
     folds = getattr(task, "folds", ())
-    return f"{len(folds)} folds" if folds else "train, validation, test"
+    return f"{len(folds)} folds" if folds else "train/valid/test"
 
 
 # ---- Documents that live elsewhere in the repository
