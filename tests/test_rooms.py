@@ -33,7 +33,8 @@ FLOORS = {
     "__main__": 16,
 }
 NESTED = {("models", "encoders")}  # the only folders within a room
-ROOM_FILES = 30
+ROOM_FILES = 25
+PARAMETERS = 9  # outside cli/, where each parameter is an option of a verb
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 FORBIDDEN_PACKAGES = {"torchaudio", "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 # A keyword argument with this value hands control to whoever wrote the file that is being read.
@@ -117,6 +118,19 @@ def length_faults(source: str) -> list[str]:
     return faults
 
 
+def parameter_faults(source: str, path: Path) -> list[str]:
+    if room_of(path) == "cli":
+        return []
+    faults = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            named = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len(named) - (named[:1] in (["self"], ["cls"]))
+            if count > PARAMETERS:
+                faults.append(f"line {node.lineno}: {node.name} has {count} parameters")
+    return faults
+
+
 def name_faults(path: Path) -> list[str]:
     parts = path.relative_to(SOURCE).with_suffix("").parts
     faults = [f"{part} says nothing about its content" for part in parts if part in FORBIDDEN_NAMES]
@@ -145,7 +159,13 @@ def test_the_source_is_found() -> None:
 def test_module_keeps_the_house_rules(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     faults = [*name_faults(path), *import_faults(source, path), *safety_faults(source), *length_faults(source)]
+    faults += parameter_faults(source, path)
     assert not faults, f"{path.relative_to(SOURCE)}: " + "; ".join(faults)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in modules()}), ids=lambda folder: folder.name)
+def test_a_room_is_small_enough_to_survey(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= ROOM_FILES
 
 
 @pytest.mark.parametrize(
@@ -205,5 +225,9 @@ def test_what_is_too_long_or_misnamed_is_seen() -> None:
     assert length_faults("x = 1\n" * (MODULE_LINES + 1))
     assert length_faults("def f():\n" + "    x = 1\n" * FUNCTION_LINES)
     assert length_faults("def f():\n" + "    x = 1\n" * (FUNCTION_LINES - 1)) == []
+    many = ", ".join(f"a{i}" for i in range(PARAMETERS))
+    assert parameter_faults(f"def f({many}, last): ...", SOURCE / "audio" / "decode.py")
+    assert parameter_faults(f"def f(self, {many}): ...", SOURCE / "audio" / "decode.py") == []
+    assert parameter_faults(f"def f({many}, last): ...", SOURCE / "cli" / "embed.py") == []
     for path in ("audio/utils.py", "audio/deep/down.py", "kitchen/sink.py"):
         assert name_faults(SOURCE / path)

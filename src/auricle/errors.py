@@ -3,9 +3,9 @@
 ::
 
     AuricleError
-    ├── AudioError            a sound could not be read as it is
-    │   ├── UnsupportedFormat the bytes are no audio this installation can decode
-    │   ├── BrokenAudio       audio, but empty, damaged or with a lying header
+    ├── AudioError            audio could not be read
+    │   ├── UnsupportedFormat not audio that this installation can decode
+    │   ├── BrokenAudio       audio, but empty, damaged or with a wrong header
     │   ├── LimitExceeded     larger, longer, faster or wider than the Limits allow
     │   └── ClipTooShort      fewer samples than the front end needs
     ├── DataError             a manifest, shard or data set layout is not as described
@@ -15,7 +15,7 @@
     │   └── LayoutMismatch    keys or shapes differ from the architecture
     ├── ConfigError           a setting is out of range
     ├── PromptError           messages and audio do not fit together
-    ├── TrainingError         a run could not start, resume or go on
+    ├── TrainingError         a run could not start, resume or continue
     ├── OutputError           a file or folder could not be written, or another run is writing it
     └── MissingExtra          an optional dependency is not installed
 
@@ -27,19 +27,19 @@ from difflib import get_close_matches
 
 
 class AuricleError(Exception):
-    """Base of all errors meant for a user's eyes."""
+    """Base of all errors that are reported to users."""
 
 
 class AudioError(AuricleError):
-    """A sound could not be read as it is."""
+    """Audio could not be read."""
 
 
 class UnsupportedFormat(AudioError):
-    """The bytes are no audio this installation can decode."""
+    """Not audio that this installation can decode."""
 
 
 class BrokenAudio(AudioError):
-    """Audio, but empty, damaged or with a header that lies."""
+    """Audio, but empty, damaged or with a wrong header."""
 
 
 class LimitExceeded(AudioError):
@@ -79,7 +79,7 @@ class PromptError(AuricleError):
 
 
 class TrainingError(AuricleError):
-    """A run could not start, resume or go on."""
+    """A run could not start, resume or continue."""
 
 
 class OutputError(AuricleError):
@@ -95,7 +95,7 @@ class MissingExtra(AuricleError):
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:
-    """What to say behind "no such name": near matches, and all that are known."""
+    """The end of a message about an unknown name: near matches, and all known names."""
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

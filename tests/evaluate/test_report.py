@@ -185,7 +185,7 @@ def test_no_results_and_no_matplotlib(tmp_path: Path, monkeypatch: pytest.Monkey
         write_lm_report([], tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     runs(tmp_path / "runs")
-    with pytest.raises(MissingExtra, match="bench"):
+    with pytest.raises(MissingExtra, match="evaluate"):
         write_lm_report(find_results(tmp_path / "runs"), tmp_path / "report")
     assert page_of(tmp_path / "runs", tmp_path / "report").tags
 

@@ -162,9 +162,10 @@ def captions(rng: Generator, n: int) -> Arguments:
 
 
 def one_caption(rng: Generator, n: int) -> Arguments:
-    """A candidate and references of one length, between which the rules of MECAT and sacrebleu do not differ."""
+    """References whose lengths differ from the candidate's by different numbers, as the rules for ties differ."""
     length = int(rng.integers(1, n + 1))
-    return text(rng, n), [" ".join(rng.choice(WORDS, length)) for _ in range(3)]
+    lengths = rng.permutation([length + step for step in (0, 1, -2, 3) if length + step > 0])[: rng.integers(1, 4)]
+    return " ".join(rng.choice(WORDS, length)), [" ".join(rng.choice(WORDS, each)) for each in lengths]
 
 
 def sentence_embeddings(rng: Generator, n: int) -> Arguments:

@@ -11,7 +11,7 @@ from .reading import HOSTILE, Page
 
 def radar(title: str = "Some title", **look: object) -> str:
     pytest.importorskip("matplotlib")
-    figure = new_figure(5, 5)
+    figure = new_figure(5, 5, "A page", "bench")
     figure.suptitle(drawable(title))
     lines = [Line([0.1, 0.5, 0.9], {**look_of(name, number), **look}) for number, name in enumerate("abcdefgh")]
     return svg(draw_lines(figure, ["x", "y", "z"], lines), "one")
@@ -39,7 +39,9 @@ def test_texts_of_a_figure_do_not_act(text: str) -> None:
 def test_one_or_two_axes_are_bars_and_none_is_words() -> None:
     pytest.importorskip("matplotlib")
     for titles in ([], ["x"], ["x", "y"]):
-        figure = draw_lines(new_figure(4, 3), titles, [Line([0.5] * len(titles), look_of("a", 0))], nothing="nothing")
+        figure = draw_lines(
+            new_figure(4, 3, "A page", "bench"), titles, [Line([0.5] * len(titles), look_of("a", 0))], nothing="nothing"
+        )
         assert figure.axes[0].name == "rectilinear"
         assert [text.get_text() for text in figure.axes[0].texts] == ["nothing"] * (not titles)
 
@@ -47,7 +49,7 @@ def test_one_or_two_axes_are_bars_and_none_is_words() -> None:
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"Some page.*auricle\[bench\]"):
-        new_figure(1, 1, "Some page")
+        new_figure(1, 1, "Some page", "bench")
 
 
 def test_names_are_cut_in_the_middle_and_hold_no_formulas() -> None:

@@ -174,7 +174,7 @@ def test_nothing_is_left_untrained(tmp_path: Path, tensors: Any, settings: Any, 
     ("more", "message"),
     [
         ({"vocoder.weight": torch.ones(2)}, r"1 tensors belong to no part of a GLAP \(vocoder\.weight\)"),
-        ({"ema.audio_proj.0.weight": torch.ones(2)}, r"there 2 times"),
+        ({"ema.audio_proj.0.weight": torch.ones(2)}, r"found 2 times"),
         ({"logit_scale": torch.ones(())}, r"one of logit_scale and logit_bias"),
         ({"text_encoder.network.x": torch.ones(2)}, r"two text towers"),
         ({"text_proj.0.bias": torch.ones(3)}, r"text_proj\.0\.bias is \(3,\), expected \(40,\)"),

@@ -48,7 +48,7 @@ class Examples:
     task: Task
     by_split: Mapping[str, list[Example]]  # in the order of `Task.splits`
     refused: tuple[Refused, ...]  # damaged or unlabelled
-    unused: Mapping[str, int]  # why sound examples of the folder are no part of the task -> how many
+    unused: Mapping[str, int]  # why readable clips of the folder are no part of the task -> how many
 
     def __len__(self) -> int:
         """Examples of all splits."""

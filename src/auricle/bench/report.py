@@ -89,7 +89,7 @@ def _axes(view: ScoreTable) -> tuple[str, dict[str, list[str]]]:
 
 def _scores_figure(view: ScoreTable) -> "Figure":
     words, axes = _axes(view)
-    figure = new_figure(7.0, 6.4 + 0.14 * len(view.encoders))
+    figure = new_figure(7.0, 6.4 + 0.14 * len(view.encoders), "The benchmark report", "bench")
     figure.suptitle(f"{drawable(view.head)}, {view.scoring_rule}. Each axis: {words}\n", fontsize=11)
     lines = [
         Line([view.average(encoder, names) for names in axes.values()], _look(view, encoder, number))
@@ -99,7 +99,7 @@ def _scores_figure(view: ScoreTable) -> "Figure":
 
 
 def _cost_figure(view: ScoreTable) -> "Figure":
-    figure = new_figure(9.0, 4.4 + 0.14 * len(view.encoders))
+    figure = new_figure(9.0, 4.4 + 0.14 * len(view.encoders), "The benchmark report", "bench")
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     names = view.shared

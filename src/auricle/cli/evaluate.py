@@ -21,7 +21,7 @@ from auricle.cli.options import (
     check_choice,
     check_scoring,
 )
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def score(
     config = scoring_config(encoder, error_detector, device, missing=missing, seed=seed, **chosen)
     parsed = _read(predictions, task, references)
     for rule in SCORING_RULES[scoring_rule]:
-        scored = score_predictions(parsed, replace(config, scoring_rule=rule))
+        with progress(f"scoring, {rule}", quiet=as_json):
+            scored = score_predictions(parsed, replace(config, scoring_rule=rule))
         if output:
             print_line(str(_write(output, scored)), err=True)
         if as_json:

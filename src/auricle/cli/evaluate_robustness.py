@@ -25,7 +25,7 @@ from auricle.cli.options import (
     Tasks,
     check_scoring,
 )
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_json, print_line, progress
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
@@ -112,7 +112,7 @@ def robustness(
         return robustness_card(evaluator, questions, corruptions, on_level=announce)
 
     tally, cards = Tally(), []
-    for card in _measured(settings, _questions(task, limit), measure, tally):
+    for card in _measured(settings, _questions(task, limit), measure, tally, quiet=as_json):
         cards.append(card)
         path = _write(output, card.identity, "robustness", card.to_json())
         _show_card(card, path, as_json=as_json)
@@ -186,7 +186,7 @@ def prompts(
         return prompt_sensitivity(evaluator, own, "choices" if choices else "prompts", on_variant=announce)
 
     tally = Tally()
-    for found in _measured(settings, variants, measure, tally):
+    for found in _measured(settings, variants, measure, tally, quiet=as_json):
         path = _write(output, found.identity, found.kind, found.to_json())
         _show_sensitivity(found, path, as_json=as_json)
         tally.failed += sum(each.failed for each in found.variants)
@@ -223,6 +223,8 @@ def _measured(
     tasks: Sequence[tuple[LanguageTask, Any]],
     measure: Callable[[Evaluator, Any], Any],
     tally: Tally,
+    *,
+    quiet: bool,
 ) -> Iterator[Any]:
     """Results of each model, task and scoring rule; errors are reported, and the others continue."""
     import auricle
@@ -244,11 +246,14 @@ def _measured(
                 for scoring_rule in settings.scoring_rules:
                     scoring = replace(settings.scoring, scoring_rule=scoring_rule)
                     try:
-                        yield measure(replace(evaluator, scoring=scoring), subject)
+                        with progress(f"{name} on {task.name}, answers", quiet=quiet) as advance:
+                            found = measure(replace(evaluator, scoring=scoring, on_reply=lambda *_: advance()), subject)
                     except ConfigError:
                         raise
                     except AuricleError as error:
                         tally.note_error(task.name, str(error), quiet=False)
+                    else:
+                        yield found
 
 
 def _draw(cards: Sequence[Card], folder: Path) -> None:

@@ -131,7 +131,9 @@ def transcribe(
     window_s: WindowS = None,
     overlap_s: Annotated[
         float | None,
-        typer.Option("--overlap", min=0.0, help="Overlap of the windows around a cut into sound, s; by default 2."),
+        typer.Option(
+            "--overlap", min=0.0, help="Overlap of the windows around a cut outside a pause, s; by default 2."
+        ),
     ] = None,
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
     model: Model = "auricle-tiny",

@@ -155,7 +155,7 @@ class _Store:
                 ends.append(ends[-1] + len(stored))
         done = max((stop for stop in stops if stop <= len(lines)), default=0)
         for line in lines[:done]:
-            self.audio.note([] if line.error else [line.sound])
+            self.audio.note([] if line.error else [line.clip_hash])
             self.text.note(map(_text_key, line.captions))
         os.truncate(self.lines, ends[done])
         self.audio.trim()
@@ -174,7 +174,7 @@ class _Store:
         audio_rows, texts, groups = [], [], []
         wordings, known = np.empty(len(self.text.rows), np.int64), dict[str, int]()
         for line in read_lines(self.lines):  # one at a time, as all of them may need much memory
-            audio_rows.append(self.audio.rows[line.sound] if not line.error else -1)
+            audio_rows.append(self.audio.rows[line.clip_hash] if not line.error else -1)
             texts.append([self.text.rows[_text_key(text)] for text in line.captions])
             for row, text in zip(texts[-1], line.captions, strict=True):
                 wordings[row] = known.setdefault(_text_key(_plain(text)), len(known))
@@ -249,12 +249,12 @@ def _embed(
 ) -> tuple[list[Line], dict[str, Vectors], dict[str, Vectors]]:
     """The lines of a window, and the vectors that the store does not have yet."""
     waveforms = {
-        clip.line.sound: clip.waveform
+        clip.line.clip_hash: clip.waveform
         for clip in window
-        if clip.waveform is not None and clip.line.sound not in store.audio.rows
+        if clip.waveform is not None and clip.line.clip_hash not in store.audio.rows
     }
     found, failed = _embed_audio(model, waveforms)
-    lines = [clip.line._replace(error=clip.line.error or failed.get(clip.line.sound, "")) for clip in window]
+    lines = [clip.line._replace(error=clip.line.error or failed.get(clip.line.clip_hash, "")) for clip in window]
     texts = {_text_key(text): text for line in lines for text in line.captions}
     new = [key for key in texts if key not in store.text.rows]
     vectors = np.asarray(model.text([texts[key] for key in new]), np.float32) if new else ()

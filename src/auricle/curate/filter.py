@@ -72,7 +72,7 @@ def filter_shards(
         OutputError: the folder cannot be written, or another run is writing there.
         MissingExtra: matplotlib, which draws the distributions, is not installed.
     """
-    new_figure(1, 1, "The filter's report")  # fails before hours of work rather than after them
+    new_figure(1, 1, "The page of a filter", "bench")  # fails before hours of work rather than after them
     config, out = config or FilterConfig(), Path(out)
     with _input_errors(out):
         _claim(out, shards)

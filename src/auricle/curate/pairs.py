@@ -23,7 +23,7 @@ class Line(NamedTuple):
     captions: list[str]  # distinct and not blank
     domain: str  # empty: not stated
     language: str
-    sound: str  # hash of the samples; empty where they could not be read
+    clip_hash: str  # hash of the samples; empty where they could not be read
     error: str  # why there is no vector of the audio; empty: there is
 
 

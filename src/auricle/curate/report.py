@@ -83,7 +83,7 @@ def _draw(calibrations: Sequence[Calibration], facts: Sequence[Mapping[str, Any]
     panels = len(shown) + 1
     columns = min(3, panels)
     rows = -(-panels // columns)
-    figure = new_figure(4.2 * columns, 3.2 * rows + 0.5)
+    figure = new_figure(4.2 * columns, 3.2 * rows + 0.5, "The page of a filter", "bench")
     figure.suptitle("Scores of real and random pairs\n")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place, number in zip(axes, shown, strict=False):

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from auricle.data import shard_index
 from auricle.data.shard_index import Row, ShardIndex, build_index
 from auricle.errors import AuricleError, DataError, OutputError
-from auricle.files import atomic_folder, locked, make_folder
+from auricle.files import atomic_folder, locked, make_folder, remove_leftovers
 
 __all__ = ["Record", "ShardSet", "ShardWriter", "build_index", "safe_key"]
 
@@ -74,6 +74,7 @@ class ShardWriter:
         self.folder = make_folder(folder)
         self._resources = ExitStack()
         self._resources.enter_context(locked(self.folder / name))
+        remove_leftovers(self.folder)
         if present := sorted(self.folder.glob(f"{name}-{'[0-9]' * 6}.tar")):
             self._resources.close()
             raise DataError(f"{present[0]} exists already; choose another name or delete the old shards first")

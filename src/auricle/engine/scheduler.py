@@ -120,10 +120,10 @@ class Prefill:
 
     def portion(self, count: int) -> Segment:
         """The next ``count`` tokens."""
-        begin, end = self.read, self.read + count
-        part = self.embeddings[begin - self.start : end - self.start]
-        positions = torch.arange(begin, end, device=part.device)
-        return Segment(part[None], positions[None], self.memory, begin, end)
+        start, end = self.read, self.read + count
+        part = self.embeddings[start - self.start : end - self.start]
+        positions = torch.arange(start, end, device=part.device)
+        return Segment(part[None], positions[None], self.memory, start, end)
 
 
 class Scheduler:

@@ -11,7 +11,6 @@ elsewhere is skipped and reported.
 """
 
 import json
-import os
 import re
 import time
 import uuid
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 from auricle.data.untrusted_json import parse_object, shorten
 from auricle.engine.request import SamplingParams
 from auricle.errors import DataError
+from auricle.files import sync
 from auricle.listen.aggregate import Aggregation
 
 FORMAT = "auricle-answer/1"  # part of every key: grows whenever one key could stand for two answers
@@ -146,7 +146,7 @@ class AnswerCache:
     def sync(self) -> None:
         """Synchronise the disk."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            sync(self._file)
         self._synced = time.monotonic()
 
     def close(self) -> None:

@@ -283,7 +283,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _figure(title: str, titles: Sequence[str], lines: Mapping[str, Sequence[float]]) -> "Figure":
-    figure = new_figure(7.0, 6.4 + 0.14 * len(lines), "The report on answers")
+    figure = new_figure(7.0, 6.4 + 0.14 * len(lines), "The report on answers", "evaluate")
     figure.suptitle(f"{visible(title)}\n".replace("$", r"\$"), fontsize=11)
     looks = [Line(values, look_of(label, number)) for number, (label, values) in enumerate(lines.items())]
     return draw_lines(figure, titles, looks)

@@ -38,7 +38,7 @@ def plot_cards(cards: Sequence[Card]) -> "Figure":
     names = _conditions(cards)
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    figure = new_figure(3.1 * columns + 0.4, 2.5 * rows + 0.9 + 0.2 * len(cards))
+    figure = new_figure(3.1 * columns + 0.4, 2.5 * rows + 0.9 + 0.2 * len(cards), "The robustness card", "evaluate")
     first = cards[0]
     what = f"1 - {first.metric}" if first.metric in LOWER_IS_BETTER else first.metric
     words = f"{drawable(str(first.identity['title']), 60)}: share of the clean {drawable(what)} that is left"

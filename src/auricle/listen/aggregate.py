@@ -50,8 +50,8 @@ def transcribe(recording: Recording, config: MiDashengLMConfig) -> Transcript:
     texts = stitch([segment.text for segment in segments], overlaps)
     if any(overlaps):
         notes.append(
-            f"{sum(overlaps)} of {len(overlaps) - 1} cuts fall into sound: both windows hold the audio around them, "
-            "and their transcripts were stitched where they agree"
+            f"{sum(overlaps)} of {len(overlaps) - 1} cuts fall outside pauses: both windows hold the audio around "
+            "them, and their transcripts were stitched where they agree"
         )
     withheld = [
         span

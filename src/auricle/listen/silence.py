@@ -26,7 +26,7 @@ def stream_split_at_silence(blocks: Iterable[Samples], max_samples: int, overlap
     Args:
         blocks: consecutive samples at 16 kHz, of any lengths; where they are cut does not matter.
         max_samples: longest waveform of a window, at least 0.4 s; a silence of a third of it, or of 0.4 s, is long.
-        overlap_samples: in both windows around a cut into sound.
+        overlap_samples: in both windows around a cut outside a pause.
 
     Yields:
         Windows as soon as they are certain; one without samples for an empty stream.

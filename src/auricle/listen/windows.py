@@ -25,7 +25,7 @@ class Windowing:
     """How a source is cut for one task."""
 
     max_samples: int  # longest window, at 16 kHz
-    overlap_samples: int = 0  # in both windows around a cut into sound
+    overlap_samples: int = 0  # in both windows around a cut outside a pause
     split_silence: bool = False  # long digital silence gets windows of its own
     together_samples: int = 0  # sources of up to this length go into one prompt, window beside window
 
@@ -79,12 +79,12 @@ def stream_quiet_windows(blocks: Iterable[Samples], max_samples: int, overlap_sa
     """Cut a stream of any length into windows that cover all of it and end where it is quiet.
 
     Memory does not grow with the stream. One of up to four windows is cut as `quiet_windows` cuts it. Where windows may
-    overlap, they do so only around cuts that fall into sound; around a pause there is no need.
+    overlap, they do so only around cuts outside pauses; around a pause there is no need.
 
     Args:
         blocks: consecutive samples at 16 kHz, of any lengths; where they are cut does not matter.
         max_samples: longest waveform of a window, at least 0.4 s.
-        overlap_samples: in both windows around a cut into sound.
+        overlap_samples: in both windows around a cut outside a pause.
 
     Yields:
         Windows as soon as they are certain; one without samples for an empty stream.

@@ -84,7 +84,7 @@ class MiDashengLM(nn.Module):
         return self.audio_projector(self.audio_encoder.encode([self.pad(clip) for clip in clips])) if clips else []
 
     def pad(self, clip: Tensor) -> Tensor:
-        """Zero-pad a clip (N,) to what the encoder is to hear: see `padded_length`."""
+        """Zero-pad a clip (N,) to what the encoder is to process: see `padded_length`."""
         config = self.config
         length = padded_length(clip.shape[-1], config.subsample_factor, whole_tokens=config.whole_tokens)
         return F.pad(clip, (0, length - clip.shape[-1]))

@@ -40,16 +40,16 @@ class Line(NamedTuple):
     look: Mapping[str, Any]  # colour, marker, label and linestyle
 
 
-def new_figure(width: float, height: float, what: str = "The benchmark report") -> "Figure":
+def new_figure(width: float, height: float, what: str, extra: str) -> "Figure":
     """An empty figure of a size in inches; not known to pyplot, so that nothing global is changed.
 
     Raises:
-        MissingExtra: matplotlib, which `what` needs, is not installed.
+        MissingExtra: matplotlib, which `what` needs and `extra` installs, is missing.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtra(what, "bench") from None
+        raise MissingExtra(what, extra) from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

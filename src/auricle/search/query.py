@@ -177,8 +177,11 @@ class Index:
         """Scores of some rows; each depends on its own row alone, so that equal rows are equal to the last bit."""
         scores = np.empty(len(rows))
         for at in range(0, len(rows), _BLOCK_ROWS):
-            block = self.file.vectors[rows[at : at + _BLOCK_ROWS]].astype(np.float64)
-            if not (np.square(block).sum(1) <= _MAX_NORM**2).all():
+            # A damaged half may be a signalling NaN, of which numpy warns; the check of the length refuses it.
+            with np.errstate(invalid="ignore"):
+                block = self.file.vectors[rows[at : at + _BLOCK_ROWS]].astype(np.float64)
+                lengths = np.square(block).sum(1)
+            if not (lengths <= _MAX_NORM**2).all():
                 raise DataError(
                     f"{self.file.path}: has vectors that are not of length 1; it is damaged, build it again"
                 )
