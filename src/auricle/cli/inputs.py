@@ -93,12 +93,12 @@ def _inside(folder: str) -> Iterator[str]:
 
 
 def _is_audio(path: Path) -> bool:
-    from auricle.audio.containers import HEAD_BYTES, sniff
+    from auricle.audio.containers import sniff
     from auricle.errors import AudioError
 
     try:
         with path.open("rb") as file:
-            sniff(file.read(HEAD_BYTES), path.name)
+            sniff(file, path.stat().st_size, path.name)
     except (AudioError, OSError):
         return False
     return True
