@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from auricle.audio.facts import Block
+import numpy as np
+
+from auricle.audio.facts import Block, block_frames
 from auricle.errors import BrokenAudio, UnsupportedFormat
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class ChainReader:
     def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
         """Yield the samples from ``start`` to ``stop`` or to the end; each part has its own rate."""
         at = 0
-        for open_part, frames in self._parts:
+        for index, (open_part, frames) in enumerate(self._parts):
             if stop is not None and at >= stop:
                 return
             if frames is not None and at + frames <= start:
@@ -66,11 +68,16 @@ class ChainReader:
                 continue
             reader = open_part()
             try:
-                at = yield from self._of_part(reader, at, start, stop, can_seek=frames is not None)
+                end = yield from self._of_part(reader, at, start, stop, can_seek=frames is not None)
             finally:
                 self.damaged += reader.damaged
                 self.notes += [note for note in reader.notes if note not in self.notes]
                 reader.close()
+            missing = 0 if frames is None or index + 1 == len(self._parts) else at + frames - end
+            if missing > 0 and (stop is None or end < stop):  # so that the next part starts when it should
+                self.damaged += missing > self._scaled(reader.slack, reader.sample_rate)
+                yield from _zeros(missing if stop is None else min(missing, stop - end), self.sample_rate, self.channels)
+            at = end + max(missing, 0)
 
     def _of_part(
         self, reader: Reader, at: int, start: int, stop: int | None, *, can_seek: bool
@@ -91,3 +98,9 @@ class ChainReader:
 
     def close(self) -> None:
         """Do nothing: a part is closed when it has been read."""
+
+
+def _zeros(frames: int, sample_rate: int, channels: int) -> Iterator[Block]:
+    most = block_frames(sample_rate, channels)
+    for left in range(frames, 0, -most):
+        yield Block(sample_rate, np.zeros((min(left, most), channels), np.float32))

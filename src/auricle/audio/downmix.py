@@ -20,30 +20,31 @@ class DownMix:
 
     def add(self, block: Samples, sample_rate: int) -> Samples:
         """Mix what is complete with a block (frames, channels) to (frames,), possibly none."""
-        if block.shape[1] == 1:
-            return block[:, 0]
+        if block.shape[1] == 1 or (self._held and self._held[0].shape[1] != block.shape[1]):
+            before = self.rest(sample_rate)
+            if block.shape[1] > 1:
+                return np.concatenate([before, self.add(block, sample_rate)])
+            return np.concatenate([before, block[:, 0]]) if len(before) else block[:, 0]
         self._held.append(block)
         self._num_held += len(block)
         whole = self._num_held - self._num_held % sample_rate
         if not whole:
             return np.empty(0, np.float32)
         joined = self._joined()
-        if whole < len(joined):
-            self._held.append(joined[whole:])
-        self._num_held = len(joined) - whole
-        return np.concatenate([self._mix(joined[at : at + sample_rate], sample_rate) for at in range(0, whole, sample_rate)])
+        self._held, self._num_held = [joined[whole:]], len(joined) - whole
+        seconds = (joined[at : at + sample_rate] for at in range(0, whole, sample_rate))
+        return np.concatenate([self._mix(second, sample_rate) for second in seconds])
 
     def rest(self, sample_rate: int) -> Samples:
         """Mix what is left, less than a second."""
         if not self._num_held:
             return np.empty(0, np.float32)
-        self._num_held = 0
-        return self._mix(self._joined(), sample_rate)
+        mixed = self._mix(self._joined(), sample_rate)
+        self._held, self._num_held = [], 0
+        return mixed
 
     def _joined(self) -> Samples:
-        joined = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
-        self._held.clear()
-        return joined
+        return self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
 
     def _mix(self, samples: Samples, sample_rate: int) -> Samples:
         channels = samples.shape[1]
