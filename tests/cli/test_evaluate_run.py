@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import auricle.cli.evaluate_run  # adds its verbs
 from auricle.evaluate.task import language_tasks
 
 from ..evaluate.fake_model import FakeModel
@@ -117,7 +116,7 @@ def test_damaged_answers_are_reported_and_generated_again(source: Path, tmp_path
 CHILD = """
 import multiprocessing, os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import auricle, auricle.cli.evaluate_run
+import auricle
 from auricle.cli.main import main
 from pathlib import Path
 from tests.evaluate.fake_model import FakeModel

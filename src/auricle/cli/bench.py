@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auricle.cli import bench_align, bench_data
-from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
-from auricle.cli.listen import AsJson, Device
-from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import (
+    SCORING_RULES,
+    AsJson,
+    BenchData,
+    BenchOutput,
+    BenchStore,
+    Device,
+    FloatType,
+    ScoringRules,
+    check_choice,
+)
+from auricle.cli.output import clip_progress, print_json, print_line, progress, to_json
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -32,16 +41,16 @@ Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Resul
 def run(
     encoder: Annotated[list[str], typer.Option("--encoder", "-e", help="Encoder; repeat for several.")],
     task: Annotated[list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and its data.")],
-    data: Data = Path("data"),
+    data: BenchData = Path("data"),
     scoring_rule: ScoringRules = "strict",
-    output: Output = Path("bench"),
-    store: StoreFolder = None,
+    output: BenchOutput = Path("bench"),
+    store: BenchStore = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
     language_model: Annotated[
         str, typer.Option("--language-model", help="Frozen, of ASR and caption tasks; X-ARES has Qwen/Qwen2.5-0.5B.")
     ] = "auricle-tiny",
     device: Device = "cpu",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    dtype: FloatType = "float32",
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Run the .py file that --encoder gives, with all it may do here.")
     ] = False,
@@ -59,12 +68,12 @@ def run(
     chosen = [_task_and_folder(text, data) for text in task]
     # First what keeps frames, for their mean serves the others.
     chosen.sort(key=lambda pair: not pair[0].needs_frames)
-    failed = 0
+    tally = Tally()
     for name in encoder:
         loaded = auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
         for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in SCORING_RULES[scoring_rule]):
+            what = f"{name} on {declared.name}"
             try:
-                what = f"{name} on {declared.name}"
                 epochs = None if declared.hear else declared.epochs
                 with (
                     clip_progress(what, quiet=as_json) as clips,
@@ -84,20 +93,18 @@ def run(
             except ConfigError:
                 raise
             except AuricleError as error:
-                failed += 1
-                print_line(f"auricle: {name} on {declared.name}: {error}", err=True)
+                tally.note_error(what, str(error))
                 if as_json:
                     print_json({"encoder": name, "task": declared.name, "protocol": rule, "error": str(error)})
                 continue
             _show(result, write_result(output, result), as_json=as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+    tally.leave()
 
 
 @bench.command()
 def tasks(
     suite: Annotated[str | None, typer.Option("--suite", help="xares, hear, challenge, private or auricle.")] = None,
-    data: Data = Path("data"),
+    data: BenchData = Path("data"),
     as_json: AsJson = False,
 ) -> None:
     """List the tasks, and which of them have data.

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from auricle.cli.align import LabelsFile, Language, Template, domain_templates
-from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
-from auricle.cli.listen import AsJson, Device, Dtype
-from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
-from auricle.cli.output import print_json, print_line
+from auricle.cli.options import (
+    SCORING_RULES,
+    AsJson,
+    BenchData,
+    BenchOutput,
+    BenchStore,
+    Device,
+    Dtype,
+    LabelsFile,
+    Language,
+    ScoringRules,
+    Template,
+    check_choice,
+    domain_templates,
+)
+from auricle.cli.output import clip_progress, print_json, print_line, to_json
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +49,7 @@ def align(
         list[str] | None,
         typer.Option("--model", "-m", help="Audio–text model; repeat for several. [default: auricle-tiny-glap]"),
     ] = None,
-    data: Data = Path("data"),
+    data: BenchData = Path("data"),
     fold: Annotated[
         list[str] | None,
         typer.Option("--fold", help="Split or fold to test on; repeatable. [default: all folds, or the test split]"),
@@ -52,8 +64,8 @@ def align(
     pooling: Annotated[
         str | None, typer.Option("--pooling", help="Of clips over 10.08 s: framemean, v013 or zeropad.")
     ] = None,
-    output: Output = Path("bench"),
-    store: StoreFolder = None,
+    output: BenchOutput = Path("bench"),
+    store: BenchStore = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show published scores, and the results in OUTPUT beside them.")
     ] = False,
@@ -79,16 +91,15 @@ def align(
         prompts = _prompts(declared, domain, template, labels_file, language)
         ways = [{"scoring_rule": rule, "language": language} for rule in SCORING_RULES[scoring_rule]]
         jobs += [(declared, place, way) for way in ([{"prompts": prompts}] if prompts else ways)]
-    failed = 0
+    tally = Tally()
     for name in (model or [DEFAULT_MODEL]) if jobs else []:
         aligner = auricle.load_aligner(name, device=device, dtype=dtype, pooling=cast("Pooling | None", pooling))
         for declared, place, way in jobs:
             shared = {"name": name, "store": store or output / "store", "splits": fold or []}
-            failed += not _measured(aligner, declared, place, {**shared, **way}, output, as_json=as_json)
+            _measure(aligner, declared, place, {**shared, **way}, output, tally, as_json=as_json)
     if published:
         _show_published(output, as_json=as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+    tally.leave()
 
 
 def _task_and_data(text: str, data: Path) -> tuple[Task, Path]:
@@ -118,9 +129,9 @@ def _prompts(
     return task_prompts(task, templates=sentences, phrases=phrases, language=language)
 
 
-def _measured(
-    aligner: Aligner, task: Task, place: Path, settings: dict[str, Any], output: Path, *, as_json: bool
-) -> bool:
+def _measure(
+    aligner: Aligner, task: Task, place: Path, settings: dict[str, Any], output: Path, tally: Tally, *, as_json: bool
+) -> None:
     """Measure, write and show, or report the failure; wrong usage is raised."""
     from auricle.bench.alignment import text_retrieval, zero_shot
     from auricle.bench.results import write_result
@@ -132,12 +143,11 @@ def _measured(
     except ConfigError:
         raise
     except AuricleError as error:
-        print_line(f"auricle: {name} on {task.name}: {error}", err=True)
+        tally.note_error(f"{name} on {task.name}", str(error))
         if as_json:
             print_json({"model": name, "task": task.name, "error": str(error)})
-        return False
-    _show(result, write_result(output, result), as_json=as_json)
-    return True
+    else:
+        _show(result, write_result(output, result), as_json=as_json)
 
 
 def _show(result: Result, path: Path, *, as_json: bool) -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.bench_options import FAILED, To
-from auricle.cli.listen import AsJson
+from auricle.cli.options import FAILED, AsJson
 from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError, ConfigError, DataError
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from auricle.bench.task import Task
     from auricle.data.downloads import RemoteRecord
     from auricle.data.label_tars import LabelledFile
+
+To = Annotated[Path, typer.Option("--to", help="Folder in which each task gets a folder of its name.")]
 
 _GB = 1e9
 _SHOWN = 5  # problems spelled out in an error

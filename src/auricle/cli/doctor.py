@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from auricle.cli.listen import AsJson
+from auricle.cli.options import FAILED, AsJson
 from auricle.cli.output import print_json, print_line
 
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "transformers", "av", "pyarrow")
@@ -42,7 +42,7 @@ def doctor(as_json: AsJson = False) -> None:
             else:
                 print_line(f"{topic}: {found}")
     if not facts["ok"]:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def examine() -> dict[str, Any]:

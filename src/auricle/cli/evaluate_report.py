@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson
-from auricle.cli.options import Seed
+from auricle.cli.options import AsJson, Seed
 from auricle.cli.output import print_json, print_line
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson, Device
+from auricle.cli.options import AsJson, Device
 from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import AuricleError
 

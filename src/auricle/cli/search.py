@@ -9,16 +9,15 @@ from typing import Annotated
 import typer
 
 from auricle.cli.inputs import STDIN, find_sources, open_source
-from auricle.cli.listen import Device, Dtype, Files
+from auricle.cli.options import AlignModel, Device, Dtype, Files
 from auricle.cli.output import print_json, print_line, progress
-
-Model = Annotated[str, typer.Option("--model", help="Audio–text model: name, hub id or folder; see `auricle models`.")]
+from auricle.cli.printing import Tally
 
 
 def index(
     files: Files,
     output: Annotated[Path, typer.Option("--output", "-o", help="The index, e.g. sounds.auricle.")],
-    model: Model = "auricle-tiny-glap",
+    model: AlignModel = "auricle-tiny-glap",
     window: Annotated[float, typer.Option("--window", help="Length of a segment of a longer file, s.")] = 10.0,
     hop: Annotated[float, typer.Option("--hop", help="Distance of the segments' starts, s; at most --window.")] = 5.0,
     rehash: Annotated[
@@ -45,27 +44,27 @@ def index(
 
     check_writable(output)
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    tally = Tally(quiet=as_json)
     with progress("indexing", len(names), quiet=as_json) as advance:
 
         def on_file(name: str, error: str | None) -> None:
             advance()
-            if error is not None and not as_json:
-                print_line(f"auricle: {error}" if name in error else f"auricle: {name}: {error}", err=True)
+            if error is not None:
+                tally.note_error(name, error)
 
         report = build_index(
             aligner, names, output, model=model, window_s=window, hop_s=hop, rehash=rehash, on_file=on_file
         )
+    for name, reason in report.partial.items():
+        tally.note_partial(name, reason)
     if as_json:
         print_json({"index": str(output), "model": model, **report.as_dict()})
     else:
-        for name, reason in report.partial.items():
-            print_line(f"auricle: {name}: {reason}", err=True)
         print_line(
             f"{output}: {report.files:,} files, {report.segments:,} segments ({report.encoded:,} files encoded, "
             f"{report.reused:,} kept, {report.removed:,} removed, {len(report.failed):,} failed)"
         )
-    if report.failed or report.partial:
-        raise typer.Exit(1 if report.failed else 3)
+    tally.leave()
 
 
 def search(
@@ -81,7 +80,7 @@ def search(
     all_segments: Annotated[
         bool, typer.Option("--all-segments", help="Several hits in one file, not only its best.")
     ] = False,
-    model: Model = "auricle-tiny-glap",
+    model: AlignModel = "auricle-tiny-glap",
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per hit.")] = False,

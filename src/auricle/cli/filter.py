@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.listen import Device, Dtype
+from auricle.cli.options import FAILED, AlignModel, Device, Dtype, with_groups
 from auricle.cli.output import print_json, print_line, progress
 
 if TYPE_CHECKING:
     from auricle.curate.filter import Filtered
 
-FAILED = 1
 _NAMED = 5  # failed clips that are named
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionOptions:
+    """What decides about a pair, see `auricle.curate.decision.FilterConfig`."""
+
+    caption: Annotated[str, typer.Option("--caption", help="Fact that has the caption, or a list of captions.")] = (
+        "caption"
+    )
+    p: Annotated[float, typer.Option("--p", help="Keep up to this p value: of random pairs, this share passes.")] = 0.01
+    drop_p: Annotated[float, typer.Option("--drop-p", help="Drop above this p value; review between.")] = 0.1
+    random_captions: Annotated[
+        int, typer.Option("--random-captions", help="Random captions that each clip is compared with.")
+    ] = 30
+    top: Annotated[int, typer.Option("--top", help="Place the own caption must reach among these; review below.")] = 3
+    near: Annotated[
+        float, typer.Option("--near", help="Cosine from which two clips are nearly the same; 1: never.")
+    ] = 0.995
+    alike: Annotated[
+        float, typer.Option("--alike", help="Cosine from which captions say the same; 1: equal words only.")
+    ] = 1.0
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same clips.")
+    ] = False
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random pairs.")] = 0
+
+
+@with_groups
 def filter(
     shards: Annotated[list[Path] | None, typer.Argument(metavar="SHARDS", help="Folders of shards, or tars.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the result; with --undo, of the restored tars.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="Model of audio and texts: name, hub id, folder or file.")
-    ] = "auricle-tiny-glap",
-    caption: Annotated[
-        str, typer.Option("--caption", help="Fact that has the caption, or a list of captions.")
-    ] = "caption",
-    p: Annotated[
-        float, typer.Option("--p", help="Keep up to this p value: of random pairs, this share passes.")
-    ] = 0.01,
-    drop_p: Annotated[float, typer.Option("--drop-p", help="Drop above this p value; review between.")] = 0.1,
-    random_captions: Annotated[
-        int, typer.Option("--random-captions", help="Random captions that each clip is compared with.")
-    ] = 30,
-    top: Annotated[int, typer.Option("--top", help="Place the own caption must reach among these; review below.")] = 3,
-    near: Annotated[
-        float, typer.Option("--near", help="Cosine from which two clips are nearly the same; 1: never.")
-    ] = 0.995,
-    alike: Annotated[
-        float, typer.Option("--alike", help="Cosine from which captions say the same; 1: equal words only.")
-    ] = 1.0,
-    keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same clips.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random pairs.")] = 0,
+    model: AlignModel = "auricle-tiny-glap",
     device: Device = "cpu",
     dtype: Dtype = "float32",
     undo: Annotated[
@@ -53,6 +56,8 @@ def filter(
         typer.Option("--undo", metavar="OUT", help="Restore the shards that OUT was made of, byte for byte."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    *,
+    decision: DecisionOptions,
 ) -> None:
     """Sort pairs of audio and captions into those to keep, to review and to drop.
 
@@ -76,17 +81,7 @@ def filter(
     from auricle.curate.filter import filter_shards
     from auricle.data.shards import ShardSet
 
-    config = FilterConfig(
-        caption=caption,
-        p=p,
-        drop_p=drop_p,
-        random_captions=random_captions,
-        top=top,
-        near=near,
-        alike=alike,
-        keep_duplicates=keep_duplicates,
-        seed=seed,
-    )
+    config = FilterConfig(**asdict(decision))
     clips = ShardSet(shards)
     aligner = auricle.load_aligner(model, device=device, dtype=dtype)
     with (
