@@ -71,7 +71,7 @@ def test_what_fails_is_named_and_the_others_go_on(source: Path, tmp_path: Path) 
     (source.parent / "1.wav").unlink()
     (source.parent / "2.wav").write_bytes((source.parent / "2.wav").read_bytes()[:9000])
     done = run(source, tmp_path / "out", "--task", f"nsynth={tmp_path}/absent")
-    assert done.code == 1 and "1.wav: no such file" in done.err and "2.wav: processed in part" in done.err
+    assert done.code == 1 and "1.wav: no such file" in done.err and "2.wav: partly processed" in done.err
     assert "nsynth" in done.err and "absent: does not exist" in done.err and "not scored" in done.err
     (answers,) = (tmp_path / "out").glob("*/vggsound/answers.jsonl")
     assert answers.read_text().count('"model_output": null') == 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from auricle.cli.options import Adapter, AsJson, FloatType
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_line, print_result, progress
 
 
 def models(as_json: AsJson = False) -> None:
@@ -24,17 +24,15 @@ def models(as_json: AsJson = False) -> None:
 
     for entry in entries():
         ready = is_ready(entry)
-        if as_json:
-            print_json({**asdict(entry), "ready": ready})
-            continue
         size = f"{entry.parameters / 1e6:,.1f} M" if entry.parameters else "?"
         source = entry.repo or entry.where or entry.unavailable or "embedded"
         state = "ready" if ready else "not downloaded" if entry.repo else "absent"
-        print_line(
+        lines = [
             f"{entry.name:22} {entry.kind:15} {size:>11}  {entry.license:11} {source:28} {state:15} {entry.summary}"
-        )
+        ]
         if entry.caution:
-            print_line(f"{'':22} note: {entry.caution}")
+            lines.append(f"{'':22} note: {entry.caution}")
+        print_result({**asdict(entry), "ready": ready}, lines, as_json=as_json)
 
 
 def convert(

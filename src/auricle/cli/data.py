@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from auricle.cli.options import FAILED, AsJson
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_line, print_result, progress, warn
 
 data = typer.Typer(no_args_is_help=True, help="Write, index and inspect tar shards.")
 
@@ -45,7 +45,7 @@ def pack(
             progress=lambda done, failed: advance.at(done),
         )
     for key, problem in [*report.failed, *report.flawed]:
-        print_line(f"auricle: {key}: {problem}", err=True)
+        warn(f"{key}: {problem}")
     print_line(
         f"{report.written} clips, {report.audio_s / 3600:.2f} h, in {report.seconds:.1f} s; "
         f"{len(report.failed)} left out"
@@ -121,8 +121,4 @@ def info(
         "manifest": clips.manifest_hash,
         "ignored": dict(clips.ignored),
     }
-    if as_json:
-        print_json(facts)
-    else:
-        for key, value in facts.items():
-            print_line(f"{key:12} {value}")
+    print_result(facts, (f"{key:12} {value}" for key, value in facts.items()), as_json=as_json)

@@ -6,14 +6,14 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
 
 from auricle.cli.options import FAILED, AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.output import print_result
 
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "transformers", "av", "pyarrow")
 _TONE_HZ = 440
@@ -31,18 +31,18 @@ def doctor(as_json: AsJson = False) -> None:
     Example: auricle doctor
     """
     facts = examine()
-    if as_json:
-        print_json(facts)
-    else:
-        for topic, found in facts.items():
-            if isinstance(found, dict):
-                print_line(f"{topic}:")
-                for key, value in found.items():
-                    print_line(f"  {key:18} {value}")
-            else:
-                print_line(f"{topic}: {found}")
+    print_result(facts, _lines(facts), as_json=as_json)
     if not facts["ok"]:
         raise typer.Exit(FAILED)
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    for topic, found in facts.items():
+        if isinstance(found, dict):
+            yield f"{topic}:"
+            yield from (f"  {key:18} {value}" for key, value in found.items())
+        else:
+            yield f"{topic}: {found}"
 
 
 def examine() -> dict[str, Any]:

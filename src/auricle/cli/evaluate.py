@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.options import (
-    SCORING_RULES,
-    AsJson,
-    BatchSize,
-    Device,
-    LoadOptions,
-    ScoringRules,
-    Seed,
-    check_choice,
-)
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import AsJson, BatchSize, LoadOptions, RuleOptions, Seed, check_choice
+from auricle.cli.output import print_line, print_result, progress, warn
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
@@ -44,10 +35,9 @@ Models = Annotated[list[str] | None, typer.Option("--model", help="Name, hub id 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringOptions:
+class ScoringOptions(RuleOptions):
     """How answers are scored."""
 
-    scoring_rule: ScoringRules = "strict"
     missing: Annotated[
         str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
     ] = "error"
@@ -58,11 +48,10 @@ class ScoringOptions:
         Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")
     ] = None
     seed: Seed = 0
-    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse unknown values."""
-        check_choice("--scoring-rule", self.scoring_rule, tuple(SCORING_RULES))
+        super().__post_init__()
         check_choice("--missing", self.missing, ("error", "worst"))
 
 
@@ -151,9 +140,7 @@ def read_task(
     """Questions of a task; notes on its source are printed unless ``on_note`` takes them."""
     from auricle.evaluate.questions import read_questions
 
-    return read_questions(
-        task, source, limit=limit, on_note=on_note or (lambda note: print_line(f"auricle: {note}", err=True))
-    )
+    return read_questions(task, source, limit=limit, on_note=on_note or warn)
 
 
 def read_tasks(options: RunOptions) -> list[tuple[LanguageTask, list[Question]]]:
@@ -168,7 +155,7 @@ def open_cache(folder: Path) -> Iterator[AnswerCache]:
 
     with AnswerCache(folder) as answers:
         for fault in answers.damaged:
-            print_line(f"auricle: {fault}; skipped", err=True)
+            warn(f"{fault}; skipped")
         yield answers
 
 
@@ -200,7 +187,7 @@ def measure_tasks(
             model = options.load(name)
             for task, subject in tasks:
                 evaluator = options.evaluator(model, task, answers)
-                for scoring_rule in SCORING_RULES[options.scoring_rule]:
+                for scoring_rule in options.rules:
                     scoring = replace(config, scoring_rule=scoring_rule)
                     try:
                         with progress(f"{name} on {task.name}, answers", quiet=options.as_json) as advance:
@@ -224,25 +211,22 @@ def write_result(folder: Path, kind: str, scoring_rule: str, text: str) -> Path:
     return path
 
 
-def show_result(found: Any, path: Path, lines: Callable[[Any], Iterator[str]], *, as_json: bool) -> None:
+def show_result(found: Any, path: Path, lines: Iterable[str], *, as_json: bool) -> None:
     """Print a result that was written, as JSON or in lines."""
-    if as_json:
-        print_json({"file": str(path), **json.loads(found.to_json())})
-        return
-    for line in lines(found):
-        print_line(line)
-    print_line(str(path), err=True)
+    print_result({"file": str(path), **json.loads(found.to_json())}, lines, as_json=as_json)
+    if not as_json:
+        print_line(str(path), err=True)
 
 
-def show_scored(scored: Scored) -> None:
-    """Print a score as a table for people."""
-    print_line(f"{scored.kind}, {scored.scoring_rule}: {scored.rule.id} version {scored.rule.version}")
+def scored_lines(scored: Scored) -> Iterator[str]:
+    """A score as a table for people."""
+    yield f"{scored.kind}, {scored.scoring_rule}: {scored.rule.id} version {scored.rule.version}"
     for name, found in scored.scores.items():
-        print_line(_line(name, found))
+        yield _line(name, found)
     for part, metrics in scored.parts.items():
         for name, found in metrics.items():
-            print_line(_line(f"  {part}, {name}", found))
-    print_line(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items()))
+            yield _line(f"  {part}, {name}", found)
+    yield ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items())
 
 
 def _line(name: str, found: Score) -> str:

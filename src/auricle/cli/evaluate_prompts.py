@@ -63,7 +63,7 @@ def prompts(
 
     tally, models = Tally(), model or ["auricle-tiny"]
     for found, path in measure_tasks(kind, models, variants, measure, options=options, tally=tally):
-        show_result(found, path, _lines, as_json=options.as_json)
+        show_result(found, path, _lines(found), as_json=options.as_json)
         tally.failed += sum(each.failed for each in found.variants)
         tally.partial += sum(each.partial for each in found.variants)
     tally.leave()

@@ -10,7 +10,7 @@ import typer
 
 from auricle.cli.evaluate import Models, RunOptions, measure_tasks, read_tasks, show_result
 from auricle.cli.options import with_groups
-from auricle.cli.output import print_line
+from auricle.cli.output import print_line, warn
 from auricle.cli.printing import Tally
 from auricle.errors import MissingExtra
 
@@ -57,7 +57,7 @@ def robustness(
     tally, cards, models = Tally(), [], model or ["auricle-tiny"]
     for card, path in measure_tasks("robustness", models, read_tasks(options), measure, options=options, tally=tally):
         cards.append(card)
-        show_result(card, path, _lines, as_json=options.as_json)
+        show_result(card, path, _lines(card), as_json=options.as_json)
         levels = [level for curve in card.curves for level in curve.levels]
         tally.failed += card.clean_failed + sum(level.failed for level in levels)
         tally.partial += card.clean_partial + sum(level.partial for level in levels)
@@ -72,7 +72,7 @@ def _draw(cards: Sequence[Card], folder: Path) -> None:
     try:
         paths = write_cards(cards, folder)
     except MissingExtra as error:
-        print_line(f"auricle: no figures: {error}", err=True)
+        warn(f"no figures: {error}")
         paths = write_cards(cards, folder, figures=False)
     for path in paths:
         print_line(str(path), err=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -16,18 +16,17 @@ from auricle.cli.evaluate import (
     load_detector,
     open_cache,
     read_task,
+    scored_lines,
     scoring_config,
-    show_scored,
     split_task,
 )
-from auricle.cli.options import SCORING_RULES, AsJson, Model, check_choice, with_groups
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import AsJson, Model, check_choice, with_groups
+from auricle.cli.output import print_json, print_line, print_result, progress, warn
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.evaluate.answer_cache import AnswerCache
-    from auricle.evaluate.generate import Reply
     from auricle.evaluate.questions import Question
     from auricle.evaluate.run import Evaluator, Share, TaskRun
     from auricle.evaluate.task import LanguageTask
@@ -82,14 +81,17 @@ def run(
     part = read_share(share)
     settings = _Settings(model, prompt, choose, options)
     tally = Tally(quiet=options.as_json)
-    jobs = _jobs(settings, lambda name, error: _report_error(tally, name, error, as_json=options.as_json))
+
+    def on_error(name: str, error: str) -> None:
+        if options.as_json:
+            print_json({"name": name, "error": error})
+        tally.note_error(name, error)
+
+    jobs = _jobs(settings, on_error)
     if workers > 1 and jobs:
         _generate_in_processes(settings, part, workers, sum(len(job.questions) for job in jobs))
-    for job, done, model_name, generated in _runs(settings, part, jobs):
-        if isinstance(done, AuricleError):
-            _report_error(tally, job.task.name, str(done), as_json=options.as_json)
-        else:
-            _report(tally, model_name, job, done, generated=generated, as_json=options.as_json)
+    if jobs:
+        _run_all(settings, part, jobs, tally, on_error)
     tally.leave()
 
 
@@ -104,21 +106,15 @@ def tasks(
     from auricle.evaluate.task import language_tasks
 
     for each in language_tasks(suite):
-        if as_json:
-            print_json(each.content())
-            continue
         published = ", ".join(f"{name} {value:g}" for name, value in each.published.items())
         prompts = " | ".join(dict.fromkeys(each.prompts.values()))
-        print_line(f"{each.name:24} {each.suite:12} {each.domain:7} {each.kind:8} {published}".rstrip())
-        print_line(f"    {prompts}")
+        head = f"{each.name:24} {each.suite:12} {each.domain:7} {each.kind:8} {published}".rstrip()
+        print_result(each.content(), [head, f"    {prompts}"], as_json=as_json)
 
 
-def _runs(
-    settings: _Settings, part: Share, jobs: Sequence[_Job]
-) -> Iterator[tuple[_Job, TaskRun | AuricleError, str, int]]:
-    """Each job with its result or error, the name of the model, and the number of generated answers."""
-    if not jobs:
-        return
+def _run_all(
+    settings: _Settings, part: Share, jobs: Sequence[_Job], tally: Tally, on_error: Callable[[str, str], None]
+) -> None:
     from auricle.evaluate.run import run_task
 
     options = settings.options
@@ -128,30 +124,24 @@ def _runs(
     with open_cache(options.cache_folder) as cache:
         for job in jobs:
             before = cache.added
-            result: TaskRun | AuricleError
-            name = ""
             try:
-                evaluator = dataclasses.replace(_evaluator(settings, job, model, cache), scoring=scoring)
-                name = evaluator.model.model
-                with progress(f"{name} on {job.task.name}", len(job.questions), quiet=options.as_json) as advance:
-                    result = run_task(
-                        dataclasses.replace(evaluator, on_reply=_each(advance)),
+                evaluator = replace(_evaluator(settings, job, model, cache), scoring=scoring)
+                what = f"{evaluator.model.model} on {job.task.name}"
+                with progress(what, len(job.questions), quiet=options.as_json) as advance:
+                    done = run_task(
+                        replace(evaluator, on_reply=lambda *_: advance()),
                         job.questions,
                         options.output,
                         source=job.source,
-                        scoring_rules=SCORING_RULES[options.scoring_rule],
+                        scoring_rules=options.rules,
                         share=part,
                     )
             except ConfigError:
                 raise
             except AuricleError as error:
-                result = error
-            yield job, result, name, cache.added - before
-
-
-def _each(done: Callable[[], None]) -> Callable[[Question, Reply], None]:
-    """Calls ``done`` for every reply."""
-    return lambda question, reply: done()
+                on_error(job.task.name, str(error))
+            else:
+                _report(tally, evaluator.model.model, job, done, cache.added - before, as_json=options.as_json)
 
 
 def _evaluator(settings: _Settings, job: _Job, model: Any, cache: AnswerCache) -> Evaluator:
@@ -175,7 +165,7 @@ def _jobs(
         )
     if settings.prompt is not None:
         prompts = {task.name: {field: settings.prompt for field in task.prompts} for task, _ in chosen}
-        chosen = [(dataclasses.replace(task, prompts=prompts[task.name]), source) for task, source in chosen]
+        chosen = [(replace(task, prompts=prompts[task.name]), source) for task, source in chosen]
     found = []
     for task, source in chosen:
         try:
@@ -217,9 +207,7 @@ def _generate_in_processes(settings: _Settings, part: Share, workers: int, quest
         for process in processes.values():
             process.join()
             if process.exitcode:
-                print_line(
-                    f"auricle: a process ended with {process.exitcode}; its other answers are generated now", err=True
-                )
+                warn(f"a process ended with {process.exitcode}; its other answers are generated now")
     finally:
         for process in processes.values():
             if process.is_alive():
@@ -241,7 +229,7 @@ def _work(settings: _Settings, share: Share, threads: int, sender: Any) -> None:
             for job in jobs:
                 evaluator = _evaluator(settings, job, model, cache)
                 own = [question for question in job.questions if share.has(question.audio.name)]
-                dataclasses.replace(evaluator, on_reply=_each(lambda: sender.send(None))).generate(own)
+                replace(evaluator, on_reply=lambda *_: sender.send(None)).generate(own)
     except (AuricleError, KeyboardInterrupt):
         sys.exit(1)
 
@@ -258,37 +246,27 @@ def _end_with_parent() -> None:
 # --- printing
 
 
-def _report(tally: Tally, model: str, job: _Job, done: TaskRun, *, generated: int, as_json: bool) -> None:
+def _report(tally: Tally, model: str, job: _Job, done: TaskRun, generated: int, *, as_json: bool) -> None:
     for name, error in done.failed.items():
         tally.note_error(name, error)
     for name in done.partial:
         tally.note_partial(name, "partly processed")
     answered = sum(reply.text is not None for reply in done.replies)
-    if as_json:
-        print_json(
-            {
-                "model": model,
-                "name": job.task.name,
-                "folder": None if done.folder is None else str(done.folder),
-                "questions": len(done.replies),
-                "answered": answered,
-                "asked": generated,
-                "failed": done.failed,
-                "heard_in_part": done.partial,
-                "scores": {rule: scored.content(items=False) for rule, scored in done.scored.items()},
-                "error": None,
-            }
-        )
-        return
+    record = {
+        "model": model,
+        "name": job.task.name,
+        "folder": None if done.folder is None else str(done.folder),
+        "questions": len(done.replies),
+        "answered": answered,
+        "asked": generated,
+        "failed": done.failed,
+        "heard_in_part": done.partial,
+        "scores": {rule: scored.content(items=False) for rule, scored in done.scored.items()},
+        "error": None,
+    }
     where = "" if done.folder is None else f"; {done.folder}"
-    print_line(f"{model} on {job.task.name}: {answered} of {len(done.replies)} answered, {generated} generated{where}")
-    if done.folder is not None and not done.scored:
+    line = f"{model} on {job.task.name}: {answered} of {len(done.replies)} answered, {generated} generated{where}"
+    tables = (row for scored in done.scored.values() for row in scored_lines(scored))
+    print_result(record, [line, *tables], as_json=as_json)
+    if done.folder is not None and not done.scored and not as_json:
         print_line("not scored: answers are missing; fix or leave out their clips, or give --missing worst", err=True)
-    for scored in done.scored.values():
-        show_scored(scored)
-
-
-def _report_error(tally: Tally, name: str, error: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"name": name, "error": error})
-    tally.note_error(name, error)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.evaluate import ScoringOptions, scoring_config, show_scored, write_result
-from auricle.cli.options import SCORING_RULES, AsJson, check_choice, with_groups
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.evaluate import ScoringOptions, scored_lines, scoring_config, write_result
+from auricle.cli.options import AsJson, check_choice, with_groups
+from auricle.cli.output import print_line, print_result, progress
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,15 +72,12 @@ def score(
         chosen["synonyms"] = read_synonyms(synonyms)
     config = scoring_config(options, **chosen)
     parsed = _read(predictions, task, references)
-    for rule in SCORING_RULES[options.scoring_rule]:
+    for rule in options.rules:
         with progress(f"scoring, {rule}", quiet=as_json):
             scored = score_predictions(parsed, replace(config, scoring_rule=rule))
         if output:
             print_line(str(write_result(output, scored.kind, rule, scored.to_json())), err=True)
-        if as_json:
-            print_json(scored.content(items=False))
-        else:
-            show_scored(scored)
+        print_result(scored.content(items=False), scored_lines(scored), as_json=as_json)
 
 
 def _read(files: Sequence[str], kind: Any, references: Path | None) -> Predictions | MecatPredictions:

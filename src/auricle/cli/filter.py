@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auricle.cli.options import FAILED, AlignModel, Device, Dtype, with_groups
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import named, print_result, progress, warn
 
 if TYPE_CHECKING:
     from auricle.curate.filter import Filtered
@@ -89,7 +90,13 @@ def filter(
         progress("splitting", len(clips.shards), quiet=as_json) as on_tar,
     ):
         found = filter_shards(clips, output, aligner, config, on_pairs=on_pairs, on_tar=lambda tar: on_tar())
-    _show(found, output, as_json=as_json)
+    for key, error in found.failed[:_NAMED]:
+        warn(named(key, error))
+    if (more := len(found.failed) - _NAMED) > 0:
+        warn(f"{more} more clips that could not be processed; see {output / 'scores.jsonl'}")
+    clips_and_texts = dict(zip(("sounds", "texts"), found.encoded, strict=True))
+    record = {**found.summary, "output": str(output), "encoded": clips_and_texts}
+    print_result(record, _lines(found, output), as_json=as_json)
     if found.failed:
         raise typer.Exit(FAILED)
 
@@ -98,30 +105,21 @@ def _undo(out: Path, folder: Path | None, *, as_json: bool) -> None:
     from auricle.curate.filter import undo_filter
 
     for tar, existed in undo_filter(out, folder):
-        if as_json:
-            print_json({"file": str(tar), "restored": not existed})
-        else:
-            print_line(f"{tar}: {'exists, byte for byte' if existed else 'restored'}")
+        line = f"{tar}: {'exists, byte for byte' if existed else 'restored'}"
+        print_result({"file": str(tar), "restored": not existed}, [line], as_json=as_json)
 
 
-def _show(found: Filtered, output: Path, *, as_json: bool) -> None:
+def _lines(found: Filtered, output: Path) -> Iterator[str]:
     from auricle.curate.summary import SIGNS
 
     summary, (clips, texts) = found.summary, found.encoded
-    for key, error in found.failed[:_NAMED]:
-        print_line(f"auricle: {error if key in error else f'{key}: {error}'}", err=True)
-    if (more := len(found.failed) - _NAMED) > 0:
-        print_line(f"auricle: {more} more clips that could not be processed; see {output / 'scores.jsonl'}", err=True)
-    if as_json:
-        print_json({**summary, "output": str(output), "encoded": {"sounds": clips, "texts": texts}})
-        return
     for name in ("keep", "review", "drop"):
-        print_line(f"{name:7} {summary[name]:8} {summary[name] / summary['pairs']:7.1%}")
+        yield f"{name:7} {summary[name]:8} {summary[name] / summary['pairs']:7.1%}"
     for sign, count in summary["signs"].items():
         if count:
-            print_line(f"  {SIGNS.get(sign, sign)}: {count}")
-    print_line(
+            yield f"  {SIGNS.get(sign, sign)}: {count}"
+    yield (
         f"about {summary['mismatched_share']:.0%} of the pairs do not belong together; of random pairs "
         f"{summary['random_passing']:.2%} pass p = {summary['settings']['p']:g}"
     )
-    print_line(f"{clips} clips and {texts} texts were encoded; {output / 'report.html'}")
+    yield f"{clips} clips and {texts} texts were encoded; {output / 'report.html'}"

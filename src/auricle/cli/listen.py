@@ -36,6 +36,11 @@ class AnswerOptions(LoadOptions):
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128
     as_json: AsJson = False
 
+    @property
+    def batched(self) -> dict[str, Any]:
+        """How files become windows and batches."""
+        return {"batch_size": self.batch_size, "window_s": self.window_s}
+
 
 @with_groups
 def describe(
@@ -52,13 +57,7 @@ def describe(
     """
     names, sources = open_sources(files)
     loaded = _load(options)
-    results = loaded.describe_many(
-        sources,
-        batch_size=options.batch_size,
-        dense=dense,
-        window_s=options.window_s,
-        max_new_tokens=options.max_new_tokens,
-    )
+    results = loaded.describe_many(sources, dense=dense, max_new_tokens=options.max_new_tokens, **options.batched)
     _print_all(_printer("caption", loaded, names, options, timed=dense), loaded, names, results)
 
 
@@ -96,9 +95,10 @@ def ask(
     names, sources = open_sources(files)
     loaded = _load(options)
     printer = _printer("answer", loaded, names, options)
-    batched: dict[str, Any] = {"batch_size": options.batch_size, "window_s": options.window_s}
     if offered is not None:
-        _print_all(printer, loaded, names, loaded.choose_many(sources, prompts[0], offered, letters=letters, **batched))
+        _print_all(
+            printer, loaded, names, loaded.choose_many(sources, prompts[0], offered, letters=letters, **options.batched)
+        )
         return
     from auricle.engine.request import SamplingParams
 
@@ -108,9 +108,11 @@ def ask(
             printer.print_stream(name, loaded.stream(source, prompts[0], window_s=options.window_s, **shared))
         printer.leave()
     elif len(prompts) > 1:
-        _print_all(printer, loaded, names, loaded.ask_all_many(sources, prompts, **shared, **batched), prompts)
+        _print_all(printer, loaded, names, loaded.ask_all_many(sources, prompts, **shared, **options.batched), prompts)
     else:
-        _print_all(printer, loaded, names, loaded.ask_many(sources, prompts[0], schema=rules, **shared, **batched))
+        _print_all(
+            printer, loaded, names, loaded.ask_many(sources, prompts[0], schema=rules, **shared, **options.batched)
+        )
 
 
 @with_groups
@@ -135,14 +137,8 @@ def transcribe(
     """
     names, sources = open_sources(files)
     loaded = _load(options)
-    results = loaded.transcribe_many(
-        sources,
-        batch_size=options.batch_size,
-        window_s=options.window_s,
-        overlap_s=overlap_s,
-        vad=vad,
-        max_new_tokens=options.max_new_tokens,
-    )
+    limits: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, **options.batched}
+    results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, **limits)
     _print_all(_printer("text", loaded, names, options, timed=segments), loaded, names, results)
 
 

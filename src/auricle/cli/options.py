@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
 
 FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
-SCORING_RULES: dict[str, tuple[Any, ...]] = {
-    "strict": ("strict",),
-    "compat": ("compat",),
-    "both": ("compat", "strict"),
-}
 
 # --- of most verbs
 
@@ -57,18 +52,8 @@ Language = Annotated[str, typer.Option("--language", help="Of the words, by the 
 
 # --- of benchmarks and evaluation
 
-ScoringRules = Annotated[
-    str,
-    typer.Option(
-        "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
-    ),
-]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")]
 BenchData = Annotated[Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")]
-BenchOutput = Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")]
-BenchStore = Annotated[
-    Path | None, typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store].")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +74,47 @@ class LoadOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """The scoring rules, and the device that computes."""
+
+    scoring_rule: Annotated[
+        str,
+        typer.Option(
+            "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
+        ),
+    ] = "strict"
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown values."""
+        check_choice("--scoring-rule", self.scoring_rule, ("strict", "compat", "both"))
+
+    @property
+    def rules(self) -> tuple[Any, ...]:
+        """The rules, one after the other."""
+        return ("compat", "strict") if self.scoring_rule == "both" else (self.scoring_rule,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(RuleOptions):
+    """Where the encoder benchmark has its data and results."""
+
+    data: BenchData = Path("data")
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path("bench")
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store].")
+    ] = None
+    as_json: AsJson = False
+
+
 def with_groups(verb: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter of a verb that is a dataclass by one option for each of its fields; required ones first.
 
     Typer reads the signature of a function, in which options that several verbs share would be repeated.
     """
     hints = get_type_hints(verb, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters = []
     for name, parameter in signature(verb).parameters.items():
         if name not in groups:

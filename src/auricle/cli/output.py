@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from threading import RLock, Timer
@@ -41,6 +41,25 @@ def print_line(text: str, *, err: bool = False) -> None:
     """Print one line of text; control characters in file names and answers cannot reach the terminal."""
     with _bars.hidden():
         typer.echo(visible(text).encode("utf-8", "backslashreplace"), err=err)
+
+
+def print_result(record: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result as JSON, or as lines for people."""
+    if as_json:
+        print_json(record)
+        return
+    for line in lines:
+        print_line(line)
+
+
+def warn(text: str) -> None:
+    """Print what a user should know on standard error."""
+    print_line(f"auricle: {text}", err=True)
+
+
+def named(name: str, error: str) -> str:
+    """An error with the name of its file, once."""
+    return error if name in error else f"{name}: {error}"
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from auricle.cli.options import FAILED, PARTLY
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import named, print_json, print_result, progress, warn
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Tally:
     def note_error(self, name: str, error: str) -> None:
         """Count a file that failed."""
         self.failed += 1
-        self._report(error if name in error else f"{name}: {error}")
+        self._report(named(name, error))
 
     def note_partial(self, name: str, reason: str) -> None:
         """Count a file that was partly processed."""
@@ -55,7 +55,7 @@ class Tally:
 
     def _report(self, problem: str) -> None:
         if not self._quiet:
-            print_line(f"auricle: {problem}", err=True)
+            warn(problem)
 
 
 class FilePrinter(Tally):
@@ -69,12 +69,9 @@ class FilePrinter(Tally):
     def print_file(self, name: str, result: Any, entries: dict[str, Any], lines: Iterable[str] = ()) -> None:
         """Print a result with a receipt, or the error of a file; JSON has the entries, people read the lines."""
         failed = isinstance(result, AuricleError)
-        if self.as_json:
-            receipt, error = (None, str(result)) if failed else (result.receipt.as_dict(), None)
-            print_json({"file": name, **entries, "receipt": receipt, "model": self.model, "error": error})
-        elif not failed:
-            for line in lines:
-                print_line(line)
+        receipt, error = (None, str(result)) if failed else (result.receipt.as_dict(), None)
+        record = {"file": name, **entries, "receipt": receipt, "model": self.model, "error": error}
+        print_result(record, () if failed else lines, as_json=self.as_json)
         if failed:
             self.note_error(name, str(result))
         else:

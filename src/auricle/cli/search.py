@@ -10,7 +10,7 @@ import typer
 
 from auricle.cli.inputs import STDIN, find_sources, open_source
 from auricle.cli.options import AlignModel, Device, Dtype, Files
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_result, progress
 from auricle.cli.printing import Tally
 
 
@@ -57,13 +57,11 @@ def index(
         )
     for name, reason in report.partial.items():
         tally.note_partial(name, reason)
-    if as_json:
-        print_json({"index": str(output), "model": model, **report.as_dict()})
-    else:
-        print_line(
-            f"{output}: {report.files:,} files, {report.segments:,} segments ({report.encoded:,} files encoded, "
-            f"{report.reused:,} kept, {report.removed:,} removed, {len(report.failed):,} failed)"
-        )
+    line = (
+        f"{output}: {report.files:,} files, {report.segments:,} segments ({report.encoded:,} files encoded, "
+        f"{report.reused:,} kept, {report.removed:,} removed, {len(report.failed):,} failed)"
+    )
+    print_result({"index": str(output), "model": model, **report.as_dict()}, [line], as_json=as_json)
     tally.leave()
 
 
@@ -105,10 +103,9 @@ def search(
     query = embed_query(aligner, texts=texts or [], clips=clips)
     unwanted = aligner.text(without) if without else None
     for hit in opened.search(query, limit, without=unwanted, all_segments=all_segments):
-        if as_json:
-            print_json({"file": hit.path, **{key: value for key, value in asdict(hit).items() if key != "path"}})
-        else:
-            print_line(f"{hit.score:6.1f}  {_clock(hit.start_s)}-{_clock(hit.end_s)}  {hit.path}")
+        record = {"file": hit.path, **{key: value for key, value in asdict(hit).items() if key != "path"}}
+        line = f"{hit.score:6.1f}  {_clock(hit.start_s)}-{_clock(hit.end_s)}  {hit.path}"
+        print_result(record, [line], as_json=as_json)
 
 
 def _clock(seconds: float) -> str:
