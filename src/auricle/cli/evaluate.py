@@ -134,18 +134,12 @@ def split_task(text: str) -> tuple[LanguageTask, str]:
     return load_language_task(name), source
 
 
-def read_task(
-    task: LanguageTask, source: str, limit: int | None, on_note: Callable[[str], None] | None = None
-) -> list[Question]:
-    """Questions of a task; notes on its source are printed unless ``on_note`` takes them."""
+def read_tasks(options: RunOptions) -> list[tuple[LanguageTask, list[Question]]]:
+    """The chosen tasks with their questions; notes on their sources are printed."""
     from auricle.evaluate.questions import read_questions
 
-    return read_questions(task, source, limit=limit, on_note=on_note or warn)
-
-
-def read_tasks(options: RunOptions) -> list[tuple[LanguageTask, list[Question]]]:
-    """The chosen tasks with their questions."""
-    return [(task, read_task(task, source, options.limit)) for task, source in map(split_task, options.task)]
+    chosen = map(split_task, options.task)
+    return [(task, read_questions(task, source, limit=options.limit, on_note=warn)) for task, source in chosen]
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def report(
         list[Path] | None,
         typer.Option("--audio", help="Folder of audio, before the source of the run; repeat."),
     ] = None,
-    sounds: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Players of the clips.")] = True,
+    players: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Players of the clips.")] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Figures need matplotlib.")] = True,
     published: Annotated[bool, typer.Option("--published/--no-published", help="Published scores beside.")] = True,
     as_json: AsJson = False,
@@ -60,7 +60,7 @@ def report(
 
     found = find_results(results)
     paths = write_lm_report(
-        found, output, published=published, worst=worst, players=sounds, audio=audio or (), figures=figures
+        found, output, published=published, worst=worst, players=players, audio=audio or (), figures=figures
     )
     files = [str(path) for path in paths]
     print_result({"files": files, **report_content(found, published=published)}, files, as_json=as_json)

@@ -15,7 +15,6 @@ from auricle.cli.evaluate import (
     RunOptions,
     load_detector,
     open_cache,
-    read_task,
     scored_lines,
     scoring_config,
     split_task,
@@ -154,9 +153,11 @@ def _evaluator(settings: _Settings, job: _Job, model: Any, cache: AnswerCache) -
 def _jobs(
     settings: _Settings,
     on_error: Callable[[str, str], None],
-    on_note: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] = warn,
 ) -> list[_Job]:
     """Tasks with their questions; a source that cannot be understood is reported, and the others continue."""
+    from auricle.evaluate.questions import read_questions
+
     chosen = [split_task(text) for text in settings.options.task]
     names = [task.name for task, _ in chosen]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -169,7 +170,8 @@ def _jobs(
     found = []
     for task, source in chosen:
         try:
-            found.append(_Job(task, source, read_task(task, source, settings.options.limit, on_note)))
+            questions = read_questions(task, source, limit=settings.options.limit, on_note=on_note)
+            found.append(_Job(task, source, questions))
         except ConfigError:
             raise
         except AuricleError as error:
@@ -215,7 +217,7 @@ def _generate_in_processes(settings: _Settings, part: Share, workers: int, quest
 
 
 def _work(settings: _Settings, share: Share, threads: int, sender: Any) -> None:
-    """Answer a share and report every answer; errors are reported by the parent process, which meets them too."""
+    """Answer a share and report every answer; errors are reported by the parent process, where they occur too."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.options import FAILED, AlignModel, Device, Dtype, with_groups
+from auricle.cli.options import FAILED, AlignOptions, with_groups
 from auricle.cli.output import named, print_result, progress, warn
 
 if TYPE_CHECKING:
@@ -49,15 +49,13 @@ def filter(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the result; with --undo, of the restored tars.")
     ] = None,
-    model: AlignModel = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     undo: Annotated[
         Path | None,
         typer.Option("--undo", metavar="OUT", help="Restore the shards that OUT was made of, byte for byte."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     *,
+    aligning: AlignOptions,
     decision: DecisionOptions,
 ) -> None:
     """Sort pairs of audio and captions into those to keep, to review and to drop.
@@ -77,14 +75,13 @@ def filter(
     if output is None:
         raise typer.BadParameter("name a folder for the result", param_hint="--output")
 
-    import auricle
     from auricle.curate.decision import FilterConfig
     from auricle.curate.filter import filter_shards
     from auricle.data.shards import ShardSet
 
     config = FilterConfig(**asdict(decision))
     clips = ShardSet(shards)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    aligner = aligning.load()
     with (
         progress("embedding", len(clips), quiet=as_json) as on_pairs,
         progress("splitting", len(clips.shards), quiet=as_json) as on_tar,

@@ -60,7 +60,7 @@ def heldout(
     rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
     report: dict[str, Any] = {
         "rows": {},
-        "model": _identity(loaded.loaded.identity),
+        "model": {key: value for key, value in loaded.loaded.identity.items() if key != "path"},
         "encoder": None,
         "test": _facts(test),
         "train": None,
@@ -104,10 +104,6 @@ def _embeddings_of(encoder: Encoder) -> Embed:
         return vectors
 
     return embed
-
-
-def _identity(identity: dict[str, str | None]) -> dict[str, str | None]:
-    return {key: value for key, value in identity.items() if key != "path"}
 
 
 def _facts(shards: ShardSet) -> dict[str, Any]:

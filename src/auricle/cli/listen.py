@@ -95,11 +95,6 @@ def ask(
     names, sources = open_sources(files)
     loaded = _load(options)
     printer = _printer("answer", loaded, names, options)
-    if offered is not None:
-        _print_all(
-            printer, loaded, names, loaded.choose_many(sources, prompts[0], offered, letters=letters, **options.batched)
-        )
-        return
     from auricle.engine.request import SamplingParams
 
     shared: dict[str, Any] = {"sampling": SamplingParams(max_new_tokens=options.max_new_tokens), "reduce": reduce}
@@ -107,12 +102,15 @@ def ask(
         for name, source in zip(names, sources, strict=True):
             printer.print_stream(name, loaded.stream(source, prompts[0], window_s=options.window_s, **shared))
         printer.leave()
+        return
+    results: Iterator[Any]
+    if offered is not None:
+        results = loaded.choose_many(sources, prompts[0], offered, letters=letters, **options.batched)
     elif len(prompts) > 1:
-        _print_all(printer, loaded, names, loaded.ask_all_many(sources, prompts, **shared, **options.batched), prompts)
+        results = loaded.ask_all_many(sources, prompts, **shared, **options.batched)
     else:
-        _print_all(
-            printer, loaded, names, loaded.ask_many(sources, prompts[0], schema=rules, **shared, **options.batched)
-        )
+        results = loaded.ask_many(sources, prompts[0], schema=rules, **shared, **options.batched)
+    _print_all(printer, loaded, names, results, prompts)
 
 
 @with_groups

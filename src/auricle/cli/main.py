@@ -1,4 +1,4 @@
-"""The command line: one application; its verbs are in the files beside this one."""
+"""The command line: one application; its verbs are in the other files of this folder."""
 
 from __future__ import annotations
 

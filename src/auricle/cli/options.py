@@ -14,6 +14,7 @@ import typer
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
+    from auricle.encode.aligner import Aligner
     from auricle.listen.model import AudioLM
 
 FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
@@ -27,9 +28,6 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in 
 # --- of models
 
 Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
-AlignModel = Annotated[
-    str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
-]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
 FloatType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
@@ -72,6 +70,23 @@ class LoadOptions:
         return auricle.load(
             name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions:
+    """The audio–text model, and how it is loaded."""
+
+    model: Annotated[
+        str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
+    ] = "auricle-tiny-glap"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
+
+    def load(self) -> Aligner:
+        """Load the model."""
+        import auricle
+
+        return auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,23 +9,23 @@ from typing import Annotated
 import typer
 
 from auricle.cli.inputs import STDIN, find_sources, open_source
-from auricle.cli.options import AlignModel, Device, Dtype, Files
+from auricle.cli.options import AlignOptions, Files, with_groups
 from auricle.cli.output import print_result, progress
 from auricle.cli.printing import Tally
 
 
+@with_groups
 def index(
     files: Files,
     output: Annotated[Path, typer.Option("--output", "-o", help="The index, e.g. sounds.auricle.")],
-    model: AlignModel = "auricle-tiny-glap",
     window: Annotated[float, typer.Option("--window", help="Length of a segment of a longer file, s.")] = 10.0,
     hop: Annotated[float, typer.Option("--hop", help="Distance of the segments' starts, s; at most --window.")] = 5.0,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read files even if size and time of change are unchanged.")
     ] = False,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: the outcome for the files.")] = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Build an index of clips for `auricle search`, or update it.
 
@@ -38,12 +38,11 @@ def index(
     if STDIN in names:
         raise typer.BadParameter("an index needs files; standard input has no name", param_hint="FILES")
 
-    import auricle
     from auricle.files import check_writable
     from auricle.search.build import build_index
 
     check_writable(output)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    aligner = options.load()
     tally = Tally(quiet=as_json)
     with progress("indexing", len(names), quiet=as_json) as advance:
 
@@ -53,7 +52,7 @@ def index(
                 tally.note_error(name, error)
 
         report = build_index(
-            aligner, names, output, model=model, window_s=window, hop_s=hop, rehash=rehash, on_file=on_file
+            aligner, names, output, model=options.model, window_s=window, hop_s=hop, rehash=rehash, on_file=on_file
         )
     for name, reason in report.partial.items():
         tally.note_partial(name, reason)
@@ -61,10 +60,11 @@ def index(
         f"{output}: {report.files:,} files, {report.segments:,} segments ({report.encoded:,} files encoded, "
         f"{report.reused:,} kept, {report.removed:,} removed, {len(report.failed):,} failed)"
     )
-    print_result({"index": str(output), "model": model, **report.as_dict()}, [line], as_json=as_json)
+    print_result({"index": str(output), "model": options.model, **report.as_dict()}, [line], as_json=as_json)
     tally.leave()
 
 
+@with_groups
 def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Made by `auricle index`.")],
     texts: Annotated[
@@ -78,10 +78,9 @@ def search(
     all_segments: Annotated[
         bool, typer.Option("--all-segments", help="Several hits in one file, not only its best.")
     ] = False,
-    model: AlignModel = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per hit.")] = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Find clips by words, or by a similar clip.
 
@@ -94,11 +93,10 @@ def search(
         raise typer.BadParameter("give words, or a clip with --like", param_hint="TEXT")
     clips = [open_source(name) for name in like or []]
 
-    import auricle
     from auricle.search.query import Index, embed_query
 
     opened = Index.open(index)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    aligner = options.load()
     opened.check_model(aligner.fingerprint)
     query = embed_query(aligner, texts=texts or [], clips=clips)
     unwanted = aligner.text(without) if without else None

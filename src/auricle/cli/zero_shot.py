@@ -11,15 +11,14 @@ import typer
 
 from auricle.cli.inputs import STDIN, SUFFIXES, open_sources
 from auricle.cli.options import (
-    AlignModel,
+    AlignOptions,
     AsJson,
-    Device,
-    Dtype,
     Files,
     LabelsFile,
     Language,
     Template,
     domain_templates,
+    with_groups,
 )
 from auricle.cli.output import print_line
 from auricle.cli.printing import FilePrinter
@@ -32,6 +31,7 @@ _WIDTH = 28  # of a text at the top of its column
 _MAX_NAME = 60  # of a file's name in the table
 
 
+@with_groups
 def score(
     arguments: Annotated[
         list[str], typer.Argument(metavar="AUDIO... [TEXT]...", help="Files, folders, globs, or -; then texts.")
@@ -40,11 +40,10 @@ def score(
         list[str] | None,
         typer.Option("--text", "-t", help="A text; repeatable. With it all arguments are audio."),
     ] = None,
-    model: AlignModel = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     language: Language = "eng_Latn",
     as_json: AsJson = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Score how well each clip and each text fit: 100 × cosine, -100 to 100.
 
@@ -56,11 +55,9 @@ def score(
     audio, texts = _split_arguments(arguments, text)
     names, sources = open_sources(audio)
 
-    import auricle
     from auricle.encode.zero_shot import score_many
 
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
-    results = score_many(aligner, sources, texts, language=language)
+    results = score_many(options.load(), sources, texts, language=language)
     width = max(len(name[-_MAX_NAME:]) for name in names)
     if not as_json:
         print_line(_row("", width, [_cut(text) for text in texts], texts))
@@ -68,11 +65,12 @@ def score(
     def show(name: str, result: TextScores) -> tuple[dict[str, Any], list[str]]:
         return result.as_dict(), [_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts)]
 
-    printer = FilePrinter(model, as_json=as_json)
+    printer = FilePrinter(options.model, as_json=as_json)
     printer.print_files("scoring", names, results, ("scores", "probabilities"), show)
     printer.leave()
 
 
+@with_groups
 def classify(
     files: Files,
     labels: Annotated[
@@ -90,11 +88,10 @@ def classify(
         float | None,
         typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]"),
     ] = None,
-    model: AlignModel = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     language: Language = "eng_Latn",
     as_json: AsJson = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Classify each clip by labels of your choice; any words will do, the model was not trained on them.
 
@@ -108,7 +105,6 @@ def classify(
         raise typer.BadParameter("needs --multi", param_hint="--threshold")
     names, sources = open_sources(files)
 
-    import auricle
     from auricle.encode.zero_shot import Prompts, classify_many, parse_labels, read_labels
 
     words: dict[str, tuple[str, ...]] = (
@@ -116,13 +112,12 @@ def classify(
     )
     templates = tuple(template or domain_templates(domain))
     prompts = Prompts(templates=templates, phrases=words, language=language)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
-    results = classify_many(aligner, sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
+    results = classify_many(options.load(), sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
 
     def show(name: str, result: Classification) -> tuple[dict[str, Any], list[str]]:
         return result.as_dict(), [f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result)]
 
-    printer = FilePrinter(model, as_json=as_json)
+    printer = FilePrinter(options.model, as_json=as_json)
     keys = ("labels", "scores", "probabilities", "scale", "threshold")
     printer.print_files("classifying", names, results, keys, show)
     printer.leave()
