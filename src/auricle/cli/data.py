@@ -80,9 +80,7 @@ def _entries(source: Path, layout: str, only: str | None) -> Any:
 
 
 @data.command()
-def index(
-    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")],
-) -> None:
+def index(tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")]) -> None:
     """Rebuild the index of tar shards.
 
     A missing index is also built on first use.

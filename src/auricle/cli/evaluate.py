@@ -88,11 +88,13 @@ class RunOptions(LoadOptions, ScoringOptions):
         return Evaluator(model=model, task=task, cache=answers, sampling=sampling, batch_size=self.batch_size)
 
 
-def scoring_config(options: ScoringOptions, **settings: Any) -> ScoringConfig:
+def scoring_config(options: ScoringOptions, tasks: Sequence[LanguageTask] = (), **settings: Any) -> ScoringConfig:
     """How answers are scored; the networks behind the scores of captions are loaded once, when they are needed.
 
     Args:
         options: of the command line; its rules are set one after the other.
+        tasks: where one of them needs FENSE's detector, it is loaded here: a fault is found before answers are
+            generated.
         settings: further fields.
     """
     from auricle.evaluate.scores import ScoringConfig
@@ -110,14 +112,10 @@ def scoring_config(options: ScoringOptions, **settings: Any) -> ScoringConfig:
         folder = options.error_detector
         return None if folder is None else load_error_detector(folder, device=options.device)
 
+    if any(task.kind in ("caption", "mecat") for task in tasks):
+        load_detector()
     shared: dict[str, Any] = {"missing": options.missing, "seed": options.seed, **settings}
     return ScoringConfig(encoder=load_encoder, detector=load_detector, **shared)
-
-
-def load_detector(config: ScoringConfig, tasks: Sequence[LanguageTask]) -> None:
-    """Load FENSE's detector where a task needs it: a fault is found before answers are generated."""
-    if any(task.kind in ("caption", "mecat") for task in tasks):
-        config.detector()
 
 
 def split_task(text: str) -> tuple[LanguageTask, str]:
@@ -155,29 +153,30 @@ def open_cache(folder: Path) -> Iterator[AnswerCache]:
 
 def measure_tasks(
     kind: str,
-    models: Sequence[str],
+    models: Sequence[str] | None,
     tasks: Sequence[tuple[LanguageTask, Any]],
     measure: Callable[[Evaluator, Any], Any],
+    lines: Callable[[Any], Iterable[str]],
     *,
     options: RunOptions,
     tally: Tally,
-) -> Iterator[tuple[Any, Path]]:
-    """Results of each model, task and scoring rule, and the file of each; errors are reported, the others continue.
+) -> Iterator[Any]:
+    """Results of each model, task and scoring rule, written and printed; errors are reported, the others continue.
 
     Args:
         kind: of the results, for the names of their files.
-        models: names, hub ids or folders.
+        models: names, hub ids or folders; None: the embedded one.
         tasks: each with what ``measure`` is given.
         measure: an evaluator and that → a result, with ``identity`` and ``to_json``.
+        lines: a result → what people read.
         options: of the command line.
         tally: counts the errors.
     """
     from auricle.evaluate.run import run_folder
 
-    config = scoring_config(options)
-    load_detector(config, [task for task, _ in tasks])
+    config = scoring_config(options, [task for task, _ in tasks])
     with open_cache(options.cache_folder) as answers:
-        for name in models:
+        for name in models or ["auricle-tiny"]:
             model = options.load(name)
             for task, subject in tasks:
                 evaluator = options.evaluator(model, task, answers)
@@ -192,7 +191,12 @@ def measure_tasks(
                         tally.note_error(task.name, str(error))
                         continue
                     folder = run_folder(options.output, str(found.identity["model"]), task)
-                    yield found, write_result(folder, kind, scoring_rule, found.to_json())
+                    path = write_result(folder, kind, scoring_rule, found.to_json())
+                    record = {"file": str(path), **json.loads(found.to_json())}
+                    print_result(record, lines(found), as_json=options.as_json)
+                    if not options.as_json:
+                        print_line(str(path), err=True)
+                    yield found
 
 
 def write_result(folder: Path, kind: str, scoring_rule: str, text: str) -> Path:
@@ -203,13 +207,6 @@ def write_result(folder: Path, kind: str, scoring_rule: str, text: str) -> Path:
     path = make_folder(folder) / f"{kind}.{scoring_rule}.json"
     write_bytes(path, utf8(text))
     return path
-
-
-def show_result(found: Any, path: Path, lines: Iterable[str], *, as_json: bool) -> None:
-    """Print a result that was written, as JSON or in lines."""
-    print_result({"file": str(path), **json.loads(found.to_json())}, lines, as_json=as_json)
-    if not as_json:
-        print_line(str(path), err=True)
 
 
 def scored_lines(scored: Scored) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.evaluate import Models, RunOptions, measure_tasks, read_tasks, show_result
+from auricle.cli.evaluate import Models, RunOptions, measure_tasks, read_tasks
 from auricle.cli.options import with_groups
 from auricle.cli.output import print_line
 from auricle.cli.printing import Tally
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 def prompts(
     model: Models = None,
     file: Annotated[
-        Path | None,
-        typer.Option("--prompts", help=r"File of prompts, one a line, \n for a break; else known ones."),
+        Path | None, typer.Option("--prompts", help=r"File of prompts, one a line, \n for a break; else known ones.")
     ] = None,
     choices: Annotated[
         bool, typer.Option("--choices", help="Move the choices of closed questions instead of the words.")
@@ -61,9 +60,8 @@ def prompts(
 
         return prompt_sensitivity(evaluator, own, kind, on_variant=announce)
 
-    tally, models = Tally(), model or ["auricle-tiny"]
-    for found, path in measure_tasks(kind, models, variants, measure, options=options, tally=tally):
-        show_result(found, path, _lines(found), as_json=options.as_json)
+    tally = Tally()
+    for found in measure_tasks(kind, model, variants, measure, _lines, options=options, tally=tally):
         tally.failed += sum(each.failed for each in found.variants)
         tally.partial += sum(each.partial for each in found.variants)
     tally.leave()

@@ -43,8 +43,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and its figures.")],
     worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Worst items shown of each task.")] = 6,
     audio: Annotated[
-        list[Path] | None,
-        typer.Option("--audio", help="Folder of audio, before the source of the run; repeat."),
+        list[Path] | None, typer.Option("--audio", help="Folder of audio, before the source of the run; repeat.")
     ] = None,
     players: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Players of the clips.")] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Figures need matplotlib.")] = True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.evaluate import Models, RunOptions, measure_tasks, read_tasks, show_result
+from auricle.cli.evaluate import Models, RunOptions, measure_tasks, read_tasks
 from auricle.cli.options import with_groups
 from auricle.cli.output import print_line, warn
 from auricle.cli.printing import Tally
@@ -54,10 +54,9 @@ def robustness(
 
         return robustness_card(evaluator, questions, corruptions, on_level=announce)
 
-    tally, cards, models = Tally(), [], model or ["auricle-tiny"]
-    for card, path in measure_tasks("robustness", models, read_tasks(options), measure, options=options, tally=tally):
+    tally, cards, tasks = Tally(), [], read_tasks(options)
+    for card in measure_tasks("robustness", model, tasks, measure, _lines, options=options, tally=tally):
         cards.append(card)
-        show_result(card, path, _lines(card), as_json=options.as_json)
         levels = [level for curve in card.curves for level in curve.levels]
         tally.failed += card.clean_failed + sum(level.failed for level in levels)
         tally.partial += card.clean_partial + sum(level.partial for level in levels)

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from auricle.cli.evaluate import (
-    RunOptions,
-    load_detector,
-    open_cache,
-    scored_lines,
-    scoring_config,
-    split_task,
-)
+from auricle.cli.evaluate import RunOptions, open_cache, scored_lines, scoring_config, split_task
 from auricle.cli.options import AsJson, Model, check_choice, with_groups
 from auricle.cli.output import print_json, print_line, print_result, progress, warn
 from auricle.cli.printing import Tally
@@ -117,8 +110,7 @@ def _run_all(
     from auricle.evaluate.run import run_task
 
     options = settings.options
-    scoring = scoring_config(options)
-    load_detector(scoring, [job.task for job in jobs])
+    scoring = scoring_config(options, [job.task for job in jobs])
     model = options.load(settings.model)
     with open_cache(options.cache_folder) as cache:
         for job in jobs:
@@ -151,9 +143,7 @@ def _evaluator(settings: _Settings, job: _Job, model: Any, cache: AnswerCache) -
 
 
 def _jobs(
-    settings: _Settings,
-    on_error: Callable[[str, str], None],
-    on_note: Callable[[str], None] = warn,
+    settings: _Settings, on_error: Callable[[str, str], None], on_note: Callable[[str], None] = warn
 ) -> list[_Job]:
     """Tasks with their questions; a source that cannot be understood is reported, and the others continue."""
     from auricle.evaluate.questions import read_questions

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 def heldout(
     shards: Annotated[Path, typer.Argument(metavar="TEST_SHARDS", help="Clips the models were not trained on.")],
     train: Annotated[
-        Path | None,
-        typer.Option("--train", help="Shards to train the probes on; without them no encoder rows."),
+        Path | None, typer.Option("--train", help="Shards to train the probes on; without them no encoder rows.")
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Language model: name, hub id or folder.")] = "auricle-tiny",
     encoder: Annotated[

@@ -75,8 +75,7 @@ def ask(
         Path | None, typer.Option("--schema", help="File with a JSON schema; the answer is JSON of this schema.")
     ] = None,
     reduce: Annotated[
-        str,
-        typer.Option("--reduce", help="How answers of windows become one: auto, distinct, majority, any, summary."),
+        str, typer.Option("--reduce", help="How answers of windows become one: auto, distinct, majority, any, summary.")
     ] = "auto",
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is generated.")] = False,
     *,

@@ -39,12 +39,10 @@ Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id
 # --- of zero-shot classification
 
 Template = Annotated[
-    list[str] | None,
-    typer.Option("--template", help="Your own sentence with {label} in it; repeat for their mean."),
+    list[str] | None, typer.Option("--template", help="Your own sentence with {label} in it; repeat for their mean.")
 ]
 LabelsFile = Annotated[
-    Path | None,
-    typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases used instead. Or JSON."),
+    Path | None, typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases used instead. Or JSON.")
 ]
 Language = Annotated[str, typer.Option("--language", help="Of the words, by the tokenizer's code.")]
 

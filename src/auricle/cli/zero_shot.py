@@ -37,8 +37,7 @@ def score(
         list[str], typer.Argument(metavar="AUDIO... [TEXT]...", help="Files, folders, globs, or -; then texts.")
     ],
     text: Annotated[
-        list[str] | None,
-        typer.Option("--text", "-t", help="A text; repeatable. With it all arguments are audio."),
+        list[str] | None, typer.Option("--text", "-t", help="A text; repeatable. With it all arguments are audio.")
     ] = None,
     language: Language = "eng_Latn",
     as_json: AsJson = False,
@@ -85,8 +84,7 @@ def classify(
         bool, typer.Option("--multi", help="Decide each label separately; a clip may have several, or none.")
     ] = False,
     threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]"),
+        float | None, typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]")
     ] = None,
     language: Language = "eng_Latn",
     as_json: AsJson = False,
