@@ -36,6 +36,12 @@ def find_sources(arguments: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def open_sources(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
+    """Names of the audio files that `find_sources` finds, and the source of each."""
+    names = find_sources(arguments)
+    return names, [open_source(name) for name in names]
+
+
 class _Stdin(io.BytesIO):
     """All of standard input, with its name for messages and receipts."""
 
