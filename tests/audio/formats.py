@@ -26,7 +26,7 @@ FFMPEG = {
     "mkv-aac": ("matroska", "aac"), "mkv-opus": ("matroska", "libopus"), "mkv-flac": ("matroska", "flac"),
     "mkv-pcm": ("matroska", "pcm_s16le"), "mkv-mp3": ("matroska", "libmp3lame"), "mkv-ac3": ("matroska", "ac3"),
     "webm-opus": ("webm", "libopus"), "oga-flac": ("ogg", "flac"), "oga-opus": ("ogg", "libopus"),
-    "wav-mp3": ("wav", "libmp3lame"), "wav-mp2": ("wav", "mp2"), "wav-ac3": ("wav", "ac3"), "wav-aac": ("wav", "aac"),
+    "wav-mp3": ("wav", "libmp3lame"), "wav-mp2": ("wav", "mp2"), "wav-ac3": ("wav", "ac3"),
     "wav-g722": ("wav", "g722"), "wav-yamaha": ("wav", "adpcm_yamaha"), "wav-g726": ("wav", "g726"),
     "wma": ("asf", "wmav2"), "wav-wma": ("wav", "wmav2"),
     "avi-mp3": ("avi", "libmp3lame"), "avi-ac3": ("avi", "ac3"), "flv-aac": ("flv", "aac"), "flv-mp3": ("flv", "libmp3lame"),

@@ -118,9 +118,16 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
 
 
 def _collect(reading: Reading) -> Clip:
-    parts = list(reading.waveforms())
-    waveform = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Clip(np.ascontiguousarray(waveform), reading.facts())
+    """The whole waveform in one buffer, which grows in place: hours are not held twice."""
+    waveform, used = np.empty(0, np.float32), 0
+    for block in reading.waveforms():
+        stop = used + len(block)
+        if stop > len(waveform):
+            waveform.resize(max(stop, len(waveform) * 5 // 4), refcheck=False)
+        waveform[used:stop] = block
+        used = stop
+    waveform.resize(used, refcheck=False)
+    return Clip(waveform, reading.facts())
 
 
 class Stream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, Literal, NamedTuple
 
-_OPEN_LENGTH = 0x7FFFF000  # writers to a pipe put this or more as a 32-bit length
+_OPEN_LENGTH = 0x7F000000  # writers to a pipe put this or more as a 32-bit length
 _DOUBTFUL_LENGTH = 2_000_000_000  # or this, which a file may also hold
 _MAX_CHUNKS = 4096  # real files have a few; more is an attack
 
@@ -63,8 +63,10 @@ class _Field(NamedTuple):
     def compare(self, size: int, *, is_empty: bool = False) -> Structure:
         """Compare with a file of ``size`` bytes; ``is_empty``: a length of 0 is true."""
         rest, stated = size - self.start, self.stated - self.extra
-        all_ones = self.stated == (1 << 8 * self.width) - 1
-        is_open = stated <= 0 < rest and not is_empty or all_ones or self.width == 4 and self.stated >= _OPEN_LENGTH
+        if 0 < stated <= rest:
+            return Structure()
+        is_huge = self.stated >= (_OPEN_LENGTH if self.width == 4 else 1 << 62)
+        is_open = is_huge or (stated <= 0 < rest and not is_empty)
         is_doubtful = not is_open and self.stated >= _DOUBTFUL_LENGTH and stated > 4 * rest
         if not is_open and not is_doubtful:
             return Structure(stated > rest)

@@ -70,7 +70,7 @@ class Walk:
     runs: list[Run] = field(default_factory=list)
     info: bytes = b""  # the Info frame before the first run
     stated: int | None = None  # frames that it counts, 0 if it does not; None: no such frame
-    skipped: int = 0  # bytes between frames that are neither frames nor tags
+    skipped: int = 0  # bytes between and behind frames that are neither frames nor tags
     ends_inside: bool = False  # the last frame is incomplete
     is_whole: bool = True  # False: given up within junk, or after too many frames
 
@@ -228,6 +228,7 @@ def _resync(window: _Window, at: int, found: Walk, tried: int) -> tuple[int, int
             return start, tried
     rest = window.bytes(at, _HEADER)
     found.ends_inside = len(rest) < 4 and rest[:1] == b"\xff"
+    found.skipped += 0 if is_tag or not found.runs else window.size - at
     return window.size, tried
 
 

@@ -105,7 +105,7 @@ def _plan_mpeg(file: Any, size: int, container: Container) -> _Plan:
     walk = mpeg.walk(file, size)
     plan = _Plan([], walk.is_cut or not walk.is_whole)
     if walk.skipped:
-        plan.notes.append(f"{walk.skipped:,} bytes between frames are no audio and were skipped")
+        plan.notes.append(f"{walk.skipped:,} bytes among the frames are no audio and were skipped")
     if not walk.is_whole:
         plan.notes.append("too many bytes that look like frames: the rest was not searched for audio")
     for run in walk.runs:
