@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auricle.encode import encoder as room
+from auricle.encode import clips as room
 from auricle.encode.encoder import Embedding, Encoder, load_encoder
 from auricle.errors import AudioError, ClipTooShort, ConfigError
 from auricle.models.dasheng import Dasheng, DashengConfig, num_tokens
@@ -94,7 +94,7 @@ def test_nothing_in_nothing_out(encoder: Encoder) -> None:
 
 
 def test_many_go_in_packed_batches_and_keep_their_order(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(room, "BATCH_SECONDS", 2.0)
     sizes = []
     frames = Encoder._frames
     monkeypatch.setattr(Encoder, "_frames", lambda self, waves: sizes.append(len(waves)) or frames(self, waves))

@@ -14,7 +14,7 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import Source, open_source
+from auricle.audio.sources import Source, find_waveform, open_source
 from auricle.errors import ConfigError
 
 __all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
@@ -25,12 +25,13 @@ def decode(
 ) -> Clip:
     """Read a source, or a range of it, as a mono 16 kHz waveform.
 
-    The container is recognised by content. Channels are averaged, and soxr HQ resamples. Of a truncated or damaged
-    source all usable samples are read, and `Clip.facts` says so. Calls run in parallel on threads.
+    The container is recognised by content. Channels are averaged, or the loudest is taken where they cancel each other,
+    and soxr HQ resamples. Of a truncated or damaged source all usable samples are read, and `Clip.facts` says so. Calls run in parallel on threads.
 
     Args:
-        source: path, bytes or binary file object (read from its first byte); wav, flac, ogg, opus, mp3, aiff and, with
-            the extra ``media``, m4a, mp4, aac, webm, wma and more.
+        source: path, ``file:`` or ``data:`` URL, bytes, binary file object (read from its first byte), or a mapping
+            with ``bytes`` or ``path``; wav, flac, ogg, opus, mp3, aiff and, with the extra ``media``, m4a, mp4, aac,
+            webm, wma and more.
         start_s: start of the range, s.
         stop_s: end of the range, s; None, or later than the end: to the end.
         limits: see `Limits`.
@@ -95,7 +96,8 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
     """Read one clip from what `decode` takes, a waveform, or a clip.
 
     Args:
-        source: as for `decode`; or a numpy array or torch tensor at 16 kHz; or a pair ``(array, sample_rate)``; or a
+        source: as for `decode`; or a numpy array or torch tensor at 16 kHz; or a pair of an array and a rate in either
+            order, a mapping with ``array`` and ``sampling_rate``, an object with ``data`` and ``sample_rate``; or a
             `Clip`, which is returned. Arrays are (num_samples,), or two-dimensional, where the shorter axis holds the
             channels; floats have full scale 1, integers that of their type.
         start_s: start of the range, s (not for a `Clip`).
@@ -106,13 +108,11 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
     """
     if isinstance(source, Clip):
         return source
-    sample_rate = SAMPLE_RATE
-    if isinstance(source, tuple) and len(source) == 2:
-        source, sample_rate = source[0], int(source[1])
-    elif not hasattr(source, "__array__"):
+    held = find_waveform(source)
+    if held is None:
         return decode(source, start_s=start_s, stop_s=stop_s, limits=limits)
     check_range(start_s, stop_s)
-    reader = ArrayReader(source, sample_rate)
+    reader = ArrayReader(*held)
     limits.check_layout("<array>", reader.sample_rate, reader.channels)
     return _collect(Reading("<array>", reader, start_s, stop_s, limits))
 

@@ -16,13 +16,14 @@ from auricle.audio.facts import Clip
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.batches import prefetch
+from auricle.encode.clips import LongClip, batches, encode_long, read_clip
 from auricle.encode.receipt import Receipt, Span, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
 from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+from auricle.models.glap import MelChunk
 
 T = TypeVar("T")
 
-_BATCH_SECONDS = 120.0  # of audio in one packed batch; more brings no speed and costs memory
 _DECODERS = 2  # threads that decode ahead
 
 
@@ -126,6 +127,8 @@ class Encoder:
     def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Embedding | AuricleError]:
         """Embed many clips; one that fails yields its error in its place, and the others continue.
 
+        A clip over two minutes is read twice, as a stream, by encoders whose chunks of 10.08 s are independent.
+
         Args:
             sources: as for `encode`; read when they are needed.
             frames: (T, D) of each clip instead of the mean over them.
@@ -133,15 +136,15 @@ class Encoder:
         Yields:
             Results in the order of the sources.
         """
-        for batch in _batches(prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)):
+        for batch in batches(prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)):
             clips = [clip for clip in batch if isinstance(clip, Clip)]
             encoded = iter(self._frames([self._padded(clip) for clip in clips]) if clips else [])
             for clip in batch:
-                if isinstance(clip, AuricleError):
-                    yield clip
-                    continue
-                values = next(encoded).cpu()
-                yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
+                if isinstance(clip, Clip):
+                    values = next(encoded).cpu()
+                    yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
+                else:
+                    yield self._embed_long(clip, frames=frames) if isinstance(clip, LongClip) else clip
 
     @torch.inference_mode()
     def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:
@@ -169,8 +172,37 @@ class Encoder:
         read = (Span(start_s=start, stop_s=stop),)
         return replace(receipt, read=read, dropped=dropped, audio_tokens=num_frames, notes=notes)
 
-    def _load(self, source: Any) -> Clip | AuricleError:
-        return read_or_error(lambda: as_clip(source, limits=self.limits), source)
+    def _load(self, source: Any) -> Clip | LongClip | AuricleError:
+        read = as_clip if self._in_chunks is None else read_clip
+        return read_or_error(lambda: read(source, limits=self.limits), source)
+
+    @property
+    def _in_chunks(self) -> DashengFrames | None:
+        """The model, where it encodes chunks of a clip as if they were alone."""
+        model = self.model
+        return model if isinstance(model, DashengFrames) and model.network.config.long_clips == "v009" else None
+
+    @torch.inference_mode()
+    def _embed_long(self, clip: LongClip, *, frames: bool) -> Embedding | AuricleError:
+        model = self._in_chunks
+        assert model is not None  # only its clips are read so
+        kept: list[Tensor] = []
+        total, count = torch.zeros((), dtype=torch.float64), 0
+
+        def add(group: list[MelChunk]) -> None:
+            nonlocal total, count
+            for values in model.frames_of_mels([chunk.mel for chunk in group], [chunk.num_samples for chunk in group]):
+                count += len(values)
+                if frames:
+                    kept.append(values.cpu())
+                else:
+                    total = total + values.double().sum(0).cpu()
+
+        try:
+            whole = encode_long(clip, model.network, add)
+        except AuricleError as error:
+            return error
+        return Embedding(torch.cat(kept) if frames else (total / count).float(), self._receipt(whole, count))
 
 
 def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
@@ -227,21 +259,6 @@ def load_encoder(
 
         return Encoder(FusedFrames(models), name=str(name))
     return Encoder(models[0], name=str(name))
-
-
-def _batches(clips: Iterable[Clip | AuricleError]) -> Iterator[list[Clip | AuricleError]]:
-    """Group clips, errors among them, so that each group holds about `_BATCH_SECONDS` of audio."""
-    batch: list[Clip | AuricleError] = []
-    seconds = 0.0
-    for clip in clips:
-        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
-        if batch and seconds + length > _BATCH_SECONDS:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(clip)
-        seconds += length
-    if batch:
-        yield batch
 
 
 def _value(result: Embedding | AuricleError) -> Tensor:
