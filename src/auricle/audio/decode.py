@@ -10,6 +10,7 @@ import numpy as np
 
 from auricle.audio.arrays import ArrayReader
 from auricle.audio.facts import Clip, Facts, Samples
+from auricle.audio.isolated import IsolatedReading, open_isolated
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
@@ -58,8 +59,12 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Facts:
     The range is empty (``start_s == stop_s == 0``), and what depends on samples is None. Raises as `decode`, except
     that the limits of time and decoded bytes do not apply.
     """
-    with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
-        return header_facts(opened.name, reader)
+    with open_source(source, limits) as opened:
+        if limits.isolate:
+            with open_isolated(opened, 0.0, None, limits, decode=False) as reading:
+                return reading.facts()
+        with open_reader(opened, limits) as reader:
+            return header_facts(opened.name, reader)
 
 
 def stream(
@@ -117,7 +122,7 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
     return _collect(Reading("<array>", reader, start_s, stop_s, limits))
 
 
-def _collect(reading: Reading) -> Clip:
+def _collect(reading: Reading | IsolatedReading) -> Clip:
     """The whole waveform in one buffer, which grows in place: hours are not held twice."""
     waveform, used = np.empty(0, np.float32), 0
     for block in reading.waveforms():
@@ -133,7 +138,7 @@ def _collect(reading: Reading) -> Clip:
 class Stream:
     """Iterator over the 16 kHz blocks of one source; close it, or leave its ``with``, to stop early."""
 
-    def __init__(self, reading: Reading, block_samples: int, stack: ExitStack) -> None:
+    def __init__(self, reading: Reading | IsolatedReading, block_samples: int, stack: ExitStack) -> None:
         """Take over an open reading and the stack that closes it."""
         self._reading, self._stack = reading, stack
         self._blocks = _reblock(reading.waveforms(), block_samples)

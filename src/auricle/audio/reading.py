@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from auricle.audio.downmix import DownMix
 from auricle.audio.facts import Block, Facts, Samples, SampleStats
+from auricle.audio.isolated import IsolatedReading, open_isolated
 from auricle.audio.limits import Limits
 from auricle.audio.readers import Reader, open_reader
 from auricle.audio.resample import resample_blocks
@@ -154,8 +155,15 @@ def check_range(start_s: float, stop_s: float | None) -> None:
 
 
 @contextmanager
-def open_reading(source: Source, start_s: float, stop_s: float | None, limits: Limits) -> Iterator[Reading]:
+def open_reading(
+    source: Source, start_s: float, stop_s: float | None, limits: Limits
+) -> Iterator[Reading | IsolatedReading]:
     """Open ``source`` and give the pass over its range."""
     check_range(start_s, stop_s)
-    with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
-        yield Reading(opened.name, reader, start_s, stop_s, limits)
+    with open_source(source, limits) as opened:
+        if limits.isolate:
+            with open_isolated(opened, start_s, stop_s, limits) as isolated:
+                yield isolated
+            return
+        with open_reader(opened, limits) as reader:
+            yield Reading(opened.name, reader, start_s, stop_s, limits)
