@@ -1,10 +1,10 @@
-"""Every container and codec that this machine can write, whole, behind tags, joined, with changes of rate and channels."""
+"""Every container and codec that can be written here: whole, behind tags, joined, of changing rate and channels."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import av
@@ -13,7 +13,8 @@ import soundfile
 import soxr
 
 SOUNDFILE = {
-    "wav-s16": ("WAV", "PCM_16"), "wav-s24": ("WAV", "PCM_24"), "wav-f32": ("WAV", "FLOAT"), "wav-u8": ("WAV", "PCM_U8"),
+    "wav-s16": ("WAV", "PCM_16"), "wav-s24": ("WAV", "PCM_24"), "wav-f32": ("WAV", "FLOAT"),
+    "wav-u8": ("WAV", "PCM_U8"),
     "wav-ulaw": ("WAV", "ULAW"), "wav-ima": ("WAV", "IMA_ADPCM"), "wav-ms": ("WAV", "MS_ADPCM"),
     "aiff": ("AIFF", "PCM_16"), "au": ("AU", "PCM_16"), "caf": ("CAF", "PCM_16"), "w64": ("W64", "PCM_16"),
     "rf64": ("RF64", "PCM_16"), "flac": ("FLAC", "PCM_16"), "flac24": ("FLAC", "PCM_24"),
@@ -22,14 +23,16 @@ SOUNDFILE = {
 }  # fmt: skip
 FFMPEG = {
     "mp2": ("mp2", "mp2"), "mp3-lame": ("mp3", "libmp3lame"), "aac": ("adts", "aac"), "ac3": ("ac3", "ac3"),
-    "m4a-aac": ("ipod", "aac"), "m4a-alac": ("ipod", "alac"), "mp4-mp3": ("mp4", "libmp3lame"), "mov-pcm": ("mov", "pcm_s16le"),
+    "m4a-aac": ("ipod", "aac"), "m4a-alac": ("ipod", "alac"), "mp4-mp3": ("mp4", "libmp3lame"),
+    "mov-pcm": ("mov", "pcm_s16le"),
     "mkv-aac": ("matroska", "aac"), "mkv-opus": ("matroska", "libopus"), "mkv-flac": ("matroska", "flac"),
     "mkv-pcm": ("matroska", "pcm_s16le"), "mkv-mp3": ("matroska", "libmp3lame"), "mkv-ac3": ("matroska", "ac3"),
     "webm-opus": ("webm", "libopus"), "oga-flac": ("ogg", "flac"), "oga-opus": ("ogg", "libopus"),
     "wav-mp3": ("wav", "libmp3lame"), "wav-mp2": ("wav", "mp2"), "wav-ac3": ("wav", "ac3"),
     "wav-g722": ("wav", "g722"), "wav-yamaha": ("wav", "adpcm_yamaha"), "wav-g726": ("wav", "g726"),
     "wma": ("asf", "wmav2"), "wav-wma": ("wav", "wmav2"),
-    "avi-mp3": ("avi", "libmp3lame"), "avi-ac3": ("avi", "ac3"), "flv-aac": ("flv", "aac"), "flv-mp3": ("flv", "libmp3lame"),
+    "avi-mp3": ("avi", "libmp3lame"), "avi-ac3": ("avi", "ac3"), "flv-aac": ("flv", "aac"),
+    "flv-mp3": ("flv", "libmp3lame"),
     "ts-aac": ("mpegts", "aac"), "ts-mp2": ("mpegts", "mp2"), "ts-ac3": ("mpegts", "ac3"),
     "caf-alac": ("caf", "alac"), "tta": ("tta", "tta"), "wavpack": ("wv", "wavpack"), "3gp-aac": ("3gp", "aac"),
     "aiff-av": ("aiff", "pcm_s16be"), "w64-av": ("w64", "pcm_s16le"), "flac-av": ("flac", "flac"),
@@ -73,7 +76,7 @@ def noise(sound: Sound) -> np.ndarray:
     return np.ascontiguousarray(resampled, np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def encoded(sound: Sound) -> bytes:
     """Encode with libsndfile or FFmpeg."""
     buffer = io.BytesIO()
@@ -123,7 +126,7 @@ def decoded(data: bytes, codec: str = "") -> Decoded:
     return Decoded(total, errors)
 
 
-@lru_cache(maxsize=None)
+@cache
 def decoded_alone(sound: Sound) -> Decoded:
     """What FFmpeg decodes of one sound."""
     return decoded(encoded(sound), sound.codec)
@@ -151,8 +154,8 @@ ID3V1 = b"TAG" + b"A title".ljust(125, b"\0")
 LYRICS = b"LYRICSBEGININD0000210LYR00005hello000041LYRICS200"
 JUNK = bytes(range(1, 251)) * 3
 BETWEEN: dict[str, bytes] = {
-    "nothing": b"", "id3v1": ID3V1, "apev2": apev2(), "id3v2": id3v2(700), "lyrics": LYRICS + ID3V1, "zeros": bytes(3000),
-    "junk": JUNK,
+    "nothing": b"", "id3v1": ID3V1, "apev2": apev2(), "id3v2": id3v2(700), "lyrics": LYRICS + ID3V1,
+    "zeros": bytes(3000), "junk": JUNK,
 }  # fmt: skip
 BEFORE: dict[str, bytes] = {"id3v2": id3v2(300), "cover": id3v2(60_000), "two tags": id3v2(50) + id3v2(9000)}
 

@@ -23,7 +23,7 @@ def check_boxes(file: BinaryIO, size: int, name: str) -> None:
     samples = 0
     for count, (kind, start, stop) in enumerate(_boxes(file, 0, size)):
         if count >= _MOST_BOXES:
-            raise BrokenAudio(f"{name}: has over {_MOST_BOXES:,} boxes; convert it to flac, or cut it into shorter files")
+            raise BrokenAudio(f"{name}: has over {_MOST_BOXES:,} boxes; convert it to flac, or cut it into parts")
         file.seek(start)
         claimed, room = _claim(kind, file.read(12), stop - start, size)
         samples += 0 if room else claimed

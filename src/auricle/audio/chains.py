@@ -76,7 +76,8 @@ class ChainReader:
             missing = 0 if frames is None or index + 1 == len(self._parts) else at + frames - end
             if missing > 0 and (stop is None or end < stop):  # so that the next part starts when it should
                 self.damaged += missing > self._scaled(reader.slack, reader.sample_rate)
-                yield from _zeros(missing if stop is None else min(missing, stop - end), self.sample_rate, self.channels)
+                most = missing if stop is None else min(missing, stop - end)
+                yield from _zeros(most, self.sample_rate, self.channels)
             at = end + max(missing, 0)
 
     def _of_part(

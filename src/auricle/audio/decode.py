@@ -27,7 +27,8 @@ def decode(
     """Read a source, or a range of it, as a mono 16 kHz waveform.
 
     The container is recognised by content. Channels are averaged, or the loudest is taken where they cancel each other,
-    and soxr HQ resamples. Of a truncated or damaged source all usable samples are read, and `Clip.facts` says so. Calls run in parallel on threads.
+    and soxr HQ resamples. Of a truncated or damaged source all usable samples are read, and `Clip.facts` says so. Calls
+    run in parallel on threads.
 
     Args:
         source: path, ``file:`` or ``data:`` URL, bytes, binary file object (read from its first byte), or a mapping

@@ -48,7 +48,7 @@ class Facts:
     clipped: float | None = None  # share of source samples at or above full scale, 0 to 1
     peak: float | None = None  # largest |sample| of the source in the range read, before down-mix and resampling
     silent: bool | None = None  # nothing in the 16 kHz mono waveform exceeds -90 dB of full scale
-    notes: tuple[str, ...] = ()  # what else a reader of the result should know: filled holes, a late start, other tracks
+    notes: tuple[str, ...] = ()  # what else was found or done: holes, a late start, other tracks
 
     def as_dict(self) -> dict[str, Any]:
         """Give the facts as a JSON-able dict."""

@@ -85,7 +85,7 @@ class IsolatedReading:
             ready, _, _ = select.select([pipe], [], [], max(0.0, last - time.monotonic()))
             if not ready:
                 self._process.kill()
-                raise LimitExceeded(f"{self._name}: no audio within {_WAIT_S:g} s; decode it without isolation, or leave it")
+                raise LimitExceeded(f"{self._name}: no audio within {_WAIT_S:g} s; cut it into shorter files")
             part = os.read(pipe.fileno(), min(size, 1 << 20))
             if not part:
                 break
@@ -182,8 +182,8 @@ def _error_of(message: bytes) -> AuricleError:
 
 def _main(request: dict[str, Any]) -> None:
     """Decode standard input within limits, and write blocks and facts to standard output."""
-    from auricle.audio.reading import Reading, header_facts
     from auricle.audio.readers import open_reader
+    from auricle.audio.reading import Reading, header_facts
     from auricle.audio.sources import open_source
 
     with suppress(ImportError):
@@ -192,7 +192,7 @@ def _main(request: dict[str, Any]) -> None:
     os.dup2(2, 1)  # what a decoder prints
     limits = Limits(**request["limits"])
     raw = io.FileIO(0)
-    raw.name = request["name"]  # type: ignore[misc]
+    raw.name = request["name"]
     _set_limits(request["memory_bytes"], request["cpu_s"])
     try:
         with open_source(io.BufferedReader(raw), limits) as source, open_reader(source, limits) as reader:
@@ -205,7 +205,8 @@ def _main(request: dict[str, Any]) -> None:
     except AuricleError as error:
         _send(output, _ERROR, json.dumps([type(error).__name__, str(error)]).encode())
     except MemoryError:
-        text = f"{request['name']}: needs more than {request['memory_bytes'] >> 20:,} MiB; the file may be hostile. Do not use it"
+        most = f"{request['memory_bytes'] >> 20:,} MiB"
+        text = f"{request['name']}: needs more than {most}; the file may be hostile. Do not use it"
         _send(output, _ERROR, json.dumps(["LimitExceeded", text]).encode())
 
 

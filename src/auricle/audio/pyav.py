@@ -190,8 +190,7 @@ class AvReader:
             except _ERRORS:
                 self.damaged += 1
                 continue
-            for frame in frames:
-                yield frame
+            yield from frames
 
     def _samples(self, frame: Any) -> Samples:
         """A decoded frame of any sample format as float32 (frames, channels), full scale 1.

@@ -126,7 +126,7 @@ def _plan_flac(file: Any, size: int, container: Container) -> _Plan:
     if container.backend == "av" or not parts:  # frames without a header before them
         return _Plan([_Part(file, container)])
     for part in parts:
-        piece = Pieces([Piece(file, part.start, part.stop)]) if part.stop - part.start < size else file
+        piece: Any = Pieces([Piece(file, part.start, part.stop)]) if part.stop - part.start < size else file
         if len(part.layouts) > 1:
             plan.parts.append(_Part(piece, _FLAC_AV))
             continue
@@ -145,7 +145,7 @@ def _plan_ogg(file: Any, size: int) -> _Plan:
     if not walk.is_whole:
         plan.notes.append("too many pages: the rest was not read")
     for start, stop in walk.links:
-        piece = Pieces([Piece(file, start, stop)]) if len(walk.links) > 1 else file
+        piece: Any = Pieces([Piece(file, start, stop)]) if len(walk.links) > 1 else file
         plan.parts.append(_Part(piece, sniff(piece, stop - start, "")[0]))
     return plan
 

@@ -103,7 +103,7 @@ class Reading:
         return self._ended and declared is not None and self._decoded + self._reader.slack < declared
 
     def _duration(self) -> float | None:
-        """Seconds of the source: as declared, or as decoded if that is more, all that there is, or all that is known."""
+        """Seconds of the source: as decoded if all was, or nothing is declared, or that is more; else as declared."""
         rate, declared = self._reader.sample_rate, self._reader.frames
         decoded = self._start + self._decoded
         reached_end = self._ended and (self._stop is None or decoded < self._stop)

@@ -63,7 +63,7 @@ def find_waveform(source: Any) -> tuple[Any, int] | None:
     if array is None or isinstance(array, (str, bytes)) or not (hasattr(array, "__array__") or isinstance(array, list)):
         return None
     try:
-        hz = int(rate)  # type: ignore[call-overload]
+        hz = int(rate or 0)
     except (TypeError, ValueError, OverflowError):
         hz = 0
     if hz <= 0:
@@ -72,7 +72,7 @@ def find_waveform(source: Any) -> tuple[Any, int] | None:
 
 
 @contextmanager
-def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
+def open_source(source: Any, limits: Limits) -> Iterator[OpenSource]:
     """Open ``source`` for reading; a file that was opened here is closed here, a given file object stays open.
 
     A file object is read as a whole, from its first byte; one that cannot seek is read into memory, at most

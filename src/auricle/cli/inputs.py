@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from auricle.audio.limits import Limits
 
 # Suffixes searched in folders; files without a suffix are recognised by content.
 SUFFIXES = frozenset(
@@ -60,17 +63,17 @@ def open_source(name: str) -> Any:
     return _Stdin(sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1))
 
 
-def audio_seconds(names: Sequence[str]) -> float | None:
+def audio_seconds(names: Sequence[str], limits: Limits) -> float | None:
     """Seconds of audio in files, as their headers state it; None where one does not, or where there are many files."""
     from auricle.audio.decode import probe
     from auricle.errors import AuricleError
 
-    if STDIN in names or len(names) > _MOST_PROBED:
+    if STDIN in names or len(names) > _MOST_PROBED or limits.isolate:  # a process for each header takes its time
         return None
     total = 0.0
     for name in names:
         try:
-            seconds = probe(name).duration_s
+            seconds = probe(name, limits=limits).duration_s
         except AuricleError:  # reported when the file is read
             continue
         if seconds is None:
