@@ -58,6 +58,7 @@ class Run:
 
     first: Header
     header: bytes  # of its first frame
+    info: bytes = b""  # Info frame before it
     spans: list[tuple[int, int]] = field(default_factory=list)  # bytes that hold them; tags and junk lie between
     frames: int = 0
     num_samples: int = 0  # per channel
@@ -68,8 +69,6 @@ class Walk:
     """All frames of a file."""
 
     runs: list[Run] = field(default_factory=list)
-    info: bytes = b""  # the Info frame before the first run
-    stated: int | None = None  # frames that it counts, 0 if it does not; None: no such frame
     skipped: int = 0  # bytes between and behind frames that are neither frames nor tags
     ends_inside: bool = False  # the last frame is incomplete
     is_whole: bool = True  # False: given up within junk, or after too many frames
@@ -78,6 +77,15 @@ class Walk:
     def seconds(self) -> float:
         """Seconds of all frames, encoder delay and padding included."""
         return sum(run.num_samples / run.first.sample_rate for run in self.runs)
+
+    @property
+    def stated(self) -> int | None:
+        """Frames that the Info frame before the first run counts, 0 if it does not; None: there is no such frame."""
+        info = self.runs[0].info if self.runs else b""
+        at = _info_at(info)
+        if at < 0:
+            return int.from_bytes(info[50:54], "big") if info else None
+        return int.from_bytes(info[at + 8 : at + 12], "big") if info[at + 7] & 1 else 0
 
     @property
     def is_cut(self) -> bool:
@@ -166,11 +174,15 @@ def first_frame(file: BinaryIO, size: int, start: int, most: int) -> tuple[int, 
 def walk(file: BinaryIO, size: int) -> Walk:
     """Find all frames of ``size`` bytes, from the first one on; the file position is undefined afterwards."""
     found, window = Walk(), _Window(file, size)
-    at = _skip_info(window, found)
-    tried = frames = 0
+    at = tried = frames = 0
     layout: tuple[int, ...] | None = None
+    info = b""
     while at < size:
         header = window.header(at)
+        if header is not None and _is_info(window, at, header):
+            info = window.bytes(at, header.length)
+            at += header.length
+            continue
         if header is not None and header.layout != layout:
             header = _linked(window, at)
         if header is None:
@@ -181,9 +193,9 @@ def walk(file: BinaryIO, size: int) -> Walk:
             break
         if header.layout != layout:
             layout = header.layout
-            found.runs.append(Run(header, window.bytes(at, 4)))
-        if not _is_info(window, at, header):
-            _add(found.runs[-1], at, header)
+            found.runs.append(Run(header, window.bytes(at, 4), info))
+        info = b""
+        _add(found.runs[-1], at, header)
         at += header.length
         frames += 1
         if frames >= _MOST_FRAMES:
@@ -242,35 +254,23 @@ def _is_info(window: _Window, at: int, header: Header) -> bool:
     return start[4 + side_info : 8 + side_info] in _INFO or start[36:40] == b"VBRI"
 
 
-def _skip_info(window: _Window, found: Walk) -> int:
-    """Byte of the first frame with audio; notes what an Info frame before it states."""
-    header = window.header(0)
-    if header is None or not _is_info(window, 0, header):
-        return 0
-    found.info = frame = window.bytes(0, header.length)
-    at = max(frame.find(name, 4, 48) for name in _INFO)
-    if at < 0:
-        found.stated = int.from_bytes(frame[50:54], "big")
-    else:
-        found.stated = int.from_bytes(frame[at + 8 : at + 12], "big") if frame[at + 7] & 1 else 0
-    return header.length
+def _info_at(info: bytes) -> int:
+    """Where the name of an Info frame is; -1: it is of the other kind, or no such frame."""
+    return max(info.find(name, 4, _INFO_HEAD) for name in _INFO)
 
 
-def info_frame(run: Run, before: bytes = b"") -> bytes:
-    """An Info frame that states the frames of a run; empty where the layer has no such frame.
+def info_frame(run: Run) -> bytes:
+    """An Info frame that states the frames of a run, with the encoder delay of the one before it if there is one.
 
-    Args:
-        run: to be counted.
-        before: the Info frame of its first file, whose encoder delay is kept.
+    It is empty where the layer has no such frame.
     """
     if run.header[1] >> 1 & 3 != 1:
         return b""
+    info, at = run.info, _info_at(run.info)
+    if at >= 0 and info[at + 7] & 3 == 3:
+        num_bytes = len(info) + sum(stop - start for start, stop in run.spans)
+        return info[: at + 8] + run.frames.to_bytes(4, "big") + num_bytes.to_bytes(4, "big") + info[at + 16 :]
     header = bytes((0xFF, run.header[1] | 1, run.header[2] & 0x0C | 0xE0, run.header[3]))
-    num_bytes = sum(stop - start for start, stop in run.spans)
-    at = max(before.find(name, 4, 48) for name in _INFO)
-    if at >= 0 and before[at + 7] & 3 == 3:
-        numbers = run.frames.to_bytes(4, "big") + (num_bytes + len(before)).to_bytes(4, "big")
-        return before[: at + 8] + numbers + before[at + 16 :]
     is_mono, is_mpeg1 = header[3] >> 6 == 3, header[1] >> 3 & 3 == 3
     side_info = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
     tag = header + bytes(side_info) + b"Info" + (1).to_bytes(4, "big") + run.frames.to_bytes(4, "big")

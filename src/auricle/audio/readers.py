@@ -113,8 +113,7 @@ def _plan_mpeg(file: Any, size: int, container: Container) -> _Plan:
         if len(walk.runs) == len(run.spans) == 1 and (walk.stated or 0) >= run.frames:
             plan.parts.append(_Part(file, container, None if walk.is_cut else counted))
             continue
-        before = b"" if plan.parts else walk.info
-        info = () if run.first.is_aac else (of_bytes(mpeg.info_frame(run, before)),)
+        info = () if run.first.is_aac else (of_bytes(mpeg.info_frame(run)),)
         pieces = Pieces([*info, *(Piece(file, start, stop) for start, stop in run.spans)])
         plan.parts.append(_Part(pieces, _AAC if run.first.is_aac else _MP3, counted))
     return plan if plan.parts else _Plan([_Part(file, container)])
