@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 _MARKER = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the head of STREAMINFO; RFC 9639 §8.2
@@ -13,6 +13,7 @@ _CHUNK = 1 << 20  # bytes read at once
 _OVERLAP = 64  # bytes; longer than any header
 _MOST_PARTS = 4096  # of joined files
 _RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
+_BITS = (0, 8, 12, 0, 16, 20, 24, 32)
 
 
 def _crc_table() -> bytes:
@@ -35,6 +36,7 @@ class Frame(NamedTuple):
     num_samples: int  # per channel
     sample_rate: int  # Hz; 0: as in the header of the file
     channels: int
+    bits: int  # of a sample; 0: as in the header of the file
 
     def follows(self, other: Frame) -> bool:
         """Whether this is the frame behind ``other``."""
@@ -42,34 +44,84 @@ class Frame(NamedTuple):
         return self.is_numbered == other.is_numbered and self.number == other.number + step
 
 
+Layout = tuple[int, int, int]  # rate, Hz; channels; bits of a sample
+
+
 @dataclass(slots=True)
 class Part:
-    """A FLAC file, which may be one of several that were joined, and what the frames read so far hold."""
+    """Frames of one layout behind the header of a file, or without one, and what those read so far hold."""
 
     start: int  # byte
     stop: int
-    stated: int  # samples per channel in its header; 0: unknown
-    counted: int = 0  # by its frames
-    layouts: set[tuple[int, int]] = field(default_factory=set)  # (rate, channels) of its frames
-    _last: Frame | None = None
-    _block: int = 0  # samples of all blocks but the last
-    _origin: int = 0  # samples before frames were counted from 0 again
+    header: bytes  # marker and STREAMINFO of the file, 42 bytes
+    has_header: bool  # the part begins with it
+    counted: int = 0  # samples per channel of its frames
+    layout: Layout | None = None  # of its frames
+    last: tuple[Frame, int] | None = None  # that was given, and its byte
+    first: int = 0  # byte of the first frame that counts
+    block: int = 0  # samples of all blocks but the last
+    origin: int = 0  # first sample, by the numbers of the frames
 
-    def add(self, frame: Frame) -> None:
-        """Count a frame that continues the others, or the frame that was last given; bytes may only look like one."""
-        is_confirmed = self._last is not None and frame.follows(self._last)
-        if is_confirmed and self._last is not None and self._last.number == 0 and self.counted > self._end(self._last):
-            self._origin, self._block = self.counted, self._last.num_samples  # joined without a header
-        self._block = self._block or frame.num_samples
-        start = self._end(frame) - frame.num_samples
+    @property
+    def stated(self) -> int:
+        """Samples per channel in the header; 0: unknown."""
+        return int.from_bytes(self.header[21:26], "big") & _TOTAL
+
+    def add(self, frame: Frame, at: int) -> Part | None:
+        """Count a frame at byte ``at``, and give the part that begins with it or with the one before, if one does.
+
+        Bytes may only look like a frame: one counts that continues the others, or the last one given.
+        """
+        last, self.last = self.last, (frame, at)
+        is_confirmed = last is not None and frame.follows(last[0])
+        if last is not None and is_confirmed and self._restarts(*last):
+            begun = self._begin(*last)
+            begun.add(frame, at)
+            return begun
+        self.block = self.block or frame.num_samples
+        start = self._start(frame)
         if start == self.counted or (is_confirmed and start > self.counted):
+            if self.layout not in (None, self._layout(frame)):
+                return self._begin(frame, at)
+            self.layout, self.first = self._layout(frame), self.first if self.counted else at
             self.counted = start + frame.num_samples
-            self.layouts.add((frame.sample_rate, frame.channels))
-        self._last = frame
+        return None
 
-    def _end(self, frame: Frame) -> int:
-        start = frame.number * self._block if frame.is_numbered else frame.number
-        return self._origin + start + frame.num_samples
+    def finish(self) -> Part | None:
+        """The part that the last frame begins, if one does."""
+        return self._begin(*self.last) if self.last is not None and self._restarts(*self.last) else None
+
+    def corrected(self) -> bytes:
+        """A header that states the layout and at least the samples of the frames; empty: the header does so."""
+        stated = int.from_bytes(self.header[18:26], "big")
+        own = stated >> 44, (stated >> 41 & 7) + 1, (stated >> 36 & 31) + 1
+        layout = self.layout or own
+        if self.has_header and layout == own and not 0 < self.stated < self.counted:
+            return b""
+        rate, channels, bits = layout
+        packed = rate << 44 | channels - 1 << 41 | bits - 1 << 36 | self.counted & _TOTAL
+        kind = self.header[4:5] if self.has_header else b"\x80"  # the last block of metadata
+        block = self.block.to_bytes(2, "big")
+        return b"fLaC" + kind + self.header[5:8] + 2 * block + bytes(6) + packed.to_bytes(8, "big") + bytes(16)
+
+    def _restarts(self, frame: Frame, at: int) -> bool:
+        """Whether frames are counted from 0 again."""
+        return frame.number == 0 and self.counted > 0 and at > self.first
+
+    def _begin(self, frame: Frame, at: int) -> Part:
+        begun = Part(at, self.stop, self.header, False)
+        begun.block = frame.num_samples
+        begun.origin = frame.number * frame.num_samples if frame.is_numbered else frame.number
+        begun.add(frame, at)
+        self.stop = at
+        return begun
+
+    def _start(self, frame: Frame) -> int:
+        return (frame.number * self.block if frame.is_numbered else frame.number) - self.origin
+
+    def _layout(self, frame: Frame) -> Layout:
+        stated = int.from_bytes(self.header[18:26], "big")
+        return frame.sample_rate or stated >> 44, frame.channels, frame.bits or (stated >> 36 & 31) + 1
 
 
 def walk(file: BinaryIO, size: int) -> list[Part]:
@@ -85,19 +137,24 @@ def walk(file: BinaryIO, size: int) -> list[Part]:
         for at in sorted(markers.union(match.start() for match in _SYNC.finditer(data))):
             if at >= certain:
                 break
+            begun = None
             if at in markers:
-                _begin(parts, base + at, size, data[at : at + 42])
+                _finish(parts)
+                begun = Part(base + at, size, data[at : at + 42], True)
             elif parts and (frame := read_header(data[at : at + 32])):
-                parts[-1].add(frame)
+                begun = parts[-1].add(frame, base + at)
+            if begun is not None and len(parts) < _MOST_PARTS:
+                if parts:
+                    parts[-1].stop = begun.start
+                parts.append(begun)
+    _finish(parts)
     return parts
 
 
-def _begin(parts: list[Part], at: int, size: int, header: bytes) -> None:
-    if len(parts) >= _MOST_PARTS:
-        return
-    if parts:
-        parts[-1].stop = at
-    parts.append(Part(at, size, int.from_bytes(header[21:26], "big") & _TOTAL))
+def _finish(parts: list[Part]) -> None:
+    begun = parts[-1].finish() if parts else None
+    if begun is not None and len(parts) < _MOST_PARTS:
+        parts.append(begun)
 
 
 def read_header(data: bytes) -> Frame | None:
@@ -125,7 +182,7 @@ def read_header(data: bytes) -> Frame | None:
     if at >= len(data) or crc != data[at]:
         return None
     channels = (data[3] >> 4) + 1 if data[3] >> 4 < 8 else 2
-    return Frame(number, data[1] == 0xF8, num_samples, rate, channels)
+    return Frame(number, data[1] == 0xF8, num_samples, rate, channels, _BITS[data[3] >> 1 & 7])
 
 
 def _coded_number(data: bytes) -> tuple[int, int]:
@@ -141,9 +198,3 @@ def _coded_number(data: bytes) -> tuple[int, int]:
     for byte in rest:
         number = number << 6 | byte & 0x3F
     return number, 4 + width
-
-
-def patched_total(header: bytes, total: int) -> bytes:
-    """Bytes 21 to 26 of a FLAC file with another total of samples."""
-    kept = int.from_bytes(header, "big") & ~_TOTAL
-    return (kept | total & _TOTAL).to_bytes(5, "big")

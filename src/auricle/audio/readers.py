@@ -120,20 +120,17 @@ def _plan_mpeg(file: Any, size: int, container: Container) -> _Plan:
 
 
 def _plan_flac(file: Any, size: int, container: Container) -> _Plan:
-    """A part for each joined file; a header that states fewer samples than there are is corrected."""
+    """A part for each joined file or layout; a header that states another layout or fewer samples is corrected."""
     plan, parts = _Plan([]), flac.walk(file, size)
     if container.backend == "av" or not parts:  # frames without a header before them
         return _Plan([_Part(file, container)])
     for part in parts:
         piece: Any = Pieces([Piece(file, part.start, part.stop)]) if part.stop - part.start < size else file
-        if len(part.layouts) > 1:
-            plan.parts.append(_Part(piece, _FLAC_AV))
-            continue
-        if 0 < part.stated < part.counted:
-            piece.seek(21)
-            total = flac.patched_total(piece.read(5), part.counted)
-            piece = patched(piece, part.stop - part.start, 21, total)
-            plan.notes.append(f"the header states {part.stated:,} samples; {part.counted:,} were found")
+        if header := part.corrected():
+            if part.has_header:
+                plan.notes.append(f"the header states {part.stated:,} samples; {part.counted:,} were found")
+            skipped = len(header) if part.has_header else 0
+            piece = Pieces([of_bytes(header), Piece(file, part.start + skipped, part.stop)])
         plan.parts.append(_Part(piece, container))
     return plan
 
@@ -151,7 +148,6 @@ def _plan_ogg(file: Any, size: int) -> _Plan:
 
 _MP3 = Container("mp3", "soundfile", "mp3")
 _AAC = Container("aac", "av", "aac")
-_FLAC_AV = Container("flac", "av", "flac")
 
 
 def _open(part: _Part, name: str) -> Reader:
