@@ -51,7 +51,10 @@ def _to_numpy(waveform: Any) -> npt.NDArray[Any]:
         waveform = waveform.detach().cpu()
         if waveform.is_floating_point():
             waveform = waveform.float()  # numpy has no bfloat16
-    return np.asarray(waveform)
+    try:
+        return np.asarray(waveform)
+    except (ValueError, TypeError) as error:
+        raise UnsupportedFormat(f"<array>: is no array of numbers ({error}); expected (num_samples,)") from None
 
 
 def _to_float(array: npt.NDArray[Any]) -> Samples:

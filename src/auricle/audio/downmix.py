@@ -37,11 +37,9 @@ class DownMix:
 
     def rest(self, sample_rate: int) -> Samples:
         """Mix what is left, less than a second."""
-        if not self._num_held:
-            return np.empty(0, np.float32)
-        mixed = self._mix(self._joined(), sample_rate)
+        held = self._joined() if self._num_held else None
         self._held, self._num_held = [], 0
-        return mixed
+        return np.empty(0, np.float32) if held is None else self._mix(held, sample_rate)
 
     def _joined(self) -> Samples:
         return self._held[0] if len(self._held) == 1 else np.concatenate(self._held)

@@ -223,7 +223,8 @@ def _set_limits(memory_bytes: int, cpu_s: int) -> None:
     for kind, most in wanted.items():
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        grace = 5 if kind == resource.RLIMIT_CPU and hard != most else 0  # s, so that the signal says why
+        resource.setrlimit(kind, (most, most + grace))
 
 
 def _send(output: IO[bytes], kind: bytes, message: bytes) -> None:

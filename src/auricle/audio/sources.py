@@ -9,6 +9,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -54,7 +55,7 @@ def find_waveform(source: Any) -> tuple[Any, int] | None:
         source = source.get_all_samples()
     array, rate = None, None
     if isinstance(source, tuple) and len(source) == 2:
-        array, rate = source if hasattr(source[0], "__array__") else source[::-1]
+        array, rate = source[::-1] if isinstance(source[0], Real) else source
     elif isinstance(source, Mapping):
         array = source.get("array")
         rate = source.get("sampling_rate", source.get("sample_rate"))

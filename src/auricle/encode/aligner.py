@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -258,7 +258,7 @@ def load_aligner(
 
 def _as_many(sources: Any) -> Iterable[Any]:
     """Sources as an iterable: a single path, array, file or clip is one clip, not many."""
-    alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path)) or is_in_memory(sources)
+    alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path, Mapping)) or is_in_memory(sources)
     return [sources] if alone or callable(getattr(sources, "read", None)) else sources
 
 
