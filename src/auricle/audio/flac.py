@@ -11,7 +11,7 @@ _SYNC = re.compile(rb"\xff[\xf8\xf9][\x10-\xfe][\x00-\xae]")  # of a frame, with
 _TOTAL = (1 << 36) - 1  # mask of the total of samples in bytes 21 to 26 of a file
 _CHUNK = 1 << 20  # bytes read at once
 _OVERLAP = 64  # bytes; longer than any header
-_MOST_PARTS = 4096  # of joined files
+MOST_PARTS = 4096  # of joined files
 _RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 _BITS = (0, 8, 12, 0, 16, 20, 24, 32)
 
@@ -143,7 +143,7 @@ def walk(file: BinaryIO, size: int) -> list[Part]:
                 begun = Part(base + at, size, data[at : at + 42], True)
             elif parts and (frame := read_header(data[at : at + 32])):
                 begun = parts[-1].add(frame, base + at)
-            if begun is not None and len(parts) < _MOST_PARTS:
+            if begun is not None and len(parts) < MOST_PARTS:
                 if parts:
                     parts[-1].stop = begun.start
                 parts.append(begun)
@@ -153,7 +153,7 @@ def walk(file: BinaryIO, size: int) -> list[Part]:
 
 def _finish(parts: list[Part]) -> None:
     begun = parts[-1].finish() if parts else None
-    if begun is not None and len(parts) < _MOST_PARTS:
+    if begun is not None and len(parts) < MOST_PARTS:
         parts.append(begun)
 
 

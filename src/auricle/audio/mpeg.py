@@ -28,6 +28,7 @@ _INFO, _INFO_HEAD = (b"Xing", b"Info"), 48  # names of frames without audio, and
 _CHUNK = 1 << 20  # bytes read at once
 _LINKS = 3  # frames in a row that show a start within junk to be no accident
 _MOST_FRAMES = 8_000_000  # of one file; 12 hours of the shortest frames are fewer
+_MOST_RUNS = 4096  # of different layouts
 _MOST_STARTS = 200_000  # tried within junk, all together; a hostile file has one at every byte
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"\0\0\0\0")
 # Sync words with legal fields behind them, so that a run of 0xFF is passed quickly.
@@ -192,6 +193,9 @@ def walk(file: BinaryIO, size: int) -> Walk:
             found.ends_inside = True
             break
         if header.layout != layout:
+            if len(found.runs) >= _MOST_RUNS:
+                found.is_whole = False
+                break
             layout = header.layout
             found.runs.append(Run(header, window.bytes(at, 4), info))
         info = b""

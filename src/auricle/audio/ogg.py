@@ -8,7 +8,7 @@ from typing import BinaryIO
 _BEGINS, _ENDS = 2, 4  # flags of a page: first and last of its stream; RFC 3533 §6
 _HEADER = 27  # bytes of a page before its table of segments
 _CHUNK = 1 << 16  # bytes read at once
-_MOST_PAGES = 20_000_000  # of one file; they take 10 s, and 12 hours have fewer
+_MOST_PAGES = 8_000_000  # of one file; 12 hours in packets of 20 ms, each in a page of its own, are fewer
 _MOST_LINKS = 4096  # of a chain
 
 

@@ -107,7 +107,7 @@ def _plan_mpeg(file: Any, size: int, container: Container) -> _Plan:
     if walk.skipped:
         plan.notes.append(f"{walk.skipped:,} bytes among the frames are no audio and were skipped")
     if not walk.is_whole:
-        plan.notes.append("too many bytes that look like frames: the rest was not searched for audio")
+        plan.notes.append("too many frames, changes or bytes that look like frames: the rest was not read")
     for run in walk.runs:
         counted = run.num_samples, run.first.sample_rate
         if len(walk.runs) == len(run.spans) == 1 and (walk.stated or 0) >= run.frames:
@@ -132,6 +132,9 @@ def _plan_flac(file: Any, size: int, container: Container) -> _Plan:
             skipped = len(header) if part.has_header else 0
             piece = Pieces([of_bytes(header), Piece(file, part.start + skipped, part.stop)])
         plan.parts.append(_Part(piece, container))
+    if len(parts) >= flac.MOST_PARTS:
+        plan.is_cut = True
+        plan.notes.append("too many joined files: the rest was not read")
     return plan
 
 
