@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.errors import ClipTooShort, ConfigError
-from auricle.models.blocks import Block, Spans, linear, plan_spans
+from auricle.models.blocks import Block, PatchEmbed, Spans, plan_spans
 
 PATCH_FRAMES = 4  # mel frames of a patch; all 64 bands are one patch high
 SAMPLES_PER_TOKEN = PATCH_FRAMES * DASHENG_MEL.hop_length  # 640 samples = 40 ms
@@ -66,23 +66,6 @@ def num_tokens(num_samples: int) -> int:
     return DASHENG_MEL.num_frames(num_samples) // PATCH_FRAMES
 
 
-class PatchEmbed(nn.Module):
-    """The convolution weights (D, 1, 64, 4) that turn a patch into a token."""
-
-    def __init__(self, width: int) -> None:
-        """One 64 × 4 patch to ``width`` channels."""
-        super().__init__()
-        self.proj = nn.Conv2d(
-            1, width, (DASHENG_MEL.num_mels, PATCH_FRAMES), stride=(DASHENG_MEL.num_mels, PATCH_FRAMES)
-        )
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """(M, 256) patches, element mel × 4 + frame → (M, D): the convolution as one matrix product."""
-        weight = self.proj.weight
-        # The mel is float32 whatever the network is.
-        return linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
-
-
 def to_patches(mel: Tensor) -> Tensor:
     """(B, 64, T) → (B, T // 4, 256), element index mel × 4 + frame; the T mod 4 last frames are dropped."""
     batch, bands, frames = mel.shape
@@ -101,7 +84,7 @@ class Dasheng(nn.Module):
         width = config.embed_dim
         self.front_end = LogMel()
         self.init_bn = nn.BatchNorm1d(DASHENG_MEL.num_mels, momentum=0.01)
-        self.patch_embed = PatchEmbed(width)
+        self.patch_embed = PatchEmbed(width, (DASHENG_MEL.num_mels, PATCH_FRAMES))
         self.time_pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width, 1, config.chunk_tokens), std=0.02))
         self.freq_pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width, 1, 1), std=0.02))
         self.blocks = nn.ModuleList(

@@ -103,10 +103,6 @@ def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
     return next((prefix for prefix in _PREFIXES if all(prefix + key in tensors for key in needed)), None)
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _prefix(tensors) is not None
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' Lightning files: the teacher of a pre-trained one, the encoder of a fine-tuned one."""
     state = strip(tensors, _prefix(tensors) or "")
@@ -127,4 +123,4 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     return Parts(config, state)
 
 
-FAMILY = Family("atst", Atst, AtstConfig, _recognises, _read)
+FAMILY = Family("atst", Atst, AtstConfig, lambda tensors: _prefix(tensors) is not None, _read)

@@ -229,10 +229,6 @@ _UNUSED = ("predictor.", "decoder.", "patch_embedding_pad.", "raw2fbank_pad.", "
 _FIXED = {"input_patch_size": PATCH, "layer_norm_first": False, "activation_fn": "gelu", "gru_rel_pos": True}
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return any(prefix + _MARK in tensors for prefix in _PREFIXES)
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """``{"cfg", "model"}`` of microsoft/unilm and of OpenBEATs, or an ESPnet model with that cfg beside it."""
     own = strip(tensors, next(prefix for prefix in _PREFIXES if prefix + _MARK in tensors))
@@ -290,4 +286,4 @@ def _config(state: Mapping[str, Tensor], settings: Mapping[str, Any], *, is_open
     )
 
 
-FAMILY = Family("beats", Beats, BeatsConfig, _recognises, _read)
+FAMILY = Family("beats", Beats, BeatsConfig, lambda own: any(prefix + _MARK in own for prefix in _PREFIXES), _read)

@@ -312,10 +312,6 @@ _NAMES = (
 _UNUSED = (_ENCODER + "positional_encoding",)
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _MARK in tensors
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """``model.ckpt`` of a folder that SpeechBrain's recipe wrote."""
     state: dict[str, Tensor] = {}
@@ -340,4 +336,4 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     return Parts(config, state)
 
 
-FAMILY = Family("best_rq", BestRq, BestRqConfig, _recognises, _read)
+FAMILY = Family("best_rq", BestRq, BestRqConfig, lambda tensors: _MARK in tensors, _read)

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.errors import ConfigError
-from auricle.models.blocks import Block
+from auricle.models.blocks import Block, PatchEmbed
 from auricle.models.encoders.pieces import (
     Family,
     Parts,
-    PatchEmbed,
     Piece,
     PieceNetwork,
     TransformerConfig,
@@ -149,10 +148,6 @@ def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _prefix(tensors) is not None
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' files, flat or under ``model``, and the Hugging Face layout behind ``encoder.``."""
     prefix = _prefix(tensors) or ""
@@ -171,4 +166,4 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     return Parts(config, state)
 
 
-FAMILY = Family("ced", Ced, CedConfig, _recognises, _read)
+FAMILY = Family("ced", Ced, CedConfig, lambda tensors: _prefix(tensors) is not None, _read)

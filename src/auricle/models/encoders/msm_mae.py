@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch
-from auricle.models.blocks import Block
+from auricle.models.blocks import Block, PatchEmbed
 from auricle.models.encoders.pieces import (
     Family,
     Parts,
-    PatchEmbed,
     Piece,
     PieceNetwork,
     TransformerConfig,
