@@ -7,6 +7,7 @@
 Shape legend: B clips, N samples, T mel frames, P tokens of one clip, M tokens of all clips, D width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL, LogMel
+from auricle.data.batches import grouped
 from auricle.errors import ClipTooShort, ConfigError
 from auricle.models.blocks import Block, PatchEmbed, Spans, plan_spans
 
@@ -200,7 +202,9 @@ class Dasheng(nn.Module):
         positions = self.positions()
         last = len(self.blocks)
         kept: dict[int, list[Tensor]] = {index: [] for index in range(last + 1) if index in (*layers, last)}
-        for group in _groups(order, lengths, positions.device):
+        # A group should stay in a CPU's cache: 500 tokens a thread are a fifth faster than all at once.
+        limit = 504 * torch.get_num_threads() if positions.device.type == "cpu" else math.inf
+        for group in grouped(order, lengths.__getitem__, limit):
             _, spans = plan_spans([lengths[i] for i in group], [valid[i] for i in group])
             tokens = self.patch_embed(torch.cat([patches[i] for i in group]))
             tokens = tokens + torch.cat([positions[: lengths[i]] for i in group])
@@ -217,23 +221,6 @@ class Dasheng(nn.Module):
         normed = self.init_bn(mel[None])
         missing = -mel.shape[-1] % self.config.target_length
         return to_patches(nn.functional.pad(normed, (0, missing)))[0]
-
-
-def _groups(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[Sequence[int]]:
-    """Cut the pieces in ``order`` into groups that go through the blocks together."""
-    if device.type != "cpu":
-        return [order]
-    # What a CPU computes in a group should stay in its cache: 500 tokens a thread are a fifth faster than all at once.
-    limit = 504 * torch.get_num_threads()
-    groups: list[list[int]] = [[]]
-    filled = 0
-    for i in order:
-        if groups[-1] and filled + lengths[i] > limit:
-            groups.append([])
-            filled = 0
-        groups[-1].append(i)
-        filled += lengths[i]
-    return [*groups]
 
 
 def _unpack(

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.data.batches import grouped
 from auricle.errors import ClipTooShort, ConfigError
 from auricle.models.blocks import Spans, plan_spans
 from auricle.models.frame_model import Identity, check_layers, count_parameters, mean_of
@@ -189,7 +190,9 @@ def run_pieces(network: PieceNetwork, pieces: Sequence[Piece], layers: Sequence[
     device = next(network.parameters()).device
     limit = _CPU_TOKENS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else _GPU_TOKENS
     found: list[list[Tensor]] = [[] for _ in pieces]
-    for group in _groups(network, pieces, limit):
+    shortest_first = sorted(range(len(pieces)), key=lambda i: len(pieces[i].features))
+    embedded = ((index, network.embed(pieces[index])) for index in shortest_first)
+    for group in grouped(embedded, lambda each: len(each[1]), limit):
         lengths = [len(tokens) for _, tokens in group]
         keys = [pieces[index].keys for index, _ in group]
         order, spans = plan_spans(lengths, [n if k is None else k for n, k in zip(lengths, keys, strict=True)])
@@ -197,21 +200,6 @@ def run_pieces(network: PieceNetwork, pieces: Sequence[Piece], layers: Sequence[
             for i, part in zip(order, state.split([lengths[i] for i in order]), strict=True):
                 found[group[i][0]].append(part)
     return found
-
-
-def _groups(network: PieceNetwork, pieces: Sequence[Piece], limit: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Numbers and tokens of the pieces, shortest first, in groups that go through the blocks together."""
-    group: list[tuple[int, Tensor]] = []
-    filled = 0
-    for index in sorted(range(len(pieces)), key=lambda i: len(pieces[i].features)):
-        tokens = network.embed(pieces[index])
-        if group and filled + len(tokens) > limit:
-            yield group
-            group, filled = [], 0
-        group.append((index, tokens))
-        filled += len(tokens)
-    if group:
-        yield group
 
 
 def _chosen(states: Iterable[Tensor], layers: Sequence[int]) -> Iterator[Tensor]:
