@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from auricle.audio.decode import as_clip
-from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.bench.examples import Example
 from auricle.bench.store import Pieces, Store
@@ -86,11 +85,6 @@ class EmbeddedClips:
         return torch.cat(frames), torch.tensor([len(frame) for frame in frames])
 
 
-def whole(waveform: Waveform) -> Sequence[Waveform]:
-    """The crop rule of tasks without crops: one piece."""
-    return [waveform]
-
-
 def cut(
     waveform: Waveform, crop_s: float | None, scoring_rule: ScoringRule, *, sample_rate: int = SAMPLE_RATE
 ) -> list[Waveform]:
@@ -136,8 +130,7 @@ def embed_clips(
     clips: Sequence[ClipSource],
     store: Store,
     *,
-    crop: Crop = whole,
-    limits: Limits = DEFAULT_LIMITS,
+    crop: Crop = lambda waveform: [waveform],
     progress: Progress = lambda finished, total: None,
 ) -> EmbeddedClips:
     """Embed what the store does not have yet; every window is written before the next, so a kill costs one window.
@@ -146,8 +139,7 @@ def embed_clips(
         encode: see `Encode`.
         clips: of the task, in order.
         store: for this encoder and this crop rule.
-        crop: pieces of a clip; part of the store's transform.
-        limits: of every clip.
+        crop: pieces of a clip, by default the whole; part of the store's transform.
         progress: called after each window.
 
     Raises:
@@ -167,7 +159,7 @@ def embed_clips(
     def load(item: tuple[str, ClipSource]) -> _Loaded:
         digest, clip = item
         try:
-            pieces = list(crop(as_clip(clip.source(), limits=limits).waveform))
+            pieces = list(crop(as_clip(clip.source()).waveform))
         except AuricleError as error:
             return _Loaded(clip.id, digest, error)
         return _Loaded(clip.id, digest, pieces or DataError("the crop rule leaves nothing of it"))

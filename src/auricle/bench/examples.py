@@ -281,7 +281,7 @@ def read_captioned(task: Task, manifest: str | Path, splits: Sequence[str]) -> E
             continue
         found = next((entry.meta[f] for f in (task.label.field, *CAPTION_FIELDS) if f in entry.meta), None)
         captions = [found] if isinstance(found, str) else found
-        if not _are_captions(captions):
+        if not (isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)):
             refused.append(Refused(entry.id, f"its captions are {found!r:.60}, expected a text or a list of them"))
         elif not entry.audio.is_file():
             refused.append(Refused(entry.id, f"no audio at {entry.audio}"))
@@ -293,10 +293,6 @@ def read_captioned(task: Task, manifest: str | Path, splits: Sequence[str]) -> E
     examples = Examples(task, by_split, tuple(refused), {})
     examples.check()
     return examples
-
-
-def _are_captions(found: Any) -> bool:
-    return isinstance(found, list) and bool(found) and all(isinstance(each, str) and each.strip() for each in found)
 
 
 def _listed(refused: Sequence[Refused]) -> str:

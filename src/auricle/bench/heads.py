@@ -146,10 +146,6 @@ class Trained:
     losses: Tensor  # (E, F, R) float64 mean losses on the validation items
     rates: tuple[float, ...]
 
-    def best_rates(self) -> Tensor:
-        """Position in `rates` of each fold's best head by validation score, (F,) int64; of equals the first."""
-        return self.scores.amax(0).argmax(1)
-
 
 def cosine_rates(rate: float, epochs: int) -> list[float]:
     """The learning rate of each epoch: rate + (0.1 · rate - rate) / 2 · (1 - cos(π e / E)), e = 0 … E - 1.
