@@ -114,11 +114,7 @@ def _references(task: LanguageTask, clips: Sequence[Clip]) -> list[list[dict[str
     if task.composed == "questions":
         composed = closed_questions({clip.audio.name: clip.facts for clip in clips})
         return [
-            [
-                {"question": each.question, "choices": list(each.choices), "answer": each.answer}
-                for each in composed[clip.audio.name]
-            ]
-            for clip in clips
+            [{**each._asdict(), "choices": list(each.choices)} for each in composed[clip.audio.name]] for clip in clips
         ]
     return [[_reference(task, clip)] for clip in clips]
 
@@ -179,12 +175,7 @@ def _fault(clip: Clip, name: str, value: Any, expected: str) -> NoReturn:
 
 
 def _question(task: LanguageTask, clip: Clip, reference: Mapping[str, Any]) -> Question:
-    choices = reference.get("choices", ())
-    slots = {
-        "lang": reference.get("lang", ""),
-        "question": reference.get("question", ""),
-        "choices": list_choices(choices),
-    }
+    slots = {"lang": "", "question": "", **reference, "choices": list_choices(reference.get("choices", ()))}
     prompt = task.prompts[""].format(**slots)
     dataset = clip.facts.get("dataset_name")
     row = {

@@ -268,15 +268,7 @@ def _curve_content(curve: Curve) -> dict[str, Any]:
         "area": None if math.isnan(curve.area) else curve.area,
         "falls_below": {f"{share:g}": [each._asdict() for each in own] for share, own in curve.falls.items()},
         "levels": [
-            {
-                "level": each.level,
-                "score": plain_score(each.score),
-                "retention": plain_score(each.retention),
-                "difference": plain_score(each.difference),
-                "lost": each.lost,
-                "failed": each.failed,
-                "partial": each.partial,
-            }
+            {name: plain_score(own) if isinstance(own, Score) else own for name, own in asdict(each).items()}
             for each in curve.levels
         ],
     }
