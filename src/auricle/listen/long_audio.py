@@ -14,7 +14,7 @@ from auricle.audio.decode import Stream, as_clip, stream
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.encode.receipt import Receipt, state_receipt
+from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AudioError, AuricleError
 from auricle.listen.outputs import Odds, Segment
 from auricle.listen.silence import stream_split_at_silence
@@ -111,7 +111,7 @@ class Recording:
             config: of the model.
             notes: behind those about the source.
         """
-        receipt = state_receipt(
+        receipt = write_receipt(
             self.facts,
             self.windows[-1][1] if self.windows else 0,
             self.windows,

@@ -29,7 +29,7 @@ from auricle.listen.pipeline import (
 )
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.weights.generation_config import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, stated_settings
-from auricle.weights.processor import Message, PromptWriter
+from auricle.weights.processor import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,14 +80,7 @@ class AudioLM:
         self.loaded, self.max_audio_s, self.limits = loaded, max_audio_s, limits
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
-        config = loaded.model.config
-        self.prompt_writer = PromptWriter(
-            loaded.tokenizer,
-            loaded.chat_template,
-            audio_token_id=config.audio_token_id,
-            subsample_factor=config.subsample_factor,
-            whole_tokens=config.whole_tokens,
-        )
+        self.prompt_writer = loaded.prompt_writer()
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
         audio_mb, prefix_mb = cache_sizes_mb(loaded.model, max_audio_s, _MAX_BATCH)
         self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed

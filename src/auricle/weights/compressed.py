@@ -170,8 +170,7 @@ def _from_compressed(parts: dict[str, Tensor], settings: Mapping[str, Any]) -> T
         raise ValueError(f"unknown part {sorted(parts)[0]}")
     if weight.dtype in _HALVES:  # stored at full width, with the scales of a rounding to come
         return weight
-    blocks = _blocks(settings)
-    return _scaled(weight, scale, zero, order, blocks)
+    return _scaled(weight, scale, zero, order, _blocks(settings))
 
 
 def _from_gptq(parts: dict[str, Tensor], settings: Mapping[str, Any]) -> Tensor:
