@@ -48,7 +48,6 @@ class AsrSettings:
     validation: Validation = "loss"
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if min(self.epochs, self.batch_size) < 1 or self.rate <= 0 or self.seed < 0:
             raise ConfigError(
                 f"epochs {self.epochs}, batch {self.batch_size}, rate {self.rate} and seed {self.seed}; expected all "

@@ -41,11 +41,9 @@ class ClipSource(Protocol):
     @property
     def id(self) -> str:
         """Unique in the task, shown in errors."""
-        ...
 
     def source(self) -> bytes | Path:
         """Encoded audio, or its path; called when it is needed."""
-        ...
 
 
 class _Loaded(NamedTuple):
@@ -166,8 +164,7 @@ def embed_clips(
 
     loaded = prefetch(load, wanted.items(), depth=4 * _DECODERS, workers=_DECODERS)
     for window in _windows({digest: size for digest, (_, size) in unique.items()}):
-        missing = list(islice(loaded, len(wanted.keys() & set(window))))
-        if missing:
+        if missing := list(islice(loaded, len(wanted.keys() & set(window)))):
             failed |= _embed_window(encode, missing, store)
             store.flush()
             finished += len(missing)

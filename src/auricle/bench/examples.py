@@ -51,11 +51,9 @@ class Examples:
     unused: Mapping[str, int]  # why readable clips of the folder are no part of the task -> how many
 
     def __len__(self) -> int:
-        """Examples of all splits."""
         return sum(map(len, self.by_split.values()))
 
     def __iter__(self) -> Iterator[Example]:
-        """All examples, split after split."""
         return (example for examples in self.by_split.values() for example in examples)
 
     def check(self) -> None:

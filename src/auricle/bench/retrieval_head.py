@@ -35,7 +35,6 @@ class RetrievalSettings:
     seed: int = 42  # of weights and shuffles
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if self.mode not in get_args(Mode):
             raise ConfigError(f"mode is {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
         if min(self.epochs, self.width) < 1 or self.batch_size < 2 or self.rate <= 0 or self.seed < 0:
@@ -54,7 +53,6 @@ class Captioned:
     owners: Tensor  # (m,) int64, the clip of each caption
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not fit."""
         if not all(self.tokens):
             raise DataError("a caption has no tokens; expected at least one")
         if self.audio.ndim != 2 or len(self.tokens) != len(self.owners) or not len(self.owners):

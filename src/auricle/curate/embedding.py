@@ -37,15 +37,12 @@ class AudioTextModel(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides which vectors come out."""
-        ...
 
     def audio_many(self, sources: Any) -> Iterator[Any]:
         """Waveforms → for each a result with ``.values`` (D,) of length 1, or an error in its place."""
-        ...
 
     def text(self, strings: Sequence[str]) -> Any:
         """Texts → (m, D) of length 1."""
-        ...
 
 
 def embed_pairs(

@@ -126,8 +126,7 @@ def undo_filter(out: str | Path, folder: str | Path | None = None) -> Iterator[t
     if claim is None:
         raise DataError(f"{out} is no folder that the filter wrote; name the one given to it with -o")
     lists = {path.stem for path in (out / "undo").glob("*.json")}
-    missing = [tar for tar, name, _ in claim["tars"] if name not in lists and not Path(tar).exists()]
-    if missing:
+    if missing := [tar for tar, name, _ in claim["tars"] if name not in lists and not Path(tar).exists()]:
         raise DataError(f"{out} does not have {', '.join(missing)}: the run was stopped before; restore it elsewhere")
     with _input_errors(out):
         yield from restore_tars(out, None if folder is None else Path(folder))

@@ -48,7 +48,6 @@ class PairTable:
     encoded: tuple[int, int]  # clips and texts that the model encoded in this run
 
     def __len__(self) -> int:
-        """Pairs."""
         return len(self.audio_rows)
 
     def usable(self) -> Ids:

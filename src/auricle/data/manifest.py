@@ -178,8 +178,7 @@ def resolve_audio(line: int, name: object, folder: Path) -> Path:
 
 
 def _row(entry: Entry, folder: Path) -> dict[str, Any]:
-    taken = {"id", *AUDIO_COLUMNS} & entry.meta.keys()
-    if taken:
+    if taken := {"id", *AUDIO_COLUMNS} & entry.meta.keys():
         raise DataError(f"facts of {entry.id!r} use the reserved names {sorted(taken)}")
     audio = entry.audio.absolute()
     where = audio.relative_to(folder) if audio.is_relative_to(folder) else audio

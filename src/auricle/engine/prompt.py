@@ -98,8 +98,7 @@ def place_tokens(lm: MiDashengLM, prompt: CheckedPrompt, start: int, tokens: Map
     """Decoder inputs (L - start, H) from place ``start`` on, with the audio tokens (n, H) of clips by their digests."""
     ids = torch.tensor(prompt.ids[start:], dtype=torch.long, device=lm.decoder.device)
     embeddings = lm.decoder.get_input_embeddings()(ids)
-    clips = prompt.clips_from(start)
-    if clips:
+    if clips := prompt.clips_from(start):
         places = torch.from_numpy(prompt.places[start:]).to(ids.device)
         audio = torch.cat([tokens[prompt.digests[clip]] for clip in clips]).to(embeddings.dtype)
         first = prompt.spans[clips[0]][0]

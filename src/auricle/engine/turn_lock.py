@@ -17,7 +17,6 @@ class TurnLock:
     """
 
     def __init__(self) -> None:
-        """Start free."""
         self._lock = threading.Lock()
         self._changed = threading.Condition()
         self._queued = 0  # threads in `turn`; those in `turn_unless` give way to them

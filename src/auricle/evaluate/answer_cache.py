@@ -98,17 +98,14 @@ class AnswerCache:
                 self._read(path)
 
     def __len__(self) -> int:
-        """Answers."""
         return len(self._kept)
 
     def __enter__(self) -> "AnswerCache":
-        """The cache itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
         self.close()
 
     def get(self, key: str) -> KeptAnswer | None:

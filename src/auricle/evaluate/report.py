@@ -198,8 +198,7 @@ def _decimals(value: float | None) -> int:
 def _published_note(rows: Sequence[TaskRow]) -> str:
     sources = {each.source for row in rows for each in row.published}
     notes = [each.note for each in published_answers() if each.note and each.source in sources]
-    encoders = sorted({str(name) for row in rows for name in _encoders(row)})
-    if encoders:
+    if encoders := sorted({str(name) for row in rows for name in _encoders(row)}):
         notes.append(f"Sentences were compared by {', '.join(encoders)} here, by paraphrase-TinyBERT-L6-v2 there.")
     return " ".join(dict.fromkeys(notes))
 

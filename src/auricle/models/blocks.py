@@ -105,7 +105,6 @@ class PatchEmbed(nn.Module):
     """Holds the convolution weights (D, 1, height, width) that turn a patch into a token."""
 
     def __init__(self, width: int, patch: tuple[int, int] = (16, 16)) -> None:
-        """One patch to ``width`` channels."""
         super().__init__()
         self.proj = nn.Conv2d(1, width, patch, stride=patch)
 
@@ -169,7 +168,6 @@ class Mlp(nn.Module):
     """Linear → exact (erf) GELU → Linear."""
 
     def __init__(self, width: int, hidden: int) -> None:
-        """Plain two-layer perceptron."""
         super().__init__()
         self.fc1 = Linear(width, hidden)
         self.fc2 = Linear(hidden, width)

@@ -42,7 +42,6 @@ class DashengConfig:
     attend: Literal["all", "whole"] = "all"  # whole: only tokens wholly inside the samples (N // 640), as MiDashengLM
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
         if self.target_length % PATCH_FRAMES:

@@ -40,7 +40,6 @@ class GlapConfig:
     stored_front_end: bool = False  # window and mel filters are weights of the checkpoint, and no formula
 
     def __post_init__(self) -> None:
-        """Reject unknown rules."""
         check_pooling(self.pooling)
 
 
@@ -76,7 +75,6 @@ class Glap(nn.Module):
     logit_bias: Tensor | None
 
     def __init__(self, config: GlapConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config = config
         self.audio_encoder = Dasheng(config.audio)

@@ -74,7 +74,6 @@ class Rows(Protocol):
 
     def rows(self, start: int, count: int) -> tuple[Times, Vectors]:
         """Times (count, 2) and vectors (count, width)."""
-        ...
 
 
 class Entry(NamedTuple):

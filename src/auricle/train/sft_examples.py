@@ -31,7 +31,6 @@ class Conversation:
     """Rows → tokens, by the chat template and tokenizer of one model."""
 
     def __init__(self, loaded: LoadedLM) -> None:
-        """For the tokenizer and template of this model."""
         self._writer = loaded.prompt_writer()
         self._tokenizer, self._end = loaded.tokenizer, loaded.eos_token_ids[0]
         self._controls = [token.content for token in loaded.tokenizer.get_added_tokens_decoder().values()]

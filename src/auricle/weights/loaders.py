@@ -287,8 +287,7 @@ def _audio_tokens(folder: Path, tokenizer: "Tokenizer", audio_token_id: int) -> 
     names = AudioTokens(
         *(str(settings.get(key, default)) for key, default in zip(_AUDIO_KEYS, AudioTokens(), strict=True))
     )
-    absent = [name for name in names if tokenizer.token_to_id(name) is None]
-    if absent:
+    if absent := [name for name in names if tokenizer.token_to_id(name) is None]:
         raise LayoutMismatch(f"{folder}: the tokenizer has no {absent[0]}; it does not belong to this model")
     if tokenizer.token_to_id(names.audio) != audio_token_id:
         raise LayoutMismatch(

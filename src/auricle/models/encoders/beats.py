@@ -50,7 +50,6 @@ class BeatsConfig:
     compat: bool = False  # pad a batch and mask it as microsoft/unilm does, which blurs the ends of clips
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads or self.embed_dim % self.conv_pos_groups:
             raise ConfigError(
                 f"embed_dim {self.embed_dim} is no multiple of {self.num_heads} heads and {self.conv_pos_groups} groups"
@@ -67,7 +66,6 @@ class Beats(PieceNetwork):
     hop_samples = PATCH * HOP_SAMPLES
 
     def __init__(self, config: BeatsConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.min_samples = 1 if config.repeat_short else _MIN_SAMPLES
@@ -147,7 +145,6 @@ class BeatsBlock(nn.Module):
     """Post-norm block with separate projections and a gated relative bias."""
 
     def __init__(self, config: BeatsConfig) -> None:
-        """One block of the geometry."""
         super().__init__()
         self.residual_gain = config.residual_gain
         self.self_attn = GatedAttention(config.embed_dim, config.num_heads)

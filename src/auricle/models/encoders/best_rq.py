@@ -44,7 +44,6 @@ class BestRqConfig:
     compat: bool = False  # pad a batch as the recipe does: convolutions see the padding
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         object.__setattr__(self, "channels", tuple(self.channels))  # a list where it comes from JSON
         if self.embed_dim % self.num_heads or self.embed_dim % 2 or not self.conv_kernel % 2:
             raise ConfigError(
@@ -62,7 +61,6 @@ class BestRq(PieceNetwork):
     window_samples = _CHUNK * _HOP
 
     def __init__(self, config: BestRqConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         first, second = config.channels
@@ -145,7 +143,6 @@ class FeedForward(nn.Module):
     """Norm, two layers with GELU between."""
 
     def __init__(self, width: int, hidden: int) -> None:
-        """Plain two-layer perceptron."""
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=_EPS)
         self.fc1, self.fc2 = Linear(width, hidden), Linear(hidden, width)
@@ -159,7 +156,6 @@ class ConformerBlock(nn.Module):
     """Half a feed-forward, attention, convolution, half a feed-forward, norm."""
 
     def __init__(self, config: BestRqConfig) -> None:
-        """One block of the geometry."""
         super().__init__()
         self.ffn1 = FeedForward(config.embed_dim, config.ffn_dim)
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=_EPS)

@@ -45,7 +45,6 @@ class CedConfig(TransformerConfig):
     compat: bool = False  # a batch as the authors': one dB floor, padding not masked, the last chunk filled up
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         TransformerConfig.__post_init__(self)
         if not PATCH <= self.chunk_frames < (self.max_times + 1) * PATCH:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}, beyond the {self.max_times} learned positions")
@@ -61,7 +60,6 @@ class Ced(PieceNetwork):
     min_samples = (PATCH - 1) * DASHENG_MEL.hop_length  # give the 16 frames of one patch
 
     def __init__(self, config: CedConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.window_samples = config.chunk_frames * DASHENG_MEL.hop_length

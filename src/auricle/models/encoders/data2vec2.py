@@ -54,7 +54,6 @@ class Data2Vec2Config(TransformerConfig):
     compat: bool = False  # pad a batch as fairseq: positions of the last frames depend on the padding
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads or self.embed_dim % self.pos_groups:
             raise ConfigError(
                 f"embed_dim {self.embed_dim} is no multiple of {self.num_heads} heads and {self.pos_groups} groups"
@@ -70,7 +69,6 @@ class Data2Vec2(PieceNetwork):
     window_samples = _CHUNK
 
     def __init__(self, config: Data2Vec2Config) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         width, kernel = config.embed_dim, config.pos_kernel

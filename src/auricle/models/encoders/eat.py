@@ -45,7 +45,6 @@ class EatConfig(TransformerConfig):
     fill_up: bool = True  # every piece to a whole window; False: to a whole patch alone
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads or self.embed_dim % 4:
             raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of 4 and of {self.num_heads} heads")
         if self.window_frames % PATCH or not 0 < self.window_frames <= PATCH * self.max_length:
@@ -65,7 +64,6 @@ class Eat(PieceNetwork):
     positions: Tensor
 
     def __init__(self, config: EatConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.window_samples = config.window_frames * HOP_SAMPLES

@@ -43,7 +43,6 @@ class TransformerConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
 
