@@ -133,13 +133,6 @@ def embed_clips(
 ) -> EmbeddedClips:
     """Embed what the store does not have yet; every window is written before the next, so a kill costs one window.
 
-    Args:
-        encode: see `Encode`.
-        clips: of the task, in order.
-        store: for this encoder and this crop rule.
-        crop: pieces of a clip, by default the whole; part of the store's transform.
-        progress: called after each window.
-
     Raises:
         DataError: there are no clips, or some could not be embedded; the message names them. What succeeded is kept.
     """

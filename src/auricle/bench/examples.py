@@ -72,10 +72,6 @@ def load_examples(task: Task, folder: str | Path) -> Examples:
     in the folder; columns ``id``, ``audio``, ``split`` or ``fold``, and the label under its own name or as ``labels``);
     the task's audio tars; its authors' layout.
 
-    Args:
-        task: see `auricle.bench.task.load_task`.
-        folder: of the data, or the manifest.
-
     Raises:
         DataError: none of them is there, one cannot be read, or a split has no examples.
     """
@@ -217,12 +213,7 @@ def _labels(task: Task, metadata: Mapping[str, Any]) -> list[Any]:
 
 
 def select_examples(task: Task, folder: str | Path, splits: Sequence[str]) -> Examples:
-    """Examples of the chosen splits or folds; the others need not be there.
-
-    Args:
-        task: see `auricle.bench.task.load_task`.
-        folder: of its data; see `load_examples`.
-        splits: names; none: all folds, or the test split.
+    """Examples of the chosen splits or folds (none: all folds, or the test split); the others need not be there.
 
     Raises:
         DataError: no such split, no data of it, or clips that were refused.

@@ -155,14 +155,8 @@ def train_retrieval(
     settings: RetrievalSettings | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, score: None,
 ) -> tuple[RetrievalHead, list[float]]:
-    """Train the head and return it as after its best epoch, with the validation score of every epoch.
-
-    Args:
-        train: clips and captions to train on; the run happens on the device of its audio.
-        valid: clips that pick the epoch: the first with the highest mean of both recalls at rank 1.
-        vocabulary: number of different tokens.
-        settings: None: the defaults of `RetrievalSettings`.
-        on_epoch: called after each epoch with its number and score.
+    """Train the head, on the device of the audio, and return it as after the first epoch with the highest mean of both
+    recalls at rank 1, with the validation score of every epoch.
 
     Raises:
         DataError: a token outside the vocabulary, or fewer than two captions to train on.

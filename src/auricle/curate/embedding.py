@@ -53,14 +53,7 @@ def embed_pairs(
     caption: str = "caption",
     on_pairs: Callable[[int], None] = lambda count: None,
 ) -> PairTable:
-    """Embed what the folder does not have yet, window by window.
-
-    Args:
-        model: of audio and texts.
-        shards: the clips.
-        folder: of these clips, this model and this fact; created if absent.
-        caption: the fact that has the caption, or several.
-        on_pairs: called with the number of pairs finished since the last call.
+    """Embed what the folder does not have yet, window by window; ``on_pairs`` gets the pairs finished in each.
 
     Raises:
         DataError: the folder is damaged, or belongs to something else.

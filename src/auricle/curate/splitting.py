@@ -50,12 +50,7 @@ def output_names(tars: Sequence[Path]) -> list[str]:
 
 
 def split_tars(splits: Sequence[Split], out: Path, run: str) -> Iterator[Path]:
-    """Split every tar that this run has not split yet; yields each tar of the input when it is done.
-
-    Args:
-        splits: all tars of the input.
-        out: folder of the output.
-        run: names the verdicts; the output of another run is replaced.
+    """Split every tar that this run has not split yet, replacing the output of others; yields each when it is done.
 
     Raises:
         DataError: a tar changed while it was read.

@@ -81,11 +81,7 @@ class RemoteRecord:
 
 
 def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
-    """Read which files a Zenodo record holds, and under which licence.
-
-    Args:
-        record: its number.
-        base_url: of the server; https, or http on this machine.
+    """Read which files a Zenodo record holds, and under which licence; ``base_url`` is https, or http on this machine.
 
     Raises:
         DataError: no network, no such record, or an answer that is no record.

@@ -104,14 +104,7 @@ def parse_object(text: str, where: str, *, allow_nan: bool = True) -> dict[str, 
 def validate(
     kind: type[T], content: Any, origin: str, *, error: type[AuricleError] = DataError, fix: str = "correct it"
 ) -> T:
-    """An instance of ``kind`` from what JSON holds.
-
-    Args:
-        kind: a dataclass derived from `StrictFields`, or whatever else pydantic can validate.
-        content: as `parse_json` gives it.
-        origin: of the content, for messages.
-        error: that is raised.
-        fix: what to do about a fault.
+    """An instance of ``kind`` from what `parse_json` gives; ``error`` is raised with ``fix``, what to do about a fault.
 
     Raises:
         AuricleError: ``error``, with the place, what was found and what was expected. Errors of Auricle that a class

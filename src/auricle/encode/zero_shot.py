@@ -195,12 +195,6 @@ def score_many(
 ) -> Iterator[TextScores | AuricleError]:
     """Score many clips against the same texts; one that fails yields its error in its place, and the others continue.
 
-    Args:
-        aligner: see `Aligns`.
-        sources: anything `auricle.audio.decode.as_clip` takes.
-        texts: different ones.
-        language: of the texts, see `auricle.encode.aligner.Aligner.text`.
-
     Raises:
         PromptError: an empty text, or none at all.
     """

@@ -44,13 +44,9 @@ class CheckedPrompt:
 
 
 def check_prompt(lm: MiDashengLM, prompt: PromptLike, max_new_tokens: int, *, share: bool = True) -> CheckedPrompt:
-    """Check a prompt, hash its clips and find their places.
+    """Check a prompt, hash its clips and find their places; the context must have room for ``max_new_tokens`` more.
 
-    Args:
-        lm: the model it is for.
-        prompt: token ids and clips.
-        max_new_tokens: tokens that the context must have room for behind it.
-        share: name its blocks, so that prompts with the same prefix share keys and values.
+    With ``share`` its blocks are named, so that prompts with the same prefix share keys and values.
 
     Raises:
         PromptError: it is empty, it leaves no room for the answer in the context, or the number of placeholders is not

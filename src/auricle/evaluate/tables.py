@@ -79,12 +79,7 @@ class TaskRow:
 
 
 def task_rows(models: Models, *, published: bool = True) -> list[TaskRow]:
-    """Of each scoring rule, strict first, the tasks in the order of their domains.
-
-    Args:
-        models: results by label.
-        published: whether published figures of the tasks are looked up.
-    """
+    """Of each scoring rule, strict first, the tasks in the order of their domains."""
     cells: dict[tuple[ScoringRule, str], dict[str, LmResult]] = {}
     for label, own in models.items():
         for result in own:

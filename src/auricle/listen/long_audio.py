@@ -39,13 +39,7 @@ class Recording:
     """An opened source: its windows, and the replies so far."""
 
     def __init__(self, opened: Clip | Stream, prompts: Sequence[str], windowing: Windowing) -> None:
-        """Take over an open stream, or a waveform, and read its first window.
-
-        Args:
-            opened: the source.
-            prompts: about every span.
-            windowing: how it is cut.
-        """
+        """Take over an open stream, or a waveform, and read its first window."""
         self.prompts, self.windowing = prompts, windowing
         self.windows: list[tuple[int, int]] = []  # (start, stop) in samples, without what neighbours share
         self.given: list[tuple[int, int]] = []  # the same with it: what the model was given
@@ -105,12 +99,7 @@ class Recording:
         return [False, *(after[0] < before[1] for before, after in pairwise(self.given))]
 
     def receipt(self, config: MiDashengLMConfig, notes: Iterable[str] = ()) -> Receipt:
-        """State which parts of the source the model processed, with notes on what else was done.
-
-        Args:
-            config: of the model.
-            notes: behind those about the source.
-        """
+        """State which parts of the source the model processed, with notes on what else was done."""
         receipt = write_receipt(
             self.facts,
             self.windows[-1][1] if self.windows else 0,

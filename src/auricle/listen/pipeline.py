@@ -213,12 +213,7 @@ class _Pending(NamedTuple):
 
 
 def process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> Iterator[Any]:
-    """Yield the result of each request, or its error in its place, in the order of the requests.
-
-    Args:
-        task: what is asked.
-        requests: sources with their prompts; taken as they are needed.
-        batch_size: prompts in one batch, of any sources.
+    """Yield the result of each request, or its error in its place, in order; a batch has prompts of any sources.
 
     Raises:
         ConfigError: a batch size below 1, before the first source is taken.

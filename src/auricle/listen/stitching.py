@@ -21,10 +21,6 @@ def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
     The last words of a window are aligned with the first of the next one. Both are cut behind the middle one of the
     words they agree on: a window is least reliable at its ends. Where they agree on nothing, nothing is left out.
 
-    Args:
-        texts: transcript of each window, in order.
-        overlaps: whether the window overlaps the one before it; the first one never does.
-
     Returns:
         As many texts, which joined by `join_words` are the whole transcript.
     """

@@ -44,11 +44,6 @@ class AnswerStream:
 def stream_answer(task: Questions, source: Any, question: str) -> Generator[str, None, Answer]:
     """Answer a question about every window of a source, in order.
 
-    Args:
-        task: how the question is asked.
-        source: one source.
-        question: about every window.
-
     Yields:
         Pieces of text; between the answers of two windows a line break.
 

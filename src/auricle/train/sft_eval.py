@@ -39,11 +39,6 @@ class RowScore(NamedTuple):
 def score_rows(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) -> list[RowScore]:
     """Predictions of a model for rows, compared with their answers.
 
-    Args:
-        loaded: the model, in evaluation mode.
-        rows: of recordings that can be read.
-        max_new_tokens: of an answer.
-
     Returns:
         One result a row, in order.
 

@@ -35,11 +35,6 @@ def decompress(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], s
 
     The weights are restored when they are needed, one at a time.
 
-    Args:
-        tensors: as stored.
-        config: contents of ``config.json``.
-        source: for messages.
-
     Raises:
         LayoutMismatch: quantised in a way that cannot be read, or tensors that do not fit each other; where that shows
             only in restoring a weight, then.

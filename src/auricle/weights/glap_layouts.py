@@ -112,13 +112,7 @@ def glap_from(
 
 
 def glap_to_hub(model: Glap, *, audio: bool = True, text: bool = True) -> dict[str, Tensor]:
-    """Our state dict → official keys (those of ours where there are none).
-
-    Args:
-        model: on any device.
-        audio: with the audio tower.
-        text: with the text tower.
-    """
+    """State dict of the chosen towers → official keys (those of ours where there are none)."""
     state = model.state_dict()
     parts = {name: strip(state, f"{name}.") for name in ("audio_encoder", "text_encoder")}
     stored = {k: v for k, v in state.items() if not k.startswith(tuple(f"{name}." for name in parts))}
