@@ -167,7 +167,7 @@ class _Store:
             audio_rows.append(self.audio.rows[line.clip_hash] if not line.error else -1)
             texts.append([self.text.rows[_text_key(text)] for text in line.captions])
             for row, text in zip(texts[-1], line.captions, strict=True):
-                wordings[row] = known.setdefault(_text_key(_plain(text)), len(known))
+                wordings[row] = known.setdefault(_text_key(" ".join(text.casefold().split()).rstrip(".!")), len(known))
             groups.append((line.domain, line.language))
         text_rows = np.full((len(texts), max(map(len, texts), default=0) or 1), -1, np.int64)
         for pair, rows in enumerate(texts):
@@ -271,10 +271,6 @@ def _embed_audio(
 
 def _text_key(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".!")
 
 
 def _name(value: Any) -> str:

@@ -186,7 +186,7 @@ def _input_errors(out: Path) -> Iterator[None]:
 def _embed(
     shards: ShardSet, *, folder: Path, aligner: AudioTextModel, caption: str, on_pairs: Callable[[int], None]
 ) -> PairTable:
-    folder /= _hash(aligner.fingerprint, caption)[:16]
+    folder /= sha256(f"{aligner.fingerprint}\0{caption}".encode("utf-8", "backslashreplace")).hexdigest()[:16]
     table = embed_pairs(aligner, shards, folder, caption=caption, on_pairs=on_pairs)
     if not len(table.usable()):
         known = ", ".join(sorted(shards.read_meta(0))) or "none"
@@ -249,7 +249,3 @@ def _write_calibrations(evidence: Evidence, *, out: Path, p: float) -> list[dict
 
 def _write_json(content: dict[str, Any] | Sequence[dict[str, Any]], *, path: Path) -> None:
     write_bytes(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
-
-
-def _hash(*parts: str) -> str:
-    return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()

@@ -78,7 +78,7 @@ class PairTable:
         return (SCORE_SCALE * self.text[rows[rows >= 0]] @ self.audio[self.audio_rows[pair]]).tolist()
 
     def are_alike(self, one: Ids, other: Ids, cosine: float = 1.0) -> npt.NDArray[np.bool_]:
-        """Which pairs (m,) are no random partners of others (m,): same audio or words, or below 1 captions this close."""
+        """Which pairs (m,) are no random partners of others (m,): same audio, words or, below 1, close captions."""
         alike = self.audio_rows[one] == self.audio_rows[other]
         own, its = self.text_rows[one], self.text_rows[other]
         for a in range(own.shape[1]):

@@ -192,9 +192,7 @@ def _restore(out: Path, listed: Mapping[str, Any], tar: Path) -> None:
                     restored.write(block)
                     digest.update(block)
         if digest.hexdigest() != listed["sha256"]:
-            damaged = [
-                str(paths[target]) for target, facts in listed["files"].items() if _differs(paths[target], facts)
-            ]
+            damaged = [str(paths[name]) for name, facts in listed["files"].items() if _differs(paths[name], facts)]
             raise DataError(
                 f"{tar} cannot be restored: {', '.join(damaged) or _list_path(listed['name'], out)} changed "
                 "since the filter wrote it; restore it from a copy"

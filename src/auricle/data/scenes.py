@@ -294,11 +294,6 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
     return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
 
 
-def _background(part: Part) -> Part:
-    """Speech in the background is mentioned, not transcribed."""
-    return replace(part, text=None, foreground=False)
-
-
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
     waveform, part = _SOURCES[front](pools, rng, config)
     background, other = _SOURCES[back](pools, rng, config)
@@ -315,7 +310,8 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
     elif back == "speech":
         background = mixing.place(background, int(rng.integers(0, waveform.size - background.size + 1)), waveform.size)
     mixed = mixing.mix(waveform, background, float(rng.uniform(low, high)))
-    return Scene(mixed, (part, _background(other)), f"mixed_{front}", "over")
+    # Speech in the background is mentioned, not transcribed.
+    return Scene(mixed, (part, replace(other, text=None, foreground=False)), f"mixed_{front}", "over")
 
 
 def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
