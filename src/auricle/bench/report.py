@@ -106,7 +106,7 @@ def _cost_figure(view: ScoreTable) -> "Figure":
     figure.suptitle(
         f"{drawable(view.head)}, {view.scoring_rule}: cost and quality over {len(names)} tasks", fontsize=11
     )
-    costs = {
+    costs: dict[str, Mapping[str, float | None]] = {
         "parameters": {e: next(iter(own.values())).encoder.parameters for e, own in view.encoders.items()},
         "seconds to encode an hour of audio": {e: _encode_s_per_hour(own.values()) for e, own in view.encoders.items()},
     }

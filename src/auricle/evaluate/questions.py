@@ -71,7 +71,7 @@ def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], 
     clips, of_several_sets = read_clips(source)
     known = []
     for clip in clips:
-        if _is_of(task, clip.facts):
+        if all(clip.facts.get(name) is None or str(clip.facts[name]) in values for name, values in task.only.items()):
             absent = next((name for name in _needed(task) if clip.facts.get(name) is None), None)
             if absent is None:
                 known.append(clip)
@@ -86,10 +86,6 @@ def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], 
     for clip, own in zip(known, references, strict=True):
         for each in own:
             yield _question(task, clip, each)
-
-
-def _is_of(task: LanguageTask, facts: Mapping[str, Any]) -> bool:
-    return all(facts.get(name) is None or str(facts[name]) in values for name, values in task.only.items())
 
 
 def _needed(task: LanguageTask) -> tuple[str, ...]:

@@ -195,7 +195,7 @@ def _curve(corruption: Corruption, levels: Sequence[Level]) -> Curve:
 
 
 def area_under(corruption: Corruption, points: Mapping[float, float]) -> float:
-    """Mean of the retention over the range of levels (or octaves), straight between them; nan where one is not known."""
+    """Mean of the retention over the range of levels or octaves, straight between them; nan where one is unknown."""
     known = _with_clean(corruption, points)
     places = [math.log2(level) if corruption.in_octaves else level for level in sorted(known)]
     values = [known[level] for level in sorted(known)]

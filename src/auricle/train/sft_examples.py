@@ -13,7 +13,7 @@ from auricle.audio.facts import Clip
 from auricle.errors import DataError
 from auricle.models.qwen_attention import plan
 from auricle.train.sft_data import Row
-from auricle.weights import LoadedLM
+from auricle.weights.loaders import LoadedLM, prompt_writer
 from auricle.weights.processor import Message, Prompt
 
 
@@ -31,7 +31,7 @@ class Conversation:
     """Rows → tokens, by the chat template and tokenizer of one model."""
 
     def __init__(self, loaded: LoadedLM) -> None:
-        self._writer = loaded.prompt_writer()
+        self._writer = prompt_writer(loaded)
         self._tokenizer, self._end = loaded.tokenizer, loaded.eos_token_ids[0]
         self._controls = [token.content for token in loaded.tokenizer.get_added_tokens_decoder().values()]
 

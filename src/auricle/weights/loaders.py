@@ -61,18 +61,19 @@ class LoadedLM:
     audio_tokens: AudioTokens
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights), adapter
 
-    def prompt_writer(self) -> "PromptWriter":
-        """Writes messages as prompts, by the model's template, tokenizer and rule for audio tokens."""
-        from auricle.weights.processor import PromptWriter
 
-        config = self.model.config
-        return PromptWriter(
-            self.tokenizer,
-            self.chat_template,
-            audio_token_id=config.audio_token_id,
-            subsample_factor=config.subsample_factor,
-            whole_tokens=config.whole_tokens,
-        )
+def prompt_writer(loaded: LoadedLM) -> "PromptWriter":
+    """Writes messages as prompts, by the model's template, tokenizer and rule for audio tokens."""
+    from auricle.weights.processor import PromptWriter
+
+    config = loaded.model.config
+    return PromptWriter(
+        loaded.tokenizer,
+        loaded.chat_template,
+        audio_token_id=config.audio_token_id,
+        subsample_factor=config.subsample_factor,
+        whole_tokens=config.whole_tokens,
+    )
 
 
 def load_dasheng(
