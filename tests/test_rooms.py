@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "auricle"
 # From the ground up. An import may only point to a smaller number; rooms on one floor do not know each other.
 FLOORS = {
     "errors": 0,
+    "cores": 0,
     "files": 1,
     "audio": 2,
     "data": 3,
@@ -23,7 +24,7 @@ FLOORS = {
     "denoise": 9,
     "listen": 10,
     "search": 11,
-    "auricle": 12,  # the face of the package: offers what the rooms below it hold
+    "auricle": 12,  # the package itself: offers what the rooms below it hold
     "train": 13,
     "bench": 13,
     "evaluate": 13,

@@ -30,6 +30,7 @@ from auricle.cli.options import (
 )
 from auricle.cli.output import print_json, print_line, progress
 from auricle.cli.printing import Tally
+from auricle.cores import granted_cores
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _generate_in_processes(settings: _Settings, part: Share, workers: int, quest
     from multiprocessing.connection import wait
 
     context = get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, granted_cores() // workers)
     processes: dict[Any, Any] = {}
     try:
         for share in part.split(workers):

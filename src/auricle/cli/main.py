@@ -23,6 +23,7 @@ from auricle.cli import (
     evaluate_run,
     export,
     heldout,
+    idle_cores,
     listen,
     search,
     train,
@@ -111,8 +112,19 @@ def _auricle(
     pass
 
 
+def _leave_cores_to_others() -> None:
+    """Have torch, which is imported later, use the cores that are free, and its waiting threads sleep.
+
+    Beside busy processes threads that spin while they wait for each other take ten times as long as a single one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (free := idle_cores.measure()) < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(free))
+
+
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
+    _leave_cores_to_others()
     try:
         app(prog_name="auricle")
     except OSError as error:  # of a disk or device, in most cases the one behind standard output
