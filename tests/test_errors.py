@@ -13,7 +13,7 @@ def kinds(of: type[AuricleError] = AuricleError) -> Iterator[type[AuricleError]]
         yield from kinds(kind)
 
 
-@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*kinds()], ids=lambda kind: kind.__name__)
 def test_errors_cross_processes(kind: type[AuricleError]) -> None:
     error = kind("m4a audio", "media") if issubclass(kind, MissingExtra) else kind("found, expected, how to fix it")
     error.add_note("in a.wav") if hasattr(error, "add_note") else None
