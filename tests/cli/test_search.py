@@ -119,12 +119,12 @@ def test_what_cannot_be_opened_keeps_its_vectors(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return scan(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    done = auricle("index", tones, "-o", index, "--model", "toy", "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        done = auricle("index", tones, "-o", index, "--model", "toy", "--json")
     (report,) = done.records
     assert done.code == 1 and (report["files"], report["reused"], report["removed"]) == (3, 3, 0)
     assert "Permission denied" in report["failed"][str(tones / "deep")] and len(report["failed"]) == 2
-    monkeypatch.undo()
     (tones / "low.wav").unlink()
     moved.rename(tones / "low.wav")
     (report,) = auricle("index", tones, "-o", index, "--model", "toy", "--json").records
