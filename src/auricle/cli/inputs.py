@@ -51,6 +51,12 @@ def find_sources(arguments: Sequence[str], *, must_exist: bool = False) -> list[
     return list(found)
 
 
+def open_sources(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
+    """Names of the audio files that `find_sources` finds, and the source of each."""
+    names = find_sources(arguments)
+    return names, [open_source(name) for name in names]
+
+
 class _Bytes(io.BytesIO):
     """All bytes of standard input or of a pipe, with its name for messages and receipts."""
 

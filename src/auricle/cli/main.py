@@ -1,4 +1,4 @@
-"""The command line: one application; its verbs are in the files beside this one."""
+"""The command line: one application; its verbs are in the other files of this folder."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from typer.core import TyperGroup
 
 from auricle import __version__
 from auricle.cli import (
-    align,
     bench,
-    build,
-    curate,
+    checkpoints,
+    data,
     doctor,
     embed,
     evaluate,
+    evaluate_prompts,
     evaluate_report,
     evaluate_robustness,
     evaluate_run,
-    export,
+    evaluate_score,
+    filter,
     heldout,
     idle_cores,
     listen,
     search,
     train,
+    zero_shot,
 )
+from auricle.cli.options import FAILED
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
-FAILED, USAGE = 1, 2  # exit codes; see the epilog
+USAGE = 2  # exit code; see the epilog
 INTERRUPTED, CLOSED_PIPE = 130, 141  # as shells report SIGINT and SIGPIPE
 
 
@@ -72,29 +75,30 @@ for verb in (
     listen.ask,
     listen.transcribe,
     embed.embed,
-    align.score,
-    align.classify,
+    zero_shot.score,
+    zero_shot.classify,
     search.index,
     search.search,
-    build.models,
-    build.convert,
-    export.export,
+    checkpoints.models,
+    checkpoints.convert,
+    checkpoints.export,
     train.train,
     heldout.heldout,
-    curate.filter,
+    filter.filter,
     doctor.doctor,
 ):
     app.command()(verb)
-for measured in (
+for verb in (
+    evaluate_score.score,
     evaluate_run.run,
     evaluate_run.tasks,
     evaluate_report.compare,
     evaluate_report.report,
     evaluate_robustness.robustness,
-    evaluate_robustness.prompts,
+    evaluate_prompts.prompts,
 ):
-    evaluate.evaluate.command()(measured)
-app.add_typer(build.data, name="data")
+    evaluate.evaluate.command()(verb)
+app.add_typer(data.data, name="data")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")
 
