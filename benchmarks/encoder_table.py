@@ -108,7 +108,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    clips = [sound(options.seconds, seed) for seed in range(options.clips)]
+    clips = [make_clip(options.seconds, seed) for seed in range(options.clips)]
     before = peak_mib()
     model = build(name)
     model.frames(clips[:1])
@@ -124,7 +124,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "batch_change_compat": None,
     }
     move(model, torch.bfloat16)
-    row["bf16"] = speed(model, *((clips, options.rounds) if CPU_HAS_BFLOAT16 else ([sound(2.0, 11)], 1)))
+    row["bf16"] = speed(model, *((clips, options.rounds) if CPU_HAS_BFLOAT16 else ([make_clip(2.0, 11)], 1)))
     if (theirs := build(name, compat=True)) is not None:
         row["batch_change_compat"] = batch_change(theirs)
     return row
@@ -146,7 +146,7 @@ class PaddedWaves:
         return [row[: 1 + (len(clip) - 400) // 320] for row, clip in zip(rows, clips, strict=True)]
 
 
-def sound(seconds: float, seed: int) -> Any:
+def make_clip(seconds: float, seed: int) -> Any:
     """Noise that swells, (N,)."""
     import torch
 
@@ -176,7 +176,7 @@ def speed(model: Any, clips: list[Any], rounds: int) -> float:
 
 def batch_change(model: Any) -> float:
     """Largest change of a clip's frames beside a longer one, in units of their standard deviation."""
-    short, long = sound(2.0, 11), sound(5.0, 12)
+    short, long = make_clip(2.0, 11), make_clip(5.0, 12)
     alone, together = model.frames([short])[0], model.frames([short, long])[0]
     shared = min(len(alone), len(together))
     return float((alone[:shared] - together[:shared]).abs().max() / alone.std())

@@ -129,8 +129,8 @@ def random_model(scale: Scale, device: str = "cpu", dtype: torch.dtype = torch.f
 
 def random_prompt(clip: Tensor, words: int, seed: int, vocabulary: int) -> Prompt:
     """Four tokens, the clip, random words."""
-    draw = torch.Generator().manual_seed(seed)
-    text = torch.randint(4, vocabulary, (words,), generator=draw).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(4, vocabulary, (words,), generator=generator).tolist()
     return Prompt([1, 2, 1, 2, *[AUDIO] * audio_token_count(len(clip)), *text], [clip])
 
 

@@ -204,7 +204,7 @@ def encode(rounds: int) -> dict[str, Any]:
     return table
 
 
-def sounds(folder: Path | None, count: int) -> list[Any]:
+def pick_clips(folder: Path | None, count: int) -> list[Any]:
     """Files of a folder, evenly spread, or tones in noise."""
     if folder is not None:
         files = sorted(p for p in folder.rglob("*") if p.suffix in (".wav", ".flac", ".ogg"))
@@ -277,7 +277,7 @@ def main() -> None:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "kernels_3072x1024": lambda: kernels(given.rounds),
         "encoder_base_10s": lambda: encode(given.rounds),
-        "answers_auricle_tiny": lambda: answers(sounds(given.clips, given.count)),
+        "answers_auricle_tiny": lambda: answers(pick_clips(given.clips, given.count)),
         **{f"decode_{size}": lambda size=size: decode(size, given.rounds) for size in given.sizes},
     }
     for name, part in parts.items():

@@ -85,7 +85,7 @@ def our_run(spec: Facts) -> Facts:
     result = run_benchmark(encoder, task, spec["tars"], scoring_rule="compat", store=spec["store"], seed=spec["seed"])
     took_s = time.perf_counter() - start_s
     write_result(spec["results"], result)
-    whole_s, cpu_s = time.time() - spec["began"], time.process_time()
+    whole_s, cpu_s = time.time() - spec["started"], time.process_time()
     start_s = time.perf_counter()
     strict = run_benchmark(encoder, task, spec["tars"], scoring_rule="strict", store=spec["store"], seed=spec["seed"])
     strict_s = time.perf_counter() - start_s
@@ -112,7 +112,7 @@ def start(command: Sequence[str], spec: Facts, log: Path) -> Facts:
     env = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # the reference starts isolated, from compiled files
     with log.open("w", encoding="utf-8") as file:
-        given = json.dumps({**spec, "out": str(out), "began": time.time()})
+        given = json.dumps({**spec, "out": str(out), "started": time.time()})
         done = subprocess.run([*command, given], stdout=file, stderr=subprocess.STDOUT, env=env)
     if done.returncode or not out.is_file():
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-20:])
