@@ -21,7 +21,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
     assert done.code == 0 and f"Example: auricle {verb}" in " ".join(done.out.split())
 
 
-def test_the_root_lists_all_verbs_and_tells_its_version() -> None:
+def test_the_root_lists_all_verbs_and_gives_its_version() -> None:
     assert all(f"  {verb} " in auricle("--help").out for verb in [*VERBS, "data"])
     assert auricle("--version").out == f"auricle {package.__version__}\n"
     assert "Commands:" in auricle().out + auricle().err
@@ -89,7 +89,7 @@ def test_the_doctor_finds_this_installation_well() -> None:
     assert "formats:" in auricle("doctor").out
 
 
-def test_the_doctor_hears_a_broken_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_finds_a_broken_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
     monkeypatch.setattr(room, "_tone", lambda rate: np.zeros(rate, np.float32))

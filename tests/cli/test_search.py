@@ -14,15 +14,15 @@ from .conftest import Outcome, auricle
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Toy models under the name toy and, with other weights, under any other; what was asked for is kept."""
-    asked: list[tuple[str, dict[str, Any]]] = []
+    """Toy models under the name toy and, with other weights, under any other; what was loaded is kept."""
+    loads: list[tuple[str, dict[str, Any]]] = []
 
     def load_aligner(name: str, **settings: Any) -> ToyAligner:
-        asked.append((name, settings))
+        loads.append((name, settings))
         return ToyAligner("ab" * 32 if name == "toy" else "cd" * 32)
 
     monkeypatch.setattr(package, "load_aligner", load_aligner)
-    return asked
+    return loads
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def seek(*arguments: object) -> Outcome:
     return auricle("search", *arguments, "--model", "toy")
 
 
-def test_index_tells_what_it_did(tones: Path, tmp_path: Path, loaded: list[Any]) -> None:
+def test_index_reports_what_it_did(tones: Path, tmp_path: Path, loaded: list[Any]) -> None:
     path = tmp_path / "x.auricle"
     done = auricle("index", tones, "-o", path, "--model", "toy", "--device", "cpu", "--dtype", "float32")
     summary = f"{path}: 3 files, 4 segments (3 files encoded, 0 kept, 0 removed, 0 failed)\n"
