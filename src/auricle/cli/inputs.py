@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from auricle.cli.output import print_line
+from auricle.cli.output import warn
 
 # Suffixes searched in folders; files without a suffix are recognised by content.
 SUFFIXES = frozenset(
@@ -134,26 +134,23 @@ def _inside(folder: str) -> list[str]:
     for where, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: found.append(error.filename)):
         seen.add(os.path.realpath(where))
         left_out["hidden"] += sum(name.startswith(".") for name in (*folders, *files))
-        paths = [os.path.join(where, name) for name in folders if not name.startswith(".")]
+        below = [os.path.join(where, name) for name in folders if not name.startswith(".")]
         folders.clear()
-        for path in sorted(paths, key=lambda path: (os.path.islink(path), path)):
-            if (real := os.path.realpath(path)) not in seen:
+        for inner in sorted(below, key=lambda inner: (os.path.islink(inner), inner)):
+            if (real := os.path.realpath(inner)) not in seen:
                 seen.add(real)
-                folders.append(os.path.basename(path))
-        for name in files:
-            path = Path(where, name)
-            if name.startswith("."):
-                continue
-            if path.suffix.lower() not in SUFFIXES and (path.suffix or not _is_audio(path)):
-                left_out[path.suffix.lower() or "without suffix"] += 1
-            elif path.is_file() or path.is_symlink():
+                folders.append(os.path.basename(inner))
+        for path in (Path(where, name) for name in files if not name.startswith(".")):
+            if not (path.is_file() or path.is_symlink()):
+                left_out["no regular file"] += 1
+            elif path.suffix.lower() in SUFFIXES or (not path.suffix and _is_audio(path)):
                 found.append(str(path))
             else:
-                left_out["no regular file"] += 1
+                left_out[path.suffix.lower() or "without suffix"] += 1
     if left_out := +left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common(_MOST_KINDS))
         rest = ", …" if len(left_out) > _MOST_KINDS else ""
-        print_line(f"auricle: {folder}: left out as no audio: {kinds}{rest}", err=True)
+        warn(f"{folder}: left out as no audio: {kinds}{rest}")
     return sorted(found)
 
 
