@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from auricle.data.batches import grouped
+from auricle.models.inference import inference
 from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def group_continuations(continuations: Sequence[Sequence[int]], max_tokens: int)
     return grouped(range(len(continuations)), lambda index: len(continuations[index]), max_tokens)
 
 
-@torch.inference_mode()
+@inference()
 def score_group(
     decoder: Decoder, prompt: tuple[Tensor, int, Tensor], continuations: Sequence[Sequence[int]]
 ) -> list[list[float]]:
