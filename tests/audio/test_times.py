@@ -56,5 +56,5 @@ def test_other_tracks_are_mentioned(tone) -> None:
 
 def test_notes_reach_the_receipt(tone) -> None:
     clip = decode(film("matroska", tone(2.0), starts_s=1.0, tracks=2))
-    notes = write_receipt(clip, [(0, len(clip.waveform))]).notes
+    notes = write_receipt(clip.facts, len(clip.waveform), [(0, len(clip.waveform))]).notes
     assert len(notes) == 2 and set(notes) == set(clip.facts.notes)

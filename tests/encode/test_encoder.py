@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auricle.encode import clips as room
+from auricle.encode import encoder as room
 from auricle.encode.encoder import Embedding, Encoder, load_encoder
 from auricle.errors import AudioError, ClipTooShort, ConfigError
 from auricle.models.dasheng import Dasheng, DashengConfig, num_tokens

@@ -69,7 +69,7 @@ def difference(model: MiDashengLM, run: Callable[[Tensor], Tensor], length: int)
 
 @settings(max_examples=30, deadline=None)
 @given(length=st.integers(3200, 60_000))
-def test_the_program_hears_what_the_model_hears(
+def test_the_program_computes_what_the_model_does(
     model: MiDashengLM, program: Callable[[Tensor], Tensor], length: int
 ) -> None:
     assert difference(model, program, length) < 1e-5

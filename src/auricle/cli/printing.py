@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from auricle.cli.options import FAILED, PARTLY
-from auricle.cli.output import named, print_json, print_result, progress, warn
+from auricle.cli.output import named, print_json, print_result, progress, visible, warn
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class AnswerPrinter(FilePrinter):
     def print_stream(self, name: str, pieces: AnswerStream) -> None:
         """Print an answer while it is generated, and close it."""
         if not self.as_json and self.has_many:
-            typer.echo(f"{name}: ", nl=False)
+            print_piece(f"{visible(name)}: ")
         try:
             with pieces:
                 for piece in pieces:

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auricle.audio.facts import Clip, Samples
+from auricle.audio.facts import Clip, Facts, Samples
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import is_in_memory
-from auricle.data.batches import prefetch
-from auricle.encode.clips import BATCH_SECONDS, LongClip, batches, encode_long, open_clip, read_clip
+from auricle.data.batches import grouped, prefetch
+from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, open_clip, read_clip
 from auricle.encode.encoder import Embedding, read_or_error
 from auricle.encode.long_clips import check_windows, stream_windows
 from auricle.encode.receipt import Receipt, write_receipt
@@ -27,6 +27,7 @@ from auricle.errors import AuricleError, PromptError, WeightsError
 from auricle.models.dasheng import MIN_SAMPLES
 from auricle.models.frame_model import Identity, content_hash, count_parameters
 from auricle.models.glap import SCORE_SCALE, MelChunk, Pooling, check_pooling, score
+from auricle.models.inference import inference
 from auricle.weights.glap import LoadedGlap, load_glap
 
 _DECODERS = 2  # threads that decode ahead
@@ -101,12 +102,12 @@ class Aligner:
             Results in the order of the sources: (D,) float32 of length 1, and the receipt.
         """
         loaded = prefetch(self._load, _as_many(sources), depth=2 * _DECODERS, workers=_DECODERS)
-        for batch in batches(loaded):
+        for batch in grouped(loaded, clip_seconds, BATCH_SECONDS):
             waveforms = [self._padded(clip.waveform) for clip in batch if isinstance(clip, Clip)]
             embedded: Iterator[Tensor] = iter(self._embed(waveforms) if waveforms else [])
             for clip in batch:
                 if isinstance(clip, Clip):
-                    yield Embedding(next(embedded), _receipt(clip))
+                    yield Embedding(next(embedded), _receipt(clip.facts, len(clip.waveform)))
                 elif isinstance(clip, LongClip):
                     yield self._embed_long(clip)
                 else:
@@ -139,7 +140,7 @@ class Aligner:
             origin = blocks.facts.start_s
         return origin + torch.tensor(times, dtype=torch.float64) / SAMPLE_RATE, torch.cat(found)
 
-    @torch.inference_mode()
+    @inference()
     def text(self, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         """Embed texts.
 
@@ -196,11 +197,11 @@ class Aligner:
         settings = {"kind": "glap", "config": config, "pooling": self.pooling, "tokenizer": tokenizer}
         return Identity(settings, self.model.state_dict(), count_parameters(self.model))
 
-    @torch.inference_mode()
+    @inference()
     def _embed(self, waveforms: Sequence[Tensor]) -> Tensor:
         return self.model.embed_audio([w.to(self._device) for w in waveforms], pooling=self.pooling).cpu()
 
-    @torch.inference_mode()
+    @inference()
     def _embed_long(self, clip: LongClip) -> Embedding | AuricleError:
         total, count = torch.zeros((), dtype=torch.float64), 0.0
 
@@ -210,11 +211,11 @@ class Aligner:
             total, count = total + sums.double().sum(0).cpu(), count + float(counts.sum())
 
         try:
-            whole = encode_long(clip, self.model.audio_encoder, add)
+            facts, num_samples = encode_long(clip, self.model.audio_encoder, add)
         except AuricleError as error:
             return error
         pooled = (total / count).float().to(self._device)
-        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(whole))
+        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(facts, num_samples))
 
     @property
     def _device(self) -> torch.device:
@@ -262,9 +263,8 @@ def _as_many(sources: Any) -> Iterable[Any]:
     return [sources] if alone or callable(getattr(sources, "read", None)) else sources
 
 
-def _receipt(clip: Clip) -> Receipt:
-    whole = [(0, len(clip.waveform))]
-    return write_receipt(clip, whole, subsample_factor=1, min_samples=MIN_SAMPLES)
+def _receipt(facts: Facts, num_samples: int) -> Receipt:
+    return write_receipt(facts, num_samples, [(0, num_samples)], subsample_factor=1, min_samples=MIN_SAMPLES)
 
 
 def _check_texts(texts: Sequence[str]) -> None:

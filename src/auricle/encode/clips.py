@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import is_in_memory, open_source
 from auricle.encode.long_clips import floored, loudest, mel_chunks
-from auricle.errors import AuricleError
 from auricle.models.dasheng import Dasheng
 from auricle.models.glap import MelChunk
 
@@ -79,28 +78,18 @@ def open_clip(source: Any, limits: Limits) -> LongClip:
     return LongClip(lambda: stream(source, block_s=_BLOCK_S, limits=limits))
 
 
-def batches(clips: Iterable[Clip | LongClip | AuricleError]) -> Iterator[list[Clip | LongClip | AuricleError]]:
-    """Group clips, errors among them, so that each group has about `BATCH_SECONDS` of audio in memory."""
-    batch: list[Clip | LongClip | AuricleError] = []
-    seconds = 0.0
-    for clip in clips:
-        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
-        if batch and seconds + length > BATCH_SECONDS:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(clip)
-        seconds += length
-    if batch:
-        yield batch
+def clip_seconds(clip: object) -> float:
+    """Seconds of audio in memory: of a decoded clip; 0 for an error, or a clip that is read block by block."""
+    return len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
 
 
-def encode_long(clip: LongClip, encoder: Dasheng, use: Callable[[list[MelChunk]], None]) -> Clip:
+def encode_long(clip: LongClip, encoder: Dasheng, use: Callable[[list[MelChunk]], None]) -> tuple[Facts, int]:
     """Give the log-mel chunks of a long clip to ``use``, in groups of about `BATCH_SECONDS`.
 
     The clip is read twice: its loudest moment sets the floor of all its frames.
 
     Returns:
-        The facts of the clip, with a waveform that has its length and no samples of its own.
+        The facts of the clip, and the samples of its 16 kHz waveform.
     """
     front_end, length = encoder.front_end, encoder.config.target_length
     group_size = max(1, int(BATCH_SECONDS * 100 / length))
@@ -110,13 +99,8 @@ def encode_long(clip: LongClip, encoder: Dasheng, use: Callable[[list[MelChunk]]
         chunks = mel_chunks(blocks, front_end, length)
         while group := list(islice(chunks, group_size)):
             use([floored(chunk, loudest_db, front_end.spec.top_db) for chunk in group])
-        return _stand_in(blocks.facts)
-
-
-def _stand_in(facts: Facts) -> Clip:
-    """What a receipt needs: the number of samples."""
-    num_samples = round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
-    return Clip(np.broadcast_to(np.zeros(1, np.float32), (num_samples,)), facts)
+        facts = blocks.facts
+    return facts, round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
 
 
 def _rereadable(source: Any, limits: Limits) -> Any:

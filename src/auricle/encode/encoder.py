@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auricle.audio.decode import as_clip
-from auricle.audio.facts import Clip
+from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.data.batches import prefetch
-from auricle.encode.clips import LongClip, batches, encode_long, read_clip
+from auricle.data.batches import grouped, prefetch
+from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, read_clip
 from auricle.encode.receipt import Receipt, Span, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
 from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
 from auricle.models.glap import MelChunk
+from auricle.models.inference import inference
 
 T = TypeVar("T")
 
@@ -136,17 +137,20 @@ class Encoder:
         Yields:
             Results in the order of the sources.
         """
-        for batch in batches(prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)):
+        loaded = prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)
+        for batch in grouped(loaded, clip_seconds, BATCH_SECONDS):
             clips = [clip for clip in batch if isinstance(clip, Clip)]
             encoded = iter(self._frames([self._padded(clip) for clip in clips]) if clips else [])
             for clip in batch:
                 if isinstance(clip, Clip):
                     values = next(encoded).cpu()
-                    yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
+                    yield Embedding(
+                        values if frames else values.mean(0), self._receipt(clip.facts, len(clip.waveform), len(values))
+                    )
                 else:
                     yield self._embed_long(clip, frames=frames) if isinstance(clip, LongClip) else clip
 
-    @torch.inference_mode()
+    @inference()
     def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:
         return self.model.frames([waveform.float() for waveform in waveforms])
 
@@ -155,19 +159,19 @@ class Encoder:
         waveform = torch.from_numpy(clip.waveform)
         return F.pad(waveform, (0, max(0, self.model.min_samples - len(waveform))))
 
-    def _receipt(self, clip: Clip, num_frames: int) -> Receipt:
-        whole = [(0, len(clip.waveform))]
-        receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=self.model.min_samples)
+    def _receipt(self, facts: Facts, num_samples: int, num_frames: int) -> Receipt:
+        whole = [(0, num_samples)]
+        receipt = write_receipt(facts, num_samples, whole, subsample_factor=1, min_samples=self.model.min_samples)
         if isinstance(self.model, DashengFrames):
             return receipt
         # The receipt counts Dasheng's tokens: state the frames of this encoder instead.
         start = receipt.read[0].start_s
-        end = round(start + len(clip.waveform) / SAMPLE_RATE, 4)
+        end = round(start + num_samples / SAMPLE_RATE, 4)
         stop = min(end, round(start + num_frames * self.hop_size_in_ms / 1000, 4))
         dropped = (Span(start_s=stop, stop_s=end, reason="shorter than one frame"),) if stop < end else ()
         window_s = getattr(self.model, "window_s", None)
         notes = receipt.notes
-        if window_s is not None and len(clip.waveform) > window_s * SAMPLE_RATE:
+        if window_s is not None and num_samples > window_s * SAMPLE_RATE:
             notes = (*notes, f"encoded in windows of {window_s:g} s that do not see each other")
         read = (Span(start_s=start, stop_s=stop),)
         return replace(receipt, read=read, dropped=dropped, audio_tokens=num_frames, notes=notes)
@@ -182,7 +186,7 @@ class Encoder:
         model = self.model
         return model if isinstance(model, DashengFrames) and model.network.config.long_clips == "v009" else None
 
-    @torch.inference_mode()
+    @inference()
     def _embed_long(self, clip: LongClip, *, frames: bool) -> Embedding | AuricleError:
         model = self._in_chunks
         assert model is not None  # only its clips are read so
@@ -199,10 +203,11 @@ class Encoder:
                     total = total + values.double().sum(0).cpu()
 
         try:
-            whole = encode_long(clip, model.network, add)
+            facts, num_samples = encode_long(clip, model.network, add)
         except AuricleError as error:
             return error
-        return Embedding(torch.cat(kept) if frames else (total / count).float(), self._receipt(whole, count))
+        values = torch.cat(kept) if frames else (total / count).float()
+        return Embedding(values, self._receipt(facts, num_samples, count))
 
 
 def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
