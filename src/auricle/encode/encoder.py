@@ -196,8 +196,8 @@ def load_encoder(
 
     Args:
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
-            (``log-mel``, ``mfcc``), ``random:FAMILY``, or a ``.py`` file. ``NAME@3,6,9`` takes the mean over blocks
-            3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
+            (``log-mel``, ``mfcc``), ``random:FAMILY``, a ``.py`` file, or ``hear:PACKAGE``. ``NAME@3,6,9`` takes the
+            mean over blocks 3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
         device: ``cpu``, ``cuda``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
         revision: of a hub id: branch, tag or commit.
