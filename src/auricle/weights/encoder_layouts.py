@@ -210,8 +210,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     file = next(iter(safe.weight_files(path)))
     if file.suffix not in safe.PICKLED:
         return safe.read_tensors(path), {}
-    with torch.serialization.safe_globals(_SETTINGS):
-        content = safe.read_pickled(file)
+    content = safe.read_pickled(file, _SETTINGS)
     inside: Any = next((content[key] for key in ("cfg", "hyper_parameters", "config", "args") if content.get(key)), {})
     settings = plain_settings(inside)
     return safe.tensors_of(content, file), settings if isinstance(settings, dict) else {}
