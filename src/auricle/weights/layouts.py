@@ -13,6 +13,7 @@ The front end is computed, never loaded: checkpoints hold it rounded or not at a
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_source(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
 
 def optional_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file, {} where there is none."""
-    return safe.read_json(path) if path.is_file() else {}
+    return safe.read_json(path) if os.path.lexists(path) else {}  # what is there, but no file, is refused
 
 
 def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> DashengParts:
