@@ -7,7 +7,7 @@ mispeech/midashenglm-7b as read by vLLM's ``midashenglm.py``.
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +74,16 @@ def read_midashenglm(folder: str | Path) -> LMParts:
     text = qwen_config(text_settings(config.get("text_config"), str(folder)), str(folder))
     tensors = decompress(safe.read_stored(folder), config, str(folder))
     return _midashenglm_from(tensors, config, text, str(folder))
+
+
+def with_state(parts: LMParts, state: dict[str, StoredTensor]) -> LMParts:
+    """The same model with other tensors; where the head is no longer that of the embeddings, they are tied no more."""
+    text = parts.config.text
+    if not text.tie_word_embeddings or state[f"decoder.{_HEAD}"] is state[f"decoder.{_EMBEDDING}"]:
+        return parts._replace(state=state)
+    config = replace(parts.config, text=replace(text, tie_word_embeddings=False))
+    with on_meta():
+        return LMParts(config, state, MiDashengLM(config))
 
 
 def text_settings(config: object, source: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from auricle.weights.catalog import Source, fingerprint, resolve
 from auricle.weights.chat_template import MAX_TEMPLATE_BYTES
 from auricle.weights.construct import fill, on_meta, own_dtype
 from auricle.weights.layouts import optional_json, read_dasheng
-from auricle.weights.lm_layouts import LMParts, read_midashenglm
+from auricle.weights.lm_layouts import LMParts, read_midashenglm, with_state
 from auricle.weights.memory import MemoryNeed, check_memory, memory_need
 from auricle.weights.quantize import check_scheme, is_rounded, round_layers, round_on_gpu
 from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, check_sizes, open_tokenizer, tokenizer_errors
@@ -127,7 +127,7 @@ def load_midashenglm(
     if quantize is not None:
         check_scheme(quantize, place, kind)
     if adapter is not None:
-        parts = parts._replace(state=merge_adapter(parts.state, adapter))
+        parts = with_state(parts, merge_adapter(parts.state, adapter))
     _check_memory(parts, kind, place, quantize, source.name)
     model = _assemble(parts, kind, place, quantize, source.name)
     folder = source.path
