@@ -199,7 +199,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Could not identify embedding layer")
 @pytest.mark.parametrize("name", TARGETS)
 @torch.inference_mode()
 def test_adapters_of_tied_embeddings_equal_peft(tmp_path: Path, name: str) -> None:

@@ -289,6 +289,25 @@ def verify_checksums(folder: str | Path) -> None:
             raise UnsafeWeights(f"{file}: SHA-256 is {found}, expected {expected}; install the package again")
 
 
+def check_links(folder: Path) -> None:
+    """Refuse a model's folder whose texts would be copied from elsewhere: a link may lead to private files.
+
+    Raises:
+        UnsafeWeights: a file other than weights is a link out of the folder, or out of its repository in a hub cache.
+    """
+    if not folder.is_dir():
+        return
+    homes = (folder.resolve(), folder.absolute().parent.parent.resolve() / "blobs")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", *PICKLED) or not file.is_symlink():
+            continue
+        if not any(file.resolve().is_relative_to(home) for home in homes):
+            raise UnsafeWeights(
+                f"{file}: is a link to {file.resolve()}, outside the folder; copy the file there if it belongs to the "
+                "model"
+            )
+
+
 def plain_name(name: object, folder: Path) -> str:
     """A file name that stays inside its folder.
 

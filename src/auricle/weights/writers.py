@@ -189,11 +189,13 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
 
     Raises:
         WeightsError: ``src`` cannot be read, or ``dst`` is not empty.
+        UnsafeWeights: a text beside the weights is a link to a file elsewhere, which would be copied.
     """
     destination = Path(dst)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
     source = resolve(src)
+    safe.check_links(source.path)
     settings = source.path / "config.json"
     is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
     origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
