@@ -177,7 +177,11 @@ def write_text(path: str | Path, content: str) -> None:
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, indented by two spaces, with a final newline; see `atomic_write`."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OutputError(f"{path}: not written, as a number in it is NaN or infinite; check the settings") from error
+    write_text(path, text + "\n")
 
 
 def publish(file: str | Path, target: str | Path) -> None:

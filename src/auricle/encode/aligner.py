@@ -25,7 +25,7 @@ from auricle.encode.long_clips import check_windows, floored, loudest, mel_chunk
 from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AuricleError, PromptError, WeightsError
 from auricle.models.dasheng import MIN_SAMPLES
-from auricle.models.frame_model import Identity, content_hash, count_parameters
+from auricle.models.frame_model import NOT_FINITE, Identity, check_finite, content_hash, count_parameters
 from auricle.models.glap import SCORE_SCALE, Pooling, check_pooling, score
 from auricle.weights.glap import LoadedGlap, load_glap
 
@@ -132,7 +132,9 @@ class Aligner:
             embedded: Iterator[Tensor] = iter(self._embed(waveforms) if waveforms else [])
             for clip in batch:
                 if isinstance(clip, Clip):
-                    yield Embedding(next(embedded), _receipt(clip))
+                    values = next(embedded)
+                    is_finite = bool(torch.isfinite(values).all())
+                    yield Embedding(values, _receipt(clip)) if is_finite else WeightsError(NOT_FINITE)
                 elif isinstance(clip, _LongClip):
                     yield self._embed_long(clip)
                 else:
@@ -161,7 +163,7 @@ class Aligner:
             windows = stream_windows(blocks, length_s=window_s, hop_s=hop, min_s=min(_MIN_REST_S, hop))
             while group := list(islice(windows, max(1, int(_BATCH_SECONDS / window_s)))):
                 times += [(start, start + len(samples)) for start, samples in group]
-                found.append(self._embed([self._padded(samples) for _, samples in group]))
+                found.append(check_finite(self._embed([self._padded(samples) for _, samples in group])))
             origin = blocks.facts.start_s
         return origin + torch.tensor(times, dtype=torch.float64) / SAMPLE_RATE, torch.cat(found)
 
@@ -190,7 +192,7 @@ class Aligner:
                 f"{self.loaded.identity['name']}: there is no sentencepiece model (*.model) beside the weights, so "
                 "that texts cannot be read; download it into their folder"
             )
-        return self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu()
+        return check_finite(self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu())
 
     def score(self, clips: Any, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         """Score how well clips and texts fit: 100 × cosine.
@@ -244,10 +246,13 @@ class Aligner:
         except AuricleError as error:
             return error
         pooled = (total / count).float().to(self._device)
+        values = self.model.project_audio(pooled[None])[0].cpu()
+        if not torch.isfinite(values).all():
+            return WeightsError(NOT_FINITE)
         num_samples = round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
         # The receipt needs no samples, only their number.
         stand_in = np.broadcast_to(np.zeros(1, np.float32), (num_samples,))
-        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(Clip(stand_in, facts)))
+        return Embedding(values, _receipt(Clip(stand_in, facts)))
 
     @property
     def _device(self) -> torch.device:

@@ -17,8 +17,8 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.batches import prefetch
 from auricle.encode.receipt import Receipt, Span, write_receipt
-from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
-from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError, WeightsError
+from auricle.models.frame_model import NOT_FINITE, DashengFrames, FrameModel, check_finite, content_hash
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Encoder:
             raise ClipTooShort(
                 f"waveform has {waves.shape[-1]} samples; one frame needs {self.model.min_samples}: pad it with zeros"
             )
-        return torch.stack(self._frames(list(torch.atleast_2d(waves))))
+        return check_finite(torch.stack(self._frames(list(torch.atleast_2d(waves)))))
 
     def encode(self, sources: Iterable[Any]) -> tuple[Tensor, Tensor]:
         """Encode ragged clips, each as if it were alone.
@@ -141,7 +141,9 @@ class Encoder:
                     yield clip
                     continue
                 values = next(encoded).cpu()
-                yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
+                found = values if frames else values.mean(0)
+                receipt = self._receipt(clip, len(values))
+                yield Embedding(found, receipt) if torch.isfinite(found).all() else WeightsError(NOT_FINITE)
 
     @torch.inference_mode()
     def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:

@@ -16,7 +16,7 @@ from auricle.weights import safe
 from auricle.weights.catalog import Source, fingerprint, resolve
 from auricle.weights.compressed import decompress
 from auricle.weights.construct import fill, made, on_meta
-from auricle.weights.layouts import check_keys
+from auricle.weights.layouts import check_keys, check_sizes, reads_models
 from auricle.weights.lm_layouts import qwen_config, qwen_settings, tie_head, without_computed
 from auricle.weights.loaders import end_tokens, load_midashenglm, place_of, read_tokenizer
 from auricle.weights.memory import check_memory, memory_need
@@ -37,6 +37,7 @@ class CausalLM(NamedTuple):
     sha256: str | None  # of the weights; None where hashing them would take too long
 
 
+@reads_models
 def load_causal_lm(
     name_or_path: str | Path = "auricle-tiny",
     *,
@@ -80,6 +81,7 @@ def _load_qwen(source: Source, config: dict[str, Any], dtype: torch.dtype, devic
     state = without_computed(decompress(safe.read_stored(source.path), config, source.name))
     if geometry.tie_word_embeddings:
         tie_head(state, source.name)
+    check_sizes(config, state, source.name)
     with on_meta():
         model = QwenForCausalLM(geometry)
     check_keys(state, model.state_dict(), source.name)
@@ -133,6 +135,7 @@ def _load_stock(source: Source, config: dict[str, Any], dtype: torch.dtype) -> S
         raise WeightsError(f"{source.name}: {error}") from error
 
 
+@reads_models
 def load_text_tokenizer(name_or_path: str | Path = "auricle-tiny", *, revision: str | None = None) -> Tokenizer:
     """The tokenizer alone; arguments and errors as `load_causal_lm`."""
     return read_tokenizer(resolve(name_or_path, revision=revision).path)

@@ -18,7 +18,7 @@ from auricle.weights.adapters import merge_adapter
 from auricle.weights.catalog import Source, fingerprint, resolve
 from auricle.weights.chat_template import MAX_TEMPLATE_BYTES
 from auricle.weights.construct import fill, on_meta, own_dtype
-from auricle.weights.layouts import optional_json, read_dasheng
+from auricle.weights.layouts import optional_json, read_dasheng, reads_models
 from auricle.weights.lm_layouts import LMParts, read_midashenglm, with_state
 from auricle.weights.memory import MemoryNeed, check_memory, memory_need
 from auricle.weights.quantize import check_scheme, is_rounded, round_layers, round_on_gpu
@@ -64,6 +64,7 @@ class LoadedLM:
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights), adapter
 
 
+@reads_models
 def load_dasheng(
     name_or_path: str | Path, *, device: str = "cpu", dtype: str | None = None, revision: str | None = None
 ) -> Dasheng:
@@ -92,6 +93,7 @@ def load_dasheng(
     return model.to(place).eval()
 
 
+@reads_models
 def load_midashenglm(
     name_or_path: str | Path,
     *,
@@ -221,7 +223,9 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
         raise WeightsError(
             f"{folder}: no end-of-answer token in generation_config.json or tokenizer_config.json; add one"
         )
-    ids = tuple(int(e) for e in (eos if isinstance(eos, list) else [eos]))
+    ids = tuple(eos if isinstance(eos, list) else [eos])
+    if not ids or not all(type(end) is int for end in ids):
+        raise WeightsError(f"{folder}: eos_token_id is {eos!r}, expected a token's number or a list of some")
     fills = (generation.get("pad_token_id"), named("pad_token"), ids[0])
     return ids, int(next(p for p in fills if p is not None))
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
+from auricle.errors import LayoutMismatch, OutputError, UnsafeWeights, WeightsError
 from auricle.files import atomic_folder, atomic_path, read_regular_text, write_json, write_text
 from auricle.weights.construct import LazyTensor, StoredTensor, made
 from auricle.weights.pickle_scan import check_pickles
@@ -189,7 +189,14 @@ def model_folder(folder: str | Path) -> AbstractContextManager[Path]:
 def write_folder(
     folder: str | Path, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> list[Path]:
-    """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth."""
+    """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth.
+
+    Raises:
+        OutputError: they cannot be written, or a number of a model is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.itemsize > 1 and not torch.isfinite(tensor).all():
+            raise OutputError(f"{folder}: not written, as {name} has NaN or infinities; check where it comes from")
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
