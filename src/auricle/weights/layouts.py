@@ -79,7 +79,7 @@ def reads_models(read: F) -> F:
             raise
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:300]
-            name = next((*args, *kwargs.values()), "the model")
+            name = next(iter((*args, *kwargs.values())), "the model")
             raise WeightsError(
                 f"{name}: its settings and tensors describe no model ({type(error).__name__}: {reason}); restore the "
                 "files from where they came"

@@ -224,10 +224,14 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
             f"{folder}: no end-of-answer token in generation_config.json or tokenizer_config.json; add one"
         )
     ids = tuple(eos if isinstance(eos, list) else [eos])
-    if not ids or not all(type(end) is int for end in ids):
+    if not ids:
         raise WeightsError(f"{folder}: eos_token_id is {eos!r}, expected a token's number or a list of some")
     fills = (generation.get("pad_token_id"), named("pad_token"), ids[0])
-    return ids, int(next(p for p in fills if p is not None))
+    fill = next(p for p in fills if p is not None)
+    size = text.get("vocab_size", model.get("vocab_size", tokenizer.get_vocab_size()))
+    if wrong := [end for end in (*ids, fill) if type(end) is not int or not 0 <= end < size]:
+        raise WeightsError(f"{folder}: {wrong[0]!r} ends or fills answers, expected one of {size} tokens")
+    return ids, fill
 
 
 def _assemble(

@@ -153,7 +153,8 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = []
     state["padding"] = state["truncation"] = state["post_processor"] = None
-    return Factory.from_str(json.dumps(state))
+    with tokenizer_errors("the vocabulary"):
+        return Factory.from_str(json.dumps(state))
 
 
 def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]:
