@@ -22,6 +22,8 @@
 Each message says what was found, what was expected and how to fix it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -92,6 +94,11 @@ class MissingExtra(AuricleError):
     def __init__(self, what: str, extra: str) -> None:
         """``what`` is missing; ``extra`` of the package installs it."""
         super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")
+        self._found = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """An error crosses from one process to another in pieces of its constructor."""
+        return type(self), self._found
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:

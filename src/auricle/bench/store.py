@@ -64,7 +64,6 @@ class Store:
         return digest in self._kept and (not self.frames or digest in self._on_disk or digest in self._fresh)
 
     def __len__(self) -> int:
-        """Clips."""
         return len(self._kept)
 
     def get(self, digest: str) -> Pieces:

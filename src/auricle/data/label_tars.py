@@ -87,7 +87,6 @@ class LabelTar:
     refused: tuple[Refused, ...]
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.clips)
 
 

@@ -38,17 +38,13 @@ DIGITS = frozenset("zero one two three four five six seven eight nine".split())
 class Clips(Protocol):
     """The part of a data set that scenes need, such as `auricle.data.shards.ShardSet`."""
 
-    def __len__(self) -> int:
-        """The number of clips."""
-        ...
+    def __len__(self) -> int: ...
 
     def read_meta(self, i: int, /) -> Mapping[str, Any]:
         """The facts of a clip."""
-        ...
 
     def read(self, i: int, /) -> Any:
         """The record of a clip, with its `.waveform` (float32, 16 kHz)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +120,6 @@ class SceneConfig:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        """Check names and ranges."""
         unknown = set(self.shares) - set(CATEGORIES)
         if unknown or not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
             raise ConfigError(f"shares must be of {CATEGORIES}, not negative and not all zero, got {dict(self.shares)}")
@@ -164,14 +159,14 @@ class Pools:
         self.events = tuple(groups["sound"])
         self._weights: dict[str, np.ndarray] = {}
         for kind, named in groups.items():
-            drawn = np.asarray([heaviest[kind, group] for group in named])
-            self._weights[kind] = np.cumsum(drawn / drawn.sum()) if drawn.sum() > 0 else np.zeros(0)
+            shares = np.asarray([heaviest[kind, group] for group in named])
+            self._weights[kind] = np.cumsum(shares / shares.sum()) if shares.sum() > 0 else np.zeros(0)
 
     def has(self, kind: Kind) -> bool:
         """Whether there are clips of this kind."""
         return self._weights[kind].size > 0
 
-    def draw(self, kind: Kind, rng: np.random.Generator) -> int:
+    def sample(self, kind: Kind, rng: np.random.Generator) -> int:
         """The number of a random clip of this kind.
 
         Raises:
@@ -216,7 +211,7 @@ def _vary_voice(waveform: Waveform, part: Part, rng: np.random.Generator) -> tup
 
 
 def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
-    index = pools.draw("speech", rng)
+    index = pools.sample("speech", rng)
     waveform, part, _ = pools.read(index)
     others = pools.digits_like(index)
     if len(others) > 1 and _chance(rng, config.sequence_share):
@@ -243,7 +238,7 @@ def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfi
 
 
 def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
-    waveform, part, _ = pools.read(pools.draw("sound", rng))
+    waveform, part, _ = pools.read(pools.sample("sound", rng))
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
@@ -258,7 +253,7 @@ def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple
 
 
 def _music(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
-    waveform, part, _ = pools.read(pools.draw("music", rng))
+    waveform, part, _ = pools.read(pools.sample("music", rng))
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(rng.uniform(0.94, 1.06)))
@@ -299,11 +294,6 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
     return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
 
 
-def _background(part: Part) -> Part:
-    """Speech in the background is mentioned, not transcribed."""
-    return replace(part, text=None, foreground=False)
-
-
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
     waveform, part = _SOURCES[front](pools, rng, config)
     background, other = _SOURCES[back](pools, rng, config)
@@ -320,7 +310,8 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
     elif back == "speech":
         background = mixing.place(background, int(rng.integers(0, waveform.size - background.size + 1)), waveform.size)
     mixed = mixing.mix(waveform, background, float(rng.uniform(low, high)))
-    return Scene(mixed, (part, _background(other)), f"mixed_{front}", "over")
+    # Speech in the background is mentioned, not transcribed.
+    return Scene(mixed, (part, replace(other, text=None, foreground=False)), f"mixed_{front}", "over")
 
 
 def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -367,8 +358,7 @@ def _compose(category: str, pools: Pools, rng: np.random.Generator, config: Scen
     if category == "two_speakers":
         return _two_speakers(pools, rng, config)
     front = _NEEDS[category][0]
-    behind = [(kind, share) for kind, share in _BEHIND.get(category, ()) if pools.has(kind)]
-    if behind:
+    if behind := [(kind, share) for kind, share in _BEHIND.get(category, ()) if pools.has(kind)]:
         shares = np.asarray([share for _, share in behind])
         back = behind[int(rng.choice(len(behind), p=shares / shares.sum()))][0]
         return _mixture(front, back, pools, rng, config)

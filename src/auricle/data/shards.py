@@ -86,7 +86,6 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def __enter__(self) -> "ShardWriter":
-        """The writer itself."""
         return self
 
     def __exit__(
@@ -184,7 +183,6 @@ class ShardSet:
             )
 
     def __len__(self) -> int:
-        """Number of clips."""
         return int(self._starts[-1])
 
     @property

@@ -41,6 +41,7 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.encode.user_code import UserCode, read_user_code, run
 from auricle.errors import AuricleError, ConfigError, UnsafeWeights
 from auricle.models.frame_model import FrameModel, Identity, count_parameters
+from auricle.models.inference import inference
 from auricle.weights import safe
 
 HEAR_PREFIX = "hear:"
@@ -285,7 +286,7 @@ def _hear(module: ModuleType, path: str, digest: str, device: str, weights: str)
         model = model.eval().to(device)
     rate, width = (int(_number(model, key, path)) for key in ("sample_rate", "timestamp_embedding_size"))
     silence = torch.zeros(1, _PROBE_S * rate, device=device)
-    with torch.inference_mode():
+    with inference():
         _, stamps = _call(lambda: module.get_timestamp_embeddings(silence, model), f"{path}: timestamps")
     times = _tensor(stamps).double().flatten().tolist()
     if len(times) < 2 or times[-1] <= times[0]:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from auricle.data.batches import grouped
 from auricle.errors import WeightsError
 from auricle.models.frame_model import NOT_FINITE
+from auricle.models.inference import inference
 from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
@@ -27,19 +29,10 @@ _LOGIT_ROWS = 128  # positions whose logits are in memory at once: 80 MB with a 
 
 def group_continuations(continuations: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
     """Indices of continuations that are read together: at most ``max_tokens`` tokens, or a single one."""
-    group: list[int] = []
-    filled = 0
-    for index, ids in enumerate(continuations):
-        if group and filled + len(ids) > max_tokens:
-            yield group
-            group, filled = [], 0
-        group.append(index)
-        filled += len(ids)
-    if group:
-        yield group
+    return grouped(range(len(continuations)), lambda index: len(continuations[index]), max_tokens)
 
 
-@torch.inference_mode()
+@inference()
 def score_group(
     decoder: Decoder, prompt: tuple[Tensor, int, Tensor], continuations: Sequence[Sequence[int]]
 ) -> list[list[float]]:

@@ -47,13 +47,13 @@ def split_words(text: str) -> list[str]:
     return _NOT_WORD.sub(" ", text.lower()).split()
 
 
-def tokens(text: str, language: str, *, rule: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
+def tokens(text: str, language: str, *, scoring_rule: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
     """The tokens of a transcript that an error rate compares.
 
     Args:
         text: a transcript.
         language: ISO 639 code, ``en``, ``zh``, ``yue``, ``zh-CN``, …
-        rule: see above.
+        scoring_rule: see above.
         unit: of the strict rule; None: characters for `UNSPACED`, words for others. ``mixed`` takes Han and kana one
             by one and everything else by words, for speech that switches languages.
 
@@ -67,7 +67,7 @@ def tokens(text: str, language: str, *, rule: ScoringRule = "strict", unit: Unit
     """
     if not _LANGUAGE.fullmatch(language):
         raise DataError(f"lang is {language!r}, expected an ISO 639 code as 'en', 'zh', 'yue' or 'th'; correct the row")
-    if rule == "compat":
+    if scoring_rule == "compat":
         return _compat_tokens(normalise_compat(text, language), language)
     normal = normalise(text, language)
     if (unit or own_unit(language)) == "word":

@@ -43,7 +43,6 @@ class CaptionObjective(Objective):
     network: MiDashengLM
 
     def __init__(self, config: RunConfig) -> None:
-        """Open the shards and build the network."""
         super().__init__()
         self.config = config
         self.clips = open_clips(config)

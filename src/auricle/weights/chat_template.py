@@ -140,9 +140,10 @@ def _main() -> None:
     answer: dict[str, str | None] = {"text": None, "fault": None}
     try:
         render = _environment().from_string(task["source"]).render
-        answer["text"] = _render_here(render, task["turns"])
-        if len(answer["text"]) > _MAX_RENDERED:
-            answer = {"text": None, "fault": str(_failure(f"a prompt of more than {_MAX_RENDERED:,} characters"))}
+        text = _render_here(render, task["turns"])
+        if len(text) > _MAX_RENDERED:
+            raise _failure(f"a prompt of more than {_MAX_RENDERED:,} characters")
+        answer["text"] = text
     except PromptError as error:
         answer["fault"] = str(error)
     except MemoryError:

@@ -27,6 +27,8 @@ from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, check_sizes, op
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from auricle.weights.processor import PromptWriter
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"  # the type of the checkpoint: bfloat16 where it is stored so, else float32
 # The authors' prompt format: audio and text parts in the order given, each turn between <|im_start|> and <|im_end|>.
@@ -62,6 +64,20 @@ class LoadedLM:
     pad_token_id: int
     audio_tokens: AudioTokens
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights), adapter
+
+
+def prompt_writer(loaded: LoadedLM) -> "PromptWriter":
+    """Writes messages as prompts, by the model's template, tokenizer and rule for audio tokens."""
+    from auricle.weights.processor import PromptWriter
+
+    config = loaded.model.config
+    return PromptWriter(
+        loaded.tokenizer,
+        loaded.chat_template,
+        audio_token_id=config.audio_token_id,
+        subsample_factor=config.subsample_factor,
+        whole_tokens=config.whole_tokens,
+    )
 
 
 @reads_models
@@ -291,8 +307,7 @@ def _audio_tokens(folder: Path, tokenizer: "Tokenizer", audio_token_id: int) -> 
     names = AudioTokens(
         *(str(settings.get(key, default)) for key, default in zip(_AUDIO_KEYS, AudioTokens(), strict=True))
     )
-    absent = [name for name in names if tokenizer.token_to_id(name) is None]
-    if absent:
+    if absent := [name for name in names if tokenizer.token_to_id(name) is None]:
         raise LayoutMismatch(f"{folder}: the tokenizer has no {absent[0]}; it does not belong to this model")
     if tokenizer.token_to_id(names.audio) != audio_token_id:
         raise LayoutMismatch(

@@ -43,7 +43,7 @@ class _Item:
     def __init__(self, name: str = "", parts: Collection["_Item"] | None = None) -> None:
         self.name = name  # of a global
         self.parts = parts  # of a tuple
-        self.size = 1 + sum(part.size for part in parts or ())
+        self.size: int = 1 + sum(part.size for part in parts or ())
         self.is_shared = False  # it was taken from the memo: what copies it does so again
         self.is_plain = not name and parts is None
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.frame_model import tensors_sha256
+from auricle.models.inference import inference
 from auricle.models.sonar import cut_groups
 from auricle.models.text import (
     BOOKKEEPING,
@@ -85,7 +86,7 @@ class SentenceEncoder:
         row_of = {text: row for row, text in enumerate(unique)}
         return embeddings[[row_of[text] for text in texts]]
 
-    @torch.inference_mode()
+    @inference()
     def encode_tokens(self, token_ids: Sequence[Sequence[int]], weights: Sequence[Tensor] | None = None) -> Tensor:
         """Mean over tokens (n, D), independent of the other texts.
 
@@ -115,7 +116,6 @@ class ErrorDetector(nn.Module):
     """FENSE's detector of captions that are not fluent: a BERT and a linear layer; its last output is "any error"."""
 
     def __init__(self, tower: StockText, classifier: nn.Linear, tokenizer: StockTokenizer, sha256: str) -> None:
-        """Take parts with weights and the hash of the weights."""
         super().__init__()
         self.tower, self.classifier, self.tokenizer, self.sha256 = tower.eval(), classifier, tokenizer, sha256
 
@@ -128,7 +128,7 @@ class ErrorDetector(nn.Module):
             "max_tokens": self.tokenizer.max_tokens,
         }
 
-    @torch.inference_mode()
+    @inference()
     def probabilities(self, captions: Sequence[str]) -> npt.NDArray[np.float64]:
         """Probability of an error in each caption (n,), read in lower case and without punctuation."""
         bare = [re.sub(r"[^\w\s]", "", caption).lower() for caption in captions]
@@ -188,8 +188,7 @@ def load_error_detector(
     folder = Path(folder)
     settings = {key: each for key, each in safe.read_json(folder / "config.json").items() if key not in BOOKKEEPING}
     tensors = safe.read_tensors(folder)
-    absent = [name for name in ("clf.weight", "clf.bias") if name not in tensors]
-    if absent:
+    if absent := [name for name in ("clf.weight", "clf.bias") if name not in tensors]:
         raise LayoutMismatch(
             f"{folder}: has no {', '.join(absent)}, expected the checkpoint of a FENSE error detector; found "
             f"{', '.join(list(tensors)[:3])}"

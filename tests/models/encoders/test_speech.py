@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch, UnknownModel
-from auricle.models.encoders.random_encoders import RANDOM_ENCODERS, random_encoder, stock_settings
+from auricle.models.encoders.random_encoders import RANDOM_ENCODERS, STOCK_SETTINGS, random_encoder
 from auricle.models.encoders.speech import AstFrames, WaveEncoder, WhisperFrames, build_encoder
 from auricle.models.frame_model import FrameModel, content_hash
 
@@ -193,7 +193,7 @@ def test_seeds_and_the_global_random_state() -> None:
     assert content_hash(same) == content_hash(again) != content_hash(other)
 
 
-def test_a_random_dasheng_hears_in_decibels() -> None:
+def test_a_random_dasheng_expects_decibels() -> None:
     encoder: Any = random_encoder("dasheng-tiny")
     assert encoder.network.init_bn.running_mean.unique().tolist() == [-20.0]
     assert encoder.network.init_bn.running_var.unique().tolist() == [400.0]
@@ -202,7 +202,7 @@ def test_a_random_dasheng_hears_in_decibels() -> None:
 
 
 def refuse(kind: type[Exception], match: str, name: str = "wav2vec2-tiny", **changed: Any) -> None:
-    settings, front_end = stock_settings(name)
+    settings, front_end = STOCK_SETTINGS[name]
     arguments = {"front_end": front_end, "tensors": None, **{k: v for k, v in changed.items() if k != "settings"}}
     with pytest.raises(kind, match=match):
         build_encoder({**settings, **changed.get("settings", {})}, source="it", **arguments)
@@ -227,7 +227,7 @@ def without(tensors: dict[str, Tensor], key: str) -> dict[str, Tensor]:
 
 
 def test_a_config_chooses_geometry_and_nothing_else(encoders: dict[str, Any]) -> None:
-    settings, front_end = stock_settings("wav2vec2-tiny")
+    settings, front_end = STOCK_SETTINGS["wav2vec2-tiny"]
     hostile = {
         "_attn_implementation": "someone/kernels",
         "attn_implementation": "someone/kernels",
