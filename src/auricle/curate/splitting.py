@@ -144,7 +144,7 @@ def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> N
         "files": {target: {"size": size[target], "sha256": hashes[target].hexdigest()} for target in targets},
         "pieces": _runs(pieces),
     }
-    write_bytes(_list_path(split.name, out), json.dumps(listed).encode())
+    write_bytes(_list_path(split.name, out), json.dumps(listed, allow_nan=False).encode())
 
 
 def _pieces(split: Split) -> Iterator[_Piece]:

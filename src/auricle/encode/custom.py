@@ -266,7 +266,7 @@ def _takes_mask(encoder: Any) -> bool:
 def _probed_hop(encode: Callable[[Tensor], Any], rate: int, device: str, path: str) -> float:
     """Time from one frame to the next, from their number in a few seconds of silence."""
     silence = torch.zeros(1, _PROBE_S * rate, device=device)
-    with torch.inference_mode():
+    with inference():
         found = _call(lambda: encode(silence), f"{path}: encoding silence")
     frames = _tensor(found[0] if isinstance(found, tuple | list) else found)
     if frames.ndim < 2 or not frames.shape[-2]:
