@@ -31,6 +31,15 @@ from difflib import get_close_matches
 class AuricleError(Exception):
     """Base of all errors that are reported to users."""
 
+    def __str__(self) -> str:
+        """The message on one line: names in untrusted files must not control a terminal."""
+        return visible(super().__str__())
+
+
+def visible(text: str) -> str:
+    """Text on one line, with control characters escaped."""
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else repr(c)[1:-1] for c in text)
+
 
 class AudioError(AuricleError):
     """Audio could not be read."""

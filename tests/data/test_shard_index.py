@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.data.shard_index import TarMember, member_objection, split_member_name, tar_members
+from auricle.data.shard_index import TarMember, from_rows, load, member_objection, save, split_member_name, tar_members
 from auricle.data.shards import ShardSet, build_index
 from auricle.errors import DataError
 
@@ -246,3 +246,24 @@ def test_why_a_member_is_left_out():
     assert member_objection(label, {}) == "too large"
     assert member_objection(label, {}, max_label_bytes=2 << 20) is None
     assert member_objection(good._replace(size=(1 << 30) + 1), {}, max_label_bytes=1 << 40) == "too large"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["../../x", "b"], "the key '../../x'"),
+        (["/etc/x", "b"], "the key '/etc/x'"),
+        (["a/../../b", "b"], "the key"),
+        (["a\x1b[2J", "b"], "the key"),
+        (["", "b"], "without a key"),
+        (["x" * 600, "b"], "the key"),
+        (["b", "b"], "two clips of one key"),
+    ],
+)
+def test_keys_of_an_index_are_checked(tmp_path, keys, message):
+    tar = write_tar(tmp_path / "a.tar", [("a.flac", encoded(tone())), ("b.flac", encoded(tone(seed=1)))])
+    index = build_index(tar)
+    rows = [index.row(number)._replace(key=key) for number, key in enumerate(keys)]
+    save(from_rows(tar, rows, {}))
+    with pytest.raises(DataError, match=message):
+        load(tar)

@@ -114,7 +114,9 @@ class AnswerCache:
         """
         if key in self._kept:
             return self._kept[key]
-        line = json.dumps({"key": key, "text": answer.text, "complete": answer.complete}).encode() + b"\n"
+        line = (
+            json.dumps({"key": key, "text": answer.text, "complete": answer.complete}, allow_nan=False).encode() + b"\n"
+        )
         try:
             file = self._file or self._create()
             # After a write that failed half-way, this answer must not end up in the line of that one.

@@ -87,11 +87,13 @@ def fill(
     """Give a network its tensors, one by one, each on its device at once and of `target_dtype`.
 
     Raises:
-        LayoutMismatch: a tensor of ``source`` has another shape than the network's.
+        LayoutMismatch: a tensor of ``source`` has another shape or kind of numbers than the network's.
     """
     for key, slot in model.state_dict().items():
         if state[key].shape != slot.shape:
             raise LayoutMismatch(f"{source}: {key} is {tuple(state[key].shape)}, expected {tuple(slot.shape)}")
+        if state[key].dtype.is_floating_point != slot.dtype.is_floating_point:
+            raise LayoutMismatch(f"{source}: {key} holds {state[key].dtype}, expected numbers as {slot.dtype}")
     ready: dict[int, Tensor] = {}  # a tied tensor is cast and moved once
 
     def place(key: str, tensor: StoredTensor) -> Tensor:
