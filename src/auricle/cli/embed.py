@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auricle.cli.inputs import open_sources
-from auricle.cli.options import AsJson, Device, Dtype, Files
+from auricle.cli.options import AsJson, Device, Dtype, Files, Isolate
 from auricle.cli.printing import FilePrinter
 from auricle.errors import MissingExtra
 
@@ -31,6 +32,7 @@ def embed(
     ] = "auricle-tiny-encoder",
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    isolate: Isolate = False,
     as_json: AsJson = False,
 ) -> None:
     """Embed each clip as a vector, or as 25 a second.
@@ -56,6 +58,7 @@ def embed(
     import auricle
 
     encoder = auricle.load_encoder(model, device=device, dtype=dtype)
+    encoder.limits = replace(encoder.limits, isolate=isolate)
     kept: dict[str, Tensor] = {}
 
     def show(name: str, result: Embedding) -> tuple[dict[str, Any], list[str]]:

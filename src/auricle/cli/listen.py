@@ -155,7 +155,8 @@ def _print_all(
     printer: AnswerPrinter, model: AudioLM, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()
 ) -> None:
     """Print results in order, and end the verb with its exit code."""
-    with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.as_json) as advance:
+    total = partial(audio_seconds, names, model.limits)
+    with progress(_DONE[printer.key], total, unit="audio", quiet=printer.as_json) as advance:
         model.on_audio = advance
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)

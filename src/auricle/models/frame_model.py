@@ -81,7 +81,11 @@ class DashengFrames:
         """See `FrameModel`."""
         device = next(self.network.parameters()).device
         moved = [waveform.to(device, torch.float32) for waveform in waveforms]
-        states = self.network.encode_layers(moved, self.layers)
+        return self.frames_of_mels(self.network.mel(moved), [waveform.shape[-1] for waveform in moved])
+
+    def frames_of_mels(self, mels: Sequence[Tensor], num_samples: Sequence[int]) -> list[Tensor]:
+        """As `frames`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples."""
+        states = self.network.encode_mels(mels, num_samples, self.layers)
         chosen = states[: len(self.layers)] or states
         return [mean_of(clip) for clip in zip(*chosen, strict=True)]
 

@@ -175,13 +175,27 @@ def _part(part: Any, clips: list[Clip], limits: Limits) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
-    if kind == "audio" and part.get("audio") is not None:
-        clips.append(as_clip(part["audio"], limits=limits))
+    source = _audio_of(part) if isinstance(part, Mapping) else None
+    if source is not None:
+        clips.append(as_clip(source, limits=limits))
         return {"type": "audio", "audio": f"clip-{len(clips)}"}
     raise PromptError(
         'a part is {"type": "text", "text": str} or {"type": "audio", "audio": path or waveform}; '
         f"got {_short(part)}"
     )
+
+
+def _audio_of(part: Mapping[str, Any]) -> Any:
+    """The source of an audio part in any of the forms in use; None: it is no such part."""
+    kind = part.get("type")
+    if kind == "audio":
+        return next((part[key] for key in ("audio", "path", "url") if part.get(key) is not None), None)
+    if kind not in ("audio_url", "input_audio"):
+        return None
+    value = part.get(kind)
+    if not isinstance(value, Mapping):
+        return value
+    return value.get("url") if kind == "audio_url" else f"data:;base64,{value.get('data', '')}"
 
 
 def _text_parts(turn: dict[str, Any]) -> list[dict[str, str]]:
