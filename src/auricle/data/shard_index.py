@@ -120,11 +120,7 @@ def save(index: ShardIndex) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    metadata = {
-        "format": _FORMAT,
-        "ignored": json.dumps(dict(index.ignored), sort_keys=True, allow_nan=False),
-        **_tar_facts(index.tar),
-    }
+    metadata = {"format": _FORMAT, "ignored": json.dumps(dict(index.ignored), sort_keys=True), **_tar_facts(index.tar)}
     if index.set_size is not None:
         metadata["shards"] = str(index.set_size)
     write_bytes(index_path(index.tar), to_bytes(dict(index.columns), metadata))
