@@ -139,7 +139,7 @@ def tagged(**changes: Any) -> Scored:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rule": Rule("tag-whole-words", 2, "accuracy")}, "other rules: tag-whole-words version 1 and .* version 2"),
+        ({"rule": Rule("tag-whole-words", 3, "accuracy")}, "other rules: tag-whole-words version 2 and .* version 3"),
         ({"data": {"references_sha256": "cd" * 32}}, "other items or references: abababababab and cdcdcdcdcdcd"),
         ({"data": {}}, "not known to be about the same items"),
         ({"settings": {"synonyms_sha256": "x"}}, "other synonyms sha256"),

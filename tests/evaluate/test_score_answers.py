@@ -365,7 +365,7 @@ def test_the_verb_prints_and_stores_both_scoring_rules(tmp_path: Path) -> None:
     assert code == 0 and compat["scores"]["accuracy"]["value"] == 1.0 and strict["scores"]["accuracy"]["value"] == 0.5
     stored = json.loads((tmp_path / "out" / "tagging.strict.json").read_text())
     assert stored.pop("items")["accuracy"] == {"0.wav": 0.0, "1.wav": 1.0} and stored == strict
-    assert strict["rule"] == {"id": "tag-whole-words", "version": 1, "metric": "accuracy"} and strict["data"][
+    assert strict["rule"] == {"id": "tag-whole-words", "version": 2, "metric": "accuracy"} and strict["data"][
         "datasets"
     ] == ["Set"]
     assert "accuracy" in run(path, "--task", "tagging")[1]

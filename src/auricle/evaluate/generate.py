@@ -14,7 +14,7 @@ from auricle.evaluate.questions import Question
 from auricle.evaluate.sources import NamedBytes
 from auricle.listen.aggregate import Aggregation
 from auricle.listen.outputs import Answer
-from auricle.metrics.closed_qa import LETTERS
+from auricle.metrics.closed_qa import LETTERS, choice_of
 
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
@@ -232,5 +232,6 @@ class ChoosingLM:
         row = self._rows[prompt]
         choices: list[str] = row["choices"]
         chosen = self._model.choose(clip, row["question"], choices, letters=self._offer == "letters", window_s=window_s)
-        text = LETTERS[choices.index(chosen.answer)] if self._lettered else chosen.answer
+        letter, place = LETTERS[choices.index(chosen.answer)], choices.index(chosen.answer)
+        text = letter if self._lettered and choice_of(letter, choices) == place else chosen.answer
         return Answer(text=text, segments=chosen.segments, receipt=chosen.receipt)

@@ -31,6 +31,7 @@ from auricle.evaluate.mecat import MecatPredictions, Value, merge_texts, parse_r
 from auricle.evaluate.questions import Question
 from auricle.evaluate.scores import TaskKind
 from auricle.evaluate.task import LanguageTask
+from auricle.metrics.languages import language_code
 
 ANSWERS, REFERENCES = "answers.jsonl", "references"  # names in the folder of a run
 _FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # one of each group is needed
@@ -166,6 +167,11 @@ def _check_field(value: Any, name: str, kind: TaskKind, where: str) -> None:
     if not (takes_text and isinstance(value, str)) and not (takes_list and is_list):
         kinds = [kind for kind, takes in (("text", takes_text), ("a list of texts", takes_list)) if takes]
         raise DataError(f"{where}: {name} is {shorten(value)}, expected {' or '.join(kinds)}")
+    if name == "lang":
+        try:
+            language_code(value)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
     if is_list and not value and name != "choices":
         raise DataError(
             f"{where}: {name} is an empty list, expected at least one text; leave the row out or correct it"

@@ -209,7 +209,7 @@ def _mark_genders(rows: Rows, config: ScoringConfig) -> _Marked:
 
 def _mark_names(rows: Rows, labels: list[str], matcher: tags.LabelMatcher) -> _Marked:
     named = [tags.single_label(row.answer, matcher) for row in rows]
-    right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
+    right = [found == matcher.key(label) for found, label in zip(named, labels, strict=True)]
     return _Marked(right=right, unparseable=[each is None for each in named], classes=labels)
 
 
@@ -239,8 +239,8 @@ def _label_sets(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _F
             tags.split_labels_compat(row.answer, dataset=row.dataset, model=row.model) for row in rows
         ]
     else:
-        references = [[tags.plain(label) for label in row.texts("label")] for row in rows]
         matcher = tags.LabelMatcher((label for row in rows for label in row.texts("label")), config.synonyms)
+        references = [[matcher.key(label) for label in row.texts("label")] for row in rows]
         split = [tags.split_labels(row.answer, matcher) for row in rows]
         answers, unknown = [each.known for each in split], [each.unknown for each in split]
     scored = multilabel.multilabel_scores(references, answers, unknown=unknown, **resampling)
