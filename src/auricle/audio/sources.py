@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeAlias
 
 from auricle.audio.limits import Limits
 from auricle.errors import AudioError, UnsupportedFormat
+from auricle.files import existing_path
 
 Source: TypeAlias = str | Path | bytes | BinaryIO
 
@@ -58,7 +59,7 @@ def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
 
 @contextmanager
 def _open_path(path: Path, limits: Limits) -> Iterator[OpenSource]:
-    name = str(path)
+    name, path = str(path), existing_path(path)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -137,6 +137,15 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def has_half_pair(value: Any) -> bool:
+    """Whether a text, or one anywhere in lists and objects of JSON, holds half of a surrogate pair: no character."""
+    if isinstance(value, str):
+        return not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, Mapping):
+        return any(has_half_pair(name) or has_half_pair(own) for name, own in value.items())
+    return isinstance(value, list | tuple) and any(map(has_half_pair, value))
+
+
 def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: float = 1e15) -> Callable[[Any], Any]:
     """A check of JSON without a format of its own, as settings: passes a value on.
 
@@ -162,7 +171,7 @@ def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: f
         elif isinstance(value, str):
             if len(value) > max_characters:
                 raise ValueError(f"names and texts of at most {max_characters} characters")
-            if any("\ud800" <= letter <= "\udfff" for letter in value):  # half of a surrogate pair
+            if has_half_pair(value):
                 raise ValueError("valid characters")
         elif isinstance(value, int | float):
             if not abs(value) <= max_number:
