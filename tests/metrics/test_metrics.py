@@ -35,7 +35,7 @@ OTHERS = {
     ),
     "date": ("test_date.py", {"weighted_embeddings"}),
     "events": ("test_events.py", {"pad_or_trim", "segment_window"}),
-    "intervals": ("test_intervals.py", {"no_score", "plain_score", "resampled_counts"}),
+    "intervals": ("test_intervals.py", {"fault_of_range", "no_score", "plain_score", "resampled_counts"}),
     "languages": ("test_languages.py", {"language_code"}),
     "normalisers": (
         "test_normalisers.py",

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from auricle.data.untrusted_json import StrictFields, check_plain, parse_object,
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate import mecat
 from auricle.metrics.fense import PENALTY_RULE
-from auricle.metrics.intervals import ROUNDS, Score, no_score, plain_score
+from auricle.metrics.intervals import ROUNDS, Score, fault_of_range, no_score, plain_score
 from auricle.metrics.normalisers import Unit
 from auricle.metrics.paired import Measured, Part
 from auricle.metrics.scoring_rule import ScoringRule
@@ -212,7 +212,18 @@ def parse_scored(text: str, origin: str = "scores") -> Scored:
     needed = [names.get(each.name, each.name) for each in fields(Scored) if each.name not in _WITH_DEFAULT]
     if absent := [name for name in needed if name not in content]:
         raise DataError(f"{origin}: has no {', '.join(absent)}; {_FIX}")
-    return validate(Scored, content, origin, fix=_FIX)
+    scored = validate(Scored, content, origin, fix=_FIX)
+    for scores in (scored.scores, *scored.parts.values()):
+        for metric, score in scores.items():
+            _check_range(metric, score[:3], origin)
+    for metric, values in scored.items.items():
+        _check_range(metric.rpartition(".")[2], values.values(), origin)  # MECAT has GROUP.METRIC
+    return scored
+
+
+def _check_range(metric: str, values: Iterable[float], origin: str) -> None:
+    if fault := fault_of_range(metric, values):
+        raise DataError(f"{origin}: {fault}; {_FIX}")
 
 
 def network_settings(encoder: "SentenceEncoder", detector: "ErrorDetector | None") -> dict[str, Any]:
