@@ -205,5 +205,7 @@ def _show(result: Result, path: Path, *, as_json: bool) -> None:
             f"{result.encoder.name:28} {result.task.name:24} {result.scoring_rule:6} {head:4} "
             f"{result.task.metric if head != 'knn' else 'accuracy'} {score.value:.3f}{interval}  ({cost})"
         )
+    if absent := next(iter(result.scores.values())).settings.get("absent_classes"):
+        print_line(f"auricle: the data has no clip of {len(absent)} classes: {', '.join(absent)}", err=True)
     for one, split, other, elsewhere in result.leaks.exact:
         print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from auricle.data.untrusted_json import parse_object, read_text, validate
+from auricle.data.untrusted_json import parse_object, read_text, shorten, validate
 from auricle.errors import DataError
 from auricle.evaluate.mecat import MecatPredictions
 from auricle.evaluate.mecat_scores import score_mecat
@@ -292,7 +292,13 @@ def _captions(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Fou
 
 
 def _caption_references(row: Row, scoring_rule: ScoringRule) -> tuple[str, ...]:
-    texts = row.texts("text" if row.fields.get("text") is not None else "answer")
+    name = "text" if row.fields.get("text") is not None else "answer"
+    texts = row.texts(name)
+    if scoring_rule == "strict" and not all(map(tags.plain, texts)):
+        raise DataError(
+            f"{row.where}: {name} is {shorten(list(texts))}, of which one has no words; expected references in words, "
+            "take it out"
+        )
     question = row.fields.get("question")
     if scoring_rule == "strict" and isinstance(question, str):
         # MusicQA's answers repeat the question, which every answer of a model would have to do too.

@@ -99,7 +99,7 @@ RULES: Mapping[tuple[TaskKind, ScoringRule], Rule] = {
     ("qa", "compat"): Rule("qa-token-sets", 1, "accuracy"),
     ("qa", "strict"): Rule("qa-letter-or-text", 2, "accuracy"),
     ("caption", "compat"): Rule("sbert-mean", 1, "sbert"),
-    ("caption", "strict"): Rule("fense", 1, "fense"),
+    ("caption", "strict"): Rule("fense", 2, "fense"),
     ("mecat", "compat"): Rule("date-released", 1, "date"),
     ("mecat", "strict"): Rule("date-of-others", 1, "date"),
 }
