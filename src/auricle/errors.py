@@ -22,6 +22,9 @@
 Each message says what was found, what was expected and how to fix it.
 """
 
+import math
+import numbers
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -92,6 +95,38 @@ class MissingExtra(AuricleError):
     def __init__(self, what: str, extra: str) -> None:
         """``what`` is missing; ``extra`` of the package installs it."""
         super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    whole: bool = False,
+    expected: str = "",
+) -> None:
+    """Refuse a setting that is not a number in its range; NaN is in none.
+
+    Args:
+        name: of the setting.
+        value: any object.
+        least: smallest value.
+        most: largest value.
+        whole: integers alone; True and False are none.
+        expected: what to say of the range; "": its ends.
+
+    Raises:
+        ConfigError: with the setting, what was found and what was expected.
+
+    >>> check_number("window_s", 0.5, least=0.4, most=30)
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most:
+        return
+    ends = [f"{word} {end:g}" for word, end in (("at least", least), ("at most", most)) if math.isfinite(end)]
+    wanted = expected or " ".join(["a whole number" if whole else "a number", ", ".join(ends)]).strip()
+    raise ConfigError(f"{name} is {reprlib.repr(value)}; expected {wanted}")
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:

@@ -196,6 +196,8 @@ def _row(entry: Entry, folder: Path) -> dict[str, Any]:
         raise DataError(f"facts of {entry.id!r} use the reserved names {sorted(taken)}")
     audio = entry.audio.absolute()
     where = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+    if broken := [name for name, value in (("id", entry.id), *entry.meta.items()) if has_half_pair([name, value])]:
+        raise DataError(f"{broken[0]!a} of {entry.id!a} holds half of a surrogate pair, expected valid characters")
     return {"id": entry.id, "audio": where.as_posix(), **entry.meta}
 
 

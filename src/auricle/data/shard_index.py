@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auricle.audio.limits import Limits
+from auricle.data.untrusted_json import has_half_pair
 from auricle.errors import AudioError, DataError
 from auricle.files import is_printable, write_bytes
 
@@ -194,7 +195,7 @@ def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
     """A clip's description from its stored bytes; plain text becomes ``{"text": …}``.
 
     Raises:
-        DataError: not UTF-8, not JSON, or not a JSON object.
+        DataError: not UTF-8, not JSON, not a JSON object, or half of a surrogate pair in it.
     """
     if not stored:
         return {}
@@ -204,6 +205,8 @@ def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
         raise DataError(f"the description is not valid {'JSON' if is_json else 'UTF-8'} ({error})") from None
     if not isinstance(meta, dict):
         raise DataError(f"the description is a JSON {type(meta).__name__}, expected an object with named facts")
+    if broken := next((name for name, value in meta.items() if has_half_pair([name, value])), None):
+        raise DataError(f"{broken!a} of the description holds half of a surrogate pair, expected valid characters")
     return meta
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from auricle.errors import AuricleError, DataError
+from auricle.errors import AuricleError, ConfigError, DataError
 
 if TYPE_CHECKING:  # pydantic takes 60 ms to import
     from pydantic import ConfigDict, TypeAdapter
@@ -144,6 +144,18 @@ def has_half_pair(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(has_half_pair(name) or has_half_pair(own) for name, own in value.items())
     return isinstance(value, list | tuple) and any(map(has_half_pair, value))
+
+
+def check_characters(value: Any, name: str, error: type[AuricleError] = ConfigError) -> None:
+    """Refuse what is no text, and text that no tokenizer can read; of JSON that is no text, all texts are checked.
+
+    Raises:
+        AuricleError: ``error``, with the name of the setting.
+    """
+    if not isinstance(value, str | Mapping):
+        raise error(f"{name} is {shorten(value)}; expected text")
+    if has_half_pair(value):
+        raise error(f"{name} is {shorten(value)}, which holds half of a surrogate pair; expected valid characters")
 
 
 def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: float = 1e15) -> Callable[[Any], Any]:

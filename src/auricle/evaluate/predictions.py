@@ -24,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from auricle.data.untrusted_json import parse_object, read_text, shorten
+from auricle.data.untrusted_json import has_half_pair, parse_object, read_text, shorten
 from auricle.errors import DataError
 from auricle.evaluate.generate import Reply
 from auricle.evaluate.mecat import MecatPredictions, Value, merge_texts, parse_references
@@ -140,6 +140,12 @@ def _row(fields: Mapping[str, Any], kind: TaskKind, where: str) -> Row:
     prediction = fields.get("model_output")
     if prediction is not None and not isinstance(prediction, str):
         raise DataError(f"{where}: model_output is {shorten(prediction)}, expected text; correct the row")
+    for name in ("model_output", "prompt", "text", "label", "question", "choices", "answer"):
+        if has_half_pair(fields.get(name)):
+            raise DataError(
+                f"{where}: {name} is {shorten(fields[name])}, which holds half of a surrogate pair; expected valid "
+                "characters, correct the row"
+            )
     for names in _FIELDS[kind]:
         present = [name for name in names if fields.get(name) is not None]
         if not present:

@@ -13,10 +13,10 @@ from pydantic_core import core_schema
 
 from auricle import __version__
 from auricle.data.untrusted_json import StrictFields, check_plain, parse_object, read_text, shorten, validate
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, check_number
 from auricle.evaluate import mecat
 from auricle.metrics.fense import PENALTY_RULE
-from auricle.metrics.intervals import ROUNDS, Score, fault_of_range, no_score, plain_score
+from auricle.metrics.intervals import MAX_ROUNDS, ROUNDS, Score, fault_of_range, no_score, plain_score
 from auricle.metrics.normalisers import Unit
 from auricle.metrics.paired import Measured, Part
 from auricle.metrics.scoring_rule import ScoringRule
@@ -123,8 +123,8 @@ class ScoringConfig:
 
     def __post_init__(self) -> None:
         """Reject what cannot be computed."""
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be at least 1, got {self.rounds}")
+        check_number("rounds", self.rounds, least=1, most=MAX_ROUNDS, whole=True)
+        check_number("seed", self.seed, least=0, most=2**63, whole=True)
         if unknown := sorted(set(self.metrics) - set(MECAT_METRICS)):
             raise ConfigError(f"metrics are {', '.join(unknown)}, expected some of {', '.join(MECAT_METRICS)}")
 

@@ -16,6 +16,7 @@ Statistic: TypeAlias = Callable[[Array], Array]  # column sums (r, k) of r resam
 
 Z95 = 1.959964  # two-sided 95 % of the normal distribution
 ROUNDS = 1000  # resamples
+MAX_ROUNDS = 10**7
 QUANTILES = (0.025, 0.975)  # ends of a 95 % interval
 _CELLS = 8_000_000  # of a block of resamples: bounds the memory at 64 MB
 
