@@ -50,7 +50,7 @@ def first_attention(model: Any, source: Any) -> dict[str, list[Frame]]:
 
     Args:
         model: an `auricle.listen.AudioLM` that has not processed the source yet: its caches would skip the encoder.
-        source: one clip with sound in it.
+        source: one clip that is not silent.
     """
     attention, stacks, inside = F.scaled_dot_product_attention, {}, [False]
 

@@ -1,6 +1,6 @@
 """Time `auricle.audio.decode` against soundfile + soxr called bare, and two threads against one.
 
-python benchmarks/decode.py [FOLDER] [--clips 64] [--rounds 15] [--json]
+python benchmarks/decode.py [FOLDER] [--clips 64] [--rounds 15] [--json] [-o FILE]
 
 Without a folder it writes its own clips: 5 s of tones in noise, 44.1 kHz, mono, ogg/vorbis. The two ways alternate clip
 by clip, so that a busy machine slows both; the ratio of a round is the ratio of its two sums. Hashing on
@@ -9,20 +9,19 @@ two threads is the control: where it gains little, the machine was busy and the 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import platform
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
 import numpy as np
 import soundfile
 import soxr
+from pairs import Row, options, seconds, write
 
 from auricle.audio.decode import SAMPLE_RATE, decode
 
@@ -50,12 +49,6 @@ def ours(path: Path) -> np.ndarray:
     return decode(path).waveform
 
 
-def _seconds(call: Callable[[Path], object], path: Path) -> float:
-    begin = time.perf_counter()
-    call(path)
-    return time.perf_counter() - begin
-
-
 def against_bare(paths: list[Path], rounds: int) -> tuple[list[float], float, float]:
     """Ratios ours / bare, one a round, and both ways' median ms per clip."""
     ratios, mine, theirs = [], [], []
@@ -63,7 +56,7 @@ def against_bare(paths: list[Path], rounds: int) -> tuple[list[float], float, fl
         spent = {ours: 0.0, bare: 0.0}
         for index, path in enumerate(paths):
             for call in (ours, bare) if (index + turn) % 2 else (bare, ours):
-                spent[call] += _seconds(call, path)
+                spent[call] += seconds(partial(call, path))
         ratios.append(spent[ours] / spent[bare])
         mine.append(spent[ours] / len(paths) * 1e3)
         theirs.append(spent[bare] / len(paths) * 1e3)
@@ -77,9 +70,7 @@ def on_threads(paths: list[Path], rounds: int, call: Callable[[Path], object]) -
         for turn in range(rounds):
             spent = {}
             for pool in (one, two) if turn % 2 else (two, one):
-                begin = time.perf_counter()
-                list(pool.map(call, paths))
-                spent[pool] = time.perf_counter() - begin
+                spent[pool] = seconds(lambda pool=pool: list(pool.map(call, paths)))
             ratios.append(spent[one] / spent[two])
     return ratios
 
@@ -94,7 +85,7 @@ def _spread(ratios: list[float]) -> dict[str, float]:
     return {"median": round(median(ratios), 4), "q25": round(low, 4), "q75": round(high, 4)}
 
 
-def measure(paths: list[Path], rounds: int) -> dict[str, object]:
+def measure(paths: list[Path], rounds: int) -> Row:
     """All figures, as one JSON-able dict."""
     for path in paths:  # files into the page cache, code into memory
         assert np.allclose(ours(path), bare(path), atol=1e-6), f"{path}: the two ways disagree"
@@ -118,11 +109,9 @@ def measure(paths: list[Path], rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=15)
     parser.add_argument("folder", type=Path, nargs="?", help="read the .ogg files of this folder instead")
     parser.add_argument("--clips", type=int, default=64, help="number of clips to make, or to take from the folder")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         if args.folder is None:
@@ -131,11 +120,7 @@ def main() -> None:
         if not paths:
             parser.error(f"no .ogg files in {args.folder}")
         results = measure(paths, args.rounds)
-    if args.json:
-        print(json.dumps(results))
-        return
-    for key, value in results.items():
-        print(f"{key:28} {value}")
+    write(results, args)
 
 
 if __name__ == "__main__":

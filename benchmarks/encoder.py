@@ -9,16 +9,13 @@ machines. Where a GPU is found, its rows follow; elsewhere they are named with t
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,14 +25,13 @@ from dasheng.train.models import (
     AudioTransformerMAE_Decoder,
     AudioTransformerMAE_Encoder,
 )
-from pairs import Row, compare, processor, seconds
+from pairs import Row, compare, make_clips, options, run_rows, seconds, write
 from torch import Tensor
 
 from auricle.models.dasheng import Dasheng
 from auricle.models.mae import MAEConfig, MaskedAutoencoder
 from auricle.weights import load_dasheng
 
-RATE = 16_000  # Hz
 T = TypeVar("T")
 
 
@@ -54,20 +50,8 @@ class Scale:
 QUICK = Scale(depth=2, decoder_depth=1, clip_s=2.0, batch=3, ragged_s=(0.5, 12.0, 4), crops=2)
 
 
-def make_clips(durations_s: Sequence[float], seed: int = 0) -> list[Tensor]:
-    """Swelling tones in noise, (N_i,) each."""
-    draw = torch.Generator().manual_seed(seed)
-    clips = []
-    for duration_s in durations_s:
-        time_s = torch.arange(round(duration_s * RATE)) / RATE
-        hz, swell_hz, phase = torch.rand(3, 3, 1, generator=draw)
-        tones = torch.sin(6.2832 * 4000 * hz * time_s) * torch.sin(6.2832 * swell_hz * time_s + 6.2832 * phase)
-        clips.append(0.1 * tones.sum(0) + 0.02 * torch.randn(len(time_s), generator=draw))
-    return clips
-
-
 def make_reference(scale: Scale) -> Reference:
-    """PyPI's network with random weights; its input norm knows the test sounds, as a trained one knows its data."""
+    """PyPI's network with random weights; the input norm has the statistics of the test clips."""
     torch.manual_seed(0)
     model = Reference(embed_dim=768, depth=scale.depth, num_heads=12).eval()
     with torch.no_grad():
@@ -117,9 +101,9 @@ def fp32_one_clip(scale: Scale, rounds: int) -> Row:
 
 @torch.inference_mode()
 def fp32_ragged(scale: Scale, rounds: int) -> Row:
-    """Clips of evenly spread lengths, float32; the reference pads to the longest and is told the lengths.
+    """Clips of evenly spread lengths, float32; the reference pads to the longest and gets the lengths.
 
-    Agreement is checked clip by clip: padding changes what the reference hears at each clip's end.
+    Agreement is checked clip by clip: padding changes the reference's frames at each clip's end.
     """
     reference = make_reference(scale)
     ours = take_over(reference)
@@ -174,7 +158,7 @@ def mae_step(scale: Scale, rounds: int) -> Row:
         steps.append(lambda optimizer=optimizer, loss_of=loss_of: _step(optimizer, loss_of))
     losses = []
     for step in steps:
-        torch.manual_seed(2)  # both draw the same mask
+        torch.manual_seed(2)  # the same mask for both
         losses.append(step())
     found = abs(losses[0] - losses[1]) / losses[1]
     assert found < 1e-5, f"the losses {losses} disagree"
@@ -283,65 +267,17 @@ def matmul_peak(device: str, dtype: torch.dtype, size: int = 8192) -> float:
 ROWS = {row.__name__: row for row in (fp32_one_clip, fp32_ragged, bf16_batch, mae_step)}
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All rows asked for, with the facts they depend on."""
-    scale, rounds = (QUICK, 1) if args.quick else (Scale(), args.rounds)
-    rows: list[Row] = []
-    for name in args.only or ROWS:
-        if name != "gpu":
-            rows.append(ROWS[name](scale, rounds))
-    skipped = None if torch.cuda.is_available() else "GPU rows skipped: torch finds no CUDA device"
-    if not skipped and (not args.only or "gpu" in args.only):
-        rows += gpu(scale, rounds)
-    return {
-        "rows": rows,
-        "skipped": skipped,
-        "quick": args.quick,
-        "threads": torch.get_num_threads(),
-        "cpu": processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "load_before": round(args.load, 2),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def show(results: dict[str, Any]) -> None:
-    """Print a table for people."""
-    for row in results["rows"]:
-        ratio = row["speedup"]
-        print(
-            f"{row['name']}: {ratio['median']:.2f} × ({ratio['min']:.2f}-{ratio['max']:.2f}, {row['rounds']} rounds), "
-            f"{row['ours_s'] * 1e3:.0f} ms against {row['reference_s'] * 1e3:.0f} ms"
-        )
-        known = {"name", "speedup", "ours_s", "reference_s", "rounds"}
-        print("   ", ", ".join(f"{key} {value}" for key, value in row.items() if key not in known))
-    for key, value in results.items():
-        if key != "rows":
-            print(f"{key:16} {value}")
-
-
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=7, threads=2)
     parser.add_argument("--only", nargs="+", choices=[*ROWS, "gpu"], help="rows to measure; all by default")
-    parser.add_argument("--rounds", type=int, default=7, help="pairs of runs a row")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="small networks, one round: does it run at all?")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     args = parser.parse_args()
-    args.load = os.getloadavg()[0]
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module="torchaudio")
-    results = measure(args)
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results, ensure_ascii=False))
-    else:
-        show(results)
+    scale, rounds = (QUICK, 1) if args.quick else (Scale(), args.rounds)
+    rows = {name: partial(row, scale, rounds) for name, row in ROWS.items()}
+    write(run_rows(args, rows, partial(gpu, scale, rounds)), args)
 
 
 if __name__ == "__main__":

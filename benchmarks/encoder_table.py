@@ -1,11 +1,11 @@
-"""Encoders that hear in pieces, at their published geometry with random weights: size, clock, speed, memory, company.
+"""Encoders by their published geometry, with random weights: size, frame rate, speed, memory, batch invariance.
 
 python benchmarks/encoder_table.py [NAME ...] [--clips 4] [--seconds 10] [--rounds 3] [--threads 2] [-o FILE]
 
 Each encoder runs in a process of its own. Speed is audio seconds a second over clips that go in together, the median of
 the rounds. Memory is the process's peak at one of these clips alone, and what it was before the network was built. The
 last columns say how much the frames of a clip of 2 s change beside one of 5 s, in units of their deviation: as the
-library runs the encoder, and as its authors do where that depends on company (``compat``; zeros behind waveforms).
+library runs the encoder, and as its authors do where that depends on the batch (``compat``; zeros behind waveforms).
 Where the CPU does not multiply bfloat16 itself, that column is of one clip of 2 s, once, and the table says that it is
 emulated.
 
@@ -64,7 +64,7 @@ SAME = ("-as2m",)  # fine-tuned twins
 
 
 def names() -> list[str]:
-    """Everything the catalogue runs, and Dasheng beside it; of Whisper the sizes that a small machine can hear with."""
+    """Everything the catalogue runs, and Dasheng beside it; of Whisper the sizes that a small machine can run."""
     from auricle.weights.catalog import entries
 
     return [BASELINE, *STOCK, *(entry.name for entry in entries() if entry.family and not entry.name.endswith(SAME))]
@@ -108,7 +108,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    clips = [sound(options.seconds, seed) for seed in range(options.clips)]
+    clips = [make_clip(options.seconds, seed) for seed in range(options.clips)]
     before = peak_mib()
     model = build(name)
     model.frames(clips[:1])
@@ -120,13 +120,13 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "mib_before": before,
         "mib_peak": peak_mib(),
         "fp32": speed(model, clips, options.rounds),
-        "company": company(model),
-        "company_compat": None,
+        "batch_change": batch_change(model),
+        "batch_change_compat": None,
     }
     move(model, torch.bfloat16)
-    row["bf16"] = speed(model, *((clips, options.rounds) if CPU_HAS_BFLOAT16 else ([sound(2.0, 11)], 1)))
+    row["bf16"] = speed(model, *((clips, options.rounds) if CPU_HAS_BFLOAT16 else ([make_clip(2.0, 11)], 1)))
     if (theirs := build(name, compat=True)) is not None:
-        row["company_compat"] = company(theirs)
+        row["batch_change_compat"] = batch_change(theirs)
     return row
 
 
@@ -146,7 +146,7 @@ class PaddedWaves:
         return [row[: 1 + (len(clip) - 400) // 320] for row, clip in zip(rows, clips, strict=True)]
 
 
-def sound(seconds: float, seed: int) -> Any:
+def make_clip(seconds: float, seed: int) -> Any:
     """Noise that swells, (N,)."""
     import torch
 
@@ -174,9 +174,9 @@ def speed(model: Any, clips: list[Any], rounds: int) -> float:
     return round(sum(len(clip) for clip in clips) / 16_000 / median(took), 2)
 
 
-def company(model: Any) -> float:
+def batch_change(model: Any) -> float:
     """Largest change of a clip's frames beside a longer one, in units of their standard deviation."""
-    short, long = sound(2.0, 11), sound(5.0, 12)
+    short, long = make_clip(2.0, 11), make_clip(5.0, 12)
     alone, together = model.frames([short])[0], model.frames([short, long])[0]
     shared = min(len(alone), len(together))
     return float((alone[:shared] - together[:shared]).abs().max() / alone.std())
@@ -189,10 +189,10 @@ def peak_mib() -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
-    head = ["encoder", "parameters, M", "frames / s", "width", "fp32, ×", "bf16, ×", "peak, MiB", "company", "compat"]
+    head = ["encoder", "parameters, M", "frames / s", "width", "fp32, ×", "bf16, ×", "peak, MiB", "batch", "compat"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        compat = row["company_compat"]
+        compat = row["batch_change_compat"]
         cells = [
             row["encoder"],
             f"{row['parameters'] / 1e6:.1f}",
@@ -201,7 +201,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['fp32']:.2f}",
             f"{row['bf16']:.2f}",
             f"{row['mib_peak']:.0f} ({row['mib_before']:.0f} before)",
-            f"{row['company']:.0e}",
+            f"{row['batch_change']:.0e}",
             "" if compat is None else f"{compat:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

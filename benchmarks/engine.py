@@ -6,25 +6,21 @@ python benchmarks/engine.py --only model_requests --model auricle-tiny --quantiz
 The reference does what the published model code does: clips zero-padded to the longest of the batch and masked, chunks
 one after the other, prompts padded on the left, one static batch that runs until its longest answer is done. Speed does
 not need real weights, so the larger model has random ones, the same for both. Before a row is timed, both must give the
-same frames or tokens, clip by clip and prompt by prompt, since padding changes what the reference hears at a clip's
-end. A speed-up is the median of the ratios of neighbouring runs. GPU rows follow where there is a GPU.
+same frames or tokens, clip by clip and prompt by prompt, since padding changes the reference's frames at a clip's end.
+A speed-up is the median of the ratios of neighbouring runs. GPU rows follow where there is a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pairs import Row, compare, processor, seconds, spread
+from pairs import Row, compare, make_clips, options, run_rows, seconds, spread, write
 from torch import Tensor
 
 from auricle.data.wording import CAPTION_PROMPT
@@ -42,7 +38,7 @@ AUDIO = 3  # placeholder of the random model
 
 
 ENCODER = DashengConfig(embed_dim=768, depth=4, num_heads=12, attend="whole")
-EAR = DashengConfig(embed_dim=384, depth=6, num_heads=6, attend="whole")
+LM_ENCODER = DashengConfig(embed_dim=384, depth=6, num_heads=6, attend="whole")
 DECODER = QwenConfig(  # 117 M parameters
     vocab_size=8192,
     hidden_size=768,
@@ -59,10 +55,10 @@ class Scale:
     """How much work a row is."""
 
     encoder: DashengConfig = ENCODER
-    ear: DashengConfig = EAR  # of the language model
+    lm_encoder: DashengConfig = LM_ENCODER  # of the language model
     decoder: QwenConfig = DECODER
     clips_s: tuple[float, ...] = (2.1, 3.4, 5.0, 7.7, 9.2, 31.0)
-    requests: tuple[tuple[float, int, int], ...] = (  # seconds heard, words of the prompt, tokens of the answer
+    requests: tuple[tuple[float, int, int], ...] = (  # seconds of audio, words of the prompt, tokens of the answer
         *((2.0, 12, 6), (4.5, 30, 48), (1.0, 12, 4), (9.5, 20, 12), (20.0, 12, 8), (3.0, 60, 24), (6.0, 12, 64)),
         *((2.5, 16, 6), (12.0, 12, 16), (1.5, 100, 8), (5.0, 12, 32), (30.0, 24, 12), (2.0, 12, 4), (8.0, 40, 10)),
         *((3.5, 12, 20), (1.2, 12, 6)),
@@ -74,7 +70,7 @@ class Scale:
 
 QUICK = Scale(
     encoder=DashengConfig(embed_dim=64, depth=2, num_heads=2, attend="whole"),
-    ear=DashengConfig(embed_dim=64, depth=2, num_heads=2, attend="whole"),
+    lm_encoder=DashengConfig(embed_dim=64, depth=2, num_heads=2, attend="whole"),
     decoder=replace(
         DECODER,
         vocab_size=512,
@@ -93,7 +89,7 @@ QUICK = Scale(
 )
 # The released 7B model: Qwen2.5-7B shapes and Dasheng-0.6B.
 RELEASED = Scale(
-    ear=DashengConfig(embed_dim=1280, depth=32, num_heads=16, attend="whole"),
+    lm_encoder=DashengConfig(embed_dim=1280, depth=32, num_heads=16, attend="whole"),
     decoder=QwenConfig(
         vocab_size=152_064,
         hidden_size=3584,
@@ -105,18 +101,6 @@ RELEASED = Scale(
 )
 
 
-def make_clips(durations_s: Sequence[float], seed: int = 0) -> list[Tensor]:
-    """Swelling tones in noise, (N_i,) each."""
-    draw = torch.Generator().manual_seed(seed)
-    clips = []
-    for duration_s in durations_s:
-        time_s = torch.arange(round(duration_s * RATE)) / RATE
-        hz, swell_hz, phase = torch.rand(3, 3, 1, generator=draw)
-        tones = torch.sin(6.2832 * 4000 * hz * time_s) * torch.sin(6.2832 * swell_hz * time_s + 6.2832 * phase)
-        clips.append(0.1 * tones.sum(0) + 0.02 * torch.randn(len(time_s), generator=draw))
-    return clips
-
-
 def random_model(scale: Scale, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LoadedLM:
     """A language model that was never trained, without an end token, so that every answer has the length asked for."""
     torch.manual_seed(0)
@@ -124,7 +108,9 @@ def random_model(scale: Scale, device: str = "cpu", dtype: torch.dtype = torch.f
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = MiDashengLM(MiDashengLMConfig(encoder=scale.ear, text=scale.decoder, audio_token_id=AUDIO)).eval()
+            model = MiDashengLM(
+                MiDashengLMConfig(encoder=scale.lm_encoder, text=scale.decoder, audio_token_id=AUDIO)
+            ).eval()
     finally:
         torch.set_default_dtype(before)
     model.audio_encoder.front_end.float()
@@ -143,8 +129,8 @@ def random_model(scale: Scale, device: str = "cpu", dtype: torch.dtype = torch.f
 
 def random_prompt(clip: Tensor, words: int, seed: int, vocabulary: int) -> Prompt:
     """Four tokens, the clip, random words."""
-    draw = torch.Generator().manual_seed(seed)
-    text = torch.randint(4, vocabulary, (words,), generator=draw).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(4, vocabulary, (words,), generator=generator).tolist()
     return Prompt([1, 2, 1, 2, *[AUDIO] * audio_token_count(len(clip)), *text], [clip])
 
 
@@ -260,9 +246,9 @@ def encoder(args: argparse.Namespace, scale: Scale) -> Row:
 
 
 def _requests(
-    args: argparse.Namespace, name: str, loaded: LoadedLM, exact: LoadedLM, asked: list[tuple[Prompt, int]], size: int
+    args: argparse.Namespace, name: str, loaded: LoadedLM, exact: LoadedLM, given: list[tuple[Prompt, int]], size: int
 ) -> Row:
-    prompts, lengths = [prompt for prompt, _ in asked], [length for _, length in asked]
+    prompts, lengths = [prompt for prompt, _ in given], [length for _, length in given]
     same = agreement(loaded, exact, prompts, lengths)
     assert same >= 0.9 or args.quantize, f"only {same:.0%} of the answers agree"
     row = compare(
@@ -273,7 +259,7 @@ def _requests(
         agreeing_answers=round(same, 3),
         decoder_parameters=sum(p.numel() for p in exact.model.decoder.parameters()),
     )
-    return row | {"requests_per_s": round(len(asked) / row["ours_s"], 2)}
+    return row | {"requests_per_s": round(len(given) / row["ours_s"], 2)}
 
 
 def requests(args: argparse.Namespace, scale: Scale) -> Row:
@@ -281,11 +267,11 @@ def requests(args: argparse.Namespace, scale: Scale) -> Row:
     loaded = random_model(scale)
     clips = make_clips([each[0] for each in scale.requests])
     vocabulary = scale.decoder.vocab_size
-    asked = [
+    given = [
         (random_prompt(clip, words, seed, vocabulary), length)
         for seed, (clip, (_, words, length)) in enumerate(zip(clips, scale.requests, strict=True))
     ]
-    row = _requests(args, f"{len(asked)} mixed requests, random weights", loaded, loaded, asked, len(asked))
+    row = _requests(args, f"{len(given)} mixed requests, random weights", loaded, loaded, given, len(given))
     return row | {"target": 2.0}
 
 
@@ -294,12 +280,12 @@ def questions(args: argparse.Namespace, scale: Scale) -> Row:
     loaded = random_model(scale)
     clips, each, length, clip_s = scale.questions
     vocabulary = scale.decoder.vocab_size
-    asked = [
+    given = [
         (random_prompt(clip, 10 + number, 100 * index + number, vocabulary), length)
         for index, clip in enumerate(make_clips([clip_s] * clips))
         for number in range(each)
     ]
-    row = _requests(args, f"{each} questions on each of {clips} clips", loaded, loaded, asked, scale.together)
+    row = _requests(args, f"{each} questions on each of {clips} clips", loaded, loaded, given, scale.together)
     return row | {"target": 3.0}
 
 
@@ -310,9 +296,9 @@ def model_requests(args: argparse.Namespace, scale: Scale) -> Row:
     loaded = load_midashenglm(args.model, quantize=args.quantize) if args.quantize else exact
     writer = _writer(exact)
     lengths_s = [min(each[0], 10.0) for each in scale.requests]
-    asked = [(_question(writer, clip, CAPTION_PROMPT), 48) for clip in make_clips(lengths_s)]
-    name = f"{len(asked)} captions by {args.model}" + (f", {args.quantize}" if args.quantize else "")
-    return _requests(args, name, loaded, exact, asked, len(asked))
+    given = [(_question(writer, clip, CAPTION_PROMPT), 48) for clip in make_clips(lengths_s)]
+    name = f"{len(given)} captions by {args.model}" + (f", {args.quantize}" if args.quantize else "")
+    return _requests(args, name, loaded, exact, given, len(given))
 
 
 def model_questions(args: argparse.Namespace, scale: Scale) -> Row:
@@ -329,9 +315,9 @@ def model_questions(args: argparse.Namespace, scale: Scale) -> Row:
         "Who?",
     )
     clips = make_clips([10.0] * scale.questions[0])
-    asked = [(_question(writer, clip, text), 16) for clip in clips for text in texts]
+    given = [(_question(writer, clip, text), 16) for clip in clips for text in texts]
     name = f"{len(texts)} questions on each of {len(clips)} clips to {args.model}"
-    return _requests(args, name, loaded, exact, asked, scale.together)
+    return _requests(args, name, loaded, exact, given, scale.together)
 
 
 def _writer(loaded: LoadedLM) -> PromptWriter:
@@ -402,66 +388,19 @@ def _bandwidth(device: str) -> float:
 ROWS = {row.__name__: row for row in (encoder, requests, questions, model_requests, model_questions)}
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All rows asked for, with the facts they depend on."""
-    scale = QUICK if args.quick else Scale()
-    if args.quick:
-        args.rounds = 1
-    rows = [ROWS[name](args, scale) for name in args.only or ROWS if name != "gpu"]
-    skipped = None if torch.cuda.is_available() else "GPU rows skipped: torch finds no CUDA device"
-    if not skipped and (not args.only or "gpu" in args.only):
-        rows += gpu(args, QUICK if args.quick else replace(RELEASED, gpu_batches=scale.gpu_batches))
-    return {
-        "rows": rows,
-        "skipped": skipped,
-        "quick": args.quick,
-        "threads": torch.get_num_threads(),
-        "cpu": processor(),
-        "load_before": round(args.load, 2),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def show(results: dict[str, Any]) -> None:
-    """Print a table for people."""
-    known = {"name", "speedup", "ours_s", "reference_s", "rounds"}
-    for row in results["rows"]:
-        print(row["name"])
-        if "speedup" in row:
-            ratio = row["speedup"]
-            print(
-                f"    {ratio['median']:.2f} × ({ratio['min']:.2f}-{ratio['max']:.2f}, {row['rounds']} rounds), "
-                f"{row['ours_s']:.2f} s against {row['reference_s']:.2f} s"
-            )
-        print("   ", ", ".join(f"{key} {value}" for key, value in row.items() if key not in known))
-    for key, value in results.items():
-        if key != "rows":
-            print(f"{key:16} {value}")
-
-
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=5, threads=2)
     parser.add_argument("--only", nargs="+", choices=[*ROWS, "gpu"], help="rows to measure; all by default")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs a row")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="auricle-tiny", help="trained model of the rows model_*")
     parser.add_argument("--quantize", help="of the engine's model in the rows model_*, as load_midashenglm takes it")
     parser.add_argument("--quick", action="store_true", help="small networks, one round: does it run at all?")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     args = parser.parse_args()
-    args.load = os.getloadavg()[0]
     torch.set_num_threads(args.threads)
-    results = measure(args)
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results, ensure_ascii=False))
-    else:
-        show(results)
+    scale, args.rounds = (QUICK, 1) if args.quick else (Scale(), args.rounds)
+    rows = {name: partial(row, args, scale) for name, row in ROWS.items()}
+    on_gpu = QUICK if args.quick else replace(RELEASED, gpu_batches=scale.gpu_batches)
+    write(run_rows(args, rows, partial(gpu, args, on_gpu)), args)
 
 
 if __name__ == "__main__":

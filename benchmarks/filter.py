@@ -9,9 +9,7 @@ and whether undoing gives the shards back byte for byte.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pairs import processor
+from pairs import machine, options, write
 
 from auricle.curate.calibration import auc
 from auricle.data.shards import ShardSet
@@ -46,7 +44,7 @@ def run_filter(shards: Path, out: Path, model: str, kill_after_s: float | None =
         model,
         "--json",
     ]
-    began = time.monotonic()
+    start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         code = process.wait(kill_after_s)
@@ -56,7 +54,7 @@ def run_filter(shards: Path, out: Path, model: str, kill_after_s: float | None =
     else:
         if code:
             sys.exit(f"{' '.join(command)} ended with {code}")
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 def truth(shards: Path) -> dict[str, bool]:
@@ -70,7 +68,7 @@ def read_scores(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def judge(records: list[dict[str, Any]], mismatched: dict[str, bool]) -> dict[str, Any]:
+def assess(records: list[dict[str, Any]], mismatched: dict[str, bool]) -> dict[str, Any]:
     """AUC and what passes."""
     wrong = np.array([mismatched[record["key"]] for record in records])
     kept = np.array([record["verdict"] == "keep" for record in records])
@@ -114,7 +112,7 @@ def measure(shards: Path, model: str) -> dict[str, Any]:
         subprocess.run(undo, check=True, stdout=subprocess.DEVNULL)
         tars = sorted(shards.glob("*.tar"))
         return {
-            **judge(records, mismatched),
+            **assess(records, mismatched),
             "pairs": len(records),
             "mismatched": sum(mismatched.values()),
             "mismatched_share_found": summary["mismatched_share"],
@@ -150,21 +148,12 @@ def digest(file: Path) -> str:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("shards", type=Path)
     parser.add_argument("--model", default="auricle-tiny-glap")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
-    results = {**measure(args.shards, args.model), "cpu": processor(), "load_before": round(load, 2)}
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results))
-        return
-    for key, value in results.items():
-        print(f"{key:26} {value}")
+    facts = machine()
+    write({**measure(args.shards, args.model), **facts}, args)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,6 @@ clip and ignores the lengths, so what its batches give is of no use; how far off
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,7 +20,7 @@ from dasheng.pretrained.pretrained import Dasheng
 from glap_model.models import GLAP
 from glap_model.models.audioencoders import dasheng_audioencoder
 from glap_model.models.textencoders import sonar_text_encoder
-from pairs import compare, processor, spread
+from pairs import compare, machine, options, spread, write
 from torch import Tensor
 
 from auricle.models.glap import Glap
@@ -36,18 +32,18 @@ SHORTEST_S, LONGEST_S, CLIPS = 1.0, 30.0, 32
 
 def make_clips(count: int, longest_s: float, seed: int = 0) -> list[Tensor]:
     """Swelling noises of evenly spread lengths in random order, (N_i,) each."""
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     clips = []
-    for duration_s in torch.linspace(SHORTEST_S, longest_s, count)[torch.randperm(count, generator=draw)].tolist():
+    for duration_s in torch.linspace(SHORTEST_S, longest_s, count)[torch.randperm(count, generator=generator)].tolist():
         time_s = torch.arange(round(duration_s * RATE)) / RATE
-        swell_hz, tone = torch.rand(2, generator=draw)
-        noise = torch.randn(len(time_s), generator=draw)
+        swell_hz, tone = torch.rand(2, generator=generator)
+        noise = torch.randn(len(time_s), generator=generator)
         clips.append(0.1 * torch.sin(6.2832 * swell_hz * time_s) * noise + 0.1 * torch.sin(12_000 * tone * time_s))
     return clips
 
 
 def make_reference(depth: int) -> GLAP:
-    """PyPI's model with random weights; its input norm knows the test sounds, as a trained one knows its data.
+    """PyPI's model with random weights; the input norm has the statistics of the test clips.
 
     It would download a Dasheng and a tokenizer, which are not used. The text tower, which is not timed, has one layer
     and a small vocabulary.
@@ -92,7 +88,7 @@ def measure(rounds: int, quick: bool) -> dict[str, Any]:
     rows = []
     for name, theirs in ways.items():
         target = 2.0 if "batch" in name else None
-        rows.append(compare(name, lambda: ours.embed_audio(clips), theirs, rounds, target=target))
+        rows.append(compare(f"against {name}", lambda: ours.embed_audio(clips), theirs, rounds, target=target))
     return {
         "rows": rows,
         "clips": len(clips),
@@ -104,37 +100,14 @@ def measure(rounds: int, quick: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs a row")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__, rounds=3, threads=2)
     parser.add_argument("--quick", action="store_true", help="one block, few clips, one round: does it run at all?")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
+    facts = machine()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module="torchaudio")
-    results = measure(1 if args.quick else args.rounds, args.quick) | {
-        "quick": args.quick,
-        "threads": torch.get_num_threads(),
-        "cpu": processor(),
-        "load_before": round(load, 2),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results, ensure_ascii=False))
-        return
-    for row in results.pop("rows"):
-        ratio = row["speedup"]
-        print(
-            f"against {row['name']}: {ratio['median']:.2f} x ({ratio['min']:.2f}-{ratio['max']:.2f}), "
-            f"{row['ours_s']} s against {row['reference_s']} s"
-        )
-    for key, value in results.items():
-        print(f"{key:16} {value}")
+    results = measure(1 if args.quick else args.rounds, args.quick)
+    write({**results, "quick": args.quick, "threads": args.threads, **facts}, args)
 
 
 if __name__ == "__main__":

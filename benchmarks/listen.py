@@ -8,7 +8,6 @@ Cold is a new process: interpreter, imports, weights, one 10 s clip. Files are i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from pairs import processor, seconds, spread
+from pairs import machine, options, seconds, spread, write
 
 CLIP_S = 10
 RATE = 16_000  # Hz
@@ -43,7 +42,7 @@ def write_clips(folder: Path, count: int) -> list[Path]:
 def cold(path: Path, model: str, threads: int) -> tuple[float, float]:
     """Seconds and peak resident megabytes (10⁶ bytes) of a process that describes one clip."""
     command = [sys.executable, "-m", "auricle.cli.main", "describe", str(path), "--model", model]
-    begin = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     )
@@ -52,7 +51,7 @@ def cold(path: Path, model: str, threads: int) -> tuple[float, float]:
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with exit code {process.returncode}")
     # Linux counts in KiB, macOS in bytes.
-    return time.perf_counter() - begin, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def warm(paths: list[Path], model: str, batch_size: int, threads: int, rounds: int) -> list[float]:
@@ -75,6 +74,7 @@ def warm(paths: list[Path], model: str, batch_size: int, threads: int, rounds: i
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures, as one JSON-able dict."""
+    facts = machine()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_clips(Path(folder), args.clips)
         starts = [cold(paths[0], args.model, args.threads) for _ in range(args.rounds)]
@@ -88,29 +88,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "batch_size": args.batch_size,
         "rounds": args.rounds,
         "threads": args.threads,
-        "cpu": processor(),
+        **facts,
     }
 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=5, threads=2)
     parser.add_argument("--model", default="auricle-tiny", help="embedded name or folder")
     parser.add_argument("--clips", type=int, default=32, help="of the warm batch, 10 s each")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     args = parser.parse_args()
-    results = measure(args)
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results))
-        return
-    for key, value in results.items():
-        print(f"{key:22} {value}")
+    write(measure(args), args)
 
 
 if __name__ == "__main__":

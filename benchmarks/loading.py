@@ -1,6 +1,6 @@
 """Load an audio language model and let it answer about one clip: seconds and memory, allocated and mapped.
 
-python benchmarks/loading.py FOLDER [--dtype float32] [--quantize int8] [--adapter DIR] [--clip FILE] [--json]
+python benchmarks/loading.py FOLDER [--dtype float32] [--quantize int8] [--adapter DIR] [--clip FILE] [--json] [-o FILE]
 
 Linux only. Anonymous memory is what the process allocated; mapped memory are pages of the checkpoint itself, which the
 system can drop and read again. The peaks are sampled every 5 ms. Run it on an otherwise idle machine, once with the
@@ -10,11 +10,12 @@ file in the page cache and once without, since reading a checkpoint from disk ta
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from pairs import options, write
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "voice_over_piano.ogg"
 _FIELDS = ("RssAnon", "RssFile")
@@ -54,7 +55,7 @@ class Peak(threading.Thread):
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Load and answer."""
-    started = time.perf_counter()
+    start = time.perf_counter()
     from auricle.audio import decode
     from auricle.engine import Engine, SamplingParams
     from auricle.weights import PromptWriter, load_midashenglm
@@ -84,7 +85,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "dtype": str(loaded.model.decoder.dtype),
         "quantize": args.quantize,
-        "import_s": round(imported - started, 2),
+        "import_s": round(imported - start, 2),
         "load_s": round(ready - imported, 2),
         "answer_s": round(answered - ready, 2),
         "prompt_tokens": len(prompt.input_ids),
@@ -102,22 +103,16 @@ def _rounded(sizes: dict[str, float]) -> dict[str, int]:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("folder", help="folder, hub id or embedded name")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16; the checkpoint's own by default")
     parser.add_argument("--quantize", help="int8 or int8-dynamic")
     parser.add_argument("--adapter", help="folder of a PEFT adapter")
     parser.add_argument("--clip", type=Path, default=EXAMPLE)
-    parser.add_argument("--prompt", default="What can be heard?")
+    parser.add_argument("--prompt", default="Describe the audio.")
     parser.add_argument("--tokens", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    found = measure(args)
-    if args.json:
-        print(json.dumps(found, indent=2))
-    else:
-        for name, value in found.items():
-            print(f"{name:22} {value}")
+    write(measure(args), args)
 
 
 if __name__ == "__main__":

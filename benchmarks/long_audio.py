@@ -1,4 +1,4 @@
-"""Listen to 1, 10 and 40 minutes: peak memory, time, coverage by the receipt; and transcripts of digits in a row.
+"""Process 1, 10 and 40 minutes: peak memory, time, coverage by the receipt; and transcripts of digits in a row.
 
 python benchmarks/long_audio.py DATA [--model auricle-tiny] [--minutes 1 10 40] [-o FILE]
 
@@ -29,7 +29,7 @@ PAUSE_S = 0.5
 SPEAKER, IN_A_ROW, ROWS, WINDOW_S = "theo", 12, 8, 1.2
 
 
-def write_sound(data: Path, path: Path, seconds: float) -> None:
+def write_file(data: Path, path: Path, seconds: float) -> None:
     """Recordings in random order until the file is long enough, written one by one."""
     from auricle.audio.decode import as_clip
 
@@ -43,20 +43,20 @@ def write_sound(data: Path, path: Path, seconds: float) -> None:
             left -= min(left, len(clip))
 
 
-def hear(path: str, verb: str, model: str) -> dict[str, Any]:
+def process(path: str, verb: str, model: str) -> dict[str, Any]:
     """One verb on one file in this process."""
     import auricle
 
     loaded = auricle.load(model)
     # A full batch of the longest windows first: what one batch costs is no growth.
     list(loaded.describe_many([np.full(int(loaded.max_audio_s * RATE), 0.01 * n, np.float32) for n in range(1, 9)]))
-    loaded_mb, started = _peak_mb(), time.monotonic()
+    loaded_mb, start = _peak_mb(), time.monotonic()
     result = loaded.describe(path) if verb == "describe" else loaded.transcribe(path)
     seconds = soundfile.info(path).duration
     spans = sorted([*result.receipt.read, *result.receipt.dropped], key=lambda span: span.start_s)
     covers = spans[0].start_s == 0 and abs(spans[-1].stop_s - seconds) < 1e-3
     covers = covers and all(left.stop_s == right.start_s for left, right in pairwise(spans))
-    took_s = time.monotonic() - started
+    took_s = time.monotonic() - start
     return {
         "verb": verb,
         "audio_s": round(seconds, 1),
@@ -96,29 +96,29 @@ def _peak_mb() -> float:
 
 
 def main() -> None:
-    """Write the sounds, hear each in a process, print what was measured."""
+    """Write the files, process each in a process of its own, print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="auricle-tiny")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 40])
     parser.add_argument("--verbs", nargs="+", default=["describe", "transcribe"])
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--hear", help=argparse.SUPPRESS)
+    parser.add_argument("--file", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.hear:
-        print(json.dumps(hear(arguments.hear, arguments.verbs[0], arguments.model)))
+    if arguments.file:
+        print(json.dumps(process(arguments.file, arguments.verbs[0], arguments.model)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for minutes in arguments.minutes:
             path = Path(folder) / f"{minutes:g}.flac"
-            write_sound(arguments.data, path, minutes * 60)
+            write_file(arguments.data, path, minutes * 60)
             for verb in arguments.verbs:
                 command = [sys.executable, __file__, str(arguments.data), "--model", arguments.model, "--verbs", verb]
-                done = subprocess.run([*command, "--hear", str(path)], check=True, capture_output=True, text=True)
+                done = subprocess.run([*command, "--file", str(path)], check=True, capture_output=True, text=True)
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
                 print(rows[-1], flush=True)
-    # Last: a process begins with the peak memory of the one that starts it.
+    # Last: a process starts with the peak memory of the one that starts it.
     digits = [stitched(arguments.data, arguments.model, pause_s) for pause_s in (0.5, 1.0)]
     print(*digits, sep="\n")
     if arguments.output:

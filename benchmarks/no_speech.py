@@ -31,27 +31,27 @@ LONGEST_S = 10.0
 
 def material(data: Path, is_held_out: bool, count: int, seed: int) -> dict[str, list[Samples]]:
     """Clips by kind; the first word of the name says whether somebody speaks."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     esc = [file for file in sorted(data.glob("esc10/audio/*")) if (file.name[0] == "4") == is_held_out]
     digits = [f for f in sorted(data.glob("fsdd/recordings/*")) if ("theo" in f.name) == is_held_out]
     lines = (data / "speechocean762" / ("test.jsonl" if is_held_out else "train.jsonl")).read_text().splitlines()
     entries = [entry for entry in map(json.loads, lines) if entry["seconds"] <= LONGEST_S]
     sentences = [data / "speechocean762" / entry["audio"] for entry in entries]
-    sounds, spoken, read = (load(pick(draw, files, count)) for files in (esc, digits, sentences))
+    sounds, spoken, read = (load(pick(rng, files, count)) for files in (esc, digits, sentences))
     return {
         "other sounds": sounds,
-        "other two sounds": [mix(a, b, 0.0) for a, b in zip(sounds, pick(draw, sounds, count), strict=True)],
+        "other two sounds": [mix(a, b, 0.0) for a, b in zip(sounds, pick(rng, sounds, count), strict=True)],
         "other noise": [noise(seed + place) for place in range(count)],
         "speech digits": spoken,
         "speech sentences": read,
-        "speech digits in sounds": [mix(a, b, draw.uniform(*SNR_DB)) for a, b in zip(spoken, sounds, strict=True)],
-        "speech sentences in sounds": [mix(a, b, draw.uniform(*SNR_DB)) for a, b in zip(read, sounds, strict=True)],
+        "speech digits in sounds": [mix(a, b, rng.uniform(*SNR_DB)) for a, b in zip(spoken, sounds, strict=True)],
+        "speech sentences in sounds": [mix(a, b, rng.uniform(*SNR_DB)) for a, b in zip(read, sounds, strict=True)],
     }
 
 
-def pick(draw: random.Random, items: list[Any], count: int) -> list[Any]:
+def pick(rng: random.Random, items: list[Any], count: int) -> list[Any]:
     """``count`` items in random order."""
-    return draw.sample(items, min(count, len(items)))
+    return rng.sample(items, min(count, len(items)))
 
 
 def load(files: list[Path]) -> list[Samples]:

@@ -6,7 +6,7 @@ Loss and gradients, float32, in CPU seconds of one thread, which a busy machine 
 the decoder, as stage 3 of MiDashengLM; answers are transcripts, 2.5 words a second. Rows:
 
 - whole model: encoder and projector learn, too. Padded as the published toolkit trains: clips and rows to the longest.
-- decoder: a frozen encoder whose frames are remembered. Padded: rows to the longest.
+- decoder: a frozen encoder whose frames are kept in memory. Padded: rows to the longest.
 
 Clips of 1-30 s, either log-spread (two thirds under 10 s, like MiDashengLM's training data) or evenly spread.
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from pairs import processor, spread
+from pairs import machine, options, spread, write
 from torch import Tensor
 
 from auricle.train.config import RunConfig, load_config
@@ -47,9 +46,9 @@ class Padded(SftObjective):
         # Without the mask padding is computed like any token; on the right it changes nothing for the others.
         self.network.decode = lambda embeddings, mask: decoder.decode(embeddings)
 
-    def _hear(self, clips: list[Tensor], recordings: list[int]) -> list[Tensor]:
+    def _audio_tokens(self, clips: list[Tensor], recordings: list[int]) -> list[Tensor]:
         if self.settings.encoder == "frozen":
-            return super()._hear(clips, recordings)
+            return super()._audio_tokens(clips, recordings)
         padded = [self.network.pad(clip) for clip in clips]
         lengths = torch.tensor([len(clip) for clip in padded])
         frames = self.network.audio_encoder(torch.nn.utils.rnn.pad_sequence(padded, batch_first=True), lengths)
@@ -73,7 +72,7 @@ def write_examples(folder: Path, count: int, spacing: str) -> Path:
 
 
 def make(manifest: Path, args: argparse.Namespace, *, packed: bool, whole: bool) -> SftObjective:
-    """One side of a comparison; both begin with the same weights."""
+    """One side of a comparison; both start from the same weights."""
     part = "full" if whole else "frozen"
     changes = [
         "objective=sft",
@@ -101,9 +100,9 @@ def step(objective: SftObjective, inputs: dict[str, Any]) -> float:
 
 def cpu_seconds(objective: SftObjective, inputs: dict[str, Any]) -> float:
     """Of one step."""
-    begin = time.process_time()
+    start = time.process_time()
     step(objective, inputs)
-    return time.process_time() - begin
+    return time.process_time() - start
 
 
 def compare(manifest: Path, args: argparse.Namespace, *, whole: bool) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def compare(manifest: Path, args: argparse.Namespace, *, whole: bool) -> dict[st
     sides = [make(manifest, args, packed=packed, whole=whole) for packed in (True, False)]
     batches = [side.make_batch(0, 0, args.examples).inputs for side in sides]
     losses = [step(side, inputs) for side, inputs in zip(sides, batches, strict=True)]
-    # Padding changes what the encoder hears at the end of a clip, so only rows can agree closely.
+    # Padding changes the frames at the end of a clip, so only rows can agree closely.
     found, allowed = abs(losses[0] - losses[1]), 0.05 if whole else 1e-5
     assert found < allowed, f"the losses {losses} disagree"
     pairs = []
@@ -134,38 +133,16 @@ def compare(manifest: Path, args: argparse.Namespace, *, whole: bool) -> dict[st
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--model", default="auricle-tiny")
     parser.add_argument("--examples", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
+    facts = machine()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         log, even = (write_examples(Path(folder), args.examples, spacing) for spacing in ("log", "even"))
         rows = [compare(manifest, args, whole=whole) for manifest in (log, even) for whole in (True, False)]
-    results = {
-        "rows": rows,
-        "model": args.model,
-        "examples": args.examples,
-        "threads": 1,
-        "cpu": processor(),
-        "load_before": round(load, 2),
-        "torch": torch.__version__,
-    }
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results))
-        return
-    for row in rows:
-        speed = row["speedup"]
-        print(
-            f"{row['name']}: {speed['median']:.2f} x ({speed['min']:.2f}-{speed['max']:.2f}, {row['rounds']} rounds), "
-            f"{row['packed_tokens_per_cpu_s']} tokens/s against {row['padded_tokens_per_cpu_s']}"
-        )
+    write({"rows": rows, "model": args.model, "examples": args.examples, "threads": 1, **facts}, args)
 
 
 if __name__ == "__main__":

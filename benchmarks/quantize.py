@@ -12,10 +12,7 @@ thread, times are the processor's own, which a busy machine changes least.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pairs import processor, seconds, spread
+from pairs import Row, machine, options, seconds, spread, write
 from torch import Tensor, nn
 
 from auricle.audio.decode import as_clip
@@ -47,7 +44,7 @@ KINDS = ("float32", "int8", "int8-dynamic")
 ROWS = (1, 4, 16)  # prompts at once
 STEPS = 4  # tokens that are timed
 PROMPT = 4  # tokens of a prompt; what it takes is subtracted
-EAR = DashengConfig(embed_dim=128, depth=1, num_heads=2, attend="whole")
+ENCODER = DashengConfig(embed_dim=128, depth=1, num_heads=2, attend="whole")
 SIZES = {
     "0.1b": QwenConfig(
         hidden_size=768,
@@ -89,9 +86,9 @@ def models(config: MiDashengLMConfig) -> dict[str, MiDashengLM]:
 
 def cpu_seconds(call: Callable[[], object]) -> float:
     """Processor time of one call, on one thread; other processes on the machine add to it only through memory."""
-    begin = time.process_time()
+    start = time.process_time()
     call()
-    return time.process_time() - begin
+    return time.process_time() - start
 
 
 def together(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -166,7 +163,7 @@ def kernels(rounds: int) -> dict[str, Any]:
 
 def decode(size: str, rounds: int) -> dict[str, Any]:
     """Steps of new tokens of a random decoder."""
-    found = models(MiDashengLMConfig(encoder=EAR, text=SIZES[size], audio_token_id=3))
+    found = models(MiDashengLMConfig(encoder=ENCODER, text=SIZES[size], audio_token_id=3))
     table: dict[str, Any] = {"parameters": sum(p.numel() for p in found["float32"].decoder.parameters())}
     generator = torch.Generator().manual_seed(1)
     for rows in ROWS:
@@ -207,7 +204,7 @@ def encode(rounds: int) -> dict[str, Any]:
     return table
 
 
-def sounds(folder: Path | None, count: int) -> list[Any]:
+def pick_clips(folder: Path | None, count: int) -> list[Any]:
     """Files of a folder, evenly spread, or tones in noise."""
     if folder is not None:
         files = sorted(p for p in folder.rglob("*") if p.suffix in (".wav", ".flac", ".ogg"))
@@ -269,37 +266,24 @@ def loss(model: nn.Module, prompt: Prompt, ids: list[int]) -> float:
 
 def main() -> None:
     """Measure, print, store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=5, threads=1)
     parser.add_argument("--sizes", nargs="*", default=["0.1b", "0.6b"], choices=SIZES)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clips", type=Path)
     parser.add_argument("--count", type=int, default=64, help="clips that are captioned")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    results: dict[str, Any] = {
-        "cpu": processor(),
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": given.threads,
-        "rounds": given.rounds,
-        "load_average": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-    }
+    results: Row = {"threads": given.threads, "rounds": given.rounds, **machine()}
+    results["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "kernels_3072x1024": lambda: kernels(given.rounds),
         "encoder_base_10s": lambda: encode(given.rounds),
-        "answers_auricle_tiny": lambda: answers(sounds(given.clips, given.count)),
+        "answers_auricle_tiny": lambda: answers(pick_clips(given.clips, given.count)),
         **{f"decode_{size}": lambda size=size: decode(size, given.rounds) for size in given.sizes},
     }
     for name, part in parts.items():
         with torch.inference_mode():
             results[name] = part()
-        if given.output:
-            given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results) if given.json else json.dumps(results, indent=1))
+    write(results, given, lambda found: print(json.dumps(found, indent=1)))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,15 @@
 python benchmarks/search.py [--rows 1000000] [--width 256] [--rounds 50] [--threads 2] [--folder DIR] [--json] [-o FILE]
 
 Two indexes of half-precision vectors, five segments a file: vectors all over the sphere, and clusters whose members lie
-side by side in the file, as sounds in folders do. The ways alternate query by query in one process, after all pages
+side by side in the file, as clips in folders do. The ways alternate query by query in one process, after all pages
 were read once. Wall time is what a user waits; on a machine that others use, the processor time and the row "reading"
-(the same bytes added up as integers by the same threads) tell what is to blame. Before timing, hits are compared with
+(the same bytes added up as integers by the same threads) show what is to blame. Before timing, hits are compared with
 an exhaustive float64 search.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pairs import Row, machine, options, write
 
 from auricle.search.index import Entry, Settings, write_index
 from auricle.search.query import Index
@@ -31,6 +28,7 @@ from auricle.search.query import Index
 SEGMENTS = 5  # a file
 BLOCK = 16_384  # rows that numpy turns into float32 at once; of 2^10 … 2^17 the fastest here
 TARGET_MS = 60.0
+KINDS = ("sphere", "clusters")
 SLOW = ("numpy, blocks in float32",)
 
 
@@ -43,8 +41,8 @@ class Made:
 
     def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Times (count, 2) and vectors (count, D)."""
-        begin = 5.0 * np.arange(count)
-        return np.stack([begin, begin + 10], 1), self._vectors[start : start + count]
+        start_s = 5.0 * np.arange(count)
+        return np.stack([start_s, start_s + 10], 1), self._vectors[start : start + count]
 
 
 def vectors_of(kind: str, rows: int, width: int) -> np.ndarray:
@@ -62,7 +60,7 @@ def vectors_of(kind: str, rows: int, width: int) -> np.ndarray:
     return made
 
 
-def write(path: Path, kind: str, rows: int, width: int) -> None:
+def write_vectors(path: Path, kind: str, rows: int, width: int) -> None:
     """Write an index of ``rows`` segments."""
     origin = Made(vectors_of(kind, rows, width))
     entries = [
@@ -74,7 +72,7 @@ def write(path: Path, kind: str, rows: int, width: int) -> None:
 
 
 def queries_of(index: Index, count: int) -> list[np.ndarray]:
-    """Vectors somewhere near a row, as far as a text is from its sounds."""
+    """Vectors somewhere near a row, as far as a text is from its clips."""
     rng, width = np.random.default_rng(4), index.settings.embedding_dim
     near = index.file.vectors[rng.integers(0, len(index), count)].astype(np.float64)
     noise = rng.standard_normal((count, width))
@@ -125,9 +123,9 @@ def timed(ways: dict[str, Callable[[np.ndarray], Any]], queries: list[np.ndarray
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if turn % 10 and name in SLOW:
                 continue
-            begun, busy = time.perf_counter(), time.process_time()
+            start, busy = time.perf_counter(), time.process_time()
             ways[name](query)
-            wall[name].append(1e3 * (time.perf_counter() - begun))
+            wall[name].append(1e3 * (time.perf_counter() - start))
             cpu[name].append(1e3 * (time.process_time() - busy))
     return {
         name: {
@@ -142,9 +140,9 @@ def timed(ways: dict[str, Callable[[np.ndarray], Any]], queries: list[np.ndarray
 
 def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Figures of one index."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     index = Index.open(path)
-    open_ms = 1e3 * (time.perf_counter() - begun)
+    open_ms = 1e3 * (time.perf_counter() - start)
     queries = queries_of(index, args.rounds + 4)
     for query in queries[-4:]:  # which also reads all pages
         check(index, query, args.k)
@@ -167,50 +165,32 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The CPU by name, and how many."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({os.cpu_count()} CPUs)"
+def show_ways(results: Row) -> None:
+    """One a line."""
+    for kind in KINDS:
+        for name, row in results[kind]["ways"].items():
+            print(f"{kind:9} {name:26}" + "".join(f"{key} {value:7.1f}  " for key, value in row.items()))
 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=50, threads=2)
     parser.add_argument("--rows", type=int, default=1_000_000, help="segments")
     parser.add_argument("--width", type=int, default=256, help="of the vectors")
-    parser.add_argument("--rounds", type=int, default=50, help="queries")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-k", type=int, default=10, help="hits")
     parser.add_argument("--folder", type=Path, help="keep the indexes here, and take those that are there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--output", type=Path, help="store it")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    results: dict[str, Any] = {name: getattr(args, name) for name in ("rows", "width", "rounds", "k", "threads")}
-    results |= {"target_ms": TARGET_MS, "load_before": round(os.getloadavg()[0], 2)}
+    results: Row = {name: getattr(args, name) for name in ("rows", "width", "rounds", "k", "threads")}
+    results |= {"target_ms": TARGET_MS, **machine()}
+    results |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "numpy": np.__version__}
     with tempfile.TemporaryDirectory() as made:
-        for kind in ("sphere", "clusters"):
+        for kind in KINDS:
             path = (args.folder or Path(made)) / f"{kind}-{args.rows}-{args.width}.auricle"
             if not path.exists():
-                write(path, kind, args.rows, args.width)
+                write_vectors(path, kind, args.rows, args.width)
             results[kind] = measure(path, args)
-    results |= {
-        "cpu": processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    text = json.dumps(results, indent=1)
-    if args.output:
-        args.output.write_text(text + "\n", encoding="utf-8")
-    if args.json:
-        print(text)
-        return
-    for kind in ("sphere", "clusters"):
-        for name, row in results[kind]["ways"].items():
-            print(f"{kind:9} {name:26}" + "".join(f"{key} {value:7.1f}  " for key, value in row.items()))
+    write(results, args, show_ways)
 
 
 if __name__ == "__main__":

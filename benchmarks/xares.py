@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from esc_tars import CLIP_S, QUICK_S, Data, write_noises, write_tars
-from pairs import processor, spread
+from pairs import machine, options, show, spread, write
 
 SEED, MORE = 42, 1000  # of the first round, the reference's default; and between the two seeds of a round
 OUR_SEEDS = 40  # of our linear heads, which cost little: what chance does to a mean over six seeds is a clip or two
@@ -86,7 +85,7 @@ def our_run(spec: Facts) -> Facts:
     result = run_benchmark(encoder, task, spec["tars"], scoring_rule="compat", store=spec["store"], seed=spec["seed"])
     took_s = time.perf_counter() - start_s
     write_result(spec["results"], result)
-    whole_s, cpu_s = time.time() - spec["began"], time.process_time()
+    whole_s, cpu_s = time.time() - spec["started"], time.process_time()
     start_s = time.perf_counter()
     strict = run_benchmark(encoder, task, spec["tars"], scoring_rule="strict", store=spec["store"], seed=spec["seed"])
     strict_s = time.perf_counter() - start_s
@@ -113,7 +112,7 @@ def start(command: Sequence[str], spec: Facts, log: Path) -> Facts:
     env = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # the reference starts isolated, from compiled files
     with log.open("w", encoding="utf-8") as file:
-        given = json.dumps({**spec, "out": str(out), "began": time.time()})
+        given = json.dumps({**spec, "out": str(out), "started": time.time()})
         done = subprocess.run([*command, given], stdout=file, stderr=subprocess.STDOUT, env=env)
     if done.returncode or not out.is_file():
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-20:])
@@ -276,7 +275,7 @@ def measure(name: str, args: argparse.Namespace, data: Data, work: Path) -> Fact
 
 def run_all(args: argparse.Namespace, work: Path) -> Facts:
     """All encoders, with the facts their figures depend on."""
-    source = args.data
+    facts, source = machine(), args.data
     if args.quick:
         source = work / "noises"
         write_noises(source)
@@ -288,15 +287,13 @@ def run_all(args: argparse.Namespace, work: Path) -> Facts:
         "rounds": args.rounds,
         "dtype": {"ours": args.dtype, "reference": "float32"},
         "threads": {"encoding": args.threads, "our heads": 1, "reference heads": args.reference_head_threads},
-        "cpu": processor(),
-        "load_before": round(args.load, 2),
+        **facts,
         "load_after": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
     }
 
 
-def show(results: Facts) -> None:
-    """Print a table for people."""
+def show_encoders(results: Facts) -> None:
+    """A table of each encoder, and the facts they all depend on."""
     for found in results["encoders"]:
         print(found["encoder"])
         for row in found["rows"]:
@@ -305,28 +302,20 @@ def show(results: Facts) -> None:
                 f"  {row['name']:24} {ratios['median']:7.2f} × ({ratios['min']:.2f}-{ratios['max']:.2f}{wanted}), "
                 f"{row['ours']:g} against {row['reference']:g}"
             )
-        for key, value in found.items():
-            if key not in ("encoder", "rows"):
-                print(f"  {key:24} {value}")
-    for key, value in results.items():
-        if key != "encoders":
-            print(f"{key:26} {value}")
+        show({key: value for key, value in found.items() if key not in ("encoder", "rows")})
+    show({key: value for key, value in results.items() if key != "encoders"})
 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=3, threads=2)
     parser.add_argument("data", type=Path, nargs="?", help="folder of ESC-50: meta/esc50.csv and audio/")
     parser.add_argument("--reference", help="Python of an environment with xares 0.1.3 and dasheng 0.0.9")
     parser.add_argument("--encoder", nargs="+", default=ENCODERS, help="any Dasheng that auricle.load_encoder knows")
-    parser.add_argument("--rounds", type=int, default=3, help="whole runs of each side")
-    parser.add_argument("--threads", type=int, default=2, help="of both encoders; our heads always take one")
     parser.add_argument("--dtype", default="float32", help="of our network; the reference's is float32")
     parser.add_argument("--reference-head-threads", type=int, default=1, help="by itself it would take two")
     parser.add_argument("--quick", action="store_true", help="two rounds with two blocks on noises: does it run?")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="new folder for tars, logs and stores, not deleted")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON object here too")
     parser.add_argument("--one-run", metavar="SPEC", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one_run:
@@ -336,17 +325,11 @@ def main() -> None:
     if not args.reference or (args.data is None) != args.quick:
         parser.error("give --reference, and either DATA or --quick")
     args.rounds = 2 if args.quick else args.rounds
-    args.load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as aside:
         work = args.keep or Path(aside) / "work"
         work.mkdir(parents=True)
         results = run_all(args, work.resolve())
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(results, ensure_ascii=False))
-    else:
-        show(results)
+    write(results, args, show_encoders)
 
 
 if __name__ == "__main__":

@@ -80,9 +80,9 @@ def timed(name: str, into: dict[str, Any]) -> Callable[[XaresTask], Any]:
 
     def run(task: XaresTask) -> Any:
         torch.set_num_threads(SPEC["threads" if stage == "encode" else "head_threads"])
-        begin = time.perf_counter()
+        start = time.perf_counter()
         result = plain(task)
-        into[f"{stage}_s"] = time.perf_counter() - begin
+        into[f"{stage}_s"] = time.perf_counter() - start
         if result is not None:
             into[stage] = float(result[0])
         return result
@@ -100,7 +100,7 @@ def run() -> dict[str, Any]:
     sys.path.append(str(Path(__file__).parent))  # behind site-packages: the script beside this one is named as they are
     own = Path(__file__).name
     xares.run.main(Namespace(encoder_py=own, tasks_py=[own], max_jobs=0, from_stage=0, to_stage=2))
-    found["whole_s"], found["cpu_s"] = time.time() - SPEC["began"], time.process_time()
+    found["whole_s"], found["cpu_s"] = time.time() - SPEC["started"], time.process_time()
     if missing := {*STAGES.values()} - {key.removesuffix("_s") for key in found}:
         sys.exit(f"the reference ended without {sorted(missing)}")
     cache = Path(SPEC["env"], SPEC["task"], "embeddings", DashengEncoder.__name__)
@@ -114,8 +114,8 @@ def again(seed: int, run_mlp: Callable[[XaresTask], Any]) -> dict[str, float]:
     config = esc_config(DashengEncoder())
     config.seed, config.ckpt_dir_name = seed, f"checkpoints-{seed}"
     task = XaresTask(config)
-    begin = time.perf_counter()
-    return {"mlp": float(run_mlp(task)[0]), "mlp_s": time.perf_counter() - begin}
+    start = time.perf_counter()
+    return {"mlp": float(run_mlp(task)[0]), "mlp_s": time.perf_counter() - start}
 
 
 def means(cache: Path) -> np.ndarray:

@@ -12,6 +12,6 @@ pairs = [
     TranscriptPair("twelve o'clock", "", "en"),
 ]
 for rule in ("compat", "strict"):
-    rates = error_rates(pairs, rule=rule)
+    rates = error_rates(pairs, scoring_rule=rule)
     print(f"{rule}: WER {rates.total.value:.3f} [{rates.total.low:.3f}, {rates.total.high:.3f}]")
     print(f"        {rates.left_out} rows left out, {rates.empty} empty")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,20 @@ settings.load_profile("auricle")
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "midashenglm"
 FACTS: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
 PROMPTS = sorted(FACTS["prompts"])
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """At most four, for each loads torch; none where single tests are named, which would wait for that longest."""
+    if all("::" in each for each in config.args):
+        return 0
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread in each of several processes: more would fight over the cores, and those that wait keep them busy."""
+    if config.getoption("numprocesses"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def messages_of(name: str) -> list[dict[str, Any]]:

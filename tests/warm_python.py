@@ -73,7 +73,7 @@ def serving() -> Iterator[str]:
 
 
 def serve(listener: socket.socket) -> list[str]:
-    """Fork for every caller; returns only in the processes that are asked for, with the arguments of each."""
+    """Fork for every caller; returns only in the processes that are started, with the arguments of each."""
     watchers: list[int] = []
     while True:
         if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
@@ -102,7 +102,7 @@ def serve(listener: socket.socket) -> list[str]:
 
 
 def watch(process: int, caller: socket.socket) -> None:
-    """Tell the caller how a process ended, or end it when the caller is gone."""
+    """Report to the caller how a process ended, or end it when the caller is gone."""
     ready, _, _ = select.select([caller, os.pidfd_open(process)], [], [])
     if caller in ready:
         os.kill(process, signal.SIGKILL)

@@ -33,13 +33,13 @@ def speeds(work: Path, factors: list[int], rounds: int) -> dict[int, list[float]
     waveforms = [
         np.resize(test.read(i).waveform, int(SECONDS * 16_000)) for i in range(0, len(test), len(test) // CLIPS)
     ]
-    ears = {factor: auricle.load(str(work / "dial" / str(factor) / "run" / "model")) for factor in factors}
+    models = {factor: auricle.load(str(work / "dial" / str(factor) / "run" / "model")) for factor in factors}
     sampling = SamplingParams(max_new_tokens=ANSWER, min_new_tokens=ANSWER)
     found: dict[int, list[float]] = {factor: [] for factor in factors}
     for turn in range(rounds + 1):
         for factor in factors:
             began = time.perf_counter()
-            list(ears[factor].ask_many(waveforms[:CLIPS], CAPTION_PROMPT, batch_size=CLIPS, sampling=sampling))
+            list(models[factor].ask_many(waveforms[:CLIPS], CAPTION_PROMPT, batch_size=CLIPS, sampling=sampling))
             if turn:  # the first round warms up
                 found[factor].append(time.perf_counter() - began)
     return found

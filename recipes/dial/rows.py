@@ -3,7 +3,7 @@
 python recipes/dial/rows.py SHARDS OUT [--most 300] [--wordings 6] [--seed 0]
 
 Of every set and kind at most `most` clips are taken, of recorded sounds and digits four times as many. Each clip is
-asked about `wordings` times: caption, transcript, and whatever else its facts answer.
+prompted `wordings` times: caption, transcript, and whatever else its facts answer.
 """
 
 import argparse
@@ -54,8 +54,8 @@ def main() -> None:
             scene = Scene(clip.waveform, (part,), f"pure_{part.kind}")
             name = f"audio/{number:05}.flac"
             soundfile.write(options.out / name, clip.waveform, RATE)
-            told = dict.fromkeys(example(scene, rng) for _ in range(options.wordings))
-            for prompt, answer in told:
+            made = dict.fromkeys(example(scene, rng) for _ in range(options.wordings))
+            for prompt, answer in made:
                 file.write(json.dumps({"audio": name, "prompt": prompt, "answer": answer}) + "\n")
 
 

@@ -1,12 +1,12 @@
-"""Make manifests of a task that auricle-tiny was not taught, from speechocean762, and judge models on them.
+"""Make manifests of a task that auricle-tiny was not trained on, from speechocean762, and score models on them.
 
     python recipes/sft/speaker.py make DATA/speechocean762 FOLDER
     auricle train recipes/sft/speaker.yaml --out RUN sft.train=[FOLDER/train.jsonl] sft.heldout=[FOLDER/heldout.jsonl]
-    python recipes/sft/speaker.py judge FOLDER/test.jsonl auricle-tiny RUN/model [-o FILE]
+    python recipes/sft/speaker.py score FOLDER/test.jsonl auricle-tiny RUN/model [-o FILE]
 
 Four kinds of speaker are offered under letters, and a letter is to be said: words and answers that no training of
-auricle-tiny knew. Of the training speakers a sixth is kept aside to choose settings and the best checkpoint with; the
-test part's speakers are heard once, by ``judge``.
+auricle-tiny had. Of the training speakers a sixth is kept aside to choose settings and the best checkpoint with; the
+test part's speakers are used once, by ``score``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from auricle.weights import load_midashenglm, safe
 KINDS = ("boy", "girl", "man", "woman")
 LETTERS = "ABCD"
 PROMPT = "Which voice is it? A: boy, B: girl, C: man, D: woman."
-PER_SPEAKER = 8  # utterances of a held-out or test speaker that are judged
+PER_SPEAKER = 8  # utterances of a held-out or test speaker that are scored
 ADULT_AGE = 18  # years; speakers between a child and this are left out, as the names would be arguable
 
 
@@ -42,15 +42,15 @@ def make(data: Path, folder: Path) -> None:
     """Write ``train.jsonl``, ``heldout.jsonl`` and ``test.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": [], "test": []}
-    heard: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for part in ("train", "test"):
         for line in (data / f"{part}.jsonl").read_text(encoding="utf-8").splitlines():
             facts = json.loads(line)
             speaker = facts["speaker"]
             aside = part == "train" and zlib.crc32(speaker.encode()) % 6 == 0
             name = "heldout" if aside else part
-            heard[speaker] += 1
-            if (kind := kind_of(facts)) is None or (name != "train" and heard[speaker] > PER_SPEAKER):
+            seen[speaker] += 1
+            if (kind := kind_of(facts)) is None or (name != "train" and seen[speaker] > PER_SPEAKER):
                 continue
             rows[name].append(
                 {
@@ -81,7 +81,7 @@ def scores(manifest: Path, name: str) -> dict[str, Any]:
     for key, values in hits.items():
         share = wilson_interval(values)
         spread = bootstrap_interval(
-            np.array(values, float)[:, None], lambda drawn: float(drawn.mean()), groups=speakers
+            np.array(values, float)[:, None], lambda sampled: float(sampled.mean()), groups=speakers
         )
         row[key] = {
             "accuracy": round(share.value, 4),
@@ -94,16 +94,16 @@ def scores(manifest: Path, name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parse, and make or judge."""
+    """Parse, and make or score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True, dest="verb")
     maker = verbs.add_parser("make")
     maker.add_argument("data", type=Path)
     maker.add_argument("folder", type=Path)
-    judging = verbs.add_parser("judge")
-    judging.add_argument("manifest", type=Path)
-    judging.add_argument("models", nargs="+")
-    judging.add_argument("-o", "--out", type=Path)
+    scorer = verbs.add_parser("score")
+    scorer.add_argument("manifest", type=Path)
+    scorer.add_argument("models", nargs="+")
+    scorer.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
     if args.verb == "make":
         make(args.data, args.folder)

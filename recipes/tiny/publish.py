@@ -2,7 +2,7 @@
 
 Usage: python recipes/tiny/publish.py TABLE.json DST MODEL RUN [RUN ...] [--continues MODEL]
 (the table of `auricle heldout`, src/auricle/weights/embedded, the measured model, and the folders that `auricle train`
-made, in order, the pre-training first; with --continues the first run started from a published MODEL, whose card tells
+made, in order, the pre-training first; with --continues the first run started from a published MODEL, whose card lists
 the stages before)
 """
 
@@ -22,7 +22,7 @@ DATASETS = (
     "800 tunes on 16 instruments of the FluidR3 GM soundfont (MIT), 420 procedural sounds",
 )
 MEASURED = (
-    "Measured on clips no stage has heard: ESC-10 fold 4, the digit speaker theo, the speakers of speechocean762's "
+    "Measured on clips no stage has used: ESC-10 fold 4, the digit speaker theo, the speakers of speechocean762's "
     "test part, tunes of another seed. The shipped weights are the mean of the last two stages' models."
 )
 LIMITS = (
@@ -31,10 +31,10 @@ LIMITS = (
     "Transcripts are of use for spoken digits only; for sentences see the word error rate above.",
     "Its music is rendered from one soundfont; instruments and tempi of real recordings are guesses.",
     "Other languages than English were synthetic voices with ten sentences each: the language named is a guess.",
-    "It answers the kinds of question it was taught, in few words; it does not reason or follow free instructions.",
+    "It answers the kinds of question it was trained on, in few words; it does not reason or follow free instructions.",
     "What it says of a speaker's gender or age is a statistic of a voice, not a fact about a person. It takes most "
     "boys under 13 for girls: what the row of all speakers lacks against that of adults.",
-    "It was trained on clips of at most 10 s; longer ones are heard in windows.",
+    "It was trained on clips of at most 10 s; longer ones are processed in windows.",
     "Its encoder alone (auricle-tiny-encoder) saw the labels of its training clips through captions and tags: it is "
     "not purely self-supervised. For real work use dasheng-base.",
 )

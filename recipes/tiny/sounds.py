@@ -145,7 +145,7 @@ EVENTS: dict[str, Callable[[int, random.Random], Array]] = {
 
 
 def synthesize(rng: random.Random, event: str | None = None) -> tuple[Array, str]:
-    """A sound of 2 to 5 s (float64, 16 kHz, any level) and its event, drawn evenly unless given."""
+    """A sound of 2 to 5 s (float64, 16 kHz, any level) and its event, sampled evenly unless given."""
     event = rng.choice(tuple(EVENTS)) if event is None else event
     num_samples = int(rng.uniform(2.0, 5.0) * SAMPLE_RATE)
     waveform = EVENTS[event](num_samples, rng)

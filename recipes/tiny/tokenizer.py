@@ -1,4 +1,4 @@
-"""Train the byte-level BPE of the tiny models on what they will be asked and will answer.
+"""Train the byte-level BPE of the tiny models on their prompts and answers.
 
 Usage: python recipes/tiny/tokenizer.py SHARDS OUT.json [--vocab 1024] [--examples 40000] [--seed 0]
 """

@@ -22,11 +22,14 @@
 Each message says what was found, what was expected and how to fix it.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class AuricleError(Exception):
@@ -95,11 +98,16 @@ class MissingExtra(AuricleError):
     def __init__(self, what: str, extra: str) -> None:
         """``what`` is missing; ``extra`` of the package installs it."""
         super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")
+        self._found = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """An error crosses from one process to another in pieces of its constructor."""
+        return type(self), self._found
 
 
 def check_number(
     name: str,
-    value: object,
+    value: Any,
     *,
     least: float = -math.inf,
     most: float = math.inf,
@@ -122,7 +130,7 @@ def check_number(
     >>> check_number("window_s", 0.5, least=0.4, most=30)
     """
     kind = numbers.Integral if whole else numbers.Real
-    if isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most:
+    if isinstance(value, kind) and value is not True and value is not False and least <= value <= most:
         return
     ends = [f"{word} {end:g}" for word, end in (("at least", least), ("at most", most)) if math.isfinite(end)]
     wanted = expected or " ".join(["a whole number" if whole else "a number", ", ".join(ends)]).strip()

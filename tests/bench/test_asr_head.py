@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_the_language_model(head: AsrHead) -> None:
     assert head.loss([Utterance(frames, text)]).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_utterances_do_not_hear_each_other(head: AsrHead) -> None:
+def test_utterances_do_not_depend_on_each_other(head: AsrHead) -> None:
     batch = [spoken(text, frames) for text, frames in zip(TEXTS, (1, 3, 9, 2, 4), strict=True)]
     together, wanted = head.outputs(batch)
     alone = [head.outputs([each]) for each in batch]

@@ -126,7 +126,7 @@ def test_the_stack_is_torch_head_by_head(loss: str, is_framed: bool) -> None:
 
 @settings(max_examples=8)
 @given(st.permutations([0, 1, 2]), st.integers(1, 3), st.integers(2, 40), st.integers(0, 100))
-def test_a_fold_is_the_same_in_any_company(order: list[int], count: int, batch: int, seed: int) -> None:
+def test_a_fold_is_the_same_in_any_batch(order: list[int], count: int, batch: int, seed: int) -> None:
     examples, every = clips(), folds()
     together = train(examples, [every[i] for i in order[:count]], batch_size=batch, seed=seed)
     for place, number in enumerate(order[:count]):
@@ -138,7 +138,7 @@ def test_a_fold_is_the_same_in_any_company(order: list[int], count: int, batch: 
 
 @settings(max_examples=6)
 @given(st.lists(st.sampled_from([1e-1, 1e-2, 1e-3, 1e-4]), min_size=1, max_size=4, unique=True))
-def test_a_rate_is_the_same_in_any_company(rates: list[float]) -> None:
+def test_a_rate_is_the_same_in_any_batch(rates: list[float]) -> None:
     together = train(clips(), folds(), rates=tuple(rates))
     for place, rate in enumerate(rates):
         alone = train(clips(), folds(), rates=(rate,))
@@ -147,7 +147,7 @@ def test_a_rate_is_the_same_in_any_company(rates: list[float]) -> None:
 
 @settings(max_examples=6)
 @given(st.integers(0, 100))
-def test_frames_are_the_same_in_any_company(seed: int) -> None:
+def test_frames_are_the_same_in_any_batch(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     frames = [torch.randn(int(n), DIM, generator=generator) for n in torch.randint(1, 12, (20,), generator=generator)]
     truth = [(each[:, :CLASSES] > 0).float() for each in frames]

@@ -137,7 +137,7 @@ def test_the_point_of_the_first_fold_serves_all() -> None:
 
 
 @pytest.mark.parametrize("name", ["hear_beehive_states", "hear_dcase2016_task2"])
-def test_test_sounds_choose_nothing(name: str) -> None:
+def test_test_clips_choose_nothing(name: str) -> None:
     chosen = load_task(name)
     table = timed(chosen, noise=1.0) if chosen.kind == "frame" else scenes(chosen, noise=2.0)
     last = torch.tensor([split == "test" for split in table.splits])
@@ -225,13 +225,13 @@ def exact(table: EmbeddedTask) -> tuple[EmbeddedTask, Any]:
     """Features that are the truth itself, and a fit that gives them back as probabilities."""
     active = [labels_at(events, table.classes, frame_times(FRAMES, HOP_MS)) for events in table.events]
 
-    class Told(Fitted):
+    class Scored(Fitted):
         def probabilities(self, embeddings: Tensor) -> Tensor:
             return embeddings
 
     def fit_folds(folds: Any, **rest: Any) -> list[Fitted]:
         fold_scores = [fold.score(fold.valid.embeddings, fold.valid.targets) for fold in folds]
-        return [Told(None, POINTS[0], "multilabel", score, 3, 3) for score in fold_scores]  # type: ignore[arg-type]
+        return [Scored(None, POINTS[0], "multilabel", score, 3, 3) for score in fold_scores]  # type: ignore[arg-type]
 
     return replace(table, features=torch.cat(active)), fit_folds
 

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("scoring_rule", ["compat", "strict"])
-def test_a_task_is_measured_from_sounds_to_scores(folder: Path, tmp_path: Path, scoring_rule: Any) -> None:
+def test_a_task_is_measured_from_clips_to_scores(folder: Path, tmp_path: Path, scoring_rule: Any) -> None:
     encoder = Levels()
     result = run_benchmark(encoder, task(), folder, scoring_rule=scoring_rule, store=tmp_path / "store")
     assert encoder.count == 80 and result.data.clips == 80 and result.data.splits == {"a": 40, "b": 40}
@@ -61,7 +61,7 @@ def test_classes_that_the_data_lacks_are_stated(folder: Path, tmp_path: Path) ->
     assert all("absent_classes" not in each.settings for each in whole.scores.values())
 
 
-def test_labels_without_relation_to_the_sounds_score_chance(folder: Path, tmp_path: Path) -> None:
+def test_labels_without_relation_to_the_clips_score_chance(folder: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     rng = np.random.default_rng(0)
     for row in rows:
@@ -150,7 +150,7 @@ def test_events_are_scored_in_segments(tmp_path: Path) -> None:
     assert result.scores["mlp"].value > 0.8 and len(result.items["mlp"]) == 40
 
 
-def test_sounds_in_two_folds_are_reported(tmp_path: Path) -> None:
+def test_clips_in_two_folds_are_reported(tmp_path: Path) -> None:
     rows = [
         (f"{label}{i}", {"label": label, "fold": "ab"[i % 2]}, waveform(label, i // 2 if i < 4 else i))
         for label in ("noise", "tone")
@@ -164,7 +164,7 @@ def test_sounds_in_two_folds_are_reported(tmp_path: Path) -> None:
     }
 
 
-def test_refused_sounds_end_the_run(folder: Path, tmp_path: Path) -> None:
+def test_refused_clips_end_the_run(folder: Path, tmp_path: Path) -> None:
     (folder / "tone3.wav").unlink()
     with pytest.raises(DataError, match="tone3"):
         run_benchmark(Levels(), task(), folder, scoring_rule="strict", store=tmp_path / "store")

@@ -53,7 +53,7 @@ def test_words_are_read_off_frames_by_a_frozen_language_model(tmp_path: Path, sc
     assert (again.scores, again.items, again.cost.encoded) == (result.scores, result.items, 0)
 
 
-def test_an_encoder_that_hencoder_nothing_transcribes_at_chance(tmp_path: Path) -> None:
+def test_an_encoder_of_silence_transcribes_at_chance(tmp_path: Path) -> None:
     folder = speech(tmp_path / "data")
     for wav in folder.glob("*.wav"):
         soundfile.write(wav, np.zeros(8000, np.float32), 16_000)

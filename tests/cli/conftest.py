@@ -1,6 +1,7 @@
 """The tiny model on disk, its sounds, and a way to run a verb."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import typer
 from typer.testing import CliRunner
 
 from auricle.cli.main import app
+
+from ..evaluate.toy_model import TONES, ToyModel, tone_bytes
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "midashenglm"
 MODEL = str(FOLDER / "model")
@@ -31,6 +35,17 @@ class Outcome:
 
 def auricle(*arguments: object, stdin: bytes | None = None) -> Outcome:
     """Run a verb in this process; what is no exit is raised."""
+    return _outcome(app, arguments, stdin)
+
+
+def invoke(verb: Callable[..., None], *arguments: object) -> Outcome:
+    """Run one verb in this process; errors are raised."""
+    app = typer.Typer()
+    app.command()(verb)
+    return _outcome(app, arguments)
+
+
+def _outcome(app: typer.Typer, arguments: Sequence[object], stdin: bytes | None = None) -> Outcome:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -46,6 +61,13 @@ def write_noise(path: Path, seconds: float, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     waveform = 0.1 * np.random.default_rng(seed).standard_normal(int(16_000 * seconds))
     soundfile.write(path, waveform, 16_000)
+    return path
+
+
+def manifest(folder: Path) -> Path:
+    rows = [{"audio": "a.wav", "text": "one"}, {"audio": "b.flac", "text": "two"}]
+    path = folder / "clips.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -65,4 +87,24 @@ def cut(tmp_path: Path) -> Path:
     whole = write_noise(tmp_path / "whole.wav", 1.0).read_bytes()
     path = tmp_path / "cut.wav"
     path.write_bytes(whole[: int(len(whole) * 0.6)])
+    return path
+
+
+@pytest.fixture
+def toy_model(monkeypatch: pytest.MonkeyPatch) -> ToyModel:
+    found = ToyModel(not_understood=("Name the tone.",))
+    monkeypatch.setattr("auricle.load", lambda name, **settings: found)
+    return found
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Path:
+    rows = []
+    for number in range(6):
+        label = list(TONES)[number % 3]
+        (tmp_path / f"{number}.wav").write_bytes(tone_bytes(label, number))
+        rows.append({"audio": f"{number}.wav", "label": label, "question": "Which?", "choices": list(TONES)})
+        rows[-1]["answer"] = "ABC"[number % 3]
+    path = tmp_path / "clips.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

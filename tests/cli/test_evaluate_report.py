@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from auricle.cli import evaluate_report
-from auricle.cli.evaluate import evaluate
 from auricle.errors import DataError
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -18,8 +18,10 @@ LABELS = ["cat", "dog", "rain", "sea"] * 4
 
 
 def call(*arguments: Any) -> Result:
-    assert evaluate_report.compare and evaluate_report.report  # the verbs register when their module is imported
-    return CliRunner().invoke(evaluate, [str(each) for each in arguments])
+    app = typer.Typer()
+    app.command()(evaluate_report.compare)
+    app.command()(evaluate_report.report)
+    return CliRunner().invoke(app, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")

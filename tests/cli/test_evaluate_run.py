@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import auricle.cli.evaluate_run  # adds its verbs
 from auricle.evaluate.task import language_tasks
 
 from ..evaluate.fake_model import FakeModel
@@ -72,7 +71,7 @@ def test_what_fails_is_named_and_the_others_go_on(source: Path, tmp_path: Path) 
     (source.parent / "1.wav").unlink()
     (source.parent / "2.wav").write_bytes((source.parent / "2.wav").read_bytes()[:9000])
     done = run(source, tmp_path / "out", "--task", f"nsynth={tmp_path}/absent")
-    assert done.code == 1 and "1.wav: no such file" in done.err and "2.wav: processed in part" in done.err
+    assert done.code == 1 and "1.wav: no such file" in done.err and "2.wav: partly processed" in done.err
     assert "nsynth" in done.err and "absent: does not exist" in done.err and "not scored" in done.err
     (answers,) = (tmp_path / "out").glob("*/vggsound/answers.jsonl")
     assert answers.read_text().count('"model_output": null') == 1
@@ -117,7 +116,7 @@ def test_damaged_answers_are_reported_and_generated_again(source: Path, tmp_path
 CHILD = """
 import multiprocessing, os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import auricle, auricle.cli.evaluate_run
+import auricle
 from auricle.cli.main import main
 from pathlib import Path
 from tests.evaluate.fake_model import FakeModel

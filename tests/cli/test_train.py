@@ -9,7 +9,7 @@ import pytest
 from auricle.cli import train as room
 from auricle.data.shards import ShardWriter
 
-from .conftest import Outcome, auricle
+from .conftest import Outcome, auricle, write_noise
 from .test_output import on_terminal
 
 RECORD = {"step": 20, "loss": 0.51234, "grad_norm": 1.0, "lr": 1e-3, "audio_s_per_s": 1234.0, "eta_s": 65.0}
@@ -39,6 +39,26 @@ def test_an_encoder_is_probed_while_it_trains(digits: Path) -> None:
     first, second = train(digits, "--json").records
     assert not first.keys() & {"knn_digits", "rank_digits"}
     assert 0 <= second["knn_digits"] <= 1 <= second["rank_digits"]
+
+
+def test_a_run_is_continued_and_its_model_embeds(digits: Path) -> None:
+    plain = ("probe_every=0", "precision=fp32")
+    first = train(digits, *plain)
+    lines = first.out.splitlines()
+    assert first.code == 0 and [line.split("  ")[0] for line in lines[:2]] == ["step 1/2", "step 2/2"]
+    exported = Path(lines[-1])
+    assert exported.is_relative_to(digits.parent / "run")
+    more = train(digits, *plain, "steps=3", "--json")
+    assert more.code == 0 and [record["step"] for record in more.records] == [3]
+    clip = write_noise(digits.parent / "a.wav", 0.5)
+    assert auricle("embed", clip, "--model", exported, "--json").code == 0
+
+
+def test_wrong_settings_are_refused(digits: Path) -> None:
+    for change in ("steps", "no_such_key=1", "steps=0"):
+        done = train(digits, change)
+        assert done.code == 2 and "Traceback" not in done.err
+    assert auricle("train", digits.parent / "missing.yaml").code == 2
 
 
 def test_a_device_that_is_absent_is_refused(digits: Path) -> None:

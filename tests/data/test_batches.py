@@ -92,7 +92,7 @@ def test_prefetch_keeps_the_order_whatever_thread_is_first():
     assert list(prefetch(slow_first, range(8), depth=4, workers=2)) == [step * step for step in range(8)]
 
 
-def test_prefetch_runs_ahead_only_as_far_as_asked():
+def test_prefetch_runs_ahead_only_as_far_as_set():
     taken = []
 
     def steps():

@@ -27,7 +27,7 @@ CONTENTS = bytes(range(256)) * 40
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        server.asked.append((self.path, self.headers.get("Range")))
+        server.requests.append((self.path, self.headers.get("Range")))
         if self.path in server.moved:
             self.send_response(302)
             self.send_header("Location", server.moved[self.path])
@@ -37,8 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(server.refusal)
             return
         body, start = server.pages[self.path], 0
-        if server.resumes and (asked := self.headers.get("Range")):
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if server.resumes and (wanted := self.headers.get("Range")):
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
@@ -55,7 +55,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.pages, server.moved = [], {}, {}
+        server.requests, server.pages, server.moved = [], {}, {}
         server.resumes, server.breaks_after, server.refusal = True, 1 << 30, 404
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -92,9 +92,9 @@ def test_a_record(server, tmp_path):
     assert [path.read_bytes() for path in paths] == [CONTENTS, b"C"]
     assert seen[-1] == ("c.tar", 1, 1)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a b.tar", "c.tar"]
-    asked = len(server.asked)
+    before = len(server.requests)
     assert download_record("7", tmp_path / "new", base_url=server.url) == paths
-    assert len(server.asked) == asked + 1  # the record alone
+    assert len(server.requests) == before + 1  # the record alone
 
 
 def test_a_record_states_its_licence_and_size(server, tmp_path):
@@ -121,14 +121,14 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
 def test_a_partial_file_is_gone_on_with(server, tmp_path):
     (tmp_path / ".f.bin.part").write_bytes(CONTENTS[:1000])
     assert download(remote(server), tmp_path).read_bytes() == CONTENTS
-    assert server.asked == [("/f", "bytes=1000-")]
+    assert server.requests == [("/f", "bytes=1000-")]
     assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
 
 
 def test_one_process_downloads_a_file(server, tmp_path):
     with locked(tmp_path / "f.bin"), pytest.raises(OutputError, match=r"f\.bin: another run is writing here"):
         download(remote(server), tmp_path)
-    assert not server.asked and download(remote(server), tmp_path).read_bytes() == CONTENTS
+    assert not server.requests and download(remote(server), tmp_path).read_bytes() == CONTENTS
     assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
 
 
@@ -141,7 +141,7 @@ def test_a_server_that_cannot_resume_starts_anew(server, tmp_path):
 def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):
     server.breaks_after = 4000
     assert download(remote(server), tmp_path).read_bytes() == CONTENTS
-    assert [asked for _, asked in server.asked] == [None, "bytes=4000-", "bytes=8000-"]
+    assert [header for _, header in server.requests] == [None, "bytes=4000-", "bytes=8000-"]
 
 
 def test_a_server_that_never_gets_further_ends_in_an_error(server, tmp_path):

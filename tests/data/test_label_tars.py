@@ -159,7 +159,7 @@ def test_written_tars_are_read_back(tmp_path):
         assert {(member.mtime, member.uname, member.uid) for member in tar} == {(0, "", 0)}
 
 
-def test_the_same_sounds_give_the_same_tars(tmp_path):
+def test_the_same_clips_give_the_same_tars(tmp_path):
     given = labelled_files(tmp_path / "in", 4)
     one, two = (write_label_tars(tmp_path / name, {"a-*.tar": given}) for name in ("one", "two"))
     assert one[0].read_bytes() == two[0].read_bytes()
@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         write_label_tars(tmp_path / "file" / "out", {"a-*.tar": []})
 
 
-def test_a_sound_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
+def test_a_clip_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(label_tars, "CLIP_LIMITS", label_tars.CLIP_LIMITS.__class__(max_bytes=10))
     with pytest.raises(DataError, match="has 900 bytes, expected 1 … 10"):
         write_label_tars(tmp_path / "out", {"a-*.tar": labelled_files(tmp_path / "in", 1)})
@@ -244,7 +244,7 @@ def test_a_sound_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch
 @given(
     st.lists(st.tuples(st.binary(min_size=1, max_size=2000), st.text(max_size=9)), min_size=1), st.integers(1, 9_000)
 )
-def test_any_sounds_come_back_in_order(tmp_path_factory, given_clips, max_bytes):
+def test_any_clips_come_back_in_order(tmp_path_factory, given_clips, max_bytes):
     folder = tmp_path_factory.mktemp("any")
     given_files = []
     for number, (audio, label) in enumerate(given_clips):

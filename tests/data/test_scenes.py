@@ -66,7 +66,7 @@ def scenes(count: int, seed: int = 0, seconds: float = 4.0, **config: Any) -> li
     return [make_scene(pools, rng, chosen) for _ in range(count)]
 
 
-def test_every_category_is_drawn_with_about_its_share() -> None:
+def test_every_category_is_sampled_with_about_its_share() -> None:
     counts = Counter(scene.category for scene in scenes(1500, seconds=0.8))
     assert set(counts) == set(CATEGORIES)
     pure = sum(counts[f"pure_{kind}"] for kind in ("speech", "sound", "music"))
@@ -155,7 +155,7 @@ def test_categories_without_clips_are_left_out() -> None:
     with pytest.raises(DataError, match="can be made"):
         make_scene(pools, rng, SceneConfig(shares={"pure_music": 1.0}))
     with pytest.raises(DataError, match="no music clip"):
-        pools.draw("music", rng)
+        pools.sample("music", rng)
 
 
 def test_wrong_facts_and_settings_are_refused() -> None:

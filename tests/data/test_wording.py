@@ -41,13 +41,13 @@ def captions(of: Scene, count: int = 60) -> list[str]:
     return [wording.caption(of, rng) for _ in range(count)]
 
 
-def asked(of: Scene, count: int = 40) -> list[tuple[str, str]]:
+def questions(of: Scene, count: int = 40) -> list[tuple[str, str]]:
     rng = np.random.default_rng(0)
     return [pair for _ in range(count) for pair in wording.questions(of, rng)]
 
 
 @pytest.mark.parametrize("given", SCENES)
-def test_captions_claim_exactly_what_is_heard(given: Scene) -> None:
+def test_captions_claim_exactly_what_is_audible(given: Scene) -> None:
     for text in captions(given):
         assert (wording.category_of(text) or "silence") == wording.category_answer(given), text
         assert text[0].isupper() and text.endswith(".") and 2 <= len(text.split()) <= 20
@@ -82,7 +82,7 @@ def test_speakers_are_named_by_age_gender_and_language() -> None:
     assert not any("English" in text for text in captions(scene(Part(kind="speech"))))
 
 
-def test_judging_ignores_quotations_and_denials() -> None:
+def test_scoring_ignores_quotations_and_denials() -> None:
     assert wording.category_of('A man says "music".') == "speech"
     assert not wording.names_event('A man says "dog".', "dog")
     assert wording.category_of("Rain falls and no one speaks, no speech.") != "speech"
@@ -123,22 +123,22 @@ def test_transcripts() -> None:
     ],
 )
 def test_answers(given: Scene, ways: tuple[str, ...], answer: str) -> None:
-    answers = {reply for prompt, reply in asked(given) if prompt in ways}
+    answers = {reply for prompt, reply in questions(given) if prompt in ways}
     assert answers == {answer}
 
 
 def test_event_presence_is_answered_both_ways() -> None:
-    answers = {prompt: reply for prompt, reply in asked(scene(DOG), 200) if reply in ("yes", "no")}
+    answers = {prompt: reply for prompt, reply in questions(scene(DOG), 200) if reply in ("yes", "no")}
     about_dog = {reply for prompt, reply in answers.items() if " a dog" in prompt}
     about_rain = {reply for prompt, reply in answers.items() if "rain" in prompt}
     assert about_dog == {"yes"} and about_rain == {"no"}
 
 
 def test_unknown_facts_are_not_asked() -> None:
-    bare = asked(scene(Part(kind="speech")))
+    bare = questions(scene(Part(kind="speech")))
     unknown = {*prompts.GENDER, *prompts.AGE, *prompts.LANGUAGE, *prompts.WORDS, *prompts.DIGIT}
     assert not unknown & {prompt for prompt, _ in bare}
-    two = asked(scene(MAN, GERMAN, arrangement="then"))
+    two = questions(scene(MAN, GERMAN, arrangement="then"))
     assert not set(prompts.GENDER) & {prompt for prompt, _ in two}
 
 

@@ -124,7 +124,7 @@ def test_outputs_are_compared(shown: str, printed: str, same: bool) -> None:
     assert agrees(shown, printed) is same
 
 
-def test_commands_are_told_from_output() -> None:
+def test_commands_are_distinguished_from_output() -> None:
     code = "$ auricle describe \\\n    a.ogg\nA man speaks.\n$ auricle --version"
     found = [("auricle describe \\\n    a.ogg", "A man speaks."), ("auricle --version", "")]
     assert list(commands(code)) == found

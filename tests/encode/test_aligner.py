@@ -60,7 +60,7 @@ def whole(aligner: Aligner, waveform: np.ndarray, rule: Pooling = "framemean") -
     seed=st.integers(0, 99),
 )
 @settings(max_examples=8)
-def test_a_sound_depends_on_itself_alone(aligner: Aligner, clips: list[tuple[float, float]], seed: int) -> None:
+def test_a_clip_depends_on_itself_alone(aligner: Aligner, clips: list[tuple[float, float]], seed: int) -> None:
     waves = [noise(s, seed + i, level) for i, (s, level) in enumerate(clips)]
     together = aligner.audio(waves)
     assert together.shape == (len(waves), 12) == (len(waves), aligner.embedding_dim)
@@ -120,7 +120,7 @@ def test_a_clip_one_frame_over_a_chunk_is_no_other_clip(aligner: Aligner) -> Non
 
 @given(seconds=st.floats(12, 45), rule=st.sampled_from(["framemean", "v013", "zeropad"]), seed=st.integers(0, 9))
 @settings(max_examples=12)
-def test_a_sound_read_as_a_stream_is_the_same(aligner: Aligner, seconds: float, rule: Pooling, seed: int) -> None:
+def test_a_clip_read_as_a_stream_is_the_same(aligner: Aligner, seconds: float, rule: Pooling, seed: int) -> None:
     wave = noise(seconds, seed, 0.3)
     wave[: len(wave) // 2] = 0  # digital silence, which the loud half lifts to its floor
     file = io.BytesIO()

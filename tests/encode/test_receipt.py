@@ -37,7 +37,7 @@ def test_the_end_of_under_a_token_is_stated_and_no_loss() -> None:
     assert receipt.dropped == (Span(start_s=1.0, stop_s=1.13, reason="shorter than one token"),)
 
 
-def test_short_sounds_are_padded() -> None:
+def test_short_clips_are_padded() -> None:
     receipt = write_receipt(clip(0.05), [(0, 800)])
     assert receipt.complete and receipt.padded_s == 0.15 and receipt.audio_tokens == 1
     assert receipt.read == (Span(start_s=0.0, stop_s=0.05),)

@@ -60,14 +60,14 @@ def test_an_ensemble_is_the_mean_of_its_vectors_at_length_1(counts: list[int], s
     generator = torch.Generator().manual_seed(seed)
     phrases = {f"label{i}": tuple(f"word {i} {j}" for j in range(count)) for i, count in enumerate(counts)}
     space = {text: F.normalize(torch.randn(6, generator=generator), dim=0) for own in phrases.values() for text in own}
-    asked: list[str] = []
+    encoded: list[str] = []
 
     def embed(texts: Any) -> torch.Tensor:
-        asked.extend(texts)
+        encoded.extend(texts)
         return torch.stack([space[text] for text in texts])
 
     found = embed_labels(embed, list(phrases), Prompts(phrases=phrases))
-    assert len(asked) == len(space)
+    assert len(encoded) == len(space)
     for row, own in zip(found, phrases.values(), strict=True):
         mean = torch.stack([space[text] for text in own]).mean(0)
         assert torch.allclose(row, mean / mean.norm(), atol=1e-6)
@@ -114,7 +114,7 @@ def test_paraphrases_stand_for_a_label() -> None:
     assert keys.languages == ["deu_Latn"]
 
 
-def test_one_bad_sound_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_one_bad_clip_does_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF nothing")
     results = list(classify_many(Keys(), [sound("dog"), tmp_path / "bad.wav", sound("rain")], ["dog", "rain"]))
     labels = [found.labels if isinstance(found, Classification) else found for found in results]

@@ -1,4 +1,4 @@
-"""What vLLM is told about a model: lengths, prompts, names; and the class's own steps with stand-ins for vLLM."""
+"""What vLLM gets to know about a model: lengths, prompts, names; and the class's own steps with stand-ins for vLLM."""
 
 from __future__ import annotations
 

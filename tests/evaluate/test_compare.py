@@ -156,7 +156,7 @@ def test_what_cannot_be_compared_is_named(changes: dict[str, Any], words: str) -
         compare_scored(tagged(), other, task="t")
 
 
-def test_how_intervals_were_drawn_does_not_matter() -> None:
+def test_how_intervals_were_sampled_does_not_matter() -> None:
     assert why_not(tagged(), tagged(settings={"seed": 1, "group_by": "speaker", "average_precision": {"a": 1}})) is None
 
 

@@ -152,7 +152,7 @@ def test_a_telephone_passes_only_its_band() -> None:
     assert np.median(gain_db[hz > 4500]) < -20
 
 
-def test_degraded_files_are_the_same_bytes_each_time_and_read_as_they_were_made() -> None:
+def test_corrupted_files_are_the_same_bytes_each_time_and_read_as_they_were_made() -> None:
     first, again = (corrupted_file(audio_of(tone()), CORRUPTIONS["white-noise"], 10.0) for _ in range(2))
     assert first.read() == again.read() and first.name == "a.wav" and first.digest() == again.digest()
     seed = sha256(sha256(wav_bytes(tone())).digest() + b"white-noise").digest()[:8]

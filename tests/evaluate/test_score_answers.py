@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from auricle.cli.evaluate import evaluate
+from auricle.cli import evaluate_score
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.mecat import (
     CATEGORIES,
@@ -362,8 +362,8 @@ def test_questions_of_mecat(tmp_path: Path, encoder: SentenceEncoder) -> None:
 
 def run(*arguments: object) -> tuple[int, str]:
     app = typer.Typer()
-    app.add_typer(evaluate, name="evaluate")
-    result = CliRunner().invoke(app, ["evaluate", "score", *map(str, arguments)])
+    app.command()(evaluate_score.score)
+    result = CliRunner().invoke(app, [*map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout

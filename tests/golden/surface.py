@@ -158,7 +158,7 @@ def cli_flags(app: Any) -> list[str]:
 
 
 def lines_of(command: Any, verb: str) -> Iterator[str]:
-    # Typer carries its own copy of click, so commands are told apart by what they have, not by their class.
+    # Typer carries its own copy of click, so commands are distinguished by what they have, not by their class.
     yield verb
     for parameter in command.params:
         if parameter.param_type_name == "argument":

@@ -25,7 +25,7 @@ Generator = np.random.Generator
 
 
 def reference_date_scores(
-    candidates: Tensor, references: Tensor, delta: float, factors: Array, same: Array | None, rule: str
+    candidates: Tensor, references: Tensor, delta: float, factors: Array, same: Array | None, scoring_rule: str
 ) -> list[list[float]]:
     """Similarity, discrimination, DATE and share of confused clips, by loops over all pairs."""
     number = len(candidates)
@@ -33,7 +33,7 @@ def reference_date_scores(
     penalised = [[value * factor for value in row] for row, factor in zip(plain, factors, strict=True)]
     rows = []
     for i in range(number):
-        if rule == "compat":
+        if scoring_rule == "compat":
             near = sum(value >= penalised[i][i] - delta / 2 for value in penalised[i])
             similarity, discrimination, confused = penalised[i][i], 1 - near / number, (near - 1) / max(1, number - 1)
         else:
@@ -103,8 +103,8 @@ def dated(rng: Generator, n: int) -> Arguments:
     same = rng.integers(max(2, n // 2), size=n)
     own = unit(rng, n)[torch.from_numpy(same)]
     near = torch.nn.functional.normalize(own + torch.from_numpy(rng.normal(size=own.shape)), dim=1)
-    rule = "strict" if rng.random() < 0.5 else "compat"
-    return near, own, 0.2, np.where(rng.random(n) < 0.3, 0.1, 1.0), same, rule
+    scoring_rule = "strict" if rng.random() < 0.5 else "compat"
+    return near, own, 0.2, np.where(rng.random(n) < 0.3, 0.1, 1.0), same, scoring_rule
 
 
 def date_matrix(rng: Generator, n: int) -> Arguments:
@@ -126,7 +126,7 @@ def documents(rng: Generator, n: int) -> Arguments:
 DATE = [
     MetricCase(
         metric=date.date_scores,
-        keywords=("delta", "factors", "same", "rule"),
+        keywords=("delta", "factors", "same", "scoring_rule"),
         reference=reference_date_scores,
         inputs=seeded(dated, least=2),
         items=(0, 1, 3, 4),

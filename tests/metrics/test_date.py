@@ -39,11 +39,11 @@ def test_perfect_captions_among_few_clips(number: int) -> None:
     released = date_scores(vectors, vectors, delta=0.1)
     assert released.date.mean() == pytest.approx(date_ceiling(number))
     if number > 1:
-        strict = date_scores(vectors, vectors, delta=0.1, rule="strict")
+        strict = date_scores(vectors, vectors, delta=0.1, scoring_rule="strict")
         assert (strict.date == 1).all() and (strict.discrimination == 1).all()
     else:
         with pytest.raises(DataError, match="two clips or more"):
-            date_scores(vectors, vectors, delta=0.1, rule="strict")
+            date_scores(vectors, vectors, delta=0.1, scoring_rule="strict")
 
 
 def test_known_ceilings() -> None:
@@ -53,27 +53,27 @@ def test_known_ceilings() -> None:
 def test_a_constant_caption_discriminates_nothing() -> None:
     vectors = unit(40)
     same = F.normalize(vectors.mean(0, keepdim=True), dim=1).expand(40, -1)
-    assert date_scores(same, vectors, delta=0.3, rule="strict").date.mean() < 0.35
+    assert date_scores(same, vectors, delta=0.3, scoring_rule="strict").date.mean() < 0.35
 
 
 def test_clips_of_equal_references_are_not_counted_as_confused() -> None:
     vectors = torch.eye(4)[[0, 0, 1, 2]]  # the first two clips have the same references
     released = date_scores(vectors, vectors, delta=0.1)
     assert released.discrimination.tolist() == [0.5, 0.5, 0.75, 0.75]
-    strict = date_scores(vectors, vectors, delta=0.1, same=[7, 7, 1, 2], rule="strict")
+    strict = date_scores(vectors, vectors, delta=0.1, same=[7, 7, 1, 2], scoring_rule="strict")
     assert strict.discrimination.tolist() == [1.0] * 4
 
 
 def test_a_penalty_lowers_similarity_not_discrimination() -> None:
     vectors, factors = torch.eye(6), [0.1, *[1.0] * 5]
     released = date_scores(vectors, vectors, delta=0.3, factors=factors)
-    strict = date_scores(vectors, vectors, delta=0.3, factors=factors, rule="strict")
+    strict = date_scores(vectors, vectors, delta=0.3, factors=factors, scoring_rule="strict")
     assert released.date[0] == 0 and released.date[1] > 0.9  # all of its scores are within delta
     assert strict.similarity[0] == pytest.approx(0.1) and strict.discrimination[0] == 1
 
 
 def test_a_negative_similarity_is_no_score() -> None:
-    found = date_scores(-torch.eye(3), torch.eye(3), delta=0.1, rule="strict")
+    found = date_scores(-torch.eye(3), torch.eye(3), delta=0.1, scoring_rule="strict")
     assert (found.date == 0).all() and (found.similarity == 0).all()
 
 

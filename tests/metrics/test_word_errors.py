@@ -49,12 +49,12 @@ def test_empty_hypotheses_are_deletions_and_empty_references_insertions() -> Non
         TranscriptPair("", "tiga", "id"),
         TranscriptPair("satu dua", "satu dua", "id"),
     ]
-    strict, compat = (error_rates(rows, rule=rule, rounds=20) for rule in ("strict", "compat"))
+    strict, compat = (error_rates(rows, scoring_rule=rule, rounds=20) for rule in ("strict", "compat"))
     assert strict.total.value == 3 / 4 and strict.total.n == 3 and (strict.empty, strict.left_out) == (1, 0)
     assert compat.total.value == 0 and compat.total.n == 1 and (compat.empty, compat.left_out) == (1, 2)
     assert [row.errors for row in strict.rows] == [2, 1, 0]
     with pytest.raises(DataError, match="of 2 rows none has words"):
-        error_rates(rows[:2], rule="compat")
+        error_rates(rows[:2], scoring_rule="compat")
 
 
 def test_each_language_has_its_rate_and_unit() -> None:
@@ -68,4 +68,4 @@ def test_each_language_has_its_rate_and_unit() -> None:
     assert rates.units == {"zh": "character", "id": "word", "th": "character"}
     assert rates.total.value == pytest.approx(2 / 10)
     # Marks are taken for spaces by the released rule, which so counts pieces of syllables.
-    assert tokens("สวัสดี", "th", rule="compat") == ["สว", "สด"]
+    assert tokens("สวัสดี", "th", scoring_rule="compat") == ["สว", "สด"]

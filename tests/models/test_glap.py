@@ -40,7 +40,7 @@ def noise(num_samples: int, seed: int = 0, level: float = 0.1) -> Tensor:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=30)
-def test_a_sound_depends_on_itself_alone(model: Glap, clips: list[tuple[int, float]], rule: str, seed: int) -> None:
+def test_a_clip_depends_on_itself_alone(model: Glap, clips: list[tuple[int, float]], rule: str, seed: int) -> None:
     waves = [noise(n, seed + i, level) for i, (n, level) in enumerate(clips)]
     with torch.inference_mode():
         together = model.embed_audio(waves, pooling=rule)  # type: ignore[arg-type]

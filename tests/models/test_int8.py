@@ -32,10 +32,10 @@ def worst(found: Tensor, wanted: Tensor) -> float:
     passes=st.sampled_from([1, 2]),
     seed=st.integers(0, 2**31),
 )
-def test_a_row_gives_the_same_bits_in_any_company(rows: int, inputs: int, outputs: int, passes: int, seed: int) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    layer = Int8Linear(torch.randn(outputs, inputs, generator=draw), passes=passes)
-    x = torch.randn(rows, inputs, generator=draw) * torch.logspace(-8, 8, rows)[:, None]
+def test_a_row_gives_the_same_bits_in_any_batch(rows: int, inputs: int, outputs: int, passes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    layer = Int8Linear(torch.randn(outputs, inputs, generator=generator), passes=passes)
+    x = torch.randn(rows, inputs, generator=generator) * torch.logspace(-8, 8, rows)[:, None]
     together = layer(x)
     assert all(torch.equal(layer(x[row : row + 1])[0], together[row]) for row in range(rows))
     assert torch.equal(layer(x.flip(0)).flip(0), together)

@@ -136,8 +136,8 @@ def step_by_step(decoder: Decoder, sequences: list[Tensor]) -> list[Tensor]:
 
 
 def sequences(dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    return [(0.3 * torch.randn(n + NEW, 64, generator=draw)).to(dtype) for n in LENGTHS]
+    generator = torch.Generator().manual_seed(1)
+    return [(0.3 * torch.randn(n + NEW, 64, generator=generator)).to(dtype) for n in LENGTHS]
 
 
 @torch.inference_mode()
@@ -329,9 +329,9 @@ def test_a_layout_finds_every_token_again(lengths: list[int]) -> None:
 @given(lengths=st.lists(st.integers(0, 12), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_tokens_anywhere_in_a_row_are_a_sequence(lengths: list[int], seed: int) -> None:
     decoder = ours(qwen2())
-    draw = torch.Generator().manual_seed(seed)
-    mask = torch.stack([torch.rand(12, generator=draw).argsort().argsort() < length for length in lengths]).long()
-    rows = 0.3 * torch.randn(len(lengths), 12, 64, generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.stack([torch.rand(12, generator=generator).argsort().argsort() < length for length in lengths]).long()
+    rows = 0.3 * torch.randn(len(lengths), 12, 64, generator=generator)
     with torch.inference_mode():
         found = decoder.decode(rows, mask)
         for row, kept, states in zip(rows, mask.bool(), found, strict=True):
@@ -354,7 +354,7 @@ def test_packed_examples_do_not_see_each_other() -> None:
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
 
 
-def test_new_weights_are_drawn_once() -> None:
+def test_new_weights_are_sampled_once() -> None:
     torch.manual_seed(0)
     config = QwenConfig(**{**GEOMETRY, "initializer_range": 0.02}, tie_word_embeddings=True)
     decoder = QwenForCausalLM(config)

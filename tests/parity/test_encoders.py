@@ -506,7 +506,7 @@ def test_msm_mae_batches(reference: Reference) -> None:
 )
 @pytest.mark.shared
 @pytest.mark.skipif(not os.environ.get("AURICLE_PARITY"), reason="AURICLE_PARITY names no folder")
-def test_official_layouts_are_told_apart(name: str, file: str, tmp_path: Path) -> None:
+def test_official_layouts_are_distinguished(name: str, file: str, tmp_path: Path) -> None:
     model = Reference(WHOLE / name, tmp_path).load(file)
     expected = {"openbeats": "beats", "atst_frame": "atst", "data2vec2_audio": "data2vec2"}.get(name, name)
     assert model.network.family == expected

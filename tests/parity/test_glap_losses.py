@@ -101,7 +101,7 @@ def our_name(official: str) -> str:
     return official.replace("_encoder.model.", "_encoder.").replace("init_bn.1.", "init_bn.")
 
 
-def test_a_step_from_sounds_and_texts(golden: Golden) -> None:
+def test_a_step_from_clips_and_texts(golden: Golden) -> None:
     """Clips zero-padded to the longest and one dB floor for all of them, as the released code makes its batches."""
     model = load_glap(golden.folder / "checkpoint.safetensors").model
     clips = [wave(golden, number) for number in range(3)]

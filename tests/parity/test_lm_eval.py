@@ -43,7 +43,7 @@ def test_mandarin_transcripts() -> None:
     for pair in pairs:
         assert read_aloud_compat(pair["input"]) == pair["cn_tn"]
         assert normalisers.normalise_compat(pair["input"], "zh") == pair["script_zh"]
-        assert normalisers.tokens(pair["input"], "zh", rule="compat") == pair["chars"]
+        assert normalisers.tokens(pair["input"], "zh", scoring_rule="compat") == pair["chars"]
 
 
 def test_word_errors() -> None:
@@ -54,11 +54,11 @@ def test_word_errors() -> None:
     transcripts = []
     for row in rows:
         for text, expected in ((row["ref"], row["ref_tokens"]), (row["hyp"], row["hyp_tokens"])):
-            assert normalisers.tokens(text, row["lang"], rule="compat") == expected
+            assert normalisers.tokens(text, row["lang"], scoring_rule="compat") == expected
         transcripts.append(TranscriptPair(row["ref"], row["hyp"], row["lang"]))
-        found = count_errors(transcripts[-1], rule="compat")
+        found = count_errors(transcripts[-1], scoring_rule="compat")
         assert found.errors == row["distance_if_counted"] and found.counts is not row["skipped_by_reference"]
-    rates = error_rates(transcripts, rule="compat", rounds=10)
+    rates = error_rates(transcripts, scoring_rule="compat", rounds=10)
     aggregate = stored("wer_aggregate")
     assert rates.languages.keys() == aggregate.keys()
     for language, expected in aggregate.items():

@@ -52,8 +52,8 @@ def check_last(golden: "Golden", name: str, logits: Tensor, saved: str) -> None:
 
 def greedy(lm: LoadedLM, prompts: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> list[list[int]]:
     """16 most probable ids after each prompt, all prompts in one batch; the end token does not stop them."""
-    asked = [SimpleNamespace(input_ids=ids.tolist(), clips=clips) for ids, clips in prompts]
-    answers = generate(lm.model, asked, SamplingParams(max_new_tokens=NEW_TOKENS), eos_token_ids=())
+    requests = [SimpleNamespace(input_ids=ids.tolist(), clips=clips) for ids, clips in prompts]
+    answers = generate(lm.model, requests, SamplingParams(max_new_tokens=NEW_TOKENS), eos_token_ids=())
     return [answer.ids for answer in answers]
 
 
@@ -67,7 +67,7 @@ def test_floor_in_decibel_is_each_clips_own(golden: "Golden", lm: LoadedLM, clip
     front_end = lm.model.audio_encoder.front_end
     shared = golden["topdb/quiet_in_loud_batch_shared"]
     clip = clips["c1000ms"]
-    loudest = 120.0 + shared.min().item()  # the batch-mate is told by the floor it sets
+    loudest = 120.0 + shared.min().item()  # the other clip of the batch shows by the floor it sets
     loud = clip * 10 ** ((loudest - front_end(clip).max().item()) / 20)
     batch = torch.stack([1e-4 * clip, loud])
     golden.check("topdb/quiet_per_item", front_end(batch)[0], MEL)

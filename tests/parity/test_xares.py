@@ -216,14 +216,14 @@ def activity(targets: Tensor) -> list[Any]:
 @pytest.mark.parametrize("case", HEADS["frame_labels"], ids=lambda case: f"{case['hop_size_in_ms']} ms")
 def test_frame_targets(case: dict[str, Any]) -> None:
     hop_ms = case["hop_size_in_ms"]
-    heard = [
+    listed = [
         Event(event["onset"], event["offset"], label)
         for event in case["desed_events"]
         for label in event["label"].split(",")
     ]
     desed = load_task("desed")
     assert isinstance(desed.classes, tuple)
-    targets = frame_targets(heard, desed.classes, hop_ms=hop_ms, duration_s=desed.frames_s)
+    targets = frame_targets(listed, desed.classes, hop_ms=hop_ms, duration_s=desed.frames_s)
     assert list(targets.t().shape) == case["desed_shape"]
     assert activity(targets) == case["desed_active_class_first_last_count"]
     notes = [Event(note["start"], note["end"], note["note"] - 21) for note in case["maestro_notes"]]

@@ -38,8 +38,8 @@ def recipe() -> Iterator[ModuleType]:
 def trained_words(event: str) -> set[str]:
     """All words that training may use for an event."""
     scene = Scene(np.zeros(8, np.float32), (Part(kind="sound", event=event),), "pure_sound")
-    told = [wording.caption(scene, np.random.default_rng(seed)) for seed in range(300)]
-    return set(re.findall(r"[a-z]+", " ".join(told).lower()))
+    captions = [wording.caption(scene, np.random.default_rng(seed)) for seed in range(300)]
+    return set(re.findall(r"[a-z]+", " ".join(captions).lower()))
 
 
 @pytest.mark.parametrize("file", sorted((RECIPE / "paraphrases").glob("*.tsv")), ids=lambda file: file.stem)
@@ -63,7 +63,7 @@ def test_every_mismatched_pair_means_something_else(recipe: ModuleType, meanings
     assert all(meanings[i] != meanings[j] for i, j in found.items())
 
 
-def test_held_out_pairs_tell_which_are_mismatched(tmp_path: Path, warm_python: str) -> None:
+def test_held_out_pairs_state_which_are_mismatched(tmp_path: Path, warm_python: str) -> None:
     facts = [{"kind": "sound", "event": event} for event in ("dog", "rain", "siren")]
     facts += [{"kind": "speech", "text": text, "language": "en", "gender": "f"} for text in ("one", "two")]
     facts += [{"kind": "music", "instruments": [name]} for name in ("piano", "flute")]

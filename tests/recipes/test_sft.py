@@ -86,7 +86,7 @@ def test_the_example_runs_from_recordings_to_scores(
     config = load_config(RECIPE / "speaker.yaml", [*changes, *toy])
     model = run(config, probe=heldout_probe(config))
     capsys.readouterr()
-    speaker("judge", work / "test.jsonl", BASE, model, "-o", work / "scores.json")
+    speaker("score", work / "test.jsonl", BASE, model, "-o", work / "scores.json")
     scores = json.loads((work / "scores.json").read_text())
     assert json.loads(capsys.readouterr().out) == scores
     for row in scores["rows"]:

@@ -27,7 +27,7 @@ from ..encode.toy_aligner import ToyAligner, write_tone
 
 @pytest.fixture(scope="module")
 def real() -> Aligner:
-    """A small network of the real kind, which hears and does not read."""
+    """A small network of the real kind, for audio and not for text."""
     torch.manual_seed(4)
     audio = DashengConfig(embed_dim=16, depth=1, num_heads=2)
     text = SonarConfig(vocab_size=32, width=8, depth=1, num_heads=2, hidden=16)
@@ -36,9 +36,9 @@ def real() -> Aligner:
 
 
 @pytest.fixture
-def sounds(tmp_path: Path) -> Path:
+def clips(tmp_path: Path) -> Path:
     """Three short tones, and a file of 31 s that is low, then high."""
-    folder = tmp_path / "sounds"
+    folder = tmp_path / "clips"
     for seed, word in enumerate(("low", "middle", "high")):
         write_tone(folder / f"{word}.wav", word, 1.5, seed)
     halves = [write_tone(folder / f"{word}.part.wav", word, 15.5) for word in ("low", "high")]
@@ -53,21 +53,21 @@ def build(aligner: ToyAligner, folder: Path, index: Path, **settings: Any) -> Bu
 
 
 def names(aligner: ToyAligner) -> list[str]:
-    """The files that went through the model since the last time this was asked."""
+    """The files that went through the model since the last call."""
     names, aligner.names = [Path(name).name for name in aligner.names], []
     return sorted(names)
 
 
-def test_round_trip(sounds: Path, tmp_path: Path) -> None:
-    aligner, path = ToyAligner(), tmp_path / "sounds.auricle"
-    report = build(aligner, sounds, path, model="toy")
+def test_round_trip(clips: Path, tmp_path: Path) -> None:
+    aligner, path = ToyAligner(), tmp_path / "clips.auricle"
+    report = build(aligner, clips, path, model="toy")
     assert report == BuildReport(files=4, segments=9, encoded=4, reused=0, removed=0)
     index = Index.open(path)
     assert (len(index), index.num_files, index.settings.model) == (9, 4, "toy")
     assert (index.settings.window_s, index.settings.hop_s) == (10.0, 5.0)
-    assert [entry.name for entry in index.file.entries()] == [str(file) for file in sorted(sounds.iterdir())]
+    assert [entry.name for entry in index.file.entries()] == [str(file) for file in sorted(clips.iterdir())]
     for word in ("low", "middle", "high"):
-        file = str(sounds / f"{word}.wav")
+        file = str(clips / f"{word}.wav")
         wanted = 100 * float(aligner.audio([file])[0] @ aligner.text([word])[0])
         (own,) = [hit for hit in index.search(aligner.text([word]), 4) if hit.path == file]
         assert (own.start_s, own.end_s, own.score) == (0, 1.5, pytest.approx(wanted, abs=0.1))
@@ -75,10 +75,10 @@ def test_round_trip(sounds: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
 
 
-def test_a_long_file_is_found_where_it_fits(sounds: Path, tmp_path: Path) -> None:
+def test_a_long_file_is_found_where_it_fits(clips: Path, tmp_path: Path) -> None:
     aligner, path = ToyAligner(), tmp_path / "x.auricle"
-    build(aligner, sounds, path)
-    index, file = Index.open(path), str(sounds / "long.wav")
+    build(aligner, clips, path)
+    index, file = Index.open(path), str(clips / "long.wav")
     times = index.file.times[[entry.start for entry in index.file.entries()][1] :][:6].tolist()
     assert times == [[0, 10], [5, 15], [10, 20], [15, 25], [20, 30], [25, 31]]
 
@@ -92,67 +92,67 @@ def test_a_long_file_is_found_where_it_fits(sounds: Path, tmp_path: Path) -> Non
     assert len(places("low", all_segments=True)) == 6
 
 
-def test_windows_of_ones_own(sounds: Path, tmp_path: Path) -> None:
-    build(ToyAligner(), sounds, tmp_path / "x.auricle", window_s=1.0, hop_s=1.0)
+def test_windows_of_ones_own(clips: Path, tmp_path: Path) -> None:
+    build(ToyAligner(), clips, tmp_path / "x.auricle", window_s=1.0, hop_s=1.0)
     counts = {Path(entry.name).name: entry.segments for entry in read_index(tmp_path / "x.auricle").entries()}
     assert counts == {"high.wav": 2, "long.wav": 31, "low.wav": 2, "middle.wav": 2}
     with pytest.raises(ConfigError):
-        build(ToyAligner(), sounds, tmp_path / "y.auricle", window_s=1.0, hop_s=2.0)
+        build(ToyAligner(), clips, tmp_path / "y.auricle", window_s=1.0, hop_s=2.0)
 
 
-def test_only_what_changed_is_encoded(sounds: Path, tmp_path: Path) -> None:
+def test_only_what_changed_is_encoded(clips: Path, tmp_path: Path) -> None:
     aligner, path = ToyAligner(), tmp_path / "x.auricle"
-    build(aligner, sounds, path)
+    build(aligner, clips, path)
     assert names(aligner) == ["high.wav", "long.wav", "low.wav", "middle.wav"]
     before, inode = path.read_bytes(), path.stat().st_ino
 
-    report = build(aligner, sounds, path)
+    report = build(aligner, clips, path)
     assert (report.encoded, report.reused, report.removed) == (0, 4, 0) and names(aligner) == []
     assert path.stat().st_ino == inode  # there was nothing to write
 
-    os.utime(sounds / "low.wav", ns=(1, 1))  # another time, the same content
-    (sounds / "middle.wav").rename(sounds / "renamed.wav")
-    shutil.copy(sounds / "high.wav", sounds / "copy.wav")
-    (sounds / "long.wav").unlink()
-    write_tone(sounds / "new.wav", "middle", 2.0, 9)
-    report = build(aligner, sounds, path)
+    os.utime(clips / "low.wav", ns=(1, 1))  # another time, the same content
+    (clips / "middle.wav").rename(clips / "renamed.wav")
+    shutil.copy(clips / "high.wav", clips / "copy.wav")
+    (clips / "long.wav").unlink()
+    write_tone(clips / "new.wav", "middle", 2.0, 9)
+    report = build(aligner, clips, path)
     assert names(aligner) == ["new.wav"]
     assert report == BuildReport(files=5, segments=5, encoded=1, reused=4, removed=2)
     index = Index.open(path)
-    assert {entry.name for entry in index.file.entries()} == {str(file) for file in sounds.iterdir()}
-    assert index.search(aligner.audio([sounds / "renamed.wav"]), 1)[0].path == str(sounds / "renamed.wav")
-    assert {hit.path for hit in index.search(aligner.audio([sounds / "high.wav"]), 2)} == {
-        str(sounds / "high.wav"),
-        str(sounds / "copy.wav"),
+    assert {entry.name for entry in index.file.entries()} == {str(file) for file in clips.iterdir()}
+    assert index.search(aligner.audio([clips / "renamed.wav"]), 1)[0].path == str(clips / "renamed.wav")
+    assert {hit.path for hit in index.search(aligner.audio([clips / "high.wav"]), 2)} == {
+        str(clips / "high.wav"),
+        str(clips / "copy.wav"),
     }
     assert path.read_bytes() != before
 
 
-def test_an_updated_index_equals_a_new_one(sounds: Path, tmp_path: Path) -> None:
+def test_an_updated_index_equals_a_new_one(clips: Path, tmp_path: Path) -> None:
     aligner = ToyAligner()
-    (sounds / "low.wav").rename(tmp_path / "low.wav")
-    build(aligner, sounds, tmp_path / "x.auricle")
-    (tmp_path / "low.wav").rename(sounds / "low.wav")
-    build(aligner, sounds, tmp_path / "x.auricle")
-    build(aligner, sounds, tmp_path / "y.auricle")
+    (clips / "low.wav").rename(tmp_path / "low.wav")
+    build(aligner, clips, tmp_path / "x.auricle")
+    (tmp_path / "low.wav").rename(clips / "low.wav")
+    build(aligner, clips, tmp_path / "x.auricle")
+    build(aligner, clips, tmp_path / "y.auricle")
     assert (tmp_path / "x.auricle").read_bytes() == (tmp_path / "y.auricle").read_bytes()
 
 
-def test_a_change_that_keeps_size_and_time_is_seen_by_reading(sounds: Path, tmp_path: Path) -> None:
-    aligner, path, file = ToyAligner(), tmp_path / "x.auricle", sounds / "low.wav"
-    build(aligner, sounds, path)
+def test_a_change_that_keeps_size_and_time_is_seen_by_reading(clips: Path, tmp_path: Path) -> None:
+    aligner, path, file = ToyAligner(), tmp_path / "x.auricle", clips / "low.wav"
+    build(aligner, clips, path)
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     write_tone(file, "high", 1.5, 5)
     os.utime(file, ns=times)
     names(aligner)
-    build(aligner, sounds, path)
+    build(aligner, clips, path)
     assert names(aligner) == []
-    build(aligner, sounds, path, rehash=True)
+    build(aligner, clips, path, rehash=True)
     assert names(aligner) == ["low.wav"]
 
 
 def test_equal_files_are_encoded_once(tmp_path: Path) -> None:
-    aligner, folder = ToyAligner(), tmp_path / "sounds"
+    aligner, folder = ToyAligner(), tmp_path / "clips"
     write_tone(folder / "a.wav", "low", 1.0)
     shutil.copy(folder / "a.wav", folder / "b.wav")
     report = build(aligner, folder, tmp_path / "x.auricle")
@@ -161,19 +161,19 @@ def test_equal_files_are_encoded_once(tmp_path: Path) -> None:
     assert [Path(hit.path).name for hit in hits] == ["a.wav", "b.wav"] and hits[0].score == hits[1].score
 
 
-def test_bad_files_are_reported_and_left_out(sounds: Path, tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_left_out(clips: Path, tmp_path: Path) -> None:
     aligner, path = ToyAligner(), tmp_path / "x.auricle"
-    (sounds / "page.wav").write_text("<html>")
-    (sounds / "empty.wav").touch()
-    os.mkfifo(sounds / "pipe.wav")
-    whole = write_tone(sounds / "cut.wav", "low", 2.0).read_bytes()
-    (sounds / "cut.wav").write_bytes(whole[: len(whole) // 2])
-    long = (sounds / "long.wav").read_bytes()
-    (sounds / "long.wav").write_bytes(long[: len(long) // 2])
+    (clips / "page.wav").write_text("<html>")
+    (clips / "empty.wav").touch()
+    os.mkfifo(clips / "pipe.wav")
+    whole = write_tone(clips / "cut.wav", "low", 2.0).read_bytes()
+    (clips / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    long = (clips / "long.wav").read_bytes()
+    (clips / "long.wav").write_bytes(long[: len(long) // 2])
     bad, seen = {"page.wav", "empty.wav", "pipe.wav", "none.wav"}, {}
     report = build_index(
         aligner,  # type: ignore[arg-type]
-        [*sounds.iterdir(), sounds / "none.wav"],
+        [*clips.iterdir(), clips / "none.wav"],
         path,
         on_file=lambda name, error: seen.update({Path(name).name: error}),
     )
@@ -183,10 +183,8 @@ def test_bad_files_are_reported_and_left_out(sounds: Path, tmp_path: Path) -> No
     assert {Path(name).name for name in report.partial} == {"cut.wav", "long.wav"}
     assert report.files == 5 == read_index(path).name_ends.size
     for name in bad:
-        (sounds / name).unlink(missing_ok=True)
-    assert build(aligner, sounds, path) == BuildReport(
-        files=5, segments=report.segments, encoded=0, reused=5, removed=0
-    )
+        (clips / name).unlink(missing_ok=True)
+    assert build(aligner, clips, path) == BuildReport(files=5, segments=report.segments, encoded=0, reused=5, removed=0)
 
 
 def test_an_index_of_nothing_finds_nothing(tmp_path: Path) -> None:
@@ -195,62 +193,62 @@ def test_an_index_of_nothing_finds_nothing(tmp_path: Path) -> None:
     assert Index.open(tmp_path / "x.auricle").search(np.ones(16), 3) == []
 
 
-def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(sounds: Path, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(clips: Path, tmp_path: Path) -> None:
     class Disturbing(ToyAligner):
         def on_sound(self, name: str) -> None:
             if name.endswith("low.wav"):
                 write_tone(Path(name), "high", 1.25)
 
-    report = build(Disturbing(), sounds, tmp_path / "x.auricle")
+    report = build(Disturbing(), clips, tmp_path / "x.auricle")
     assert [Path(name).name for name in report.failed] == ["low.wav"]
     assert "changed while" in next(iter(report.failed.values())) and report.files == 3
-    assert build(ToyAligner(), sounds, tmp_path / "x.auricle").encoded == 1
+    assert build(ToyAligner(), clips, tmp_path / "x.auricle").encoded == 1
 
 
-def test_a_vector_that_is_no_number_costs_its_file(sounds: Path, tmp_path: Path) -> None:
+def test_a_vector_that_is_no_number_costs_its_file(clips: Path, tmp_path: Path) -> None:
     class Failing(ToyAligner):
         def embed(self, waveform: np.ndarray) -> Any:
             return super().embed(waveform) * (float("nan") if len(waveform) == 24_000 else 3.0)
 
-    report = build(Failing(), sounds, tmp_path / "x.auricle")
+    report = build(Failing(), clips, tmp_path / "x.auricle")
     assert len(report.failed) == 3 and report.files == 1
     lengths = np.linalg.norm(read_index(tmp_path / "x.auricle").vectors.astype(float), axis=1)
     assert np.allclose(lengths, 1, atol=1e-3)
 
 
-def test_another_model_or_other_windows_are_refused(sounds: Path, tmp_path: Path) -> None:
+def test_another_model_or_other_windows_are_refused(clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.auricle"
-    build(ToyAligner(), sounds, path, model="toy")
+    build(ToyAligner(), clips, path, model="toy")
     before = path.read_bytes()
     other = ToyAligner("cd" * 32)
     for aligner, settings in ((other, {}), (ToyAligner(), {"window_s": 8.0}), (ToyAligner(), {"hop_s": 2.5})):
         with pytest.raises(ConfigError, match=r"x\.auricle: was made with model 'toy', windows of 10 s every 5 s"):
-            build(aligner, sounds, path, **settings)
+            build(aligner, clips, path, **settings)
         assert not aligner.names and path.read_bytes() == before
-    assert build(ToyAligner(), sounds, path, model="/a/folder").reused == 4  # the same model by another name
+    assert build(ToyAligner(), clips, path, model="/a/folder").reused == 4  # the same model by another name
     index = Index.open(path)
     index.check_model("ab" * 32)
     with pytest.raises(ConfigError, match=r"made with model 'toy' \(abababababab"):
         index.check_model(other.fingerprint)
 
 
-def test_what_is_no_index_is_not_replaced(sounds: Path, tmp_path: Path) -> None:
+def test_what_is_no_index_is_not_replaced(clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.auricle"
     path.write_text("my diary")
     with pytest.raises(DataError, match="not an index"):
-        build(ToyAligner(), sounds, path)
+        build(ToyAligner(), clips, path)
     assert path.read_text() == "my diary" and not list(tmp_path.glob("*.partial"))
     with pytest.raises(OutputError, match="cannot be written"):
-        build(ToyAligner(), sounds, tmp_path / "no" / "x.auricle")
+        build(ToyAligner(), clips, tmp_path / "no" / "x.auricle")
 
 
-def test_two_runs_do_not_write_one_index(sounds: Path, tmp_path: Path) -> None:
+def test_two_runs_do_not_write_one_index(clips: Path, tmp_path: Path) -> None:
     class Nosy(ToyAligner):
         def on_sound(self, name: str) -> None:
             with pytest.raises(OutputError, match="another run"):
-                build(ToyAligner(), sounds, tmp_path / "x.auricle")
+                build(ToyAligner(), clips, tmp_path / "x.auricle")
 
-    assert build(Nosy(), sounds, tmp_path / "x.auricle").files == 4
+    assert build(Nosy(), clips, tmp_path / "x.auricle").files == 4
 
 
 CHILD = """
@@ -290,7 +288,7 @@ def run_and_die(python: str, folder: Path, index: Path, after: int, where: str =
 
 
 def test_killed_again_and_again_nothing_is_encoded_twice(tmp_path: Path, warm_python: str) -> None:
-    folder, path = tmp_path / "sounds", tmp_path / "x.auricle"
+    folder, path = tmp_path / "clips", tmp_path / "x.auricle"
     for seed in range(8):
         write_tone(folder / f"{seed}.wav", "low", 1.0, seed)
     run_and_die(warm_python, folder, path, 3)
@@ -308,23 +306,23 @@ def test_killed_again_and_again_nothing_is_encoded_twice(tmp_path: Path, warm_py
     assert path.read_bytes() == (tmp_path / "whole.auricle").read_bytes()
 
 
-def test_killed_while_it_writes_the_old_index_is_whole(sounds: Path, tmp_path: Path, warm_python: str) -> None:
+def test_killed_while_it_writes_the_old_index_is_whole(clips: Path, tmp_path: Path, warm_python: str) -> None:
     path, late = tmp_path / "x.auricle", tmp_path / "late.wav"
-    (sounds / "low.wav").rename(late)
-    build(ToyAligner(), sounds, path)
+    (clips / "low.wav").rename(late)
+    build(ToyAligner(), clips, path)
     before = path.read_bytes()
-    late.rename(sounds / "low.wav")
-    run_and_die(warm_python, sounds, path, 9, "write")
+    late.rename(clips / "low.wav")
+    run_and_die(warm_python, clips, path, 9, "write")
     assert path.read_bytes() == before
     aligner = ToyAligner()
-    assert build(aligner, sounds, path).files == 4 and not aligner.names
+    assert build(aligner, clips, path).files == 4 and not aligner.names
 
 
-def test_the_journal_of_other_settings_is_forgotten(sounds: Path, tmp_path: Path, warm_python: str) -> None:
+def test_the_journal_of_other_settings_is_forgotten(clips: Path, tmp_path: Path, warm_python: str) -> None:
     path = tmp_path / "x.auricle"
-    run_and_die(warm_python, sounds, path, 2)
+    run_and_die(warm_python, clips, path, 2)
     aligner = ToyAligner()
-    assert build(aligner, sounds, path, window_s=5.0).files == 4 and len(aligner.names) == 4
+    assert build(aligner, clips, path, window_s=5.0).files == 4 and len(aligner.names) == 4
 
 
 def test_a_journal_with_a_wrong_byte_ends_before_it(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def objective(align: Configure) -> AlignObjective:
     return AlignObjective(align())
 
 
-def test_a_run_learns_to_tell_tones_by_their_words(align: Configure) -> None:
+def test_a_run_learns_which_words_are_of_which_tones(align: Configure) -> None:
     config = align(steps=60, batch_size=16, log_every=5)
     found = losses_of(config)
     assert np.mean(found[-3:]) < 0.5 * found[0]
@@ -208,7 +208,9 @@ def test_the_text_tower_may_be_the_common_space(align: Configure) -> None:
         AlignObjective(align("again", align=changes))
 
 
-def test_scenes_that_come_again_are_heard_once(align: Configure, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_that_come_again_are_encoded_once(
+    align: Configure, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is remembered changes nothing: a resumed run has forgotten it."""
     changes: dict[str, Any] = {
         "data": [str(shards)],
@@ -265,7 +267,7 @@ def test_cached_parts_meet_the_random_state_they_had() -> None:
         network.zero_grad()
         torch.manual_seed(5)
         parts = embed_cached(embed, rows, 3, rows) if cached else torch.cat([embed(rows[i : i + 3]) for i in (0, 3, 6)])
-        torch.rand(100)  # others draw, too, before the second pass
+        torch.rand(100)  # others sample, too, before the second pass
         (parts @ torch.arange(3.0)).square().sum().backward()
         return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
 
@@ -336,7 +338,7 @@ def test_a_batch_is_the_sum_of_its_slices(objective: AlignObjective) -> None:
         ("align.loss=bce", "align.loss must be one of sigmoid, softmax, got 'bce'"),
         ("align.pairs=tales", "align.pairs must be one of captions, scenes"),
         ("align.train=[]", "align.train must name some of audio, audio_projection, text, text_projection"),
-        ("align.train=[ears]", r"got \['ears'\]"),
+        ("align.train=[towers]", r"got \['towers'\]"),
         ("align.temperature=0", "temperature > 0"),
         ("align.min_s=20", "0 < min_s <= crop_s, got 0.07, 20.0 and 10.0"),
         ("align.translations=2", "align.translations must be in 0 … 1, got 2.0"),

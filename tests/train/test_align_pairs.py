@@ -161,7 +161,7 @@ def test_scenes_of_one_meaning_share_a_key() -> None:
     assert meaning_of(scene(dog, rain, arrangement="over")) != meaning_of(scene(dog))
 
 
-def test_short_names_are_of_what_is_heard_alone() -> None:
+def test_short_names_are_of_what_is_audible_alone() -> None:
     dog = Part(kind="sound", event="dog")
     assert short_names(scene(dog)) == [
         "dog barking",

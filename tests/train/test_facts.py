@@ -21,7 +21,7 @@ def test_letters_spell_the_speech() -> None:
     assert not len(letters(scene(DOG))) and not len(letters(scene(ANN, BOB)))  # no speech; not all words known
 
 
-def test_tags_tell_heard_not_heard_and_unknown() -> None:
+def test_tags_are_present_absent_or_unknown() -> None:
     expected: dict[tuple[Part, ...], str] = {
         (ANN, DOG): "speech sound dog two female",
         (BOB,): "speech",

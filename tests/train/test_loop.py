@@ -64,10 +64,9 @@ def wait_for_step(config: RunConfig, step: int, process: subprocess.Popen[bytes]
 
 
 def test_kill_9_and_resume_gives_the_same_curve(configure: Configure, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"steps": 80, "checkpoint_minutes": 0.0}
-    whole = configure("mae", "whole", **settings)
+    whole = configure("mae", "whole", steps=80)
     run(whole)
-    killed = configure("mae", "killed", **settings)
+    killed = configure("mae", "killed", steps=80, checkpoint_minutes=0.0)
     with subprocess.Popen([*COMMAND, str(tmp_path / "killed.yaml")], stdout=subprocess.DEVNULL) as process:
         wait_for_step(killed, 7, process)
         process.send_signal(signal.SIGKILL)

@@ -93,9 +93,9 @@ def make_objective(config: RunConfig) -> SftObjective:
 
 def stir(objective: SftObjective, std: float = 0.02) -> None:
     """Give updates that have not learned yet an effect."""
-    draw = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(5)
     for _, high in lora.updates(objective.network).values():
-        high.data.normal_(0, std, generator=draw)
+        high.data.normal_(0, std, generator=generator)
 
 
 def gradients(objective: SftObjective, inputs: dict[str, Any]) -> dict[str, Tensor]:

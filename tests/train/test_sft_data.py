@@ -138,7 +138,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_cannot_be_heard_is_left_out_counted_and_named(folder: Path) -> None:
+def test_what_cannot_be_decoded_is_left_out_counted_and_named(folder: Path) -> None:
     sources = Sources(settings_of(folder, max_audio_s=1.0), 0)
     assert [len(rows) for rows in sources.rows] == [1, 1] and sources.rows[0][0].duration_s == 0.5
     assert sources.skipped == {str(folder / "good.jsonl"): 3}
@@ -150,7 +150,7 @@ def test_what_cannot_be_heard_is_left_out_counted_and_named(folder: Path) -> Non
         Sources(settings_of(folder, max_audio_s=0.4, train=[str(folder / "more.jsonl")]), 0)
 
 
-def test_shares_are_told_by_the_manifests_names(folder: Path) -> None:
+def test_shares_are_given_by_the_manifests_names(folder: Path) -> None:
     sources = Sources(settings_of(folder, shares={"good": 3, "more": 1, "other": 9}), 0)
     assert np.bincount(sources.mixture.sample(np.arange(1000))[:, 0]).tolist() == [750, 250]
     with pytest.raises(ConfigError, match="no share above 0 for more; it names good"):

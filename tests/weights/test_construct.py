@@ -37,14 +37,14 @@ def test_initial_values_are_skipped_inside_only() -> None:
 
 
 @pytest.mark.parametrize("context", [skip_init, on_meta])
-def test_nothing_is_drawn_for_a_whole_model(context: type) -> None:
+def test_nothing_is_sampled_for_a_whole_model(context: type) -> None:
     state = torch.get_rng_state()
     with context():
         MiDashengLM(CONFIG)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_nothing_is_drawn_where_transformers_puts_functions_of_its_own() -> None:
+def test_nothing_is_sampled_where_transformers_puts_functions_of_its_own() -> None:
     """It replaces those of torch.nn.init while it initialises a network."""
     transformers: Any = pytest.importorskip("transformers", reason="stock networks")
     config = transformers.BertConfig(

@@ -63,7 +63,7 @@ def same(one: PieceFrames, other: PieceFrames) -> bool:
         ("msm_mae", "msm_mae"),
     ],
 )
-def test_files_are_told_apart_by_their_tensors(cut: str, family: str, tmp_path: Path) -> None:
+def test_files_are_distinguished_by_their_tensors(cut: str, family: str, tmp_path: Path) -> None:
     tensors = rewrite(cut, tmp_path / "any")
     save_file(tensors, tmp_path / "any" / "any name.safetensors")
     assert loaded(tmp_path / "any" / "any name.safetensors").network.family == family
@@ -216,7 +216,7 @@ def test_an_enumeration_of_settings_becomes_its_value(tmp_path: Path, monkeypatc
     assert loaded(tmp_path / "eat.pt").network.config.max_length == 80
 
 
-def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_reported(tmp_path: Path) -> None:
     tensors = rewrite("eat", tmp_path / "bad")
     file = tmp_path / "bad" / "model.safetensors"
     save_file({k: v for k, v in tensors.items() if k != "blocks.0.mlp.fc1.weight"}, file)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from typer.testing import CliRunner
 
-from auricle.cli import export as cli_export
+from auricle.cli import checkpoints
 from auricle.errors import ConfigError, MissingExtra, WeightsError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.int8 import has_int8_kernel
@@ -69,7 +69,7 @@ def difference(model: MiDashengLM, run: Callable[[Tensor], Tensor], length: int)
 
 @settings(max_examples=30, deadline=None)
 @given(length=st.integers(3200, 60_000))
-def test_the_program_hears_what_the_model_hears(
+def test_the_program_computes_what_the_model_does(
     model: MiDashengLM, program: Callable[[Tensor], Tensor], length: int
 ) -> None:
     assert difference(model, program, length) < 1e-5
@@ -102,7 +102,7 @@ def test_the_graph_is_independent_of_the_model(model: MiDashengLM) -> None:
 
 def test_a_file_is_written_and_compared(lm_folder: Path, tmp_path: Path) -> None:
     app = typer.Typer()
-    app.command()(cli_export.export)
+    app.command()(checkpoints.export)
     result = CliRunner().invoke(app, [str(lm_folder), str(tmp_path / "encoder.pt2")])
     assert result.exit_code == 0, result.output
     assert "audio_tokens (n, 128) float32 at 5 Hz" in result.output and "of the model" in result.output

@@ -161,7 +161,7 @@ def test_what_a_gpu_must_have(monkeypatch: pytest.MonkeyPatch) -> None:
             check_scheme(scheme, cuda, torch.bfloat16)
 
 
-def test_torchao_knows_the_schemes() -> None:
+def test_torchao_has_the_schemes() -> None:
     pytest.importorskip("torchao", reason="an extra", exc_type=ImportError)
     configs = [torchao_config(scheme) for scheme in SCHEMES]
     assert len({type(config) for config in configs}) == len(SCHEMES)

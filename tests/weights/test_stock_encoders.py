@@ -97,7 +97,7 @@ def test_what_must_be_known_is_not_guessed(tmp_path: Path) -> None:
         load_encoder_model(tmp_path / "model")
 
 
-def test_damage_and_mixtures_are_told(tmp_path: Path) -> None:
+def test_damage_and_mixtures_are_reported(tmp_path: Path) -> None:
     write(tmp_path / "model", "ast-tiny")
     weights = tmp_path / "model" / "model.safetensors"
     tensors = load_file(weights)

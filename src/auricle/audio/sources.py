@@ -63,6 +63,7 @@ def _open_path(path: Path, limits: Limits) -> Iterator[OpenSource]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
+            os.scandir(path).close()  # fails where the folder cannot be listed either
             raise AudioError(f"{name}: is a folder; expected an audio file. Give the files inside it")
         if not stat.S_ISREG(status.st_mode):
             raise AudioError(f"{name}: is not a regular file; open it yourself and give the file object")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auricle.cli import bench_align, bench_data
-from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
-from auricle.cli.listen import AsJson, Device
-from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import AsJson, BenchData, BenchOptions, FloatType, with_groups
+from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, to_json
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
+    from auricle.bench.compare import Comparison
     from auricle.bench.results import Result
     from auricle.bench.task import Task
 
@@ -29,23 +30,20 @@ Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Resul
 
 
 @bench.command()
+@with_groups
 def run(
     encoder: Annotated[list[str], typer.Option("--encoder", "-e", help="Encoder; repeat for several.")],
     task: Annotated[list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and its data.")],
-    data: Data = Path("data"),
-    scoring_rule: ScoringRules = "strict",
-    output: Output = Path("bench"),
-    store: StoreFolder = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
     language_model: Annotated[
         str, typer.Option("--language-model", help="Frozen, of ASR and caption tasks; X-ARES has Qwen/Qwen2.5-0.5B.")
     ] = "auricle-tiny",
-    device: Device = "cpu",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    dtype: FloatType = "float32",
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Run the .py file that --encoder gives, with all it may do here.")
     ] = False,
-    as_json: AsJson = False,
+    *,
+    options: BenchOptions,
 ) -> None:
     """Measure encoders on tasks; every clip is encoded once and kept, so a run that was stopped continues.
 
@@ -55,27 +53,26 @@ def run(
     from auricle.bench.results import write_result
     from auricle.bench.run import run_benchmark
 
-    check_choice("--scoring-rule", scoring_rule, tuple(SCORING_RULES))
-    chosen = [_task_and_folder(text, data) for text in task]
+    chosen = [_task_and_folder(text, options.data) for text in task]
     # First what keeps frames, for their mean serves the others.
     chosen.sort(key=lambda pair: not pair[0].needs_frames)
-    failed = 0
+    tally = Tally()
     for name in encoder:
-        loaded = auricle.load_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
-        for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in SCORING_RULES[scoring_rule]):
+        loaded = auricle.load_encoder(name, device=options.device, dtype=dtype, trust_code=trust_code)
+        for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in options.rules):
+            what = f"{name} on {declared.name}"
             try:
-                what = f"{name} on {declared.name}"
                 epochs = None if declared.hear else declared.epochs
                 with (
-                    clip_progress(what, quiet=as_json) as clips,
-                    progress("training heads", epochs, quiet=as_json) as epoch,
+                    clip_progress(what, quiet=options.as_json) as clips,
+                    progress("training heads", epochs, quiet=options.as_json) as epoch,
                 ):
                     result = run_benchmark(
                         loaded,
                         declared,
                         folder,
                         scoring_rule=rule,
-                        store=store or output / "store",
+                        store=options.store or options.output / "store",
                         seed=seed,
                         language_model=language_model,
                         progress=clips,
@@ -84,20 +81,24 @@ def run(
             except ConfigError:
                 raise
             except AuricleError as error:
-                failed += 1
-                print_line(f"auricle: {name} on {declared.name}: {error}", err=True)
-                if as_json:
+                tally.note_error(what, str(error))
+                if options.as_json:
                     print_json({"encoder": name, "task": declared.name, "protocol": rule, "error": str(error)})
                 continue
-            _show(result, write_result(output, result), as_json=as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+            path = write_result(options.output, result)
+            print_result({"file": str(path), **result.to_dict()}, _lines(result), as_json=options.as_json)
+            absent = next(iter(result.scores.values())).settings.get("absent_classes")
+            if absent and not options.as_json:
+                print_line(f"auricle: the data has no clip of {len(absent)} classes: {', '.join(absent)}", err=True)
+            for one, split, other, elsewhere in result.leaks.exact if not options.as_json else ():
+                print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)
+    tally.leave()
 
 
 @bench.command()
 def tasks(
     suite: Annotated[str | None, typer.Option("--suite", help="xares, hear, challenge, private or auricle.")] = None,
-    data: Data = Path("data"),
+    data: BenchData = Path("data"),
     as_json: AsJson = False,
 ) -> None:
     """List the tasks, and which of them have data.
@@ -108,14 +109,13 @@ def tasks(
 
     for each in declared(suite):
         has_data = (data / each.name).exists()
-        if as_json:
-            print_json({**to_json(each), "data": str(data / each.name) if has_data else None})
-            continue
         splits = f"{len(each.folds)} folds" if each.folds else "/".join(each.splits)
-        print_line(
+        line = (
             f"{each.name:28} {each.suite:9} {each.domain:7} {each.kind:10} {each.metric:15} "
             f"{each.num_classes or '-':>5} classes  {splits:40.40} {'on disk' if has_data else ''}".rstrip()
         )
+        record = {**to_json(each), "data": str(data / each.name) if has_data else None}
+        print_result(record, [line], as_json=as_json)
 
 
 @bench.command()
@@ -132,7 +132,7 @@ def report(
     from auricle.bench.results import read_results
 
     for path in write_report(read_results(results), output):
-        print_json({"file": str(path)}) if as_json else print_line(str(path))
+        print_result({"file": str(path)}, [str(path)], as_json=as_json)
 
 
 @bench.command()
@@ -149,21 +149,7 @@ def compare(
     from auricle.bench.results import read_results
 
     found = paired(read_results(first), read_results(second))
-    if as_json:
-        print_json(to_json(found))
-        return
-    print_line(f"{found.first} against {found.second}; p after Holm's correction")
-    for test in found.tests:
-        gap = test.difference
-        print_line(
-            f"{test.task:28} {test.scoring_rule:6} {test.head:4} {test.first:7.3f} {test.second:7.3f}  "
-            f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]  p {test.p_holm:.3g}"
-        )
-    for each in found.overall:
-        interval = "" if each.items is None else f"  [{each.items.low:+.3f}, {each.items.high:+.3f}]"
-        print_line(f"{'weighted average':28} {each.scoring_rule:6} {each.head:4} {each.scores:+23.3f}{interval}")
-    for left in found.left_out:
-        print_line(f"not compared: {left.task} {left.scoring_rule} {left.head or ''}: {left.reason}")
+    print_result(to_json(found), _comparison(found), as_json=as_json)
 
 
 @bench.command()
@@ -179,12 +165,10 @@ def leaderboard(
     from auricle.bench.results import read_results
 
     for each in entries(read_results(results) if results else ()):
-        if as_json:
-            print_json({**to_json(each), "remarks": list(each.remarks)})
-            continue
         value = each.headline.value
         shown = "      -" if value is None else f"{value:7.3f}"
-        print_line(f"{each.head:5}{shown}  {each.system:44} {each.scoring_rule:13} {'; '.join(each.remarks)}")
+        line = f"{each.head:5}{shown}  {each.system:44} {each.scoring_rule:13} {'; '.join(each.remarks)}"
+        print_result({**to_json(each), "remarks": list(each.remarks)}, [line], as_json=as_json)
 
 
 def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:
@@ -194,18 +178,26 @@ def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:
     return load_task(name), Path(folder) if folder else data / name
 
 
-def _show(result: Result, path: Path, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"file": str(path), **result.to_dict()})
-        return
+def _comparison(found: Comparison) -> Iterator[str]:
+    yield f"{found.first} against {found.second}; p after Holm's correction"
+    for test in found.tests:
+        gap = test.difference
+        yield (
+            f"{test.task:28} {test.scoring_rule:6} {test.head:4} {test.first:7.3f} {test.second:7.3f}  "
+            f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]  p {test.p_holm:.3g}"
+        )
+    for each in found.overall:
+        interval = "" if each.items is None else f"  [{each.items.low:+.3f}, {each.items.high:+.3f}]"
+        yield f"{'weighted average':28} {each.scoring_rule:6} {each.head:4} {each.scores:+23.3f}{interval}"
+    for left in found.left_out:
+        yield f"not compared: {left.task} {left.scoring_rule} {left.head or ''}: {left.reason}"
+
+
+def _lines(result: Result) -> Iterator[str]:
     for head, score in result.scores.items():
         interval = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
         cost = f"{result.cost.encode_s + result.cost.heads_s:.1f} s, {result.cost.reused} of {result.data.clips} kept"
-        print_line(
+        yield (
             f"{result.encoder.name:28} {result.task.name:24} {result.scoring_rule:6} {head:4} "
             f"{result.task.metric if head != 'knn' else 'accuracy'} {score.value:.3f}{interval}  ({cost})"
         )
-    if absent := next(iter(result.scores.values())).settings.get("absent_classes"):
-        print_line(f"auricle: the data has no clip of {len(absent)} classes: {', '.join(absent)}", err=True)
-    for one, split, other, elsewhere in result.leaks.exact:
-        print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)

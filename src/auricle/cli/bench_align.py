@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from auricle.cli.align import LabelsFile, Language, Template, domain_templates
-from auricle.cli.bench_options import FAILED, Data, Output, StoreFolder, clip_progress, to_json
-from auricle.cli.listen import AsJson, Device, Dtype
-from auricle.cli.options import SCORING_RULES, ScoringRules, check_choice
-from auricle.cli.output import print_json, print_line
+from auricle.cli.options import BenchOptions, Dtype, LabelsFile, Language, Template, domain_templates, with_groups
+from auricle.cli.output import clip_progress, print_json, print_line, print_result, to_json
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ _METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "map10": "mAP@10", "mean_ra
 _METRICS |= {"median_rank": "median rank"}
 
 
+@with_groups
 def align(
     task: Annotated[
         list[str] | None,
@@ -37,12 +37,10 @@ def align(
         list[str] | None,
         typer.Option("--model", "-m", help="Audio–text model; repeat for several. [default: auricle-tiny-glap]"),
     ] = None,
-    data: Data = Path("data"),
     fold: Annotated[
         list[str] | None,
         typer.Option("--fold", help="Split or fold to test on; repeatable. [default: all folds, or the test split]"),
     ] = None,
-    scoring_rule: ScoringRules = "strict",
     domain: Annotated[
         str | None, typer.Option("--domain", help="Whose template is used: sound, speech, music or none.")
     ] = None,
@@ -52,14 +50,12 @@ def align(
     pooling: Annotated[
         str | None, typer.Option("--pooling", help="Of clips over 10.08 s: framemean, v013 or zeropad.")
     ] = None,
-    output: Output = Path("bench"),
-    store: StoreFolder = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show published scores, and the results in OUTPUT beside them.")
     ] = False,
-    device: Device = "cpu",
     dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    options: BenchOptions,
 ) -> None:
     """Measure audio–text models: zero-shot classification, and retrieval of clips and captions.
 
@@ -73,22 +69,22 @@ def align(
 
     if not task and not published:
         raise typer.BadParameter("name a task, or give --published", param_hint="--task")
-    check_choice("--scoring-rule", scoring_rule, tuple(SCORING_RULES))
     jobs = []
-    for declared, place in [_task_and_data(text, data) for text in task or []]:
+    for declared, place in [_task_and_data(text, options.data) for text in task or []]:
         prompts = _prompts(declared, domain, template, labels_file, language)
-        ways = [{"scoring_rule": rule, "language": language} for rule in SCORING_RULES[scoring_rule]]
+        ways = [{"scoring_rule": rule, "language": language} for rule in options.rules]
         jobs += [(declared, place, way) for way in ([{"prompts": prompts}] if prompts else ways)]
-    failed = 0
+    tally = Tally()
     for name in (model or [DEFAULT_MODEL]) if jobs else []:
-        aligner = auricle.load_aligner(name, device=device, dtype=dtype, pooling=cast("Pooling | None", pooling))
+        aligner = auricle.load_aligner(
+            name, device=options.device, dtype=dtype, pooling=cast("Pooling | None", pooling)
+        )
         for declared, place, way in jobs:
-            shared = {"name": name, "store": store or output / "store", "splits": fold or []}
-            failed += not _measured(aligner, declared, place, {**shared, **way}, output, as_json=as_json)
+            shared = {"name": name, "store": options.store or options.output / "store", "splits": fold or []}
+            _measure(aligner, declared, place, {**shared, **way}, options, tally)
     if published:
-        _show_published(output, as_json=as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+        _show_published(options)
+    tally.leave()
 
 
 def _task_and_data(text: str, data: Path) -> tuple[Task, Path]:
@@ -118,53 +114,50 @@ def _prompts(
     return task_prompts(task, templates=sentences, phrases=phrases, language=language)
 
 
-def _measured(
-    aligner: Aligner, task: Task, place: Path, settings: dict[str, Any], output: Path, *, as_json: bool
-) -> bool:
+def _measure(
+    aligner: Aligner, task: Task, place: Path, settings: dict[str, Any], options: BenchOptions, tally: Tally
+) -> None:
     """Measure, write and show, or report the failure; wrong usage is raised."""
     from auricle.bench.alignment import text_retrieval, zero_shot
     from auricle.bench.results import write_result
 
     name, run = settings["name"], zero_shot if "prompts" in settings else text_retrieval
     try:
-        with clip_progress(f"{name} on {task.name}", quiet=as_json) as progress:
+        with clip_progress(f"{name} on {task.name}", quiet=options.as_json) as progress:
             result = run(aligner, task, place, progress=progress, **settings)
     except ConfigError:
         raise
     except AuricleError as error:
-        print_line(f"auricle: {name} on {task.name}: {error}", err=True)
-        if as_json:
+        tally.note_error(f"{name} on {task.name}", str(error))
+        if options.as_json:
             print_json({"model": name, "task": task.name, "error": str(error)})
-        return False
-    _show(result, write_result(output, result), as_json=as_json)
-    return True
+    else:
+        path = write_result(options.output, result)
+        print_result({"file": str(path), **result.to_dict()}, _lines(result), as_json=options.as_json)
 
 
-def _show(result: Result, path: Path, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"file": str(path), **result.to_dict()})
-        return
+def _lines(result: Result) -> Iterator[str]:
     for head, score in result.scores.items():
         metric = result.task.metric if head == "zero_shot" else "R@1 of both directions"
         kept = f"{result.cost.reused} of {result.data.clips} kept"
-        print_line(
+        yield (
             f"{result.encoder.name:28} {result.task.name:24} {result.scoring_rule:6} {head:9} {metric} "
             f"{_shares(score.value, score.low, score.high)}, chance {100 * score.settings['chance']:.1f} "
             f"({result.cost.encode_s + result.cost.heads_s:.1f} s, {kept})"
         )
         for key, words in _DIRECTIONS.items():
             if key in score.settings:
-                _show_direction(words, score.settings[key])
+                yield from _direction_lines(words, score.settings[key])
 
 
-def _show_direction(words: str, table: dict[str, dict[str, float]]) -> None:
+def _direction_lines(words: str, table: dict[str, dict[str, float]]) -> Iterator[str]:
     for key, title in _METRICS.items():
         found = table[key]
         if key.endswith("rank"):
             shown = f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}], chance {found['chance']:.1f}"
         else:
             shown = f"{_shares(found['value'], found['low'], found['high'])}, chance {100 * found['chance']:.1f}"
-        print_line(f"  {words}  {title:11} {shown}")
+        yield f"  {words}  {title:11} {shown}"
 
 
 def _shares(value: float, low: float | None, high: float | None) -> str:
@@ -173,19 +166,18 @@ def _shares(value: float, low: float | None, high: float | None) -> str:
     return f"{100 * value:.1f}{interval}"
 
 
-def _show_published(output: Path, *, as_json: bool) -> None:
+def _show_published(options: BenchOptions) -> None:
     from auricle.bench.published import compare_published
     from auricle.bench.results import read_results
 
+    output = options.output
     has_results = any(output.glob("*.compat.json")) or any(output.glob("*.strict.json"))
     rows = compare_published(read_results(output) if has_results else [])
-    for source in dict.fromkeys(row.source for row, _ in rows) if not as_json else ():
+    for source in dict.fromkeys(row.source for row, _ in rows) if not options.as_json else ():
         print_line(f"published: {source}; the clips behind them are not published")
     for row, own in rows:
-        if as_json:
-            print_json({**row._asdict(), "own": to_json(own)})
-            continue
         shown = [f"{each.model} ({each.scoring_rule}) {_shares(each.value, each.low, each.high)}" for each in own]
         words = _DIRECTIONS.get(row.direction or "", "")
         theirs = f"{row.title:24} {row.metric:8} {words:12} {row.system} {100 * row.value:5.1f}"
-        print_line(f"{theirs}  {'  '.join(shown)}".rstrip())
+        line = f"{theirs}  {'  '.join(shown)}".rstrip()
+        print_result({**row._asdict(), "own": to_json(own)}, [line], as_json=options.as_json)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.bench_options import FAILED, To
-from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import FAILED, AsJson
+from auricle.cli.output import print_json, print_result, progress, warn
+from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from auricle.bench.task import Task
     from auricle.data.downloads import RemoteRecord
     from auricle.data.label_tars import LabelledFile
+
+To = Annotated[Path, typer.Option("--to", help="Folder in which each task gets a folder of its name.")]
 
 _GB = 1e9
 _SHOWN = 5  # problems spelled out in an error
@@ -38,23 +40,20 @@ def download(
 
     Example: auricle bench download esc50 --to data
     """
-    found, failed = [], 0
+    tally, found = Tally(), []
     for task in [_published(name) for name in dict.fromkeys(names)]:
         try:
             found.append((task, _describe(task, to, as_json=as_json)))
         except AuricleError as error:
-            failed += 1
-            _report_failure(task, to, error, as_json=as_json)
+            _report_failure(tally, task, to, error, as_json=as_json)
     if not dry_run:
         _check_space(found, to)
         for task, record in found:
             try:
                 _download(task, record, to, as_json=as_json)
             except AuricleError as error:
-                failed += 1
-                _report_failure(task, to, error, as_json=as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+                _report_failure(tally, task, to, error, as_json=as_json)
+    tally.leave()
 
 
 def prepare(
@@ -83,15 +82,19 @@ def prepare(
     _compare(examples, folder)
     counts = {split: len(each) for split, each in examples.by_split.items()}
     size = sum(tar.stat().st_size for tar in tars)
-    if as_json:
-        left_out = [{"name": each.name, "reason": each.reason} for each in examples.refused]
-        facts = {"sounds": counts, "bytes": size, "files": [tar.name for tar in tars]}
-        print_json({"task": task.name, "folder": str(folder), **facts, "left_out": left_out, "unused": examples.unused})
-    else:
-        shown = ", ".join(f"{split} {number:,}" for split, number in counts.items())
-        print_line(f"{task.name}: {len(examples):,} clips ({shown}) in {len(tars)} tars, {size / _GB:.2f} GB: {folder}")
-        for reason, number in examples.unused.items():
-            print_line(f"not of the task: {number:,} clips, {reason}")
+    record = {
+        "task": task.name,
+        "folder": str(folder),
+        "sounds": counts,
+        "bytes": size,
+        "files": [tar.name for tar in tars],
+        "left_out": [{"name": each.name, "reason": each.reason} for each in examples.refused],
+        "unused": examples.unused,
+    }
+    shown = ", ".join(f"{split} {number:,}" for split, number in counts.items())
+    lines = [f"{task.name}: {len(examples):,} clips ({shown}) in {len(tars)} tars, {size / _GB:.2f} GB: {folder}"]
+    lines += [f"not of the task: {number:,} clips, {reason}" for reason, number in examples.unused.items()]
+    print_result(record, lines, as_json=as_json)
     if examples.refused:
         raise typer.Exit(FAILED)
 
@@ -130,14 +133,13 @@ def _describe(task: Task, to: Path, *, as_json: bool) -> RemoteRecord:
     if not record.files:
         raise DataError(f"{record.page} shows no files; it may be restricted")
     left = remote.bytes_left(record.files, to / task.name)
-    if as_json:
-        facts = {"title": record.title, "licence": record.licence, "page": record.page, "bytes": record.size}
-        print_json({"task": task.name, "state": "found", **facts, "bytes_left": left, "files": len(record.files)})
-    else:
-        print_line(
-            f"{task.name}: {record.title}, licence {record.licence or 'not stated'}; {len(record.files)} files of "
-            f"{record.size / _GB:.2f} GB, {left / _GB:.2f} GB to download; {record.page}"
-        )
+    facts = {"title": record.title, "licence": record.licence, "page": record.page, "bytes": record.size}
+    shown = {"task": task.name, "state": "found", **facts, "bytes_left": left, "files": len(record.files)}
+    line = (
+        f"{task.name}: {record.title}, licence {record.licence or 'not stated'}; {len(record.files)} files of "
+        f"{record.size / _GB:.2f} GB, {left / _GB:.2f} GB to download; {record.page}"
+    )
+    print_result(shown, [line], as_json=as_json)
     return record
 
 
@@ -164,11 +166,9 @@ def _download(task: Task, record: RemoteRecord, to: Path, *, as_json: bool) -> N
             fetch(file, folder, progress=lambda name, done, size: advance.at(done))
     for pattern in task.tars.values():
         find_tars(folder, pattern)
-    if as_json:
-        names = [file.name for file in record.files]
-        print_json({"task": task.name, "state": "verified", "folder": str(folder), "files": names})
-    else:
-        print_line(f"{task.name}: {len(record.files)} files verified: {folder}")
+    names = [file.name for file in record.files]
+    verified = {"task": task.name, "state": "verified", "folder": str(folder), "files": names}
+    print_result(verified, [f"{task.name}: {len(names)} files verified: {folder}"], as_json=as_json)
 
 
 def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
@@ -186,12 +186,12 @@ def _link_from_siblings(task: Task, record: RemoteRecord, to: Path) -> None:
                     os.link(source, target)
 
 
-def _report_failure(task: Task, to: Path, error: AuricleError, *, as_json: bool) -> None:
+def _report_failure(tally: Tally, task: Task, to: Path, error: AuricleError, *, as_json: bool) -> None:
     from auricle.data.downloads import ZENODO
 
     where = f"{ZENODO}/records/{task.source.zenodo}"
-    print_line(f"auricle: {task.name}: {error}", err=True)
-    print_line(f"auricle: {task.name}: by hand, the files of {where} belong into {to / task.name}", err=True)
+    tally.note_error(task.name, str(error))
+    warn(f"{task.name}: by hand, the files of {where} belong into {to / task.name}")
     if as_json:
         print_json({"task": task.name, "state": "failed", "error": str(error)})
 
@@ -206,7 +206,7 @@ def _examples(task: Task, source: Path, folder: Path, *, partial: bool) -> Examp
     if not all(isinstance(example.audio, Path) for example in examples):
         raise ConfigError(f"{source} holds the audio tars of {task.name!r} already; give it to bench run as it is")
     for name, reason in examples.refused if partial else ():
-        print_line(f"auricle: left out: {name}: {reason}", err=True)
+        warn(f"left out: {name}: {reason}")
     if examples.refused and not partial:
         named = [f"{name}: {reason}" for name, reason in examples.refused[:_SHOWN]]
         more = ["…"] if len(examples.refused) > _SHOWN else []

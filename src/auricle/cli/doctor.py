@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
 
-from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line
+from auricle.cli.options import FAILED, AsJson
+from auricle.cli.output import print_result
+from auricle.cores import granted_cores
 
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "transformers", "av", "pyarrow")
 _TONE_HZ = 440
@@ -31,23 +31,26 @@ def doctor(as_json: AsJson = False) -> None:
     Example: auricle doctor
     """
     facts = examine()
-    if as_json:
-        print_json(facts)
-    else:
-        for topic, found in facts.items():
-            if isinstance(found, dict):
-                print_line(f"{topic}:")
-                for key, value in found.items():
-                    print_line(f"  {key:18} {value}")
-            else:
-                print_line(f"{topic}: {found}")
+    print_result(facts, _lines(facts), as_json=as_json)
     if not facts["ok"]:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    for topic, found in facts.items():
+        if isinstance(found, dict):
+            yield f"{topic}:"
+            yield from (f"  {key:18} {value}" for key, value in found.items())
+        else:
+            yield f"{topic}: {found}"
 
 
 def examine() -> dict[str, Any]:
     """All facts that `doctor` reports; ``ok``: all core formats work."""
     import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from auricle.weights.catalog import entries, is_ready
 
     formats = {name: _attempt(_core_file, name) for name in _CORE}
     needed = all(state == "ok" for state in formats.values())
@@ -60,11 +63,11 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "packages": {name: _version(name) or "absent" for name in _PACKAGES},
         "formats": formats,
-        "threads": {"torch": torch.get_num_threads(), "cores": len(_cores())},
+        "threads": {"torch": torch.get_num_threads(), "cores": granted_cores()},
         "devices": _devices(),
         "memory_free_gb": _free_memory_gb(),
-        "cache": _cache_folder(),
-        "models": _models(),
+        "cache": str(HF_HUB_CACHE),
+        "models": {entry.name: "ready" if is_ready(entry) else "absent" for entry in entries()},
     }
 
 
@@ -123,10 +126,6 @@ def _media_file(name: str) -> bytes:
     return file.getvalue()
 
 
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-
-
 def _devices() -> dict[str, str]:
     import torch
 
@@ -144,16 +143,3 @@ def _free_memory_gb() -> float | None:
     with open("/proc/meminfo", encoding="ascii") as file:
         kib = next((int(line.split()[1]) for line in file if line.startswith("MemAvailable:")), None)
     return None if kib is None else round(kib * 1024 / 1e9, 1)
-
-
-def _cache_folder() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return str(HF_HUB_CACHE)
-
-
-def _models() -> dict[str, str]:
-    from auricle.weights.catalog import entries, is_ready
-
-    states = {True: "ready", False: "absent"}
-    return {entry.name: states[is_ready(entry)] for entry in entries()}

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.inputs import find_sources, open_source
-from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
-from auricle.cli.output import print_json, progress
-from auricle.errors import AuricleError, MissingExtra
+from auricle.cli.inputs import open_sources
+from auricle.cli.options import AsJson, Device, Dtype, Files
+from auricle.cli.printing import FilePrinter
+from auricle.errors import MissingExtra
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auricle.encode.encoder import Encoder
+    from auricle.encode.encoder import Embedding, Encoder
 
 
 def embed(
@@ -51,32 +51,24 @@ def embed(
         _need_pyarrow()
     if output is not None:
         check_writable(output)
-    names = find_sources(files)
-    sources = [open_source(name) for name in names]
+    names, sources = open_sources(files)
 
     import auricle
 
     encoder = auricle.load_encoder(model, device=device, dtype=dtype)
-    tally, kept = Tally(), {}
-    with progress("embedding", len(names), quiet=as_json) as advance:
-        for name, result in zip(names, encoder.embed_many(sources, frames=frames), strict=True):
-            record: dict[str, Any] = {"file": name, "receipt": None, "model": encoder.name, "error": None}
-            if isinstance(result, AuricleError):
-                record["error"] = str(result)
-            else:
-                record["receipt"] = result.receipt.as_dict()
-                tally.note_receipt(name, result.receipt, quiet=as_json)
-                if output is None:
-                    record["embedding"] = result.values.tolist()
-                else:
-                    kept[name] = result.values
-            if as_json:
-                print_json(record)
-            tally.note_error(name, record["error"], quiet=as_json)
-            advance()
+    kept: dict[str, Tensor] = {}
+
+    def show(name: str, result: Embedding) -> tuple[dict[str, Any], list[str]]:
+        if output is None:
+            return {"embedding": result.values.tolist()}, []
+        kept[name] = result.values
+        return {}, []
+
+    printer = FilePrinter(encoder.name, as_json=as_json)
+    printer.print_files("embedding", names, encoder.embed_many(sources, frames=frames), (), show)
     if output is not None and kept:
         _write(output, kept, encoder, frames=frames)
-    tally.leave()
+    printer.leave()
 
 
 def _write(output: Path, kept: dict[str, Tensor], encoder: Encoder, *, frames: bool) -> None:

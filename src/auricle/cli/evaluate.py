@@ -1,124 +1,100 @@
-"""The verbs that evaluate an audio language model: evaluate score, and what all of them share."""
+"""What the verbs of `auricle evaluate` share: the application, options, and what is done around each task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson, Device
-from auricle.cli.options import (
-    SCORING_RULES,
-    Detector,
-    MissingAnswers,
-    ScoringRules,
-    Seed,
-    SentenceModel,
-    check_choice,
-    check_scoring,
-)
-from auricle.cli.output import print_json, print_line, progress
-from auricle.errors import ConfigError
+from auricle.cli.options import AsJson, BatchSize, LoadOptions, RuleOptions, Seed, check_choice
+from auricle.cli.output import print_line, print_result, progress, warn
+from auricle.cli.printing import Tally
+from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.evaluate.answer_cache import AnswerCache
-    from auricle.evaluate.mecat import MecatPredictions
-    from auricle.evaluate.predictions import Predictions
     from auricle.evaluate.questions import Question
+    from auricle.evaluate.run import Evaluator
     from auricle.evaluate.scores import Scored, ScoringConfig
     from auricle.evaluate.task import LanguageTask
     from auricle.metrics.intervals import Score
     from auricle.weights.sentence_encoders import ErrorDetector, SentenceEncoder
-
-KINDS = ("asr", "tagging", "gender", "multitag", "qa", "caption", "mecat")
 
 evaluate = typer.Typer(
     no_args_is_help=True,
     help="Evaluate an audio language model.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+Models = Annotated[list[str] | None, typer.Option("--model", help="Name, hub id or folder; repeat [auricle-tiny].")]
 
 
-@evaluate.command()
-def score(
-    predictions: Annotated[
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions(RuleOptions):
+    """How answers are scored."""
+
+    missing: Annotated[
+        str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
+    ] = "error"
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Of sentences: minilm, or a folder or hub id; published is TinyBERT.")
+    ] = "minilm"
+    error_detector: Annotated[
+        Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")
+    ] = None
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Refuse unknown values."""
+        super().__post_init__()
+        check_choice("--missing", self.missing, ("error", "worst"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(LoadOptions, ScoringOptions):
+    """How answers to the questions of tasks are generated, kept and scored."""
+
+    task: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PRED...", help="Predictions of a model; for mecat also FIELD=FILE, or six files in its order."
-        ),
-    ],
-    task: Annotated[str, typer.Option("--task", "-t", help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
-    scoring_rule: ScoringRules = "strict",
-    references: Annotated[
-        Path | None, typer.Option("--references", help="Folder of MECAT's references of a split.")
-    ] = None,
-    encoder: SentenceModel = "minilm",
-    error_detector: Detector = None,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Of mecat: date, fense or bleu; repeat; all by default.")
-    ] = None,
-    synonyms: Annotated[
-        Path | None, typer.Option("--synonyms", help='JSON of other names: {"label": ["name", ...]}.')
-    ] = None,
-    unit: Annotated[
-        str | None, typer.Option("--unit", help="Of strict error rates: word, character or mixed; else by language.")
-    ] = None,
-    missing: MissingAnswers = "error",
-    group_by: Annotated[
-        str, typer.Option("--group-by", help="Field of the rows; rows that agree in it are resampled together.")
-    ] = "audio",
-    seed: Seed = 0,
-    device: Device = "cpu",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for results with the score of every item, as JSON.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score the predictions of a model in files.
+        typer.Option("--task", "-t", metavar="NAME=SOURCE", help="Task and its clips; repeat. See `evaluate tasks`."),
+    ]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results, OUTPUT/MODEL/TASK.")]
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Clips at most, evenly spaced over all.")] = None
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder of answers, kept for later runs [default: OUTPUT/cache].")
+    ] = None
+    batch_size: BatchSize = 8
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens [default: the task's].")
+    ] = None
+    as_json: AsJson = False
 
-    A missing or duplicated row is an error. Scores are fractions with 95 % intervals.
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of answers."""
+        return self.cache or self.output / "cache"
 
-    Example: auricle evaluate score answers.jsonl --task asr --scoring-rule both --json
-    """
-    check_choice("--task", task, KINDS)
-    check_scoring(scoring_rule, missing)
-    if unit is not None:
-        check_choice("--unit", unit, ("word", "character", "mixed"))
-    if (task == "mecat") != (references is not None):
-        raise ConfigError("--references names the folder of MECAT's references; mecat needs it, and no other task")
-    from dataclasses import replace
+    def evaluator(self, model: Any, task: LanguageTask, answers: AnswerCache) -> Evaluator:
+        """A model on a task; how its answers are scored is left to set."""
+        from auricle.engine.request import SamplingParams
+        from auricle.evaluate.run import Evaluator
 
-    from auricle.evaluate.score_answers import read_synonyms, score_predictions
-
-    chosen: dict[str, Any] = {"unit": unit, "group_by": group_by}
-    if metric:
-        chosen["metrics"] = metric
-    if synonyms:
-        chosen["synonyms"] = read_synonyms(synonyms)
-    config = scoring_config(encoder, error_detector, device, missing=missing, seed=seed, **chosen)
-    parsed = _read(predictions, task, references)
-    for rule in SCORING_RULES[scoring_rule]:
-        with progress(f"scoring, {rule}", quiet=as_json):
-            scored = score_predictions(parsed, replace(config, scoring_rule=rule))
-        if output:
-            print_line(str(_write(output, scored)), err=True)
-        if as_json:
-            print_json(scored.content(items=False))
-        else:
-            show_scored(scored)
+        sampling = SamplingParams(max_new_tokens=self.max_new_tokens or task.max_new_tokens)
+        return Evaluator(model=model, task=task, cache=answers, sampling=sampling, batch_size=self.batch_size)
 
 
-def scoring_config(encoder: str, detector: Path | None, device: str, **settings: Any) -> ScoringConfig:
+def scoring_config(options: ScoringOptions, tasks: Sequence[LanguageTask] = (), **settings: Any) -> ScoringConfig:
     """How answers are scored; the networks behind the scores of captions are loaded once, when they are needed.
 
     Args:
-        encoder: of sentences, see `auricle.weights.sentence_encoders.load_sentence_encoder`.
-        detector: folder of FENSE's; None: there is none.
-        device: of both.
+        options: of the command line; its rules are set one after the other.
+        tasks: where one of them needs FENSE's detector, it is loaded here: a fault is found before answers are
+            generated.
         settings: further fields.
     """
     from auricle.evaluate.scores import ScoringConfig
@@ -127,73 +103,19 @@ def scoring_config(encoder: str, detector: Path | None, device: str, **settings:
     def load_encoder() -> SentenceEncoder:
         from auricle.weights.sentence_encoders import load_sentence_encoder
 
-        return load_sentence_encoder(encoder, device=device)
+        return load_sentence_encoder(options.encoder, device=options.device)
 
     @cache
     def load_detector() -> ErrorDetector | None:
         from auricle.weights.sentence_encoders import load_error_detector
 
-        return None if detector is None else load_error_detector(detector, device=device)
+        folder = options.error_detector
+        return None if folder is None else load_error_detector(folder, device=options.device)
 
-    return ScoringConfig(encoder=load_encoder, detector=load_detector, **settings)
-
-
-def _read(files: Sequence[str], kind: Any, references: Path | None) -> Predictions | MecatPredictions:
-    from auricle.evaluate.mecat import read_mecat_predictions
-    from auricle.evaluate.predictions import read_predictions
-
-    if references is not None:
-        return read_mecat_predictions(_by_field(files), references)
-    if len(files) != 1:
-        raise ConfigError(f"found {len(files)} files, expected one for {kind}; score them one by one")
-    return read_predictions(files[0], kind)
-
-
-def _by_field(files: Sequence[str]) -> dict[str, str]:
-    """MECAT's files by field: named, one for all, or six in the order of its fields."""
-    from auricle.evaluate.mecat import CATEGORIES, FIELDS
-
-    fields = {*FIELDS, *(group.name for group in CATEGORIES)}
-    named = [file.partition("=") for file in files]
-    if all(sign and field in fields for field, sign, _ in named) and len({field for field, *_ in named}) == len(named):
-        return {field: file for field, _, file in named}
-    if len(files) == 1:
-        return {"": files[0]}
-    if len(files) == len(FIELDS):
-        return dict(zip(FIELDS, files, strict=True))
-    raise ConfigError(
-        f"found {len(files)} files, expected one for all fields, {len(FIELDS)} in the order {', '.join(FIELDS)}, or "
-        "FIELD=FILE with each field once"
-    )
-
-
-def show_scored(scored: Scored) -> None:
-    """Print a score as a table for people."""
-    print_line(f"{scored.kind}, {scored.scoring_rule}: {scored.rule.id} version {scored.rule.version}")
-    for name, found in scored.scores.items():
-        print_line(_line(name, found))
-    for part, metrics in scored.parts.items():
-        for name, found in metrics.items():
-            print_line(_line(f"  {part}, {name}", found))
-    print_line(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items()))
-
-
-def _line(name: str, found: Score) -> str:
-    interval = "" if found.low != found.low else f"  [{found.low:.6f}, {found.high:.6f}]"
-    return f"{name:44} {found.value:.10f}{interval}  n = {found.n}"
-
-
-def _write(folder: Path, scored: Scored) -> Path:
-    """Write ``KIND.RULE.json``."""
-    from auricle.evaluate.predictions import utf8
-    from auricle.files import make_folder, write_bytes
-
-    path = make_folder(folder) / f"{scored.kind}.{scored.scoring_rule}.json"
-    write_bytes(path, utf8(scored.to_json()))
-    return path
-
-
-# --- shared by the verbs that run a model
+    if any(task.kind in ("caption", "mecat") for task in tasks):
+        load_detector()
+    shared: dict[str, Any] = {"missing": options.missing, "seed": options.seed, **settings}
+    return ScoringConfig(encoder=load_encoder, detector=load_detector, **shared)
 
 
 def split_task(text: str) -> tuple[LanguageTask, str]:
@@ -210,15 +132,12 @@ def split_task(text: str) -> tuple[LanguageTask, str]:
     return load_language_task(name), source
 
 
-def read_task(
-    task: LanguageTask, source: str, limit: int | None, on_note: Callable[[str], None] | None = None
-) -> list[Question]:
-    """Questions of a task; notes on its source are printed unless ``on_note`` takes them."""
+def read_tasks(options: RunOptions) -> list[tuple[LanguageTask, list[Question]]]:
+    """The chosen tasks with their questions; notes on their sources are printed."""
     from auricle.evaluate.questions import read_questions
 
-    return read_questions(
-        task, source, limit=limit, on_note=on_note or (lambda note: print_line(f"auricle: {note}", err=True))
-    )
+    chosen = map(split_task, options.task)
+    return [(task, read_questions(task, source, limit=options.limit, on_note=warn)) for task, source in chosen]
 
 
 @contextmanager
@@ -228,11 +147,79 @@ def open_cache(folder: Path) -> Iterator[AnswerCache]:
 
     with AnswerCache(folder) as answers:
         for fault in answers.damaged:
-            print_line(f"auricle: {fault}; skipped", err=True)
+            warn(f"{fault}; skipped")
         yield answers
 
 
-def load_detector(config: ScoringConfig, tasks: Sequence[LanguageTask]) -> None:
-    """Load FENSE's detector where a task needs it: a fault is found before answers are generated."""
-    if any(task.kind in ("caption", "mecat") for task in tasks):
-        config.detector()
+def measure_tasks(
+    kind: str,
+    models: Sequence[str] | None,
+    tasks: Sequence[tuple[LanguageTask, Any]],
+    measure: Callable[[Evaluator, Any], Any],
+    lines: Callable[[Any], Iterable[str]],
+    *,
+    options: RunOptions,
+    tally: Tally,
+) -> Iterator[Any]:
+    """Results of each model, task and scoring rule, written and printed; errors are reported, the others continue.
+
+    Args:
+        kind: of the results, for the names of their files.
+        models: names, hub ids or folders; None: the embedded one.
+        tasks: each with what ``measure`` is given.
+        measure: an evaluator and that → a result, with ``identity`` and ``to_json``.
+        lines: a result → what people read.
+        options: of the command line.
+        tally: counts the errors.
+    """
+    from auricle.evaluate.run import run_folder
+
+    config = scoring_config(options, [task for task, _ in tasks])
+    with open_cache(options.cache_folder) as answers:
+        for name in models or ["auricle-tiny"]:
+            model = options.load(name)
+            for task, subject in tasks:
+                evaluator = options.evaluator(model, task, answers)
+                for scoring_rule in options.rules:
+                    scoring = replace(config, scoring_rule=scoring_rule)
+                    try:
+                        with progress(f"{name} on {task.name}, answers", quiet=options.as_json) as advance:
+                            found = measure(replace(evaluator, scoring=scoring, on_reply=lambda *_: advance()), subject)
+                    except ConfigError:
+                        raise
+                    except AuricleError as error:
+                        tally.note_error(task.name, str(error))
+                        continue
+                    folder = run_folder(options.output, str(found.identity["model"]), task)
+                    path = write_result(folder, kind, scoring_rule, found.to_json())
+                    record = {"file": str(path), **json.loads(found.to_json())}
+                    print_result(record, lines(found), as_json=options.as_json)
+                    if not options.as_json:
+                        print_line(str(path), err=True)
+                    yield found
+
+
+def write_result(folder: Path, kind: str, scoring_rule: str, text: str) -> Path:
+    """Write ``FOLDER/KIND.RULE.json``."""
+    from auricle.evaluate.predictions import utf8
+    from auricle.files import make_folder, write_bytes
+
+    path = make_folder(folder) / f"{kind}.{scoring_rule}.json"
+    write_bytes(path, utf8(text))
+    return path
+
+
+def scored_lines(scored: Scored) -> Iterator[str]:
+    """A score as a table for people."""
+    yield f"{scored.kind}, {scored.scoring_rule}: {scored.rule.id} version {scored.rule.version}"
+    for name, found in scored.scores.items():
+        yield _line(name, found)
+    for part, metrics in scored.parts.items():
+        for name, found in metrics.items():
+            yield _line(f"  {part}, {name}", found)
+    yield ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in scored.counts.items())
+
+
+def _line(name: str, found: Score) -> str:
+    interval = "" if found.low != found.low else f"  [{found.low:.6f}, {found.high:.6f}]"
+    return f"{name:44} {found.value:.10f}{interval}  n = {found.n}"

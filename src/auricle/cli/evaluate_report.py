@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson
-from auricle.cli.options import Seed
-from auricle.cli.output import print_json, print_line
+from auricle.cli.options import AsJson, Seed
+from auricle.cli.output import print_result
 
 if TYPE_CHECKING:
     from auricle.evaluate.compare import AnswerComparison, PairedAnswers
@@ -33,10 +33,7 @@ def compare(
     from auricle.evaluate.compare import compare_runs
 
     found = compare_runs(first, second, rounds=rounds, seed=seed)
-    if as_json:
-        print_json(_content(found))
-    else:
-        _show(found)
+    print_result(_content(found), _lines(found), as_json=as_json)
 
 
 def report(
@@ -46,10 +43,9 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and its figures.")],
     worst: Annotated[int, typer.Option("--worst", min=0, max=100, help="Worst items shown of each task.")] = 6,
     audio: Annotated[
-        list[Path] | None,
-        typer.Option("--audio", help="Folder of audio, before the source of the run; repeat."),
+        list[Path] | None, typer.Option("--audio", help="Folder of audio, before the source of the run; repeat.")
     ] = None,
-    sounds: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Players of the clips.")] = True,
+    players: Annotated[bool, typer.Option("--sounds/--no-sounds", help="Players of the clips.")] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Figures need matplotlib.")] = True,
     published: Annotated[bool, typer.Option("--published/--no-published", help="Published scores beside.")] = True,
     as_json: AsJson = False,
@@ -63,13 +59,10 @@ def report(
 
     found = find_results(results)
     paths = write_lm_report(
-        found, output, published=published, worst=worst, players=sounds, audio=audio or (), figures=figures
+        found, output, published=published, worst=worst, players=players, audio=audio or (), figures=figures
     )
-    if as_json:
-        print_json({"files": [str(path) for path in paths], **report_content(found, published=published)})
-    else:
-        for path in paths:
-            print_line(str(path))
+    files = [str(path) for path in paths]
+    print_result({"files": files, **report_content(found, published=published)}, files, as_json=as_json)
 
 
 def _content(found: AnswerComparison) -> dict[str, Any]:
@@ -88,22 +81,20 @@ def _keys(record: dict[str, Any]) -> dict[str, Any]:
     return {"protocol" if name == "scoring_rule" else name: value for name, value in record.items()}
 
 
-def _show(found: AnswerComparison) -> None:
-    print_line(f"A: {found.first}")
-    print_line(f"B: {found.second}")
+def _lines(found: AnswerComparison) -> Iterator[str]:
+    yield f"A: {found.first}"
+    yield f"B: {found.second}"
     if found.tests:
-        print_line("percent; differences with 95 % intervals, above zero where A is better; p after Holm's correction")
+        yield "percent; differences with 95 % intervals, above zero where A is better; p after Holm's correction"
     for test in found.tests:
-        print_line(_line(test))
+        yield _line(test)
     for note in dict.fromkeys(f"{test.metric}: {test.note}" for test in found.tests if test.note):
-        print_line(f"note: {note}")
+        yield f"note: {note}"
     for test in found.tests:
         if test.unpaired:
-            print_line(
-                f"note: {test.task} {test.scoring_rule}: {test.unpaired} items are not in both and were not paired"
-            )
+            yield (f"note: {test.task} {test.scoring_rule}: {test.unpaired} items are not in both and were not paired")
     for left in found.left_out:
-        print_line(f"not compared: {left.task} {left.scoring_rule}: {left.reason}")
+        yield f"not compared: {left.task} {left.scoring_rule}: {left.reason}"
 
 
 def _line(test: PairedAnswers) -> str:

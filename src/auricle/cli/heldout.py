@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson, Device
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import AsJson, Device
+from auricle.cli.output import print_line, print_result, progress
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 def heldout(
     shards: Annotated[Path, typer.Argument(metavar="TEST_SHARDS", help="Clips the models were not trained on.")],
     train: Annotated[
-        Path | None,
-        typer.Option("--train", help="Shards to train the probes on; without them no encoder rows."),
+        Path | None, typer.Option("--train", help="Shards to train the probes on; without them no encoder rows.")
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Language model: name, hub id or folder.")] = "auricle-tiny",
     encoder: Annotated[
@@ -59,7 +59,7 @@ def heldout(
     rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
     report: dict[str, Any] = {
         "rows": {},
-        "model": _identity(loaded.loaded.identity),
+        "model": {key: value for key, value in loaded.loaded.identity.items() if key != "path"},
         "encoder": None,
         "test": _facts(test),
         "train": None,
@@ -75,10 +75,7 @@ def heldout(
     report["seconds"] = round(time.monotonic() - started, 1)
     if output:
         write_json(output, report)
-    if as_json:
-        print_json(report)
-    else:
-        _print_table(rows)
+    print_result(report, _table(rows), as_json=as_json)
 
 
 def _answers_of(model: AudioLM, batch_size: int) -> Answer:
@@ -108,10 +105,6 @@ def _embeddings_of(encoder: Encoder) -> Embed:
     return embed
 
 
-def _identity(identity: dict[str, str | None]) -> dict[str, str | None]:
-    return {key: value for key, value in identity.items() if key != "path"}
-
-
 def _facts(shards: ShardSet) -> dict[str, Any]:
     return {"clips": len(shards), "manifest": shards.manifest_hash}
 
@@ -121,10 +114,10 @@ def _plain(score: Score) -> dict[str, float | int | None]:
     return {key: None if math.isnan(value) else round(value, 6) for key, value in score._asdict().items()}
 
 
-def _print_table(rows: dict[str, Score]) -> None:
+def _table(rows: dict[str, Score]) -> Iterator[str]:
     width = max(len(name) for name in rows)
-    print_line(f"{'':{width}}  {'value':>7}  {'95 % interval':>17}  {'clips':>6}")
+    yield f"{'':{width}}  {'value':>7}  {'95 % interval':>17}  {'clips':>6}"
     for name, score in rows.items():
         interval = f"{100 * score.low:6.1f} - {100 * score.high:.1f} %" if score.n else "no such clips"
         value = f"{100 * score.value:5.1f} %" if score.n else ""
-        print_line(f"{name:{width}}  {value:>7}  {interval:>17}  {score.n:6}")
+        yield f"{name:{width}}  {value:>7}  {interval:>17}  {score.n:6}"

@@ -4,70 +4,64 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.inputs import audio_seconds, find_sources, open_source
+from auricle.cli.inputs import audio_seconds, open_sources
+from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, with_groups
 from auricle.cli.output import progress
-from auricle.cli.printing import ResultPrinter, Tally
+from auricle.cli.printing import AnswerPrinter
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
 
-__all__ = ["Tally", "ask", "describe", "transcribe"]
-
-Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
-Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
-Quantize = Annotated[
-    str | None, typer.Option("--quantize", help="Round the decoder's weights: int8, int8-dynamic; on a GPU int4, fp8.")
-]
-Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per file.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in one batch; most clips are one window.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
-WindowS = Annotated[
-    float | None,
-    typer.Option("--window", min=0.4, help="Longest window, s; at most what the model was trained on."),
-]
-
 _DONE = {"caption": "describing", "answer": "answering", "text": "transcribing"}  # by key of the record
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions(LoadOptions):
+    """The model, how it processes files, and how the results are printed."""
+
+    model: Model = "auricle-tiny"
+    window_s: Annotated[
+        float | None,
+        typer.Option("--window", min=0.4, help="Longest window, s; at most what the model was trained on."),
+    ] = None
+    batch_size: BatchSize = 8
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128
+    as_json: AsJson = False
+
+    @property
+    def batched(self) -> dict[str, Any]:
+        """How files become windows and batches."""
+        return {"batch_size": self.batch_size, "window_s": self.window_s}
+
+
+@with_groups
 def describe(
     files: Files,
     dense: Annotated[
         bool, typer.Option("--dense", help="A line for each part of a long file with its own caption, with times.")
     ] = False,
-    window_s: WindowS = None,
-    model: Model = "auricle-tiny",
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    adapter: Adapter = None,
-    batch_size: BatchSize = 8,
-    max_new_tokens: MaxNewTokens = 128,
-    as_json: AsJson = False,
+    *,
+    options: AnswerOptions,
 ) -> None:
     """Describe each file in a caption; long files in windows, which --dense lists.
 
     Example: auricle describe street.ogg recordings/ --json
     """
-
-    names, sources = _sources(files)
-    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, as_json=as_json)
-    results = loaded.describe_many(
-        sources, batch_size=batch_size, dense=dense, window_s=window_s, max_new_tokens=max_new_tokens
-    )
-    printer = ResultPrinter("caption", loaded.model, as_json=as_json, has_many=len(names) > 1, timed=dense)
-    _print_all(printer, loaded, names, results)
+    names, sources = open_sources(files)
+    loaded = _load(options)
+    results = loaded.describe_many(sources, dense=dense, max_new_tokens=options.max_new_tokens, **options.batched)
+    _print_all(_printer("caption", loaded, names, options, timed=dense), loaded, names, results)
 
 
+@with_groups
 def ask(
     files: Files,
     prompts: Annotated[
@@ -81,19 +75,11 @@ def ask(
         Path | None, typer.Option("--schema", help="File with a JSON schema; the answer is JSON of this schema.")
     ] = None,
     reduce: Annotated[
-        str,
-        typer.Option("--reduce", help="How answers of windows become one: auto, distinct, majority, any, summary."),
+        str, typer.Option("--reduce", help="How answers of windows become one: auto, distinct, majority, any, summary.")
     ] = "auto",
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is generated.")] = False,
-    window_s: WindowS = None,
-    model: Model = "auricle-tiny",
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    adapter: Adapter = None,
-    batch_size: BatchSize = 8,
-    max_new_tokens: MaxNewTokens = 128,
-    as_json: AsJson = False,
+    *,
+    options: AnswerOptions,
 ) -> None:
     """Ask the same question about each file.
 
@@ -102,33 +88,34 @@ def ask(
     Example: auricle ask yard.ogg -p "Which sound is this?" --choices dog,rain
     """
     _check_modes(prompts, choices is not None, schema is not None, letters=letters, stream=stream)
-    options = None if choices is None else _options(choices)
+    offered = None if choices is None else _choices(choices)
     rules = None if schema is None else _schema(schema)
 
-    names, sources = _sources(files)
-    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, as_json=as_json)
-    printer = ResultPrinter("answer", loaded.model, as_json=as_json, has_many=len(names) > 1)
-    batched: dict[str, Any] = {"batch_size": batch_size, "window_s": window_s}
-    if options is not None:
-        _print_all(printer, loaded, names, loaded.choose_many(sources, prompts[0], options, letters=letters, **batched))
-        return
+    names, sources = open_sources(files)
+    loaded = _load(options)
+    printer = _printer("answer", loaded, names, options)
     from auricle.engine.request import SamplingParams
 
-    shared: dict[str, Any] = {"sampling": SamplingParams(max_new_tokens=max_new_tokens), "reduce": reduce}
+    shared: dict[str, Any] = {"sampling": SamplingParams(max_new_tokens=options.max_new_tokens), "reduce": reduce}
     if stream:
         for name, source in zip(names, sources, strict=True):
-            printer.print_stream(name, loaded.stream(source, prompts[0], window_s=window_s, **shared))
-        printer.tally.leave()
+            printer.print_stream(name, loaded.stream(source, prompts[0], window_s=options.window_s, **shared))
+        printer.leave()
+        return
+    results: Iterator[Any]
+    if offered is not None:
+        results = loaded.choose_many(sources, prompts[0], offered, letters=letters, **options.batched)
     elif len(prompts) > 1:
-        _print_all(printer, loaded, names, loaded.ask_all_many(sources, prompts, **shared, **batched), prompts)
+        results = loaded.ask_all_many(sources, prompts, **shared, **options.batched)
     else:
-        _print_all(printer, loaded, names, loaded.ask_many(sources, prompts[0], schema=rules, **shared, **batched))
+        results = loaded.ask_many(sources, prompts[0], schema=rules, **shared, **options.batched)
+    _print_all(printer, loaded, names, results, prompts)
 
 
+@with_groups
 def transcribe(
     files: Files,
     segments: Annotated[bool, typer.Option("--segments", help="A line for each window, with its times.")] = False,
-    window_s: WindowS = None,
     overlap_s: Annotated[
         float | None,
         typer.Option(
@@ -136,14 +123,8 @@ def transcribe(
         ),
     ] = None,
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
-    model: Model = "auricle-tiny",
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    adapter: Adapter = None,
-    batch_size: BatchSize = 8,
-    max_new_tokens: MaxNewTokens = 128,
-    as_json: AsJson = False,
+    *,
+    options: AnswerOptions,
 ) -> None:
     """Write down the words spoken in each file.
 
@@ -151,46 +132,36 @@ def transcribe(
 
     Example: auricle transcribe memo.m4a lecture.mp3 --segments
     """
-
-    names, sources = _sources(files)
-    loaded = _load(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, as_json=as_json)
-    results = loaded.transcribe_many(
-        sources,
-        batch_size=batch_size,
-        window_s=window_s,
-        overlap_s=overlap_s,
-        vad=vad,
-        max_new_tokens=max_new_tokens,
-    )
-    printer = ResultPrinter("text", loaded.model, as_json=as_json, has_many=len(names) > 1, timed=segments)
-    _print_all(printer, loaded, names, results)
+    names, sources = open_sources(files)
+    loaded = _load(options)
+    limits: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, **options.batched}
+    results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, **limits)
+    _print_all(_printer("text", loaded, names, options, timed=segments), loaded, names, results)
 
 
-def _sources(files: list[str]) -> tuple[list[str], list[Any]]:
-    """Names of the files, and what is given to the model for each."""
-    names = find_sources(files)
-    return names, [open_source(name) for name in names]
+def _load(options: AnswerOptions) -> AudioLM:
+    with progress(f"loading {options.model}", quiet=options.as_json):
+        return options.load(options.model)
 
 
-def _load(name: str, *, as_json: bool, **settings: Any) -> AudioLM:
-    import auricle
-
-    with progress(f"loading {name}", quiet=as_json):
-        return auricle.load(name, **settings)
+def _printer(
+    key: str, model: AudioLM, names: Sequence[str], options: AnswerOptions, *, timed: bool = False
+) -> AnswerPrinter:
+    return AnswerPrinter(key, model.model, as_json=options.as_json, has_many=len(names) > 1, timed=timed)
 
 
 def _print_all(
-    printer: ResultPrinter, model: AudioLM, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()
+    printer: AnswerPrinter, model: AudioLM, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()
 ) -> None:
     """Print results in order, and end the verb with its exit code."""
     with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.as_json) as advance:
         model.on_audio = advance
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)
-    printer.tally.leave()
+    printer.leave()
 
 
-def _print_result(printer: ResultPrinter, name: str, result: Any, prompts: Sequence[str]) -> None:
+def _print_result(printer: AnswerPrinter, name: str, result: Any, prompts: Sequence[str]) -> None:
     if isinstance(result, list):
         for prompt, answer in zip(prompts, result, strict=True):
             printer.print_result(name, answer, prompt=prompt)
@@ -209,7 +180,7 @@ def _check_modes(prompts: list[str], has_choices: bool, has_schema: bool, *, let
         raise ConfigError("--letters lists choices; give them with --choices")
 
 
-def _options(text: str) -> list[str]:
+def _choices(text: str) -> list[str]:
     """``a,b,c``, or a JSON list for options with commas."""
     if not text.lstrip().startswith("["):
         return text.split(",")

@@ -1,9 +1,10 @@
-"""The command line: one application; its verbs are in the files beside this one."""
+"""The command line: one application; its verbs are in the other files of this folder."""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -11,25 +12,30 @@ from typer.core import TyperGroup
 
 from auricle import __version__
 from auricle.cli import (
-    align,
     bench,
-    build,
-    curate,
+    checkpoints,
+    data,
     doctor,
     embed,
     evaluate,
+    evaluate_prompts,
     evaluate_report,
     evaluate_robustness,
     evaluate_run,
-    export,
+    evaluate_score,
+    filter,
     heldout,
+    idle_cores,
     listen,
     search,
     train,
+    zero_shot,
 )
+from auricle.cli.options import FAILED
+from auricle.cli.output import warn
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
-FAILED, USAGE = 1, 2  # exit codes; see the epilog
+USAGE = 2  # exit code; see the epilog
 INTERRUPTED, CLOSED_PIPE = 130, 141  # as shells report SIGINT and SIGPIPE
 
 
@@ -42,10 +48,10 @@ class _Verbs(TyperGroup):
             sys.stdout.flush()  # shows here whether the reader is gone, or the disk full
             return result
         except AuricleError as error:
-            typer.echo(f"auricle: {error}", err=True)
+            warn(str(error))
             raise typer.Exit(USAGE if isinstance(error, ConfigError | UnknownModel) else FAILED) from None
         except KeyboardInterrupt:
-            typer.echo("auricle: interrupted", err=True)
+            warn("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _drop_output()
@@ -57,6 +63,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_PYTHONS_OWN = warnings.showwarning
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
@@ -71,29 +78,30 @@ for verb in (
     listen.ask,
     listen.transcribe,
     embed.embed,
-    align.score,
-    align.classify,
+    zero_shot.score,
+    zero_shot.classify,
     search.index,
     search.search,
-    build.models,
-    build.convert,
-    export.export,
+    checkpoints.models,
+    checkpoints.convert,
+    checkpoints.export,
     train.train,
     heldout.heldout,
-    curate.filter,
+    filter.filter,
     doctor.doctor,
 ):
     app.command()(verb)
-for measured in (
+for verb in (
+    evaluate_score.score,
     evaluate_run.run,
     evaluate_run.tasks,
     evaluate_report.compare,
     evaluate_report.report,
     evaluate_robustness.robustness,
-    evaluate_robustness.prompts,
+    evaluate_prompts.prompts,
 ):
-    evaluate.evaluate.command()(measured)
-app.add_typer(build.data, name="data")
+    evaluate.evaluate.command()(verb)
+app.add_typer(data.data, name="data")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")
 
@@ -111,12 +119,37 @@ def _auricle(
     pass
 
 
+def _leave_cores_to_others() -> None:
+    """Have torch, which is imported later, use the cores that are free, and its waiting threads sleep.
+
+    Beside busy processes threads that spin while they wait for each other take ten times as long as a single one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (free := idle_cores.measure()) < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(free))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A line for a user where the package warns of data; others are for programmers."""
+    if category is UserWarning:
+        warn(str(message))
+    else:
+        _PYTHONS_OWN(message, category, *place)
+
+
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
+    _leave_cores_to_others()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    if sys.stdout is None:
+        warn("standard output is closed; send it to a file, or to /dev/null")
+        sys.exit(FAILED)
+    warnings.showwarning = _show_warning
     try:
         app(prog_name="auricle")
     except OSError as error:  # of a disk or device, in most cases the one behind standard output
-        typer.echo(f"auricle: {error.filename or 'standard output'}: {error.strerror or error}", err=True)
+        warn(f"{error.filename or 'standard output'}: {error.strerror or error}")
         if error.filename is None:
             _drop_output()
         sys.exit(FAILED)

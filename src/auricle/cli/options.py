@@ -1,46 +1,154 @@
-"""Options that several verbs share, each with one name and one help text."""
+"""Options that several verbs share, each with one name and one help text, and groups of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-SCORING_RULES: dict[str, tuple[Any, ...]] = {
-    "strict": ("strict",),
-    "compat": ("compat",),
-    "both": ("compat", "strict"),
-}
+from auricle.errors import ConfigError
 
-ScoringRules = Annotated[
-    str,
-    typer.Option(
-        "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
-    ),
+if TYPE_CHECKING:
+    from auricle.encode.aligner import Aligner
+    from auricle.listen.model import AudioLM
+
+FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
+
+# --- of most verbs
+
+Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per file.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in one batch; most clips are one window.")]
+
+# --- of models
+
+Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
+FloatType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+Quantize = Annotated[
+    str | None, typer.Option("--quantize", help="Round the decoder's weights: int8, int8-dynamic; on a GPU int4, fp8.")
 ]
-SentenceModel = Annotated[
-    str, typer.Option("--encoder", help="Of sentences: minilm, or a folder or hub id; published is TinyBERT.")
+Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge.")]
+
+# --- of zero-shot classification
+
+Template = Annotated[
+    list[str] | None, typer.Option("--template", help="Your own sentence with {label} in it; repeat for their mean.")
 ]
-Detector = Annotated[
-    Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")
+LabelsFile = Annotated[
+    Path | None, typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases used instead. Or JSON.")
 ]
-MissingAnswers = Annotated[
-    str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
-]
-Tasks = Annotated[
-    list[str],
-    typer.Option("--task", "-t", metavar="NAME=SOURCE", help="Task and its clips; repeat. See `evaluate tasks`."),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Clips at most, evenly spaced over all.")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of answers, kept for later runs [default: OUTPUT/cache].")
-]
-TaskMaxNewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens [default: the task's].")
-]
+Language = Annotated[str, typer.Option("--language", help="Of the words, by the tokenizer's code.")]
+
+# --- of benchmarks and evaluation
+
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")]
+BenchData = Annotated[Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How an audio language model is loaded."""
+
+    device: Device = "cpu"
+    dtype: Dtype = "auto"
+    quantize: Quantize = None
+    adapter: Adapter = None
+
+    def load(self, name: str) -> AudioLM:
+        """Load a model by its name, hub id or folder."""
+        import auricle
+
+        return auricle.load(
+            name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions:
+    """The audio–text model, and how it is loaded."""
+
+    model: Annotated[
+        str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
+    ] = "auricle-tiny-glap"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
+
+    def load(self) -> Aligner:
+        """Load the model."""
+        import auricle
+
+        return auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """The scoring rules, and the device that computes."""
+
+    scoring_rule: Annotated[
+        str,
+        typer.Option(
+            "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
+        ),
+    ] = "strict"
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown values."""
+        check_choice("--scoring-rule", self.scoring_rule, ("strict", "compat", "both"))
+
+    @property
+    def rules(self) -> tuple[Any, ...]:
+        """The rules, one after the other."""
+        return ("compat", "strict") if self.scoring_rule == "both" else (self.scoring_rule,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(RuleOptions):
+    """Where the encoder benchmark has its data and results."""
+
+    data: BenchData = Path("data")
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path("bench")
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of embeddings, kept for later runs [default: OUTPUT/store].")
+    ] = None
+    as_json: AsJson = False
+
+
+def with_groups(verb: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a verb that is a dataclass by one option for each of its fields; required ones first.
+
+    Typer reads the signature of a function, in which options that several verbs share would be repeated.
+    """
+    hints = get_type_hints(verb, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = []
+    for name, parameter in signature(verb).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        for field in fields(groups[name]):
+            default = Parameter.empty if field.default is MISSING else field.default
+            option = Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name])
+            parameters.append(option)
+    parameters.sort(key=lambda each: each.default is not Parameter.empty)
+
+    @wraps(verb)
+    def called_by_typer(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        verb(**given)
+
+    called_by_typer.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    called_by_typer.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called_by_typer
 
 
 def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
@@ -53,11 +161,14 @@ def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, got {value!r}", param_hint=flag)
 
 
-def check_scoring(scoring_rule: str, missing: str) -> None:
-    """Refuse unknown values of --scoring-rule and --missing.
+def domain_templates(domain: str) -> tuple[str, ...]:
+    """The templates of a domain.
 
     Raises:
-        typer.BadParameter: one of them is unknown.
+        ConfigError: there is no such domain.
     """
-    check_choice("--scoring-rule", scoring_rule, tuple(SCORING_RULES))
-    check_choice("--missing", missing, ("error", "worst"))
+    from auricle.encode.zero_shot import TEMPLATES
+
+    if domain not in TEMPLATES:
+        raise ConfigError(f"domain is {domain!r}, expected one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[domain]

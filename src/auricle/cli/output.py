@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Unit = Literal["items", "audio", "bytes"]
 
 _DELAY_S = 0.5  # work that is done sooner shows no bar
+_KEYS = {"scoring_rule": "protocol", "head": "judge"}  # fields whose names in JSON are older
 
 
 def print_json(record: dict[str, Any]) -> None:
@@ -26,15 +29,49 @@ def print_json(record: dict[str, Any]) -> None:
         typer.echo(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
+def to_json(value: Any) -> Any:
+    """Plain values of JSON: objects of dataclasses and mappings, lists of sequences."""
+    if is_dataclass(value):
+        return {_KEYS.get(part.name, part.name): to_json(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(each) for key, each in value.items()}
+    return [to_json(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def print_line(text: str, *, err: bool = False) -> None:
     """Print one line of text; control characters in file names and answers cannot reach the terminal."""
     with _bars.hidden():
         typer.echo(visible(text).encode("utf-8", "backslashreplace"), err=err)
 
 
+def print_result(record: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result as JSON, or as lines for people."""
+    if as_json:
+        print_json(record)
+        return
+    for line in lines:
+        print_line(line)
+
+
+def warn(text: str) -> None:
+    """Print what a user should know on standard error."""
+    print_line(f"auricle: {text}", err=True)
+
+
+def named(name: str, error: str) -> str:
+    """An error with the name of its file, once."""
+    return error if name in error else f"{name}: {error}"
+
+
 def visible(text: str) -> str:
-    """Text on one line, with control characters escaped."""
-    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else repr(c)[1:-1] for c in text)
+    """Text on one line, with control characters, and what turns the direction of text around, escaped."""
+    return "".join(" " if c in "\r\n\t" else escaped(c) for c in text)
+
+
+def escaped(character: str) -> str:
+    """A character, or its escape where it is not to be seen; joiners and spaces of any width stay, as words have them."""
+    is_shown = character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
+    return character if is_shown else repr(character)[1:-1]
 
 
 class Advance:
@@ -79,6 +116,18 @@ def progress(
         return
     with _bars.row(visible(what), total() if callable(total) else total, unit) as advance:
         yield advance
+
+
+@contextmanager
+def clip_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar, see `progress`: a function of how many clips are finished, and of how many."""
+    with progress(what, quiet=quiet) as advance:
+
+        def update(finished: int, total: int) -> None:
+            advance.start(total)
+            advance.at(finished)
+
+        yield update
 
 
 class _Bars:

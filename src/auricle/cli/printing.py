@@ -1,14 +1,15 @@
-"""What the verbs of audio language models print: a record or line per file, segments with times, and errors."""
+"""What verbs print of files: a record or line per file, segments with times, and errors, which are counted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from auricle.cli.output import print_json, print_line
+from auricle.cli.options import FAILED, PARTLY
+from auricle.cli.output import escaped, named, print_json, print_result, progress, visible, warn
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
@@ -16,43 +17,89 @@ if TYPE_CHECKING:
     from auricle.listen.outputs import Odds, Segment
     from auricle.listen.streaming import AnswerStream
 
+Show = Callable[[str, Any], tuple[dict[str, Any], Iterable[str]]]
+
 
 class Tally:
     """Counts files that failed or were partly processed, reports them at once, and sets the exit code."""
 
-    def __init__(self) -> None:
-        """Start at 0."""
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Start at 0; quiet: only count, for verbs that print JSON."""
         self.failed = self.partial = 0
+        self._quiet = quiet
 
-    def note_error(self, name: str, error: str | None, *, quiet: bool) -> None:
+    def note_error(self, name: str, error: str) -> None:
         """Count a file that failed."""
-        if error is None:
-            return
         self.failed += 1
-        if not quiet:
-            print_line(f"auricle: {error}" if name in error else f"auricle: {name}: {error}", err=True)
+        self._report(named(name, error))
 
-    def note_receipt(self, name: str, receipt: Receipt, *, quiet: bool) -> None:
+    def note_partial(self, name: str, reason: str) -> None:
         """Count a file that was partly processed."""
+        self.partial += 1
+        self._report(f"{name}: {reason}")
+
+    def note_receipt(self, name: str, receipt: Receipt) -> None:
+        """Count a file by its receipt, if it was partly processed."""
         if receipt.complete:
             return
-        self.partial += 1
-        if not quiet:
-            seconds = sum(span.stop_s - span.start_s for span in receipt.read)
-            why = [f"{receipt.damaged} damaged places"] if receipt.damaged else []
-            why += ["the file is truncated"] if receipt.truncated else []
-            why += [span.reason for span in receipt.skipped]
-            reasons = "; ".join(dict.fromkeys(why))
-            print_line(f"auricle: {name}: partly processed, {seconds:.1f} s: {reasons}", err=True)
+        seconds = sum(span.stop_s - span.start_s for span in receipt.read)
+        why = [f"{receipt.damaged} damaged places"] if receipt.damaged else []
+        why += ["the file is truncated"] if receipt.truncated else []
+        why += [span.reason for span in receipt.skipped]
+        self.note_partial(name, f"partly processed, {seconds:.1f} s: {'; '.join(dict.fromkeys(why))}")
 
     def leave(self) -> None:
         """End the verb: 1 where files failed, else 3 where some were partly processed, else 0."""
         if self.failed or self.partial:
-            raise typer.Exit(1 if self.failed else 3)
+            raise typer.Exit(FAILED if self.failed else PARTLY)
+
+    def _report(self, problem: str) -> None:
+        if not self._quiet:
+            warn(problem)
 
 
-class ResultPrinter:
-    """Prints results one by one, for people or as JSON."""
+class FilePrinter(Tally):
+    """Prints results file by file, as lines for people or as records of JSON, and counts them."""
+
+    def __init__(self, model: str, *, as_json: bool) -> None:
+        """For the results of a model; as_json: one object per result."""
+        super().__init__(quiet=as_json)
+        self.model, self.as_json = model, as_json
+
+    def print_file(self, name: str, result: Any, entries: dict[str, Any], lines: Iterable[str] = ()) -> None:
+        """Print a result with a receipt, or the error of a file; JSON has the entries, people read the lines."""
+        failed = isinstance(result, AuricleError)
+        receipt, error = (None, str(result)) if failed else (result.receipt.as_dict(), None)
+        record = {"file": name, **entries, "receipt": receipt, "model": self.model, "error": error}
+        print_result(record, () if failed else lines, as_json=self.as_json)
+        if failed:
+            self.note_error(name, str(result))
+        else:
+            self.note_receipt(name, result.receipt)
+
+    def print_files(
+        self, what: str, names: Sequence[str], results: Iterable[Any], keys: Sequence[str], show: Show
+    ) -> None:
+        """Print the results of files in order, with a bar.
+
+        Args:
+            what: the words before the bar.
+            names: of the files.
+            results: of each file its result or error.
+            keys: of a record's entries, which are None where the file failed.
+            show: name and result → the entries, and the lines for people.
+        """
+        with progress(what, len(names), quiet=self.as_json) as advance:
+            for name, result in zip(names, results, strict=True):
+                if isinstance(result, AuricleError):
+                    self.print_file(name, result, dict.fromkeys(keys))
+                else:
+                    self.print_file(name, result, *show(name, result))
+                advance()
+
+
+class AnswerPrinter(FilePrinter):
+    """Prints the answers of an audio language model one by one."""
 
     def __init__(self, key: str, model: str, *, as_json: bool, has_many: bool, timed: bool = False) -> None:
         """Prepare to print.
@@ -64,32 +111,28 @@ class ResultPrinter:
             has_many: lines start with the name of the file.
             timed: a line for each segment, with its times.
         """
-        self.key, self.model, self.as_json, self.has_many, self.timed = key, model, as_json, has_many, timed
-        self.tally = Tally()
+        super().__init__(model, as_json=as_json)
+        self.key, self.has_many, self.timed = key, has_many, timed
 
     def print_result(self, name: str, result: Any, **more: Any) -> None:
         """Print a result or an error of one file, with more entries for its record."""
         if isinstance(result, AuricleError):
-            self._print_error(name, str(result), more)
+            self.print_file(name, result, {self.key: None, **more, "segments": []})
             return
-        text = getattr(result, "caption" if self.key == "caption" else _text_of(result))
-        odds = [asdict(each) for each in getattr(result, "odds", ())]
+        odds = getattr(result, "odds", ())
+        text = getattr(result, "caption" if self.key == "caption" else "answer" if hasattr(result, "odds") else "text")
         if odds:
-            more["odds"] = odds
-        if self.as_json:
-            segments = [_without_none(asdict(segment)) for segment in result.segments]
-            print_json(self._record(name, text, more, segments=segments, receipt=result.receipt.as_dict()))
-        elif self.timed:
-            for segment in result.segments:
-                print_line(self._line(name, timed_line(segment)))
-        else:
-            print_line(self._line(name, f"{text}  {shares(result.odds)}" if odds else text))
-        self.tally.note_receipt(name, result.receipt, quiet=self.as_json)
+            more["odds"] = [asdict(each) for each in odds]
+        segments = [_without_none(asdict(segment)) for segment in result.segments]
+        shown = [f"{text}  {shares(odds)}" if odds else text]
+        lines = map(timed_line, result.segments) if self.timed else shown
+        entries = {self.key: text, **more, "segments": segments}
+        self.print_file(name, result, entries, (f"{name}: {line}" if self.has_many else line for line in lines))
 
     def print_stream(self, name: str, pieces: AnswerStream) -> None:
         """Print an answer while it is generated, and close it."""
         if not self.as_json and self.has_many:
-            typer.echo(f"{name}: ", nl=False)
+            print_piece(f"{visible(name)}: ")
         try:
             with pieces:
                 for piece in pieces:
@@ -99,35 +142,14 @@ class ResultPrinter:
                         print_piece(piece)
         except AuricleError as error:
             typer.echo("", nl=not self.as_json)
-            self._print_error(name, str(error), {})
+            self.print_result(name, error)
             return
         assert pieces.answer is not None
         if self.as_json:
             self.print_result(name, pieces.answer)
         else:
             typer.echo()
-            self.tally.note_receipt(name, pieces.answer.receipt, quiet=False)
-
-    def _print_error(self, name: str, error: str, more: dict[str, Any]) -> None:
-        if self.as_json:
-            print_json(self._record(name, None, more, error=error))
-        self.tally.note_error(name, error, quiet=self.as_json)
-
-    def _record(
-        self,
-        name: str,
-        text: str | None,
-        more: dict[str, Any],
-        *,
-        segments: Sequence[dict[str, Any]] = (),
-        receipt: dict[str, Any] | None = None,
-        error: str | None = None,
-    ) -> dict[str, Any]:
-        record = {"file": name, self.key: text, **more, "segments": list(segments), "receipt": receipt}
-        return {**record, "model": self.model, "error": error}
-
-    def _line(self, name: str, text: str) -> str:
-        return f"{name}: {text}" if self.has_many else text
+            self.note_receipt(name, pieces.answer.receipt)
 
 
 def timed_line(segment: Segment) -> str:
@@ -151,12 +173,8 @@ def shares(odds: Sequence[Odds]) -> str:
 
 def print_piece(text: str) -> None:
     """Print a part of a line at once; control characters other than a line break cannot reach the terminal."""
-    shown = "".join(c if c.isprintable() or c == "\n" else " " if c in "\r\t" else repr(c)[1:-1] for c in text)
+    shown = "".join(c if c == "\n" else " " if c in "\r\t" else escaped(c) for c in text)
     typer.echo(shown.encode("utf-8", "backslashreplace"), nl=False)
-
-
-def _text_of(result: Any) -> str:
-    return "answer" if hasattr(result, "odds") else "text"
 
 
 def _without_none(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,65 +9,63 @@ from typing import Annotated
 import typer
 
 from auricle.cli.inputs import STDIN, find_sources, open_source
-from auricle.cli.listen import Device, Dtype, Files
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import AlignOptions, Files, with_groups
+from auricle.cli.output import print_result, progress
+from auricle.cli.printing import Tally
 
-Model = Annotated[str, typer.Option("--model", help="Audio–text model: name, hub id or folder; see `auricle models`.")]
 
-
+@with_groups
 def index(
     files: Files,
     output: Annotated[Path, typer.Option("--output", "-o", help="The index, e.g. sounds.auricle.")],
-    model: Model = "auricle-tiny-glap",
     window: Annotated[float, typer.Option("--window", help="Length of a segment of a longer file, s.")] = 10.0,
     hop: Annotated[float, typer.Option("--hop", help="Distance of the segments' starts, s; at most --window.")] = 5.0,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read files even if size and time of change are unchanged.")
     ] = False,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: the outcome for the files.")] = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Build an index of clips for `auricle search`, or update it.
 
     The index has exactly the files that are named or found: unchanged ones keep their vectors, new ones are encoded,
-    others are removed. A run that was stopped continues. Files that fail are left out.
+    others are removed. A run that was stopped continues. Files that fail are left out; those that cannot be opened keep
+    the vectors they had.
 
     Example: auricle index recordings/ -o sounds.auricle
     """
-    names = find_sources(files)
+    names = find_sources(files, must_exist=True)
     if STDIN in names:
         raise typer.BadParameter("an index needs files; standard input has no name", param_hint="FILES")
 
-    import auricle
     from auricle.files import check_writable
     from auricle.search.build import build_index
 
     check_writable(output)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    aligner = options.load()
+    tally = Tally(quiet=as_json)
     with progress("indexing", len(names), quiet=as_json) as advance:
 
         def on_file(name: str, error: str | None) -> None:
             advance()
-            if error is not None and not as_json:
-                print_line(f"auricle: {error}" if name in error else f"auricle: {name}: {error}", err=True)
+            if error is not None:
+                tally.note_error(name, error)
 
         report = build_index(
-            aligner, names, output, model=model, window_s=window, hop_s=hop, rehash=rehash, on_file=on_file
+            aligner, names, output, model=options.model, window_s=window, hop_s=hop, rehash=rehash, on_file=on_file
         )
-    if as_json:
-        print_json({"index": str(output), "model": model, **report.as_dict()})
-    else:
-        for name, reason in report.partial.items():
-            print_line(f"auricle: {name}: {reason}", err=True)
-        print_line(
-            f"{output}: {report.files:,} files, {report.segments:,} segments ({report.encoded:,} files encoded, "
-            f"{report.reused:,} kept, {report.removed:,} removed, {len(report.failed):,} failed)"
-        )
-    if report.failed or report.partial:
-        raise typer.Exit(1 if report.failed else 3)
+    for name, reason in report.partial.items():
+        tally.note_partial(name, reason)
+    line = (
+        f"{output}: {report.files:,} files, {report.segments:,} segments ({report.encoded:,} files encoded, "
+        f"{report.reused:,} kept, {report.removed:,} removed, {len(report.failed):,} failed)"
+    )
+    print_result({"index": str(output), "model": options.model, **report.as_dict()}, [line], as_json=as_json)
+    tally.leave()
 
 
+@with_groups
 def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Made by `auricle index`.")],
     texts: Annotated[
@@ -81,10 +79,9 @@ def search(
     all_segments: Annotated[
         bool, typer.Option("--all-segments", help="Several hits in one file, not only its best.")
     ] = False,
-    model: Model = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per hit.")] = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Find clips by words, or by a similar clip.
 
@@ -97,19 +94,17 @@ def search(
         raise typer.BadParameter("give words, or a clip with --like", param_hint="TEXT")
     clips = [open_source(name) for name in like or []]
 
-    import auricle
     from auricle.search.query import Index, embed_query
 
     opened = Index.open(index)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    aligner = options.load()
     opened.check_model(aligner.fingerprint)
     query = embed_query(aligner, texts=texts or [], clips=clips)
     unwanted = aligner.text(without) if without else None
     for hit in opened.search(query, limit, without=unwanted, all_segments=all_segments):
-        if as_json:
-            print_json({"file": hit.path, **{key: value for key, value in asdict(hit).items() if key != "path"}})
-        else:
-            print_line(f"{hit.score:6.1f}  {_clock(hit.start_s)}-{_clock(hit.end_s)}  {hit.path}")
+        record = {"file": hit.path, **{key: value for key, value in asdict(hit).items() if key != "path"}}
+        line = f"{hit.score:6.1f}  {_clock(hit.start_s)}-{_clock(hit.end_s)}  {hit.path}"
+        print_result(record, [line], as_json=as_json)
 
 
 def _clock(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson
+from auricle.cli.options import AsJson
 from auricle.cli.output import print_json, print_line, progress
 from auricle.errors import MissingExtra
 

@@ -131,7 +131,7 @@ def _read_tsv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
 def _read_table(reader: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     blank = []
     try:
-        columns = next(reader, [])
+        columns: list[str] = next(reader, [])
         names = [name.strip() for name in columns]
         if len(set(names)) != len(names):
             raise _LineError(1, f"column names repeat: {names}")

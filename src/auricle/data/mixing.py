@@ -202,10 +202,10 @@ def colour(
 def recolour(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """Simulate another microphone and room: random tilt, at times resonances, a telephone band or low-pass, reverb."""
     band = None
-    draw = rng.random()
-    if draw < 0.15:
+    chance = rng.random()
+    if chance < 0.15:
         band = (float(rng.uniform(150, 400)), float(rng.uniform(3000, 3800)))
-    elif draw < 0.35:
+    elif chance < 0.35:
         band = (0.0, float(rng.uniform(3000, 7500)))
     room = room_response(rng, float(rng.uniform(0.05, 0.35)), wet=float(rng.uniform(0.1, 0.5)))
     return colour(

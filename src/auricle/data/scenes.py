@@ -164,14 +164,14 @@ class Pools:
         self.events = tuple(groups["sound"])
         self._weights: dict[str, np.ndarray] = {}
         for kind, named in groups.items():
-            drawn = np.asarray([heaviest[kind, group] for group in named])
-            self._weights[kind] = np.cumsum(drawn / drawn.sum()) if drawn.sum() > 0 else np.zeros(0)
+            shares = np.asarray([heaviest[kind, group] for group in named])
+            self._weights[kind] = np.cumsum(shares / shares.sum()) if shares.sum() > 0 else np.zeros(0)
 
     def has(self, kind: Kind) -> bool:
         """Whether there are clips of this kind."""
         return self._weights[kind].size > 0
 
-    def draw(self, kind: Kind, rng: np.random.Generator) -> int:
+    def sample(self, kind: Kind, rng: np.random.Generator) -> int:
         """The number of a random clip of this kind.
 
         Raises:
@@ -216,7 +216,7 @@ def _vary_voice(waveform: Waveform, part: Part, rng: np.random.Generator) -> tup
 
 
 def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
-    index = pools.draw("speech", rng)
+    index = pools.sample("speech", rng)
     waveform, part, _ = pools.read(index)
     others = pools.digits_like(index)
     if len(others) > 1 and _chance(rng, config.sequence_share):
@@ -243,7 +243,7 @@ def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfi
 
 
 def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
-    waveform, part, _ = pools.read(pools.draw("sound", rng))
+    waveform, part, _ = pools.read(pools.sample("sound", rng))
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
@@ -258,7 +258,7 @@ def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple
 
 
 def _music(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
-    waveform, part, _ = pools.read(pools.draw("music", rng))
+    waveform, part, _ = pools.read(pools.sample("music", rng))
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(rng.uniform(0.94, 1.06)))

@@ -81,6 +81,11 @@ class ShardIndex:
         """(clips,) samples of each clip at 16 kHz."""
         return self.columns["num_samples"]
 
+    def left_out(self) -> str:
+        """What was ignored, in a sentence."""
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(self.ignored.items()))
+        return f"{sum(self.ignored.values())} members are left out ({reasons})"
+
     def keys(self) -> list[str]:
         """The name of each clip."""
         text, ends = self.columns["key_bytes"].tobytes(), np.cumsum(self.columns["key_size"])

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -288,6 +289,8 @@ def _open_tar(tar: Path) -> ShardIndex:
     if shard_index.index_path(tar).exists():
         return shard_index.load(tar)
     index = build_index(tar)
+    if index.ignored:
+        warnings.warn(f"{tar}: {index.left_out()}", stacklevel=4)
     with suppress(OutputError):  # a read-only data set is indexed again by the next run
         shard_index.save(index)
     return index

@@ -264,12 +264,12 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
 
 def _vary(prompt: str, rng: np.random.Generator) -> str:
     """Vary a prompt as typed by users: case, final mark, a polite or introductory word."""
-    draw = rng.random(3)
-    if draw[0] < 0.05:
+    chance = rng.random(3)
+    if chance[0] < 0.05:
         prompt = f"Please {prompt[0].lower()}{prompt[1:]}" if not prompt.endswith("?") else f"Listen. {prompt}"
-    if draw[1] < 0.15:
+    if chance[1] < 0.15:
         prompt = prompt.rstrip(".?")
-    if draw[2] < 0.15:
+    if chance[2] < 0.15:
         prompt = prompt.lower()
     return prompt
 
@@ -278,12 +278,12 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     """Sample a training example (prompt, answer): about 35 % captions, 25 % transcripts of speech, else questions."""
     words = transcript(scene)
     share = 0.0 if words is None else (0.05 if words == NO_SPEECH else 0.25)
-    draw = rng.random()
-    if draw < share:
+    chance = rng.random()
+    if chance < share:
         exact = rng.random() < 0.75
         prompt = TRANSCRIBE_PROMPT if exact else _vary(_pick(rng, prompts.TRANSCRIBE), rng)
         return prompt, words or NO_SPEECH
-    if draw < share + 0.35:
+    if chance < share + 0.35:
         exact = rng.random() < 0.8
         prompt = CAPTION_PROMPT if exact else _vary(_pick(rng, prompts.CAPTION), rng)
         return prompt, caption(scene, rng)

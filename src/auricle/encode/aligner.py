@@ -27,6 +27,7 @@ from auricle.errors import AuricleError, PromptError, WeightsError
 from auricle.models.dasheng import MIN_SAMPLES
 from auricle.models.frame_model import Identity, content_hash, count_parameters
 from auricle.models.glap import SCORE_SCALE, Pooling, check_pooling, score
+from auricle.models.inference import inference
 from auricle.weights.glap import LoadedGlap, load_glap
 
 _BATCH_SECONDS = 120.0  # of audio in one packed batch; a longer clip is embedded in pieces
@@ -165,7 +166,7 @@ class Aligner:
             origin = blocks.facts.start_s
         return origin + torch.tensor(times, dtype=torch.float64) / SAMPLE_RATE, torch.cat(found)
 
-    @torch.inference_mode()
+    @inference()
     def text(self, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         """Embed texts.
 
@@ -222,11 +223,11 @@ class Aligner:
         settings = {"kind": "glap", "config": config, "pooling": self.pooling, "tokenizer": tokenizer}
         return Identity(settings, self.model.state_dict(), count_parameters(self.model))
 
-    @torch.inference_mode()
+    @inference()
     def _embed(self, waveforms: Sequence[Tensor]) -> Tensor:
         return self.model.embed_audio([w.to(self._device) for w in waveforms], pooling=self.pooling).cpu()
 
-    @torch.inference_mode()
+    @inference()
     def _embed_long(self, clip: _LongClip) -> Embedding | AuricleError:
         encoder, length = self.model.audio_encoder, self.model.config.audio.target_length
         group_size = max(1, int(_BATCH_SECONDS * 100 / length))

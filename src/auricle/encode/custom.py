@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, ConfigError, UnsafeWeights
 from auricle.models.frame_model import FrameModel, Identity, count_parameters
+from auricle.models.inference import inference
 
 _HEAR = ("load_model", "get_timestamp_embeddings")
 _MIN_S = 0.1  # shorter clips are padded: neither form promises anything for them
@@ -206,7 +207,7 @@ def _hear(module: ModuleType, path: Path, digest: str, device: str) -> UserFrame
         model = model.eval().to(device)
     rate, width = (int(_number(model, key, path)) for key in ("sample_rate", "timestamp_embedding_size"))
     silence = torch.zeros(1, _PROBE_S * rate, device=device)
-    with torch.inference_mode():
+    with inference():
         _, stamps = _call(lambda: module.get_timestamp_embeddings(silence, model), f"{path}: timestamps")
     times = torch.as_tensor(np.asarray(torch.as_tensor(stamps).cpu()), dtype=torch.float64).flatten().tolist()
     if len(times) < 2 or times[-1] <= times[0]:

@@ -19,6 +19,7 @@ from auricle.data.batches import prefetch
 from auricle.encode.receipt import Receipt, Span, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
 from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+from auricle.models.inference import inference
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ class Encoder:
                 values = next(encoded).cpu()
                 yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
 
-    @torch.inference_mode()
+    @inference()
     def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:
         return self.model.frames([waveform.float() for waveform in waveforms])
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from auricle.models.inference import inference
 from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def group_continuations(continuations: Sequence[Sequence[int]], max_tokens: int)
         yield group
 
 
-@torch.inference_mode()
+@inference()
 def score_group(
     decoder: Decoder, prompt: tuple[Tensor, int, Tensor], continuations: Sequence[Sequence[int]]
 ) -> list[list[float]]:

@@ -83,7 +83,7 @@ def score_group(
         targets = mean_references(weighted_embeddings(encoder, own_texts), counts)
         _, same = np.unique(["\0".join(sorted(each)) for each in references], return_inverse=True)
         vectors = weighted_embeddings(encoder, texts)
-        date = date_scores(vectors, targets, delta=delta, factors=scale, same=same, rule=scoring_rule)
+        date = date_scores(vectors, targets, delta=delta, factors=scale, same=same, scoring_rule=scoring_rule)
         values |= {name: getattr(date, name).tolist() for name in ("date", "similarity", "discrimination")}
     if "fense" in metrics:
         vectors = encoder.encode([*texts, *own_texts])
@@ -110,15 +110,15 @@ def score_mecat(predictions: mecat.MecatPredictions, config: ScoringConfig) -> S
         ConfigError: there is no sentence encoder.
     """
     encoder, detector = config.load_encoder(), config.detector()
-    split, rule = predictions.references, config.scoring_rule
+    split, scoring_rule = predictions.references, config.scoring_rule
     found = _score_groups(predictions, config, encoder, detector)
     if not found.parts:
         raise DataError(f"{predictions.origin}: no group has {_SMALLEST} clips; expected the references of a split")
     extra = set().union(*predictions.texts.values()) - set(split.entries)
     return Scored(
         kind="mecat",
-        scoring_rule=rule,
-        rule=RULES["mecat", rule],
+        scoring_rule=scoring_rule,
+        rule=RULES["mecat", scoring_rule],
         scores=_overall(found.parts, split.kind),
         parts=found.parts,
         counts={"references": len(split.entries), "missing": found.missing, "extra": len(extra)},
@@ -150,13 +150,13 @@ def _score_groups(
     encoder: SentenceEncoder,
     detector: ErrorDetector | None,
 ) -> _Groups:
-    split, rule = predictions.references, config.scoring_rule
+    split, scoring_rule = predictions.references, config.scoring_rule
     resampling: dict[str, Any] = {"rounds": config.rounds, "seed": config.seed}
     found = _Groups()
     for group in split.groups:
         texts, missing = _texts(predictions, _members(split, group), group, config)
         found.missing += missing
-        if rule == "strict":
+        if scoring_rule == "strict":
             found.parts |= _absence(split, group, texts, resampling)
             texts = {
                 name: text
@@ -169,8 +169,8 @@ def _score_groups(
             list(texts.values()),
             [split.entries[name].texts[group.field] for name in texts],
             encoder,
-            delta=group.released_delta if rule == "compat" else group.delta,
-            scoring_rule=rule,
+            delta=group.released_delta if scoring_rule == "compat" else group.delta,
+            scoring_rule=scoring_rule,
             factors=None if detector is None else _penalties(detector, texts),
             metrics=config.metrics,
         )
@@ -179,7 +179,7 @@ def _score_groups(
         found.parts[group.name] = means | found.parts.get(group.name, {})
         for metric, own in scores.values.items():
             found.items[f"{group.name}.{metric}"] = dict(zip(texts, own, strict=True))
-        if scores.date is not None and rule == "compat":
+        if scores.date is not None and scoring_rule == "compat":
             found.dependence[group.name] = _dependence(scores.date)
     return found
 

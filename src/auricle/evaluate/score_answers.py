@@ -61,14 +61,14 @@ def score_predictions(predictions: Predictions | MecatPredictions, config: Scori
     config = config or ScoringConfig()
     if isinstance(predictions, MecatPredictions):
         return score_mecat(predictions, config)
-    kind, rule, rows = predictions.kind, config.scoring_rule, predictions.rows
+    kind, scoring_rule, rows = predictions.kind, config.scoring_rule, predictions.rows
     unanswered = [row.where for row in rows if row.prediction is None]
     if unanswered and config.missing == "error":
         raise DataError(
             f"{unanswered[0]}: model_output is None, expected text; answer the row, or count it as wrong with missing "
             "answers taken as worst"
         )
-    has_labels = rule == "strict" and kind in ("tagging", "multitag")
+    has_labels = scoring_rule == "strict" and kind in ("tagging", "multitag")
     if has_labels and len(predictions.datasets) > 1:
         raise DataError(
             f"{predictions.origin}: mixes the labels of {', '.join(predictions.datasets)}; expected one data set, "
@@ -81,8 +81,8 @@ def score_predictions(predictions: Predictions | MecatPredictions, config: Scori
         found.settings["synonyms_sha256"] = references_digest(names)
     return Scored(
         kind=kind,
-        scoring_rule=rule,
-        rule=RULES[kind, rule],
+        scoring_rule=scoring_rule,
+        rule=RULES[kind, scoring_rule],
         scores=found.scores,
         parts=found.parts,
         counts={"rows": len(rows), "unanswered": len(unanswered), **found.counts},
@@ -131,7 +131,7 @@ def _groups(predictions: Predictions, name: str) -> list[str]:
 
 def _transcripts(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Found:
     transcripts = [TranscriptPair(row.fields["text"], row.answer, row.fields["lang"]) for row in rows]
-    rates = error_rates(transcripts, rule=config.scoring_rule, unit=config.unit, **resampling)
+    rates = error_rates(transcripts, scoring_rule=config.scoring_rule, unit=config.unit, **resampling)
     counted = [(row, each) for row, each in zip(rows, rates.rows, strict=True) if each.counts]
     return _Found(
         scores={"error_rate": rates.total},

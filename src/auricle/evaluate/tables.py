@@ -89,7 +89,7 @@ def task_rows(models: Models, *, published: bool = True) -> list[TaskRow]:
     for label, own in models.items():
         for result in own:
             cells.setdefault((result.scoring_rule, result.task), {})[label] = result
-    rows = [_row(task, rule, results, published) for (rule, task), results in cells.items()]
+    rows = [_row(task, scoring_rule, results, published) for (scoring_rule, task), results in cells.items()]
     return sorted(rows, key=lambda row: (SCORING_RULES.index(row.scoring_rule), _DOMAINS.index(row.domain)))
 
 
@@ -112,7 +112,7 @@ def main_score(scored: Scored) -> tuple[str, Score]:
     return scored.rule.metric, scored.headline or NOTHING
 
 
-def _row(task: str, rule: ScoringRule, results: Mapping[str, LmResult], published: bool) -> TaskRow:
+def _row(task: str, scoring_rule: ScoringRule, results: Mapping[str, LmResult], published: bool) -> TaskRow:
     declared = next((each for each in language_tasks() if each.name == task), None)
     found = {label: main_score(result.scored) for label, result in results.items()}
     metric = next(iter(found.values()))[0]
@@ -121,12 +121,12 @@ def _row(task: str, rule: ScoringRule, results: Mapping[str, LmResult], publishe
         task=task,
         title=task if declared is None else declared.title,
         domain="" if declared is None else declared.domain,
-        scoring_rule=rule,
+        scoring_rule=scoring_rule,
         metric=metric,
         results=results,
         scores={label: score for label, (_, score) in found.items()},
         is_same=same_basis and all(own == metric for own, _ in found.values()),
-        published=tuple(_published(task, metric)) if published and rule == "compat" else (),
+        published=tuple(_published(task, metric)) if published and scoring_rule == "compat" else (),
     )
 
 

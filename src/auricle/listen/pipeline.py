@@ -51,7 +51,7 @@ class Task(ABC):
         """Prepare to ask.
 
         Args:
-            model: which is asked.
+            model: the one that answers.
             sampling: how tokens are chosen.
             windowing: how sources are cut.
         """

@@ -50,7 +50,7 @@ def date_scores(
     delta: float,
     factors: npt.ArrayLike | None = None,
     same: npt.ArrayLike | None = None,
-    rule: ScoringRule = "compat",
+    scoring_rule: ScoringRule = "compat",
 ) -> DateScores:
     """DATE of each clip, in [0, 1] by the strict rule.
 
@@ -60,7 +60,7 @@ def date_scores(
         delta: δ; scores within δ/2 are taken as equal.
         factors: (N,) of `fense.error_penalties`; None: 1.
         same: (N,) numbers, equal for clips with equal references; used by ``strict``.
-        rule: see above.
+        scoring_rule: see above.
 
     Raises:
         DataError: shapes that do not fit, or too few clips to discriminate.
@@ -70,7 +70,7 @@ def date_scores(
     ([1.0, 1.0, 1.0, 1.0], [0.75, 0.75, 0.75, 0.75])
     """
     number = len(candidates)
-    if candidates.ndim != 2 or candidates.shape != references.shape or number < (1 if rule == "compat" else 2):
+    if candidates.ndim != 2 or candidates.shape != references.shape or number < (1 if scoring_rule == "compat" else 2):
         raise DataError(
             f"captions {tuple(candidates.shape)} and references {tuple(references.shape)}; expected the same (N, D), "
             "with two clips or more, as a single clip has no others"
@@ -80,15 +80,15 @@ def date_scores(
     raw, counts = [], []
     for top in range(0, number, step):
         block = candidates[top : top + step] @ references.t()
-        if rule == "compat":
+        if scoring_rule == "compat":
             block = block * scale[top : top + step, None]
         own = block.diagonal(top)
         raw.append(own.clone())
         counts.append(_reaching(block, own, delta))
     scored, reached = torch.cat(raw), torch.cat(counts).double().numpy() - 1.0  # without the clip itself
-    if rule == "strict":
+    if scoring_rule == "strict":
         scored = scored * scale
-    return _combined(scored.double().numpy(), reached, None if same is None else np.asarray(same), rule)
+    return _combined(scored.double().numpy(), reached, None if same is None else np.asarray(same), scoring_rule)
 
 
 def date_of_matrix(scores: Tensor, delta: float) -> DateScores:
@@ -166,9 +166,11 @@ def _reaching(block: Tensor, own: Tensor, delta: float) -> Tensor:
     return (block >= own[:, None] - delta / 2).sum(1)
 
 
-def _combined(similarity: Array, reached: Array, same: npt.NDArray[np.int64] | None, rule: ScoringRule) -> DateScores:
+def _combined(
+    similarity: Array, reached: Array, same: npt.NDArray[np.int64] | None, scoring_rule: ScoringRule
+) -> DateScores:
     number = len(similarity)
-    if rule == "compat":
+    if scoring_rule == "compat":
         discrimination = 1.0 - (reached + 1.0) / number
         confused = reached / max(1, number - 1)
     else:

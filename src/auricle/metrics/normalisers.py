@@ -47,14 +47,14 @@ def split_words(text: str) -> list[str]:
     return re.sub(rf"[^\w{marks()}' ]+", " ", visible(text.lower())).split()
 
 
-def tokens(text: str, language: str, *, rule: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
+def tokens(text: str, language: str, *, scoring_rule: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
     """The tokens of a transcript that an error rate compares.
 
     Args:
         text: a transcript.
         language: see `auricle.metrics.languages.language_code`; compat knows ``en``, ``zh`` and ``yue`` in these forms
             only.
-        rule: see above.
+        scoring_rule: see above.
         unit: of the strict rule; None: characters for `UNSPACED`, words for others. ``mixed`` takes Han and kana one
             by one and everything else by words, for speech that switches languages.
 
@@ -67,7 +67,7 @@ def tokens(text: str, language: str, *, rule: ScoringRule = "strict", unit: Unit
     (['selamat', 'pagi'], ['你', '好'])
     """
     language_code(language)
-    if rule == "compat":
+    if scoring_rule == "compat":
         return _compat_tokens(normalise_compat(text, language), language)
     # Whisper's English normaliser leaves stops and signs of currencies behind that belong to no word.
     normal = " ".join(word for word in normalise(text, language).split() if any(map(_is_said, word)))

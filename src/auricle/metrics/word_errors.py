@@ -113,22 +113,24 @@ class ErrorRates:
     left_out: int
 
 
-def count_errors(transcript: TranscriptPair, *, rule: ScoringRule = "strict", unit: Unit | None = None) -> RowErrors:
+def count_errors(
+    transcript: TranscriptPair, *, scoring_rule: ScoringRule = "strict", unit: Unit | None = None
+) -> RowErrors:
     """Errors and tokens of one transcript; ``unit`` and errors as in `normalisers.tokens`.
 
     >>> count_errors(TranscriptPair("Selamat pagi!", "selamat", "id"))
     RowErrors(errors=1, length=2, found=1, counts=True)
     """
-    expected = tokens(transcript.reference, transcript.language, rule=rule, unit=unit)
-    found = tokens(transcript.hypothesis, transcript.language, rule=rule, unit=unit)
-    counts = rule == "strict" or bool(expected and found)
+    expected = tokens(transcript.reference, transcript.language, scoring_rule=scoring_rule, unit=unit)
+    found = tokens(transcript.hypothesis, transcript.language, scoring_rule=scoring_rule, unit=unit)
+    counts = scoring_rule == "strict" or bool(expected and found)
     return RowErrors(edit_distance(expected, found), len(expected), len(found), counts)
 
 
 def error_rates(
     transcripts: Sequence[TranscriptPair],
     *,
-    rule: ScoringRule = "strict",
+    scoring_rule: ScoringRule = "strict",
     unit: Unit | None = None,
     groups: Sequence[str] | None = None,
     rounds: int = ROUNDS,
@@ -138,7 +140,7 @@ def error_rates(
 
     Args:
         transcripts: at least one.
-        rule: see above.
+        scoring_rule: see above.
         unit: that the strict rule counts; None: by language.
         groups: (n,) names, as of speakers; rows of one name are resampled together.
         rounds: resamples.
@@ -150,7 +152,7 @@ def error_rates(
 
     Source: of compat, `wer/compute_wer.py` of github.com/xiaomi-research/dasheng-lm.
     """
-    rows = tuple(count_errors(each, rule=rule, unit=unit) for each in transcripts)
+    rows = tuple(count_errors(each, scoring_rule=scoring_rule, unit=unit) for each in transcripts)
     counted = [at for at, row in enumerate(rows) if row.counts]
     if not sum(rows[at].length for at in counted):
         raise DataError(
@@ -169,14 +171,14 @@ def error_rates(
     return ErrorRates(
         total=score(counted),
         languages={name: score(members) for name, members in sorted(by_language.items())},
-        units={name: _unit(name, rule, unit) for name in sorted(by_language)},
+        units={name: _unit(name, scoring_rule, unit) for name in sorted(by_language)},
         rows=rows,
         empty=sum(row.length > 0 and not row.found for row in rows),
         left_out=len(rows) - len(counted),
     )
 
 
-def _unit(language: str, rule: ScoringRule, unit: Unit | None) -> Unit:
-    if rule == "compat":
+def _unit(language: str, scoring_rule: ScoringRule, unit: Unit | None) -> Unit:
+    if scoring_rule == "compat":
         return "character" if language in ("zh", "yue") else "word"
     return unit or own_unit(language)

@@ -90,7 +90,7 @@ class Linear(nn.Linear):
     """`torch.nn.Linear` whose large float32 products on a CPU go through oneDNN; not initialised on its own."""
 
     def reset_parameters(self) -> None:
-        """Nothing: `QwenForCausalLM` draws all weights, once."""
+        """Nothing: `QwenForCausalLM` samples all weights, once."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, D_in) → (M, D_out)."""
@@ -103,7 +103,7 @@ class Embedding(nn.Embedding):
     """`torch.nn.Embedding`, not initialised on its own."""
 
     def reset_parameters(self) -> None:
-        """Nothing: `QwenForCausalLM` draws all weights, once."""
+        """Nothing: `QwenForCausalLM` samples all weights, once."""
 
 
 class Rotary:
@@ -224,14 +224,14 @@ class QwenForCausalLM(nn.Module):
     """The decoder with its output head."""
 
     def __init__(self, config: QwenConfig) -> None:
-        """New weights from torch's random state, drawn once: N(0, initializer_range), biases 0, gains 1."""
+        """New weights from torch's random state, sampled once: N(0, initializer_range), biases 0, gains 1."""
         super().__init__()
         self.config = config
         self.model = QwenModel(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
-        drawn = [module for module in self.modules() if isinstance(module, (Linear, Embedding))]
-        for module in drawn[:-1] if config.tie_word_embeddings else drawn:
+        sampled = [module for module in self.modules() if isinstance(module, (Linear, Embedding))]
+        for module in sampled[:-1] if config.tie_word_embeddings else sampled:
             nn.init.normal_(module.weight, std=config.initializer_range)
             if isinstance(module, Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.frame_model import tensors_sha256
+from auricle.models.inference import inference
 from auricle.models.sonar import cut_groups
 from auricle.models.text import (
     BOOKKEEPING,
@@ -84,7 +85,7 @@ class SentenceEncoder:
         row_of = {text: row for row, text in enumerate(unique)}
         return embeddings[[row_of[text] for text in texts]]
 
-    @torch.inference_mode()
+    @inference()
     def encode_tokens(self, token_ids: Sequence[Sequence[int]], weights: Sequence[Tensor] | None = None) -> Tensor:
         """Mean over tokens (n, D), independent of the other texts.
 
@@ -127,7 +128,7 @@ class ErrorDetector(nn.Module):
             "max_tokens": self.tokenizer.max_tokens,
         }
 
-    @torch.inference_mode()
+    @inference()
     def probabilities(self, captions: Sequence[str]) -> npt.NDArray[np.float64]:
         """Probability of an error in each caption (n,), read in lower case and without punctuation and symbols."""
         bare = ["".join(filter(_is_read, caption)).lower() for caption in captions]

@@ -71,7 +71,7 @@ def test_every_entry_of_a_family_is_checked() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_company_changes_nothing(name: str) -> None:
+def test_a_batch_changes_nothing(name: str) -> None:
     model = tiny(name)
     clips = [noise(1.0, 1), noise(0.3, 2, 0.5), noise(10.6, 3), noise(1.0, 4, 0.001)]
     for together, waveform in zip(model.frames(clips), clips, strict=True):
@@ -79,7 +79,7 @@ def test_company_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPAT)
-def test_compat_hears_its_company(name: str) -> None:
+def test_compat_depends_on_its_batch(name: str) -> None:
     model, clips = tiny(name, compat=True), [noise(1.0, 1), noise(4.0, 2, 0.5)]
     together, alone = model.frames(clips)[0], model.frames(clips[:1])[0]
     shared = min(len(together), len(alone))
@@ -214,7 +214,7 @@ def test_patches_are_those_of_a_convolution() -> None:
     assert torch.allclose(to_patches(features) @ weight.flatten(1).t(), expected.flatten(1).t(), atol=1e-4)
 
 
-def test_heads_are_told_known_or_asked_for() -> None:
+def test_heads_are_detected_known_or_requested() -> None:
     assert heads_of(768, {}, "x") == 12
     assert heads_of(48, {"num_heads": 3}, "x") == 3
     assert heads_of(576, {"nhead": 4}, "x", {576: 8}) == 4

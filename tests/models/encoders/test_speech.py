@@ -193,7 +193,7 @@ def test_seeds_and_the_global_random_state() -> None:
     assert content_hash(same) == content_hash(again) != content_hash(other)
 
 
-def test_a_random_dasheng_hears_in_decibels() -> None:
+def test_a_random_dasheng_expects_decibels() -> None:
     encoder: Any = random_encoder("dasheng-tiny")
     assert encoder.network.init_bn.running_mean.unique().tolist() == [-20.0]
     assert encoder.network.init_bn.running_var.unique().tolist() == [400.0]

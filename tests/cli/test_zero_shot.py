@@ -141,8 +141,8 @@ def test_several_labels_may_hold(keys: Keys, sounds: Path) -> None:
     first, second = shown.out.splitlines()
     assert {part.split()[0] for part in first.removeprefix("both.wav: ").split(", ")} == {"dog", "siren"}
     assert shown.code == 0 and second == "rain.wav: none of the labels"
-    told = auricle(*command, "--threshold", "-100", "--json").records
-    assert [len(record["labels"]) for record in told] == [3, 3] and told[0]["threshold"] == -100
+    labelled = auricle(*command, "--threshold", "-100", "--json").records
+    assert [len(record["labels"]) for record in labelled] == [3, 3] and labelled[0]["threshold"] == -100
     keys.model.logit_scale = None
     assert auricle(*command).code == 2
     assert json.loads(auricle(*command, "--threshold", "50", "--json").out.splitlines()[0])["probabilities"] is None

@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.listen import Device, Dtype
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import FAILED, AlignOptions, with_groups
+from auricle.cli.output import named, print_result, progress, warn
 
 if TYPE_CHECKING:
     from auricle.curate.filter import Filtered
 
-FAILED = 1
 _NAMED = 5  # failed clips that are named
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionOptions:
+    """What decides about a pair, see `auricle.curate.decision.FilterConfig`."""
+
+    caption: Annotated[str, typer.Option("--caption", help="Fact that has the caption, or a list of captions.")] = (
+        "caption"
+    )
+    p: Annotated[float, typer.Option("--p", help="Keep up to this p value: of random pairs, this share passes.")] = 0.01
+    drop_p: Annotated[float, typer.Option("--drop-p", help="Drop above this p value; review between.")] = 0.1
+    random_captions: Annotated[
+        int, typer.Option("--random-captions", help="Random captions that each clip is compared with.")
+    ] = 30
+    top: Annotated[int, typer.Option("--top", help="Place the own caption must reach among these; review below.")] = 3
+    near: Annotated[
+        float, typer.Option("--near", help="Cosine from which two clips are nearly the same; 1: never.")
+    ] = 0.995
+    alike: Annotated[
+        float, typer.Option("--alike", help="Cosine from which captions say the same; 1: equal words only.")
+    ] = 1.0
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same clips.")
+    ] = False
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random pairs.")] = 0
+
+
+@with_groups
 def filter(
     shards: Annotated[list[Path] | None, typer.Argument(metavar="SHARDS", help="Folders of shards, or tars.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the result; with --undo, of the restored tars.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="Model of audio and texts: name, hub id, folder or file.")
-    ] = "auricle-tiny-glap",
-    caption: Annotated[
-        str, typer.Option("--caption", help="Fact that has the caption, or a list of captions.")
-    ] = "caption",
-    p: Annotated[
-        float, typer.Option("--p", help="Keep up to this p value: of random pairs, this share passes.")
-    ] = 0.01,
-    drop_p: Annotated[float, typer.Option("--drop-p", help="Drop above this p value; review between.")] = 0.1,
-    random_captions: Annotated[
-        int, typer.Option("--random-captions", help="Random captions that each clip is compared with.")
-    ] = 30,
-    top: Annotated[int, typer.Option("--top", help="Place the own caption must reach among these; review below.")] = 3,
-    near: Annotated[
-        float, typer.Option("--near", help="Cosine from which two clips are nearly the same; 1: never.")
-    ] = 0.995,
-    alike: Annotated[
-        float, typer.Option("--alike", help="Cosine from which captions say the same; 1: equal words only.")
-    ] = 1.0,
-    keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same clips.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random pairs.")] = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     undo: Annotated[
         Path | None,
         typer.Option("--undo", metavar="OUT", help="Restore the shards that OUT was made of, byte for byte."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    *,
+    aligning: AlignOptions,
+    decision: DecisionOptions,
 ) -> None:
     """Sort pairs of audio and captions into those to keep, to review and to drop.
 
@@ -71,30 +75,25 @@ def filter(
     if output is None:
         raise typer.BadParameter("name a folder for the result", param_hint="--output")
 
-    import auricle
     from auricle.curate.decision import FilterConfig
     from auricle.curate.filter import filter_shards
     from auricle.data.shards import ShardSet
 
-    config = FilterConfig(
-        caption=caption,
-        p=p,
-        drop_p=drop_p,
-        random_captions=random_captions,
-        top=top,
-        near=near,
-        alike=alike,
-        keep_duplicates=keep_duplicates,
-        seed=seed,
-    )
+    config = FilterConfig(**asdict(decision))
     clips = ShardSet(shards)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
+    aligner = aligning.load()
     with (
         progress("embedding", len(clips), quiet=as_json) as on_pairs,
         progress("splitting", len(clips.shards), quiet=as_json) as on_tar,
     ):
         found = filter_shards(clips, output, aligner, config, on_pairs=on_pairs, on_tar=lambda tar: on_tar())
-    _show(found, output, as_json=as_json)
+    for key, error in found.failed[:_NAMED]:
+        warn(named(key, error))
+    if (more := len(found.failed) - _NAMED) > 0:
+        warn(f"{more} more clips that could not be processed; see {output / 'scores.jsonl'}")
+    clips_and_texts = dict(zip(("sounds", "texts"), found.encoded, strict=True))
+    record = {**found.summary, "output": str(output), "encoded": clips_and_texts}
+    print_result(record, _lines(found, output), as_json=as_json)
     if found.failed:
         raise typer.Exit(FAILED)
 
@@ -103,30 +102,21 @@ def _undo(out: Path, folder: Path | None, *, as_json: bool) -> None:
     from auricle.curate.filter import undo_filter
 
     for tar, existed in undo_filter(out, folder):
-        if as_json:
-            print_json({"file": str(tar), "restored": not existed})
-        else:
-            print_line(f"{tar}: {'exists, byte for byte' if existed else 'restored'}")
+        line = f"{tar}: {'exists, byte for byte' if existed else 'restored'}"
+        print_result({"file": str(tar), "restored": not existed}, [line], as_json=as_json)
 
 
-def _show(found: Filtered, output: Path, *, as_json: bool) -> None:
+def _lines(found: Filtered, output: Path) -> Iterator[str]:
     from auricle.curate.summary import SIGNS
 
     summary, (clips, texts) = found.summary, found.encoded
-    for key, error in found.failed[:_NAMED]:
-        print_line(f"auricle: {error if key in error else f'{key}: {error}'}", err=True)
-    if (more := len(found.failed) - _NAMED) > 0:
-        print_line(f"auricle: {more} more clips that could not be processed; see {output / 'scores.jsonl'}", err=True)
-    if as_json:
-        print_json({**summary, "output": str(output), "encoded": {"sounds": clips, "texts": texts}})
-        return
     for name in ("keep", "review", "drop"):
-        print_line(f"{name:7} {summary[name]:8} {summary[name] / summary['pairs']:7.1%}")
+        yield f"{name:7} {summary[name]:8} {summary[name] / summary['pairs']:7.1%}"
     for sign, count in summary["signs"].items():
         if count:
-            print_line(f"  {SIGNS.get(sign, sign)}: {count}")
-    print_line(
+            yield f"  {SIGNS.get(sign, sign)}: {count}"
+    yield (
         f"about {summary['mismatched_share']:.0%} of the pairs do not belong together; of random pairs "
         f"{summary['random_passing']:.2%} pass p = {summary['settings']['p']:g}"
     )
-    print_line(f"{clips} clips and {texts} texts were encoded; {output / 'report.html'}")
+    yield f"{clips} clips and {texts} texts were encoded; {output / 'report.html'}"

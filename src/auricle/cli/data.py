@@ -1,4 +1,4 @@
-"""Verbs about models and data: models, convert, data."""
+"""Verbs of data sets: data pack, data index, data info."""
 
 from __future__ import annotations
 
@@ -7,53 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from auricle.cli.listen import AsJson
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.options import FAILED, AsJson
+from auricle.cli.output import print_line, print_result, progress, warn
 
 data = typer.Typer(no_args_is_help=True, help="Write, index and inspect tar shards.")
-
-
-def models(as_json: AsJson = False) -> None:
-    """List the models with a name.
-
-    Hub ids, folders and files can be loaded, too.
-
-    Example: auricle models
-    """
-    from dataclasses import asdict
-
-    from auricle.weights.catalog import entries, is_ready
-
-    for entry in entries():
-        ready = is_ready(entry)
-        if as_json:
-            print_json({**asdict(entry), "ready": ready})
-            continue
-        size = f"{entry.parameters / 1e6:,.1f} M" if entry.parameters else "?"
-        source = entry.repo or entry.where or entry.unavailable or "embedded"
-        state = "ready" if ready else "not downloaded" if entry.repo else "absent"
-        print_line(
-            f"{entry.name:22} {entry.kind:15} {size:>11}  {entry.license:11} {source:28} {state:15} {entry.summary}"
-        )
-        if entry.caution:
-            print_line(f"{'':22} note: {entry.caution}")
-
-
-def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Name, hub id, folder, .pt or .safetensors file.")],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
-    adapter: Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to merge.")] = None,
-) -> None:
-    """Convert a Dasheng or MiDashengLM checkpoint to a safetensors folder.
-
-    Example: auricle convert dasheng_base.pt dasheng-base/
-    """
-    from auricle.weights import convert as convert_weights
-
-    with progress("converting"):
-        written = convert_weights(source, destination, dtype=dtype, adapter=adapter)
-    print_line(str(written))
 
 
 @data.command()
@@ -88,7 +45,7 @@ def pack(
             progress=lambda done, failed: advance.at(done),
         )
     for key, problem in [*report.failed, *report.flawed]:
-        print_line(f"auricle: {key}: {problem}", err=True)
+        warn(f"{key}: {problem}")
     print_line(
         f"{report.written} clips, {report.audio_s / 3600:.2f} h, in {report.seconds:.1f} s; "
         f"{len(report.failed)} left out"
@@ -96,7 +53,7 @@ def pack(
     if report.manifest_hash:
         print_line(f"manifest {report.manifest_hash}")
     if report.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _entries(source: Path, layout: str, only: str | None) -> Any:
@@ -123,9 +80,7 @@ def _entries(source: Path, layout: str, only: str | None) -> Any:
 
 
 @data.command()
-def index(
-    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")],
-) -> None:
+def index(tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")]) -> None:
     """Rebuild the index of tar shards.
 
     A missing index is also built on first use.
@@ -140,6 +95,8 @@ def index(
             save(made)
             advance()
             print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
+            if made.ignored:
+                warn(f"{tar}: {made.left_out()}")
 
 
 @data.command()
@@ -164,8 +121,4 @@ def info(
         "manifest": clips.manifest_hash,
         "ignored": dict(clips.ignored),
     }
-    if as_json:
-        print_json(facts)
-    else:
-        for key, value in facts.items():
-            print_line(f"{key:12} {value}")
+    print_result(facts, (f"{key:12} {value}" for key, value in facts.items()), as_json=as_json)

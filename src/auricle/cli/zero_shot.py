@@ -9,48 +9,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auricle.cli.inputs import STDIN, SUFFIXES, find_sources, open_source
-from auricle.cli.listen import AsJson, Device, Dtype, Files, Tally
-from auricle.cli.output import print_json, print_line, progress
-from auricle.errors import AuricleError, ConfigError
+from auricle.cli.inputs import STDIN, SUFFIXES, open_sources
+from auricle.cli.options import (
+    AlignOptions,
+    AsJson,
+    Files,
+    LabelsFile,
+    Language,
+    Template,
+    domain_templates,
+    with_groups,
+)
+from auricle.cli.output import print_line
+from auricle.cli.printing import FilePrinter
 
 if TYPE_CHECKING:
-    from auricle.encode.zero_shot import Classification
-
-AlignModel = Annotated[
-    str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
-]
-Domain = Annotated[
-    str, typer.Option("--domain", help="Sentence the labels are put into: sound, speech, music or none.")
-]
-Template = Annotated[
-    list[str] | None,
-    typer.Option("--template", help="Your own sentence with {label} in it; repeat for their mean."),
-]
-LabelsFile = Annotated[
-    Path | None,
-    typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases used instead. Or JSON."),
-]
-Language = Annotated[str, typer.Option("--language", help="Of the words, by the tokenizer's code.")]
+    from auricle.encode.zero_shot import Classification, TextScores
 
 _SHOWN = 3  # labels of a clip in the text output; JSON has all
 _WIDTH = 28  # of a text at the top of its column
 _MAX_NAME = 60  # of a file's name in the table
 
 
+@with_groups
 def score(
     arguments: Annotated[
         list[str], typer.Argument(metavar="AUDIO... [TEXT]...", help="Files, folders, globs, or -; then texts.")
     ],
     text: Annotated[
-        list[str] | None,
-        typer.Option("--text", "-t", help="A text; repeatable. With it all arguments are audio."),
+        list[str] | None, typer.Option("--text", "-t", help="A text; repeatable. With it all arguments are audio.")
     ] = None,
-    model: AlignModel = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     language: Language = "eng_Latn",
     as_json: AsJson = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Score how well each clip and each text fit: 100 × cosine, -100 to 100.
 
@@ -60,55 +52,44 @@ def score(
     Example: auricle score a.wav b.wav -t "a dog barks" -t rain
     """
     audio, texts = _split_arguments(arguments, text)
-    names = find_sources(audio)
-    sources = [open_source(name) for name in names]
+    names, sources = open_sources(audio)
 
-    import auricle
     from auricle.encode.zero_shot import score_many
 
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
-    results = score_many(aligner, sources, texts, language=language)
-    tally, width = Tally(), max(len(name[-_MAX_NAME:]) for name in names)
+    results = score_many(options.load(), sources, texts, language=language)
+    width = max(len(name[-_MAX_NAME:]) for name in names)
     if not as_json:
         print_line(_row("", width, [_cut(text) for text in texts], texts))
-    with progress("scoring", len(names), quiet=as_json) as advance:
-        for name, result in zip(names, results, strict=True):
-            record: dict[str, Any] = {"file": name, "scores": None, "probabilities": None, "receipt": None}
-            record |= {"model": model, "error": None}
-            if isinstance(result, AuricleError):
-                record["error"] = str(result)
-            else:
-                record |= result.as_dict()
-                tally.note_receipt(name, result.receipt, quiet=as_json)
-                if not as_json:
-                    print_line(_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts))
-            if as_json:
-                print_json(record)
-            tally.note_error(name, record["error"], quiet=as_json)
-            advance()
-    tally.leave()
+
+    def show(name: str, result: TextScores) -> tuple[dict[str, Any], list[str]]:
+        return result.as_dict(), [_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts)]
+
+    printer = FilePrinter(options.model, as_json=as_json)
+    printer.print_files("scoring", names, results, ("scores", "probabilities"), show)
+    printer.leave()
 
 
+@with_groups
 def classify(
     files: Files,
     labels: Annotated[
         str | None, typer.Option("--labels", help='To choose from, between commas: dog,rain,"sea waves".')
     ] = None,
     labels_file: LabelsFile = None,
-    domain: Domain = "sound",
+    domain: Annotated[
+        str, typer.Option("--domain", help="Sentence the labels are put into: sound, speech, music or none.")
+    ] = "sound",
     template: Template = None,
     multi: Annotated[
         bool, typer.Option("--multi", help="Decide each label separately; a clip may have several, or none.")
     ] = False,
     threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]"),
+        float | None, typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]")
     ] = None,
-    model: AlignModel = "auricle-tiny-glap",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     language: Language = "eng_Latn",
     as_json: AsJson = False,
+    *,
+    options: AlignOptions,
 ) -> None:
     """Classify each clip by labels of your choice; any words will do, the model was not trained on them.
 
@@ -120,10 +101,8 @@ def classify(
         raise typer.BadParameter("give the labels, or a file of them", param_hint="--labels")
     if threshold is not None and not multi:
         raise typer.BadParameter("needs --multi", param_hint="--threshold")
-    names = find_sources(files)
-    sources = [open_source(name) for name in names]
+    names, sources = open_sources(files)
 
-    import auricle
     from auricle.encode.zero_shot import Prompts, classify_many, parse_labels, read_labels
 
     words: dict[str, tuple[str, ...]] = (
@@ -131,38 +110,15 @@ def classify(
     )
     templates = tuple(template or domain_templates(domain))
     prompts = Prompts(templates=templates, phrases=words, language=language)
-    aligner = auricle.load_aligner(model, device=device, dtype=dtype)
-    results = classify_many(aligner, sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
-    tally = Tally()
-    with progress("classifying", len(names), quiet=as_json) as advance:
-        for name, result in zip(names, results, strict=True):
-            record: dict[str, Any] = {"file": name, "labels": None, "scores": None, "probabilities": None}
-            record |= {"scale": None, "threshold": None, "receipt": None, "model": model, "error": None}
-            if isinstance(result, AuricleError):
-                record["error"] = str(result)
-            else:
-                record |= result.as_dict()
-                tally.note_receipt(name, result.receipt, quiet=as_json)
-                if not as_json:
-                    print_line(f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result))
-            if as_json:
-                print_json(record)
-            tally.note_error(name, record["error"], quiet=as_json)
-            advance()
-    tally.leave()
+    results = classify_many(options.load(), sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
 
+    def show(name: str, result: Classification) -> tuple[dict[str, Any], list[str]]:
+        return result.as_dict(), [f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result)]
 
-def domain_templates(domain: str) -> tuple[str, ...]:
-    """The templates of a domain.
-
-    Raises:
-        ConfigError: there is no such domain.
-    """
-    from auricle.encode.zero_shot import TEMPLATES
-
-    if domain not in TEMPLATES:
-        raise ConfigError(f"domain is {domain!r}, expected one of {', '.join(TEMPLATES)}")
-    return TEMPLATES[domain]
+    printer = FilePrinter(options.model, as_json=as_json)
+    keys = ("labels", "scores", "probabilities", "scale", "threshold")
+    printer.print_files("classifying", names, results, keys, show)
+    printer.leave()
 
 
 def _split_arguments(arguments: list[str], texts: list[str] | None) -> tuple[list[str], list[str]]:
