@@ -130,11 +130,15 @@ def check_number(
     >>> check_number("window_s", 0.5, least=0.4, most=30)
     """
     kind = numbers.Integral if whole else numbers.Real
-    if isinstance(value, kind) and value is not True and value is not False and least <= value <= most:
+    if type(value) is not bool and isinstance(value, kind) and _is_between(value, least, most):
         return
     ends = [f"{word} {end:g}" for word, end in (("at least", least), ("at most", most)) if math.isfinite(end)]
     wanted = expected or " ".join(["a whole number" if whole else "a number", ", ".join(ends)]).strip()
     raise ConfigError(f"{name} is {reprlib.repr(value)}; expected {wanted}")
+
+
+def _is_between(value: Any, least: float, most: float) -> bool:
+    return bool(least <= value <= most)
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -129,12 +129,19 @@ def _leave_cores_to_others() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(free))
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """A line for a user where the package warns of data; others are for programmers."""
     if category is UserWarning:
         warn(str(message))
     else:
-        _PYTHONS_OWN(message, category, *place)
+        _PYTHONS_OWN(message, category, filename, lineno, file, line)
 
 
 def main() -> None:

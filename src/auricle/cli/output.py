@@ -69,7 +69,7 @@ def visible(text: str) -> str:
 
 
 def escaped(character: str) -> str:
-    """A character, or its escape where it is not to be seen; joiners and spaces of any width stay, as words have them."""
+    """A character, or its escape where nobody sees it; joiners and spaces of any width stay, as words have them."""
     is_shown = character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
     return character if is_shown else repr(character)[1:-1]
 
