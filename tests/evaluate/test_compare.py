@@ -219,7 +219,7 @@ def test_a_folder_of_several_models_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"found no strict\.json"):
         compare_runs(tmp_path / "a", tmp_path / "empty")
-    with pytest.raises(ConfigError, match="rounds must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="rounds is 0; expected a whole number at least 1"):
         compare_runs(tmp_path / "a", tmp_path / "b", rounds=0)
 
 
