@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from auricle.errors import ConfigError, LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.models.dasheng import Dasheng
-from auricle.models.encoders.random_encoders import random_encoder, stock_settings
+from auricle.models.encoders.random_encoders import STOCK_SETTINGS, random_encoder
 from auricle.models.frame_model import DashengFrames, content_hash
 from auricle.weights.catalog import entries
 from auricle.weights.encoder_layouts import load_encoder_model
@@ -37,7 +37,7 @@ def write(folder: Path, name: str) -> Any:
     import transformers
 
     encoder: Any = random_encoder(name)
-    settings, front_end = stock_settings(name)
+    settings, front_end = STOCK_SETTINGS[name]
     small = {"decoder_layers": 1, "decoder_ffn_dim": 64, "decoder_attention_heads": 2, "vocab_size": 60_000}
     config = type(encoder.network.config)(**settings | (small if name == "whisper-tiny" else {}))
     model = getattr(transformers, WHOLE[name])(config)

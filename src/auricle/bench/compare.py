@@ -215,8 +215,7 @@ def _test(pair: _Pair, means: Array) -> PairedTest:
 
 def _overall(scoring_rule: ScoringRule, head: str, group: Sequence[_Pair], means: Mapping[str, Array]) -> Overall:
     items = None
-    tested = [pair for pair in group if len(pair.differences)]
-    if tested:
+    if tested := [pair for pair in group if len(pair.differences)]:
         shares = np.array(_shares(tested))
         centre = float(shares @ [pair.differences.mean() for pair in tested])
         resampled = shares @ np.stack([means[pair.one.task.name] for pair in tested])

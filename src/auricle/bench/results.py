@@ -7,7 +7,7 @@ mapping are sorted, so the same run gives the same bytes.
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,15 +37,11 @@ def _sorted(value: Any) -> Any:
     return [_sorted(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _write_sorted(value: Any, write: Callable[[Any], Any]) -> Any:
-    return write(_sorted(value))
-
-
 Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-ByName = Annotated[Mapping[Text, T], WrapSerializer(_write_sorted)]
+ByName = Annotated[Mapping[Text, T], WrapSerializer(lambda value, write: write(_sorted(value)))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

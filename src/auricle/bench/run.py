@@ -43,16 +43,13 @@ class EncoderLike(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of weights and settings."""
-        ...
 
     @property
     def num_parameters(self) -> int:
         """Of the network; 0 for a fixed transform."""
-        ...
 
     def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
         """Waveforms → for each a result with ``.values`` (T, D), or an error."""
-        ...
 
 
 def run_benchmark(

@@ -76,7 +76,6 @@ class Store:
         return bool(places)
 
     def __len__(self) -> int:
-        """Clips."""
         return len(self._kept)
 
     def get(self, digest: str) -> Pieces:

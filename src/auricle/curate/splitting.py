@@ -50,12 +50,7 @@ def output_names(tars: Sequence[Path]) -> list[str]:
 
 
 def split_tars(splits: Sequence[Split], out: Path, run: str) -> Iterator[Path]:
-    """Split every tar that this run has not split yet; yields each tar of the input when it is done.
-
-    Args:
-        splits: all tars of the input.
-        out: folder of the output.
-        run: names the verdicts; the output of another run is replaced.
+    """Split every tar that this run has not split yet, replacing the output of others; yields each when it is done.
 
     Raises:
         DataError: a tar changed while it was read.
@@ -197,9 +192,7 @@ def _restore(out: Path, listed: Mapping[str, Any], tar: Path) -> None:
                     restored.write(block)
                     digest.update(block)
         if digest.hexdigest() != listed["sha256"]:
-            damaged = [
-                str(paths[target]) for target, facts in listed["files"].items() if _differs(paths[target], facts)
-            ]
+            damaged = [str(paths[name]) for name, facts in listed["files"].items() if _differs(paths[name], facts)]
             raise DataError(
                 f"{tar} cannot be restored: {', '.join(damaged) or _list_path(listed['name'], out)} changed "
                 "since the filter wrote it; restore it from a copy"

@@ -81,11 +81,7 @@ class RemoteRecord:
 
 
 def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
-    """Read which files a Zenodo record holds, and under which licence.
-
-    Args:
-        record: its number.
-        base_url: of the server; https, or http on this machine.
+    """Read which files a Zenodo record holds, and under which licence; ``base_url`` is https, or http on this machine.
 
     Raises:
         DataError: no network, no such record, or an answer that is no record.
@@ -106,11 +102,6 @@ def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
         return RemoteRecord(title, str(licence) if licence else None, page, files)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{url} is no description of a record ({error}); see {base_url}/records/{record}") from None
-
-
-def zenodo_files(record: str, *, base_url: str = ZENODO) -> list[RemoteFile]:
-    """The files of a Zenodo record; see `zenodo_record`."""
-    return list(zenodo_record(record, base_url=base_url).files)
 
 
 def bytes_left(files: Iterable[RemoteFile], folder: str | Path) -> int:
@@ -136,14 +127,14 @@ def download_record(
     Args:
         record: its number.
         folder: created if missing.
-        base_url: see `zenodo_files`.
+        base_url: see `zenodo_record`.
         max_bytes: of one file.
         progress: called with the name of the file, bytes so far and bytes in all.
 
     Raises:
-        DataError: see `zenodo_files` and `download`; finished files stay.
+        DataError: see `zenodo_record` and `download`; finished files stay.
     """
-    files = zenodo_files(record, base_url=base_url)
+    files = zenodo_record(record, base_url=base_url).files
     if not files:
         raise DataError(f"record {record} of {base_url} has no files; it may be restricted")
     return [download(file, folder, max_bytes=max_bytes, progress=progress) for file in files]

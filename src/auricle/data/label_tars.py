@@ -88,7 +88,6 @@ class LabelTar:
     refused: tuple[Refused, ...]
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.clips)
 
 

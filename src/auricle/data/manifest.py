@@ -10,7 +10,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -120,14 +120,6 @@ def _read_jsonl(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _read_csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _read_table(csv.reader(file, strict=True))
-
-
-def _read_tsv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _read_table(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
 def _read_table(reader: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     blank = []
     try:
@@ -161,7 +153,11 @@ def _row_of(cells: Sequence[str], columns: Sequence[str], line: int) -> dict[str
     return row
 
 
-READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+READERS: dict[str, Callable[[TextIO], Iterator[tuple[int, dict[str, Any]]]]] = {
+    ".jsonl": _read_jsonl,
+    ".csv": lambda file: _read_table(csv.reader(file, strict=True)),
+    ".tsv": lambda file: _read_table(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)),
+}
 
 
 def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entry:
@@ -191,8 +187,7 @@ def resolve_audio(line: int, name: object, folder: Path) -> Path:
 
 
 def _row(entry: Entry, folder: Path) -> dict[str, Any]:
-    taken = {"id", *AUDIO_COLUMNS} & entry.meta.keys()
-    if taken:
+    if taken := {"id", *AUDIO_COLUMNS} & entry.meta.keys():
         raise DataError(f"facts of {entry.id!r} use the reserved names {sorted(taken)}")
     audio = entry.audio.absolute()
     where = audio.relative_to(folder) if audio.is_relative_to(folder) else audio

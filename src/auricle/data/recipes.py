@@ -122,8 +122,7 @@ def speechocean762(root: str | Path, *, split: str) -> list[Entry]:
     path = Path(root) / f"{split}.jsonl"
     entries = []
     for row in read_manifest(path):
-        missing = {"text", "speaker", "gender", "age"} - row.meta.keys()
-        if missing:
+        if missing := {"text", "speaker", "gender", "age"} - row.meta.keys():
             raise DataError(f"{path}: {row.id!r} lacks {sorted(missing)}")
         meta = {"kind": "speech", "text": str(row.meta["text"]).lower(), "language": "en", "set": "speechocean762"}
         meta |= {name: row.meta[name] for name in ("gender", "age", "speaker")}

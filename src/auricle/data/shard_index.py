@@ -73,7 +73,6 @@ class ShardIndex:
     set_size: int | None = None  # tars of the set it was written with, if known
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.columns["num_samples"])
 
     @property

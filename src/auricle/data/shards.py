@@ -90,7 +90,6 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def __enter__(self) -> "ShardWriter":
-        """The writer itself."""
         return self
 
     def __exit__(
@@ -188,7 +187,6 @@ class ShardSet:
             )
 
     def __len__(self) -> int:
-        """Number of clips."""
         return int(self._starts[-1])
 
     @property

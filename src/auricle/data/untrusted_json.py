@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # pydantic takes 60 ms to import
 T = TypeVar("T")
 
 MAX_BYTES = 2**30  # of one file
+_MAX_LEVELS = 8  # of lists and objects in each other
+_MAX_CHARACTERS = 10_000  # of a name or text
 _EXPECTED: Mapping[str, str] = {  # by pydantic's type of error; others have it in their message
     "string_type": "text",
     "string_unicode": "valid characters",
@@ -104,14 +106,7 @@ def parse_object(text: str, where: str, *, allow_nan: bool = True) -> dict[str, 
 def validate(
     kind: type[T], content: Any, origin: str, *, error: type[AuricleError] = DataError, fix: str = "correct it"
 ) -> T:
-    """An instance of ``kind`` from what JSON holds.
-
-    Args:
-        kind: a dataclass derived from `StrictFields`, or whatever else pydantic can validate.
-        content: as `parse_json` gives it.
-        origin: of the content, for messages.
-        error: that is raised.
-        fix: what to do about a fault.
+    """An instance of ``kind`` from what `parse_json` gives; ``error`` is raised with ``fix``, what to do about a fault.
 
     Raises:
         AuricleError: ``error``, with the place, what was found and what was expected. Errors of Auricle that a class
@@ -158,21 +153,15 @@ def check_characters(value: Any, name: str, error: type[AuricleError] = ConfigEr
         raise error(f"{name} is {shorten(value)}, which holds half of a surrogate pair; expected valid characters")
 
 
-def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: float = 1e15) -> Callable[[Any], Any]:
-    """A check of JSON without a format of its own, as settings: passes a value on.
+def check_plain(max_number: float = 1e15) -> Callable[[Any], Any]:
+    """A check of JSON without a format of its own, as settings, for ``pydantic.AfterValidator``: passes a value on.
 
-    Args:
-        max_levels: of lists and objects in each other.
-        max_characters: of a name or text.
-        max_number: largest absolute number.
-
-    Returns:
-        A function for ``pydantic.AfterValidator``; it raises ValueError.
+    ``max_number`` is the largest absolute number. The check raises ValueError.
     """
 
     def check(value: Any, level: int = 0) -> Any:
-        if level > max_levels:
-            raise ValueError(f"at most {max_levels} levels")
+        if level > _MAX_LEVELS:
+            raise ValueError(f"at most {_MAX_LEVELS} levels")
         if isinstance(value, Mapping):
             for name, own in value.items():
                 check(name, level)
@@ -181,8 +170,8 @@ def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: f
             for own in value:
                 check(own, level + 1)
         elif isinstance(value, str):
-            if len(value) > max_characters:
-                raise ValueError(f"names and texts of at most {max_characters} characters")
+            if len(value) > _MAX_CHARACTERS:
+                raise ValueError(f"names and texts of at most {_MAX_CHARACTERS} characters")
             if has_half_pair(value):
                 raise ValueError("valid characters")
         elif isinstance(value, int | float):

@@ -53,11 +53,6 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
 def read_table(path: Path, *columns: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
     """Rows of a table by the names in its first line; empty lines are skipped.
 
-    Args:
-        path: of the table.
-        columns: that must be present; others may be.
-        delimiter: between cells.
-
     Raises:
         DataError: see `read_rows`; a column is missing, or a row has more or fewer cells than there are names.
     """

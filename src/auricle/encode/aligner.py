@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auricle.audio.decode import Clip, Stream, as_clip, stream
-from auricle.audio.facts import Samples
+from auricle.audio.facts import Facts, Samples
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import open_source
-from auricle.data.batches import prefetch
-from auricle.encode.encoder import Embedding, read_or_error
+from auricle.data.batches import grouped, prefetch
+from auricle.encode.encoder import Embedding, clip_seconds, read_or_error
 from auricle.encode.long_clips import check_windows, floored, loudest, mel_chunks, stream_windows
 from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AuricleError, PromptError, WeightsError
@@ -128,12 +128,12 @@ class Aligner:
             Results in the order of the sources: (D,) float32 of length 1, and the receipt.
         """
         loaded = prefetch(self._load, _as_many(sources), depth=2 * _DECODERS, workers=_DECODERS)
-        for batch in _batches(loaded):
+        for batch in grouped(loaded, clip_seconds, _BATCH_SECONDS):
             waveforms = [self._padded(clip.waveform) for clip in batch if isinstance(clip, Clip)]
             embedded: Iterator[Tensor] = iter(self._embed(waveforms) if waveforms else [])
             for clip in batch:
                 if isinstance(clip, Clip):
-                    yield Embedding(next(embedded), _receipt(clip))
+                    yield Embedding(next(embedded), _receipt(clip.facts, len(clip.waveform)))
                 elif isinstance(clip, _LongClip):
                     yield self._embed_long(clip)
                 else:
@@ -246,9 +246,7 @@ class Aligner:
             return error
         pooled = (total / count).float().to(self._device)
         num_samples = round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
-        # The receipt needs no samples, only their number.
-        stand_in = np.broadcast_to(np.zeros(1, np.float32), (num_samples,))
-        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(Clip(stand_in, facts)))
+        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(facts, num_samples))
 
     @property
     def _device(self) -> torch.device:
@@ -334,26 +332,8 @@ def _rereadable(source: Any, limits: Limits) -> Any:
         return opened.file.read()
 
 
-def _batches(
-    clips: Iterable[Clip | _LongClip | AuricleError],
-) -> Iterator[list[Clip | _LongClip | AuricleError]]:
-    """Group clips, errors among them, so that each group has about `_BATCH_SECONDS` of audio in memory."""
-    batch: list[Clip | _LongClip | AuricleError] = []
-    seconds = 0.0
-    for clip in clips:
-        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
-        if batch and seconds + length > _BATCH_SECONDS:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(clip)
-        seconds += length
-    if batch:
-        yield batch
-
-
-def _receipt(clip: Clip) -> Receipt:
-    whole = [(0, len(clip.waveform))]
-    return write_receipt(clip, whole, subsample_factor=1, min_samples=MIN_SAMPLES)
+def _receipt(facts: Facts, num_samples: int) -> Receipt:
+    return write_receipt(facts, num_samples, [(0, num_samples)], subsample_factor=1, min_samples=MIN_SAMPLES)
 
 
 def _check_texts(texts: Sequence[str]) -> None:

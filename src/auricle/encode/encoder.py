@@ -15,7 +15,7 @@ from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.data.batches import prefetch
+from auricle.data.batches import grouped, prefetch
 from auricle.encode.receipt import Receipt, Span, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
 from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
@@ -134,7 +134,8 @@ class Encoder:
         Yields:
             Results in the order of the sources.
         """
-        for batch in _batches(prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)):
+        loaded = prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)
+        for batch in grouped(loaded, clip_seconds, _BATCH_SECONDS):
             clips = [clip for clip in batch if isinstance(clip, Clip)]
             encoded = iter(self._frames([self._padded(clip) for clip in clips]) if clips else [])
             for clip in batch:
@@ -154,8 +155,8 @@ class Encoder:
         return F.pad(waveform, (0, max(0, self.model.min_samples - len(waveform))))
 
     def _receipt(self, clip: Clip, num_frames: int) -> Receipt:
-        whole = [(0, len(clip.waveform))]
-        receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=self.model.min_samples)
+        count = len(clip.waveform)
+        receipt = write_receipt(clip.facts, count, [(0, count)], subsample_factor=1, min_samples=self.model.min_samples)
         if isinstance(self.model, DashengFrames):
             return receipt
         # The receipt counts Dasheng's tokens: state the frames of this encoder instead.
@@ -230,19 +231,9 @@ def load_encoder(
     return Encoder(models[0], name=str(name))
 
 
-def _batches(clips: Iterable[Clip | AuricleError]) -> Iterator[list[Clip | AuricleError]]:
-    """Group clips, errors among them, so that each group holds about `_BATCH_SECONDS` of audio."""
-    batch: list[Clip | AuricleError] = []
-    seconds = 0.0
-    for clip in clips:
-        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
-        if batch and seconds + length > _BATCH_SECONDS:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(clip)
-        seconds += length
-    if batch:
-        yield batch
+def clip_seconds(clip: object) -> float:
+    """Seconds of audio in memory: of a decoded clip; 0 for an error, or a clip that is read block by block."""
+    return len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
 
 
 def _value(result: Embedding | AuricleError) -> Tensor:

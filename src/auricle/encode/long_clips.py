@@ -114,7 +114,6 @@ class Buffer:
     """Samples of a stream that are still needed."""
 
     def __init__(self) -> None:
-        """Empty."""
         self._start = 0
         self._parts: list[Samples] = []
         self.stop = 0  # samples received

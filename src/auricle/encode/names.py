@@ -19,7 +19,6 @@ A path that exists is taken literally, whatever characters are in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -78,7 +77,7 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
         if part.layers:
             raise ConfigError(f"{name!r} has no known blocks; leave out @{','.join(map(str, part.layers))}")
         if name in _BASELINES:
-            return _BASELINES[name](device)
+            return _baseline(name, device)
         from auricle.encode.custom import load_user_encoder
 
         return load_user_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
@@ -96,22 +95,14 @@ def _parse_part(text: str) -> Part:
     return Part(text)
 
 
-def _log_mel(device: str) -> FrameModel:
-    from auricle.models.encoders.baselines import LogMelFrames
-
-    return LogMelFrames(device)
+# Cepstral coefficients of each; 0: the log-mel itself.
+_BASELINES = {"log-mel": 0, "mfcc": 20, "mfcc-40": 40}
 
 
-def _mfcc(num_coefficients: int) -> Callable[[str], FrameModel]:
-    def build(device: str) -> FrameModel:
-        from auricle.models.encoders.baselines import MfccFrames
+def _baseline(name: str, device: str) -> FrameModel:
+    from auricle.models.encoders.baselines import LogMelFrames, MfccFrames
 
-        return MfccFrames(num_coefficients, device)
-
-    return build
-
-
-_BASELINES: dict[str, Callable[[str], FrameModel]] = {"log-mel": _log_mel, "mfcc": _mfcc(20), "mfcc-40": _mfcc(40)}
+    return MfccFrames(_BASELINES[name], device) if _BASELINES[name] else LogMelFrames(device)
 
 
 def _random(part: Part, device: str, dtype: str) -> FrameModel:

@@ -43,15 +43,12 @@ class Aligns(Protocol):
 
     def audio_many(self, sources: Any) -> Iterator[Any]:
         """Clips → for each a result with ``.values`` (D,) and ``.receipt``, or an error."""
-        ...
 
     def text(self, strings: Sequence[str], *, language: str) -> Tensor:
         """Texts → (m, D) of length 1."""
-        ...
 
     def probability(self, scores: Tensor) -> Tensor:
         """Scores of a calibrated model → probabilities."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +75,6 @@ class Prompts:
     language: str = ENGLISH  # of the words, see `auricle.encode.aligner.Aligner.text`
 
     def __post_init__(self) -> None:
-        """Refuse prompts that cannot be made."""
         if not self.templates:
             raise ConfigError(f"found no templates; give one such as {TEMPLATES['sound'][0]!r}")
         for template in self.templates:
@@ -203,12 +199,6 @@ def score_many(
     aligner: Aligns, sources: Iterable[Any], texts: Sequence[str], *, language: str = ENGLISH
 ) -> Iterator[TextScores | AuricleError]:
     """Score many clips against the same texts; one that fails yields its error in its place, and the others continue.
-
-    Args:
-        aligner: see `Aligns`.
-        sources: anything `auricle.audio.decode.as_clip` takes.
-        texts: different ones.
-        language: of the texts, see `auricle.encode.aligner.Aligner.text`.
 
     Raises:
         PromptError: an empty text, or none at all.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from auricle.data.batches import grouped
 from auricle.models.inference import inference
 from auricle.models.qwen_attention import Segment
 
@@ -25,16 +26,7 @@ _LOGIT_ROWS = 128  # positions whose logits are in memory at once: 80 MB with a 
 
 def group_continuations(continuations: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
     """Indices of continuations that are read together: at most ``max_tokens`` tokens, or a single one."""
-    group: list[int] = []
-    filled = 0
-    for index, ids in enumerate(continuations):
-        if group and filled + len(ids) > max_tokens:
-            yield group
-            group, filled = [], 0
-        group.append(index)
-        filled += len(ids)
-    if group:
-        yield group
+    return grouped(range(len(continuations)), lambda index: len(continuations[index]), max_tokens)
 
 
 @inference()

@@ -91,7 +91,6 @@ class SamplingParams:
     stop: tuple[str, ...] = ()  # the answer ends before the first of these strings
 
     def __post_init__(self) -> None:
-        """Reject settings out of range."""
         # A lone string would be taken for its letters, and a list comes from JSON.
         given: Any = self.stop
         stop = (given,) if isinstance(given, str) else tuple(given)

@@ -98,8 +98,7 @@ def choose(rows: Sequence[Sampler], logits: Tensor) -> tuple[list[int], list[flo
                     failed[index] = error
                     edited[index] = logits[index]
     chosen = edited.argmax(-1)
-    sampled = [index for index, row in enumerate(rows) if row.sampling.do_sample]
-    if sampled:
+    if sampled := [index for index, row in enumerate(rows) if row.sampling.do_sample]:
         chosen[sampled] = _sample([rows[index] for index in sampled], edited[sampled])
     logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
     return chosen.tolist(), logprobs.tolist(), failed

@@ -22,7 +22,6 @@ class TurnLock:
     """
 
     def __init__(self) -> None:
-        """Start free."""
         self._is_cut, self._is_held = False, False  # by a fork: within a turn, for its time
         self._reset()
         _LOCKS.add(self)

@@ -49,16 +49,7 @@ def answer_key(
     reduce: Aggregation = "auto",
     window_s: float | None = None,
 ) -> str:
-    """SHA-256 of everything that decides an answer.
-
-    Args:
-        fingerprint: of the model.
-        prompt: whole.
-        audio: SHA-256 of the file.
-        sampling: parameters.
-        reduce: how answers to the windows of a long clip are aggregated.
-        window_s: longest window, s; None: the model's.
-    """
+    """SHA-256 of everything that decides an answer."""
     decided: Mapping[str, Any] = {
         "format": FORMAT,
         "model": fingerprint,
@@ -98,17 +89,14 @@ class AnswerCache:
                 self._read(path)
 
     def __len__(self) -> int:
-        """Answers."""
         return len(self._kept)
 
     def __enter__(self) -> "AnswerCache":
-        """The cache itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
         self.close()
 
     def get(self, key: str) -> KeptAnswer | None:

@@ -175,13 +175,6 @@ def compare_scored(
 ) -> PairedAnswers:
     """The paired test of two results that `why_not` finds comparable; not yet corrected for other tasks.
 
-    Args:
-        first: scores of one model.
-        second: scores of another.
-        task: its name; its kind if empty.
-        rounds: resamples behind the interval.
-        seed: of the resampling.
-
     Raises:
         ConfigError: the results are not comparable.
     """

@@ -268,10 +268,6 @@ def read_mecat_predictions(files: Mapping[str, str | Path], references: str | Pa
 def merge_texts(values: Mapping[str, Iterable[Value]], origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Texts by field and clip from the values of files by field; a single file under "" serves every field.
 
-    Args:
-        values: of each file, by field.
-        origins: of the files, for messages.
-
     Raises:
         DataError: an unknown field, a file without values, a value that is no text, or a duplicated clip.
     """

@@ -111,14 +111,7 @@ def read_predictions(path: str | Path, kind: TaskKind) -> Predictions:
 def parse_predictions(
     rows: Iterable[tuple[str, Mapping[str, Any]]], kind: TaskKind, *, digest: str, origin: str
 ) -> Predictions:
-    """Predictions and references from the rows of a file, each with its place; otherwise as `read_predictions`.
-
-    Args:
-        rows: in the order of the file.
-        kind: of the task.
-        digest: SHA-256 of the file.
-        origin: of the rows, for messages.
-    """
+    """Predictions and references from the rows of a file, each with its place; otherwise as `read_predictions`."""
     found: list[Row] = []
     first: dict[tuple[str, str, str], str] = {}
     for where, fields in rows:
@@ -219,12 +212,6 @@ def run_predictions(
 
     Of MECAT the files are those of `auricle.evaluate.mecat.read_mecat_predictions`, and a question without an answer
     has no line; of other tasks they are those of `read_predictions`, and its ``model_output`` is null.
-
-    Args:
-        task: of the questions.
-        questions: with their references.
-        replies: in the order of the questions.
-        model_name: in every row.
     """
     pairs = list(zip(questions, replies, strict=True))
     if task.kind == "mecat":

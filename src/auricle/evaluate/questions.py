@@ -72,7 +72,7 @@ def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], 
     clips, of_several_sets = read_clips(source)
     known = []
     for clip in clips:
-        if _is_of(task, clip.facts):
+        if all(clip.facts.get(name) is None or str(clip.facts[name]) in values for name, values in task.only.items()):
             absent = next((name for name in _needed(task) if clip.facts.get(name) is None), None)
             if absent is None:
                 known.append(clip)
@@ -87,10 +87,6 @@ def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], 
     for clip, own in zip(known, references, strict=True):
         for each in own:
             yield _question(task, clip, each)
-
-
-def _is_of(task: LanguageTask, facts: Mapping[str, Any]) -> bool:
-    return all(facts.get(name) is None or str(facts[name]) in values for name, values in task.only.items())
 
 
 def _needed(task: LanguageTask) -> tuple[str, ...]:
@@ -115,11 +111,7 @@ def _references(task: LanguageTask, clips: Sequence[Clip]) -> list[list[dict[str
     if task.composed == "questions":
         composed = closed_questions({clip.audio.name: clip.facts for clip in clips})
         return [
-            [
-                {"question": each.question, "choices": list(each.choices), "answer": each.answer}
-                for each in composed[clip.audio.name]
-            ]
-            for clip in clips
+            [{**each._asdict(), "choices": list(each.choices)} for each in composed[clip.audio.name]] for clip in clips
         ]
     return [[_reference(task, clip)] for clip in clips]
 
@@ -183,12 +175,7 @@ def _fault(clip: Clip, name: str, value: Any, expected: str) -> NoReturn:
 
 
 def _question(task: LanguageTask, clip: Clip, reference: Mapping[str, Any]) -> Question:
-    choices = reference.get("choices", ())
-    slots = {
-        "lang": reference.get("lang", ""),
-        "question": reference.get("question", ""),
-        "choices": list_choices(choices),
-    }
+    slots = {"lang": "", "question": "", **reference, "choices": list_choices(reference.get("choices", ()))}
     prompt = task.prompts[""].format(**slots)
     dataset = clip.facts.get("dataset_name")
     row = {

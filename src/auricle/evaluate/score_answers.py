@@ -191,8 +191,7 @@ def _mark_tags(rows: Rows, config: ScoringConfig) -> _Marked:
     if config.scoring_rule == "compat":
         right = [tags.contains_label_compat(label, row.answer) for label, row in zip(labels, rows, strict=True)]
         return _Marked(right=right, classes=labels)
-    several = next((row.item for row in rows if len(row.texts("label")) > 1), None)
-    if several:
+    if several := next((row.item for row in rows if len(row.texts("label")) > 1), None):
         raise DataError(f"{several}: has several labels, expected one; score the file as multitag")
     return _mark_names(rows, labels, tags.LabelMatcher([*labels, *config.synonyms], config.synonyms))
 

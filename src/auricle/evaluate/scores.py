@@ -60,7 +60,6 @@ class ScoreFields(StrictFields):
     n: Count
 
     def __post_init__(self) -> None:
-        """Refuse intervals that are none."""
         if (self.low is None) != (self.high is None) or (self.low or 0.0) > (self.high or 0.0):
             raise ValueError("low before high, or neither")
 
@@ -122,7 +121,6 @@ class ScoringConfig:
     detector: "Callable[[], ErrorDetector | None]" = lambda: None
 
     def __post_init__(self) -> None:
-        """Reject what cannot be computed."""
         check_number("rounds", self.rounds, least=1, most=MAX_ROUNDS, whole=True)
         check_number("seed", self.seed, least=0, most=2**63, whole=True)
         if unknown := sorted(set(self.metrics) - set(MECAT_METRICS)):

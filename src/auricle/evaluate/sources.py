@@ -48,7 +48,6 @@ class NamedBytes(io.BytesIO):
     """The bytes of an audio file, with the name that messages and receipts give it."""
 
     def __init__(self, content: bytes, name: str) -> None:
-        """Start at the first byte."""
         super().__init__(content)
         self.name = name
 

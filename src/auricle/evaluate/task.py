@@ -63,7 +63,6 @@ class LanguageTask(StrictFields):
     note: str = ""  # for readers of its scores
 
     def __post_init__(self) -> None:
-        """Refuse what has no prompt or no scorer."""
         if fault := self._fault():
             raise ConfigError(f"task {self.name!r}: {fault}")
 

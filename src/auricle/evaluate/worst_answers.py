@@ -71,10 +71,6 @@ class WorstAnswers(NamedTuple):
 def worst_answers(row: TaskRow, count: int) -> WorstAnswers:
     """Items on which models are worst, each model's in turn.
 
-    Args:
-        row: results of one task by one scoring rule.
-        count: items at most.
-
     Raises:
         DataError: a file of predictions is damaged.
     """
@@ -182,12 +178,7 @@ def _of_mecat(predictions: mecat.MecatPredictions) -> dict[_Key, Answered]:
 
 
 def audio_of(result: LmResult, roots: Sequence[Path]) -> FindAudio:
-    """Finds the bytes of a clip by its name: below ``roots``, else in the source of the run.
-
-    Args:
-        result: of a task.
-        roots: folders; names of files outside them are ignored.
-    """
+    """Finds the bytes of a clip by its name: in one of ``roots``, never outside, else in the source of the run."""
 
     @cache
     def known() -> dict[str, AudioFile]:

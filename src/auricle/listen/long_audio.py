@@ -14,7 +14,7 @@ from auricle.audio.decode import Stream, as_clip, stream
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.encode.receipt import Receipt, state_receipt
+from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort
 from auricle.listen.outputs import Odds, Segment
 from auricle.listen.silence import stream_split_at_silence
@@ -54,13 +54,7 @@ class Recording:
     """An opened source: its windows, and the replies so far."""
 
     def __init__(self, opened: Clip | Stream, prompts: Sequence[str], windowing: Windowing) -> None:
-        """Take over an open stream, or a waveform, and read its first window.
-
-        Args:
-            opened: the source.
-            prompts: about every span.
-            windowing: how it is cut.
-        """
+        """Take over an open stream, or a waveform, and read its first window."""
         self.prompts, self.windowing = prompts, windowing
         self.windows: list[tuple[int, int]] = []  # (start, stop) in samples, without what neighbours share
         self.given: list[tuple[int, int]] = []  # the same with it: what the model was given
@@ -124,13 +118,8 @@ class Recording:
         return [False, *(after[0] < before[1] for before, after in pairwise(self.given))]
 
     def receipt(self, config: MiDashengLMConfig, notes: Iterable[str] = ()) -> Receipt:
-        """State which parts of the source the model processed, with notes on what else was done.
-
-        Args:
-            config: of the model.
-            notes: behind those about the source.
-        """
-        receipt = state_receipt(
+        """State which parts of the source the model processed, with notes on what else was done."""
+        receipt = write_receipt(
             self.facts,
             self.windows[-1][1] if self.windows else 0,
             self.windows,

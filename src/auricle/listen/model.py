@@ -30,7 +30,8 @@ from auricle.listen.pipeline import (
 )
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.weights.generation_config import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, stated_settings
-from auricle.weights.processor import Message, PromptWriter
+from auricle.weights.loaders import prompt_writer
+from auricle.weights.processor import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -82,14 +83,7 @@ class AudioLM:
         self.loaded, self.max_audio_s, self.limits = loaded, max_audio_s, limits
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
-        config = loaded.model.config
-        self.prompt_writer = PromptWriter(
-            loaded.tokenizer,
-            loaded.chat_template,
-            audio_token_id=config.audio_token_id,
-            subsample_factor=config.subsample_factor,
-            whole_tokens=config.whole_tokens,
-        )
+        self.prompt_writer = prompt_writer(loaded)
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
         audio_mb, prefix_mb = cache_sizes_mb(loaded.model, max_audio_s, _MAX_BATCH)
         self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
@@ -275,17 +269,9 @@ class AudioLM:
         window_s: float | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Iterator[Description | AuricleError]:
-        """Caption many sources; one that fails yields its error in its place, and the others go on.
+        """Caption many sources, in order; one that fails yields its error in its place, and the others go on.
 
-        Args:
-            sources: as for `describe`; taken as they are needed.
-            batch_size: windows in one batch.
-            dense: see `describe`.
-            window_s: see `describe`.
-            max_new_tokens: of each window's caption.
-
-        Yields:
-            Results in the order of the sources.
+        As `describe`; sources are taken as they are needed, and ``batch_size`` windows are one batch.
         """
         task = Captioning(self, dense=dense, window_s=window_s, max_new_tokens=max_new_tokens)
         return process(task, _each(sources, [CAPTION_PROMPT]), batch_size)

@@ -92,12 +92,7 @@ def answer_ids(tokenizer: Tokenizer, text: str, end_id: int) -> tuple[int, ...]:
 def constraint_of(
     loaded: LoadedLM, choices: Sequence[str] | None, schema: Mapping[str, Any] | None
 ) -> Callable[[], Constraint] | None:
-    """Make the factory of constraints, one for each answer; None: any answer is allowed.
-
-    Args:
-        loaded: the model.
-        choices: an answer is one of these.
-        schema: an answer is JSON of this JSON Schema.
+    """Make the factory of constraints, one for each answer: one of the choices, or JSON of a schema; None: any answer.
 
     Raises:
         ConfigError: both choices and a schema, or unusable ones.
@@ -138,11 +133,7 @@ def check_options(tokenizer: Tokenizer, options: Sequence[str]) -> tuple[str, ..
 
 
 def weigh(options: Options, score: Score) -> tuple[Odds, ...]:
-    """Score every option.
-
-    Args:
-        options: as `write_options` gives them.
-        score: log-probability of each token of given continuations of the prompt.
+    """Score every option with ``score``, the log-probability of each token of given continuations of the prompt.
 
     Returns:
         Odds in the order of the options; one with several spellings has the sum of their probabilities and the best of

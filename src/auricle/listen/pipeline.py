@@ -76,7 +76,6 @@ class Captioning(Task):
     """A caption of every window; digital silence is captioned by rule."""
 
     def __init__(self, model: AudioLM, *, dense: bool, window_s: float | None, max_new_tokens: int) -> None:
-        """See `AudioLM.describe`."""
         super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), _windowing(model, window_s))
         self._dense = dense
 
@@ -95,7 +94,6 @@ class Transcription(Task):
     def __init__(
         self, model: AudioLM, *, window_s: float | None, overlap_s: float | None, vad: bool, max_new_tokens: int
     ) -> None:
-        """See `AudioLM.transcribe`."""
         if overlap_s is not None:
             check_number("overlap_s", overlap_s, least=0, most=MAX_S)
         share = min(_OVERLAP_S, _longest(model, window_s) / 5) if overlap_s is None else overlap_s
@@ -146,7 +144,6 @@ class Questions(Task):
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> None:
-        """See `AudioLM.ask`."""
         aggregate.check_aggregation(reduce)
         windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
         super().__init__(model, sampling or SamplingParams(), windowing)
@@ -189,7 +186,6 @@ class Choosing(Task):
         per_token: bool,
         window_s: float | None,
     ) -> None:
-        """See `AudioLM.choose`."""
         tokenizer, end_id = model.loaded.tokenizer, min(model.loaded.eos_token_ids)
         self.options = write_options(tokenizer, question, options, end_id=end_id, letters=letters)
         longest = max(len(form) for forms in self.options.forms for form in forms)
@@ -220,12 +216,7 @@ class _Pending(NamedTuple):
 
 
 def process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> Iterator[Any]:
-    """Yield the result of each request, or its error in its place, in the order of the requests.
-
-    Args:
-        task: what is asked.
-        requests: sources with their prompts; taken as they are needed.
-        batch_size: prompts in one batch, of any sources.
+    """Yield the result of each request, or its error in its place, in order; a batch has prompts of any sources.
 
     Raises:
         ConfigError: a batch size below 1, before the first source is taken.

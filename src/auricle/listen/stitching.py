@@ -23,14 +23,10 @@ def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
     The last words of a window are aligned with the first of the next one. Both are cut behind the middle one of the
     words they agree on: a window is least reliable at its ends. Where they agree on nothing, nothing is left out.
 
-    Args:
-        texts: transcript of each window, in order.
-        overlaps: whether the window overlaps the one before it; the first one never does.
-
     Returns:
         As many texts, which joined by `join_words` are the whole transcript.
     """
-    pieces = [_words(text) for text in texts]
+    pieces: list[list[str]] = [_WORD.findall(text) for text in texts]
     for index in range(1, len(pieces)):
         if overlaps[index]:
             left, right = pieces[index - 1], pieces[index]
@@ -96,10 +92,6 @@ def _agreements(tail: Sequence[str], head: Sequence[str], score: list[list[int]]
         else:
             column -= 1
     return pairs[::-1]
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
 
 
 def _plain(word: str) -> str:

@@ -27,7 +27,6 @@ class Identified(Protocol):
 
     def identity(self) -> Identity:
         """Settings and tensors."""
-        ...
 
 
 class FrameModel(Identified, Protocol):
@@ -40,7 +39,6 @@ class FrameModel(Identified, Protocol):
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip independent of the others."""
-        ...
 
 
 class DashengFrames:
@@ -88,8 +86,7 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     Raises:
         ConfigError: one does not exist, or is repeated.
     """
-    wrong = [layer for layer in layers if not 0 <= layer < depth]
-    if wrong:
+    if wrong := [layer for layer in layers if not 0 <= layer < depth]:
         raise ConfigError(f"layer is {wrong[0]}; this encoder has blocks 0 to {depth - 1}")
     if len(set(layers)) < len(layers):
         raise ConfigError(f"layers are {', '.join(map(str, layers))}; name each block once")

@@ -55,7 +55,6 @@ class AudioProjector(nn.Module):
     """Stack ``factor`` neighbouring frames, then Linear → exact GELU → Linear, both with bias."""
 
     def __init__(self, width: int, hidden: int, factor: int) -> None:
-        """(factor · D) → H → H."""
         super().__init__()
         self.factor = factor
         self.net = nn.Sequential(Linear(factor * width, hidden), nn.GELU(), Linear(hidden, hidden))
@@ -71,7 +70,6 @@ class MiDashengLM(nn.Module):
     """Audio encoder, projector and decoder; parameter names are those of the official checkpoints."""
 
     def __init__(self, config: MiDashengLMConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config = config
         self.audio_encoder = Dasheng(config.encoder)

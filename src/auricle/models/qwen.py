@@ -110,7 +110,6 @@ class Rotary:
     """Rotary position angles (arXiv 2104.09864): a table of cosines and signed sines that grows with the context."""
 
     def __init__(self, head_dim: int, theta: float) -> None:
-        """No table yet."""
         self._head_dim, self._theta = head_dim, theta
         self._length, self._kind = 0, (torch.device("meta"), torch.float32)
         self._table: tuple[Tensor, Tensor]
@@ -171,7 +170,6 @@ class QwenMLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) · up(x))."""
 
     def __init__(self, config: QwenConfig) -> None:
-        """Three linear layers without bias."""
         super().__init__()
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)

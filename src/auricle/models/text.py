@@ -65,7 +65,6 @@ class StockTextConfig:
         return min(self.max_tokens or positions, positions)
 
     def __post_init__(self) -> None:
-        """Reject families that are not known here."""
         if self.family not in FAMILIES:
             raise ConfigError(
                 f"the text encoder's model_type is {self.family!r}, expected one of {', '.join(FAMILIES)}"

@@ -11,9 +11,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from auricle.encode.encoder import Embedding
 
 OnFile = Callable[[str, str | None], None]
-Item = TypeVar("Item")
 
 _GROUP = 256  # files that are hashed, then encoded together
 _REST_S = 0.5  # tolerance for the duration in a header, s
@@ -157,7 +155,7 @@ class _Run:
             DataError: the index has entries, and none of the files can be opened.
         """
         found: dict[str, Entry] = {}
-        for group in _grouped(names, _GROUP):
+        for group in (names[at : at + _GROUP] for at in range(0, len(names), _GROUP)):
             fresh: dict[bytes, list[_File]] = {}
             for name in group:
                 self._look_up(name, found, fresh)
@@ -328,9 +326,3 @@ def _probe(name: str) -> Facts | None:
         return probe(name)
     except AuricleError:
         return None
-
-
-def _grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    rest = iter(items)
-    while group := list(islice(rest, size)):
-        yield group

@@ -74,7 +74,6 @@ class Rows(Protocol):
 
     def rows(self, start: int, count: int) -> tuple[Times, Vectors]:
         """Times (count, 2) and vectors (count, width)."""
-        ...
 
 
 class Entry(NamedTuple):
@@ -158,13 +157,7 @@ def read_index(path: str | Path) -> IndexFile:
 
 
 def write_index(path: str | Path, settings: Settings, entries: Sequence[Entry]) -> None:
-    """Write an index; rows are fetched as they are written.
-
-    Args:
-        path: see `auricle.files.atomic_write`.
-        settings: of all rows.
-        entries: the files, in the order of their names.
-    """
+    """Write an index of files in the order of their names; rows are fetched as they are written."""
     path = Path(path)
     names = [os.fsencode(entry.name) for entry in entries]
     counts = [entry.segments for entry in entries]

@@ -41,7 +41,6 @@ class CaptionObjective(Objective):
     network: MiDashengLM
 
     def __init__(self, config: RunConfig) -> None:
-        """Open the shards and build the network."""
         super().__init__()
         from tokenizers import Tokenizer
 

@@ -105,7 +105,9 @@ def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any],
     geometry["long_clips"] = ours.get("long_clips", "v009")
     state.setdefault("init_bn.num_batches_tracked", torch.zeros((), dtype=torch.int64))
     built = DashengConfig(**geometry)
-    check_keys(state, _expected_keys(built), source)
+    with on_meta():
+        expected = Dasheng(built).state_dict()
+    check_keys(state, expected, source)
     return DashengParts(built, state)
 
 
@@ -229,12 +231,6 @@ def _heads(width: int, settings: Mapping[str, Any], source: str) -> int:
         f'config.json beside them: {{"encoder_kwargs": {{"embed_dim": {width}, "num_heads": …}}}} '
         f"(known widths: {sorted(HEADS)})"
     )
-
-
-def _expected_keys(config: DashengConfig) -> set[str]:
-    """Keys of `Dasheng`'s state dict, from the class itself."""
-    with on_meta():
-        return set(Dasheng(config).state_dict())
 
 
 def _metadata_config(file: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -15,13 +15,15 @@ from auricle.weights import safe
 from auricle.weights.adapters import merge_adapter
 from auricle.weights.catalog import Source, fingerprint, resolve
 from auricle.weights.construct import fill, on_meta, own_dtype
-from auricle.weights.layouts import read_dasheng
+from auricle.weights.layouts import optional_json, read_dasheng
 from auricle.weights.lm_layouts import LMParts, read_midashenglm
 from auricle.weights.memory import MemoryNeed, check_memory, memory_need
 from auricle.weights.quantize import check_scheme, is_rounded, round_layers, round_on_gpu
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from auricle.weights.processor import PromptWriter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"  # the type of the checkpoint: bfloat16 where it is stored so, else float32
@@ -58,6 +60,20 @@ class LoadedLM:
     pad_token_id: int
     audio_tokens: AudioTokens
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights), adapter
+
+
+def prompt_writer(loaded: LoadedLM) -> "PromptWriter":
+    """Writes messages as prompts, by the model's template, tokenizer and rule for audio tokens."""
+    from auricle.weights.processor import PromptWriter
+
+    config = loaded.model.config
+    return PromptWriter(
+        loaded.tokenizer,
+        loaded.chat_template,
+        audio_token_id=config.audio_token_id,
+        subsample_factor=config.subsample_factor,
+        whole_tokens=config.whole_tokens,
+    )
 
 
 def load_dasheng(
@@ -182,7 +198,7 @@ def read_chat_template(folder: Path) -> str:
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
-        template = _optional(folder / name).get("chat_template")
+        template = optional_json(folder / name).get("chat_template")
         if isinstance(template, str):
             return template
     return CHAT_TEMPLATE
@@ -195,7 +211,7 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
         WeightsError: the folder's files name no end.
     """
     generation, model, words = (
-        _optional(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
+        optional_json(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
     )
     text = model.get("text_config") or {}
 
@@ -269,17 +285,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return safe.read_json(path) if path.is_file() else {}
-
-
 def _audio_tokens(folder: Path, tokenizer: "Tokenizer", audio_token_id: int) -> AudioTokens:
-    settings = {**_optional(folder / "tokenizer_config.json"), **_optional(folder / "processor_config.json")}
+    settings = {**optional_json(folder / "tokenizer_config.json"), **optional_json(folder / "processor_config.json")}
     names = AudioTokens(
         *(str(settings.get(key, default)) for key, default in zip(_AUDIO_KEYS, AudioTokens(), strict=True))
     )
-    absent = [name for name in names if tokenizer.token_to_id(name) is None]
-    if absent:
+    if absent := [name for name in names if tokenizer.token_to_id(name) is None]:
         raise LayoutMismatch(f"{folder}: the tokenizer has no {absent[0]}; it does not belong to this model")
     if tokenizer.token_to_id(names.audio) != audio_token_id:
         raise LayoutMismatch(
@@ -307,8 +318,8 @@ def _qwen2_tokenizer(folder: Path) -> "Tokenizer":
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    added = _optional(folder / "added_tokens.json")
-    listed = _optional(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    added = optional_json(folder / "added_tokens.json")
+    listed = optional_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     added |= {token["content"]: int(number) for number, token in listed.items()}
     for word, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False)])

@@ -115,7 +115,6 @@ class ErrorDetector(nn.Module):
     """FENSE's detector of captions that are not fluent: a BERT and a linear layer; its last output is "any error"."""
 
     def __init__(self, tower: StockText, classifier: nn.Linear, tokenizer: StockTokenizer, sha256: str) -> None:
-        """Take parts with weights and the hash of the weights."""
         super().__init__()
         self.tower, self.classifier, self.tokenizer, self.sha256 = tower.eval(), classifier, tokenizer, sha256
 
@@ -191,8 +190,7 @@ def load_error_detector(
     folder = Path(folder)
     settings = {key: each for key, each in safe.read_json(folder / "config.json").items() if key not in BOOKKEEPING}
     tensors = safe.read_tensors(folder)
-    absent = [name for name in ("clf.weight", "clf.bias") if name not in tensors]
-    if absent:
+    if absent := [name for name in ("clf.weight", "clf.bias") if name not in tensors]:
         raise LayoutMismatch(
             f"{folder}: has no {', '.join(absent)}, expected the checkpoint of a FENSE error detector; found "
             f"{', '.join(list(tensors)[:3])}"

@@ -99,9 +99,10 @@ def build_network(
     if family not in CLASSES:
         raise ConfigError(f"{source}: model_type is {family!r}, expected one of {', '.join(CLASSES)}")
     config_class, network_class, prefixes = _import(family)
-    known = set(config_class().to_dict()) - _UNREAD
+    defaults = config_class().to_dict()
+    geometry = {k: v for k, v in settings.items() if k in defaults and k not in _UNREAD}
     try:
-        config = config_class(**{k: v for k, v in settings.items() if k in known}, **_fixed(config_class))
+        config = config_class(**geometry, **{k: v for k, v in _FIXED.items() if k in defaults})
         if tensors is None:
             return network_class(config).eval()
     except Exception as error:  # the library and its validators raise many kinds
@@ -130,11 +131,6 @@ def _import(family: str) -> tuple[Any, Any, tuple[str, ...]]:
     config, network, prefixes = CLASSES[family]
     # The bare encoder of Whisper is not offered at the top.
     return getattr(transformers, config), getattr(transformers, network, WhisperEncoder), prefixes
-
-
-def _fixed(config_class: Any) -> dict[str, Any]:
-    known = config_class().to_dict()
-    return {key: value for key, value in _FIXED.items() if key in known}
 
 
 def _encoder_tensors(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
