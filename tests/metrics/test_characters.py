@@ -5,23 +5,17 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.metrics.characters import following, marks, unspaced, visible
+from auricle.metrics.characters import is_following, is_mark, is_unspaced, marks, visible
 
 CHARACTERS = st.characters(min_codepoint=1, max_codepoint=sys.maxunicode)
 
 
 @given(CHARACTERS)
-def test_marks_are_those_of_unicode_that_are_visible(letter: str) -> None:
-    is_mark = bool(re.fullmatch(f"[{marks()}]", letter))
-    assert is_mark <= (unicodedata.category(letter)[0] == "M") and (
-        is_mark or visible(letter) == "" or not _is_mark(letter)
-    )
-    assert not re.fullmatch(f"[{unspaced()}]", letter) or not _is_mark(letter)
-    assert re.fullmatch(f"[{following()}]", letter) is not None or not is_mark
-
-
-def _is_mark(letter: str) -> bool:
-    return unicodedata.category(letter)[0] == "M"
+def test_marks_are_those_of_unicode(letter: str) -> None:
+    combines = unicodedata.category(letter)[0] == "M"
+    assert is_mark(letter) == combines and bool(re.fullmatch(f"[{marks()}]", letter)) <= combines
+    assert not combines or re.fullmatch(f"[{marks()}]", letter) or visible(letter) == ""
+    assert is_unspaced(letter) <= (not combines) and combines <= is_following(letter)
 
 
 @given(st.text(CHARACTERS))
@@ -39,5 +33,5 @@ def test_joiners_selectors_and_marks_of_direction_go() -> None:
 
 
 def test_scripts_without_spaces() -> None:
-    assert all(re.fullmatch(f"[{unspaced()}]", each) for each in "\u72d7\u304b\u30ab\u0e01\u0e81\u1780\u1000\u0f40")
-    assert not any(re.fullmatch(f"[{unspaced()}]", each) for each in "a\u0915\ud55c\u0627\u03b1")
+    assert all(map(is_unspaced, "\u72d7\u304b\u30ab\u0e01\u0e81\u1780\u1000\u0f40"))
+    assert not any(map(is_unspaced, "a\u0915\ud55c\u0627\u03b1"))

@@ -24,7 +24,7 @@ CASES = [*CLASSIFICATION, *RETRIEVAL, *TEXTS, *DATE, *EVENTS, *INTERVALS]
 
 # No metrics: functions of texts and shapes, by the file whose assertions they are named in.
 OTHERS = {
-    "characters": ("test_characters.py", {"following", "marks", "unspaced", "visible"}),
+    "characters": ("test_characters.py", {"is_following", "is_mark", "is_unspaced", "marks", "visible"}),
     "chinese_text": ("test_chinese_text.py", {"cardinal", "digit_by_digit", "read_aloud", "read_aloud_compat"}),
     "closed_qa": (
         "test_closed_qa.py",

@@ -16,7 +16,8 @@ _UNSPACED = (
 # Letters that belong to the syllable before them, as marks do, or after them: vowels of Thai and Lao, the long vowel of
 # kana.
 _FOLLOWING = "\u0e30\u0e32\u0e45\u0eb0\u0eb2\u30fc"
-LEADING = "\u0e40-\u0e44\u0ec0-\u0ec4\u1039\u17d2"  # the last two stack the next consonant of Burmese and Khmer
+# The last two stack the next consonant of Burmese and Khmer.
+LEADING = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2"
 _SELECTORS = {0x034F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}  # marks that nobody sees
 
 
@@ -26,17 +27,19 @@ def marks() -> str:
     return _ranges(code for code in range(0x20000) if unicodedata.category(chr(code))[0] == "M")
 
 
-@cache
-def unspaced() -> str:
-    """Letters and digits of `_UNSPACED`, as ranges within brackets; without marks."""
-    codes = (code for first, last in _UNSPACED for code in range(first, last + 1))
-    return _ranges(code for code in codes if unicodedata.category(chr(code))[0] != "M")
+def is_mark(letter: str) -> bool:
+    """Whether a character combines with the one before it."""
+    return bool(letter) and unicodedata.category(letter)[0] == "M"
 
 
-@cache
-def following() -> str:
-    """What cannot start a word behind an unspaced one, as ranges within brackets."""
-    return marks() + _FOLLOWING
+def is_unspaced(letter: str) -> bool:
+    """Whether a character is a letter or digit of a script without spaces between words; marks are none."""
+    return bool(letter) and not is_mark(letter) and any(first <= ord(letter) <= last for first, last in _UNSPACED)
+
+
+def is_following(letter: str) -> bool:
+    """Whether a character cannot start a word behind an unspaced one."""
+    return bool(letter) and (is_mark(letter) or letter in _FOLLOWING)
 
 
 def visible(text: str) -> str:

@@ -22,7 +22,7 @@ _WORD = re.compile(r"\b\w+\b")
 
 # --- forms of a letter by the strict rule, in a text without markup, see `_without_markup`
 _WIDE = r"\u2e80-\U0003ffff"  # Han, kana, Hangul: they may touch a letter
-_X = rf"(?<![^\W{_WIDE}])(?<!\w')([A-Za-z])(?![^\W{_WIDE}]|'\w|[#♯♭+])"
+_X = rf"(?<![^\W{_WIDE}])(?<![^\W{_WIDE}]')([A-Za-z])(?![^\W{_WIDE}]|'\w|[#♯♭+])"
 _END = rf"(?=\s*(?:[.,:;!?()\[\]{{}}'\"{_WIDE}]|\s[-–—]\s|$|\b(?:because|since|as|for)\b))"  # how sentences go on
 _ONE_LETTER = re.compile(r"\W*([A-Za-z])\W*")
 _BRACKETED = re.compile(r"(?<!\w)\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]")
@@ -41,8 +41,8 @@ _STATED = re.compile(
     rf"(?i:\b(?:it\s+is|it's|that's|that\s+is|must\s+be|would\s+be|i'd\s+say)\s+['\"(]*){_X}{_END}", re.MULTILINE
 )
 _CONFIRMED = re.compile(rf"{_X}['\")\]]*\s+(?:is|seems)\s+(?:the\s+)?(?:correct|right|true|best|most)\b")
-_LED = re.compile(rf"^\W*{_X}\s*(?:[.:)\]>]|$)", re.MULTILINE)
-_FIRST = re.compile(rf"^\W*{_X}(?:\s*[,;]|\s+[-–—]\s|\s+(?:because|since|as)\b)")
+_LED = re.compile(rf"^\W*{_X}['\"]*\s*(?:[.:)\]>]|$)", re.MULTILINE)
+_FIRST = re.compile(rf"^\W*{_X}['\"]*(?:\s*[,;]|\s+[-–—]\s|\s+(?:because|since|as)\b)")
 _LISTED = re.compile(rf"{_X}(?=\s*(?:,|/|\band\b|\bor\b)\s*\(?[A-Z]\b)|(?:,|/|\band\b|\bor\b)\s*\(?{_X}(?=\W*$)")
 _COMMAND = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|textrm|mathbf|mathrm|mathsf|emph|displaystyle)\b\s*")
 _PAIR = re.compile(r"<([A-Za-z])>(.*?)</\1>", re.DOTALL)

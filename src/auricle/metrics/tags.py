@@ -20,7 +20,7 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 from auricle.errors import DataError
-from auricle.metrics.characters import LEADING, following, marks, unspaced, visible
+from auricle.metrics.characters import LEADING, is_following, is_mark, is_unspaced, marks, visible
 
 GENDERS: Mapping[str, tuple[str, ...]] = {
     "male": ("male", "man", "masculine", "boy"),
@@ -111,8 +111,7 @@ class LabelMatcher:
         # Lists within a label are written with commas or with "and".
         self._joined = {_without_and(words): label for words, label in self.names.items()}
         self._closed = frozenset(words for words in self.names if self._without_signs(words) in differ)
-        longest = sorted(self.names, key=lambda name: (-len(name), name))
-        self._pattern = re.compile("|".join(map(self._name, longest))) if longest else None
+        self._patterns = {name: self._pattern(name) for name in self.names}
 
     def key(self, label: str) -> str:
         """A label as results of this matcher have it."""
@@ -120,12 +119,22 @@ class LabelMatcher:
 
     def find(self, text: str) -> list[str]:
         """Labels named in a text, see `key`, in order of appearance, each once; a whole name names no other."""
-        if self._pattern is None:
-            return []
         if (whole := self._whole.get(folded(text))) is not None:
             return [whole]
-        found = self._pattern.findall(self.key(text))
-        return list(dict.fromkeys(self.names.get(name) or self.names[self._without_signs(name)] for name in found))
+        words = self.key(text)
+        spans = [
+            (match.start(), -match.end(), name)
+            for name, pattern in self._patterns.items()
+            if name.split(" ", 1)[0] in words
+            for match in pattern.finditer(words)
+            if self._stands_alone(name, words, match.start(), match.end())
+        ]
+        found, end = [], 0
+        for start, negative_end, name in sorted(spans):  # of those that start together the longest
+            if start >= end:
+                found.append(self.names[name])
+                end = -negative_end
+        return list(dict.fromkeys(found))
 
     def exact(self, text: str) -> str | None:
         """The label that the whole text names, if any; "and" and commas are equal."""
@@ -135,16 +144,26 @@ class LabelMatcher:
     def _without_signs(self, words: str) -> str:
         return " ".join(word for word in words.split() if word not in self._signs) if self._signs else words
 
-    def _name(self, name: str) -> str:
-        """The pattern of one name within the words of a text."""
-        letters, sign = unspaced(), f"[{re.escape(self._signs)}]"
-        between = f"(?: {sign})* " if self._signs and self._without_signs(name) == name else " "
-        inner = between.join(map(re.escape, name.split()))
-        before = f"(?<![{LEADING}])" if re.match(f"[{letters}]", name) else f"(?<![^ {letters}])"
-        after = f"(?![{following()}])" if re.search(f"[{letters}][{marks()}]*$", name) else f"(?![^ {letters}])"
-        if name in self._closed:
-            before, after = f"{before}(?<!{sign} )", f"{after}(?! {sign})"
-        return f"{before}{inner}{after}"
+    def _pattern(self, name: str) -> re.Pattern[str]:
+        """A name within the words of a text; signs between its words do not count unless it has some."""
+        is_plain = self._signs and self._without_signs(name) == name
+        between = f"(?: [{re.escape(self._signs)}])* " if is_plain else " "
+        return re.compile(between.join(map(re.escape, name.split(" "))))
+
+    def _stands_alone(self, name: str, words: str, start: int, end: int) -> bool:
+        before, after = words[start - 1 : start], words[end : end + 1]
+        if name in self._closed and (
+            set(words[max(0, start - 2) : start].strip()) & set(self._signs)
+            or set(words[end : end + 2].strip()) & set(self._signs)
+        ):
+            return False
+        starts = not (before and before in LEADING) if is_unspaced(name[0]) else _is_free(before)
+        last = next((letter for letter in reversed(name) if not is_mark(letter)), "")
+        return starts and (not is_following(after) if is_unspaced(last) else _is_free(after))
+
+
+def _is_free(beside: str) -> bool:
+    return beside in ("", " ") or is_unspaced(beside)
 
 
 def _without_and(words: str) -> str:
