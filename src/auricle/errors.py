@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -34,6 +35,21 @@ from typing import Any
 
 class AuricleError(Exception):
     """Base of all errors that are reported to users."""
+
+    def __str__(self) -> str:
+        """The message on one line: names in untrusted files must not control a terminal."""
+        return visible(super().__str__())
+
+
+def visible(text: str) -> str:
+    """Text on one line, with control characters, and what turns the direction of text around, escaped."""
+    return "".join(" " if c in "\r\n\t" else escaped(c) for c in text)
+
+
+def escaped(character: str) -> str:
+    """A character, or its escape where nobody sees it; joiners and spaces of any width stay, as words have them."""
+    is_shown = character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
+    return character if is_shown else repr(character)[1:-1]
 
 
 class AudioError(AuricleError):

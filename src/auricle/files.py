@@ -1,5 +1,7 @@
 """Files that are complete or absent: the one atomic writer, the one lock, and what both report to a user.
 
+Files of others are read with a bound on their size: `read_regular`.
+
 A file or folder is written into a hidden temporary folder beside its target, forced to disk, and renamed. After a kill
 or a power cut the target has its old content or the new one. The temporary folder is locked while its process lives;
 the next writer in the same place removes what dead processes left.
@@ -72,6 +74,36 @@ def existing_path(path: Path) -> Path:
         forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
         found /= next((form for form in forms if os.path.lexists(found / form)), part)
     return found if os.path.lexists(found) else path
+
+
+# --- reading
+
+
+def read_regular(path: str | Path, max_bytes: int) -> bytes:
+    """The content of a file of bounded size; devices and pipes, which have no end, are refused.
+
+    Raises:
+        OSError: it cannot be read, is larger, or no regular file.
+    """
+    # Opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def read_regular_text(path: str | Path, max_bytes: int) -> str:
+    """As `read_regular`, of UTF-8 with or without a byte order mark.
+
+    Raises:
+        OSError: see `read_regular`.
+        ValueError: it is no UTF-8.
+    """
+    return read_regular(path, max_bytes).decode("utf-8-sig")
 
 
 # --- writing
@@ -174,7 +206,11 @@ def write_text(path: str | Path, content: str) -> None:
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, indented by two spaces, with a final newline; see `atomic_write`."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OutputError(f"{path}: not written, as a number in it is NaN or infinite; check the settings") from error
+    write_text(path, text + "\n")
 
 
 def publish(file: str | Path, target: str | Path) -> None:

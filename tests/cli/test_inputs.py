@@ -5,6 +5,7 @@ from threading import Thread
 import pytest
 import typer
 
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.cli.inputs import audio_seconds, find_sources, open_source
 
 from .conftest import write_noise
@@ -44,8 +45,10 @@ def test_nothing_found_is_wrong_usage(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_seconds_of_audio_are_those_of_the_headers(tmp_path: Path) -> None:
     files = [str(write_noise(tmp_path / f"{number}.wav", 0.5)) for number in range(3)]
-    assert audio_seconds([*files, str(tmp_path / "missing.wav")]) == pytest.approx(1.5)
-    assert audio_seconds([*files, "-"]) is None and audio_seconds(files * 100) is None
+    assert audio_seconds([*files, str(tmp_path / "missing.wav")], DEFAULT_LIMITS) == pytest.approx(1.5)
+    assert audio_seconds([*files, "-"], DEFAULT_LIMITS) is None
+    assert audio_seconds(files * 100, DEFAULT_LIMITS) is None
+    assert audio_seconds(files, Limits(isolate=True)) is None
 
 
 def test_what_is_left_out_of_a_folder_is_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from auricle.cli import output
-from auricle.cli.output import print_json, print_line, progress, visible
+from auricle.cli.output import print_json, print_line, progress
+from auricle.errors import visible
 
 
 class Terminal(io.TextIOWrapper):

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.data.label_tars import read_label_tar
-from auricle.data.shard_index import TarMember, described_by, member_objection, split_member_name, tar_members
+from auricle.data.shard_index import (
+    TarMember,
+    described_by,
+    from_rows,
+    load,
+    member_objection,
+    save,
+    split_member_name,
+    tar_members,
+)
 from auricle.data.shards import ShardSet, build_index
 from auricle.errors import DataError
 
@@ -323,3 +332,24 @@ def test_descriptions_of_names_with_several_suffixes(tmp_path):
     labels = read_label_tar(tmp_path / "x.tar")
     assert [clip.label for clip in labels.clips] == [{"text": "one"}, {"text": "two"}]
     assert [each.member for each in labels.refused] == ["2.txt", "3.json"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["../../x", "b"], "the key '../../x'"),
+        (["/etc/x", "b"], "the key '/etc/x'"),
+        (["a/../../b", "b"], "the key"),
+        (["a\x1b[2J", "b"], "the key"),
+        (["", "b"], "without a key"),
+        (["x" * 600, "b"], "the key"),
+        (["b", "b"], "two clips of one key"),
+    ],
+)
+def test_keys_of_an_index_are_checked(tmp_path, keys, message):
+    tar = write_tar(tmp_path / "a.tar", [("a.flac", encoded(tone())), ("b.flac", encoded(tone(seed=1)))])
+    index = build_index(tar)
+    rows = [index.row(number)._replace(key=key) for number, key in enumerate(keys)]
+    save(from_rows(tar, rows, {}))
+    with pytest.raises(DataError, match=message):
+        load(tar)

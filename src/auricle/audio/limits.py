@@ -25,6 +25,7 @@ class Limits:
     min_sample_rate: int = 100  # Hz; infrasound and seismic recorders start here
     max_sample_rate: int = 768_000  # Hz; the fastest converters sold
     max_decoded_bytes: int = 64 << 30  # frames x channels x 4 of the range read; work, not memory: blocks are small
+    isolate: bool = False  # decode in a process of its own, whose memory and time the system bounds; 0.3 s a file
 
     def __post_init__(self) -> None:
         """Check that something can fit."""

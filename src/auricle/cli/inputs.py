@@ -10,11 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from auricle.cli.output import warn
+
+if TYPE_CHECKING:
+    from auricle.audio.limits import Limits
 
 # Suffixes searched in folders; files without a suffix are recognised by content.
 SUFFIXES = frozenset(
@@ -94,17 +97,17 @@ def _is_pipe(name: str) -> bool:
         return False
 
 
-def audio_seconds(names: Sequence[str]) -> float | None:
+def audio_seconds(names: Sequence[str], limits: Limits) -> float | None:
     """Seconds of audio in files, as their headers state it; None where one does not, or where there are many files."""
     from auricle.audio.decode import probe
     from auricle.errors import AuricleError
 
-    if STDIN in names or len(names) > _MOST_PROBED:
+    if STDIN in names or len(names) > _MOST_PROBED or limits.isolate:  # a process for each header takes its time
         return None
     total = 0.0
     for name in names:
         try:
-            seconds = probe(name).duration_s
+            seconds = probe(name, limits=limits).duration_s
         except AuricleError:  # reported when the file is read
             continue
         if seconds is None:
@@ -155,12 +158,12 @@ def _inside(folder: str) -> list[str]:
 
 
 def _is_audio(path: Path) -> bool:
-    from auricle.audio.containers import HEAD_BYTES, sniff
+    from auricle.audio.containers import sniff
     from auricle.errors import AudioError
 
     try:
         with path.open("rb") as file:
-            sniff(file.read(HEAD_BYTES), path.name)
+            sniff(file, path.stat().st_size, path.name)
     except (AudioError, OSError):
         return False
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -12,6 +11,8 @@ from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
+
+from auricle.errors import OutputError, visible
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -25,8 +26,12 @@ _KEYS = {"scoring_rule": "protocol", "head": "judge"}  # fields whose names in J
 
 def print_json(record: dict[str, Any]) -> None:
     """Print one object as a line of UTF-8; characters that UTF-8 cannot hold (odd file names) are escaped."""
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OutputError("not printed, as a number of the result is NaN or infinite, which JSON has not") from error
     with _bars.hidden():
-        typer.echo(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        typer.echo(line.encode("utf-8", "backslashreplace"))
 
 
 def to_json(value: Any) -> Any:
@@ -61,17 +66,6 @@ def warn(text: str) -> None:
 def named(name: str, error: str) -> str:
     """An error with the name of its file, once."""
     return error if name in error else f"{name}: {error}"
-
-
-def visible(text: str) -> str:
-    """Text on one line, with control characters, and what turns the direction of text around, escaped."""
-    return "".join(" " if c in "\r\n\t" else escaped(c) for c in text)
-
-
-def escaped(character: str) -> str:
-    """A character, or its escape where nobody sees it; joiners and spaces of any width stay, as words have them."""
-    is_shown = character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
-    return character if is_shown else repr(character)[1:-1]
 
 
 class Advance:

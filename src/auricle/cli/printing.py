@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from auricle.cli.options import FAILED, PARTLY
-from auricle.cli.output import escaped, named, print_json, print_result, progress, visible, warn
-from auricle.errors import AuricleError
+from auricle.cli.output import named, print_json, print_result, progress, warn
+from auricle.errors import AuricleError, escaped, visible
 
 if TYPE_CHECKING:
     from auricle.encode.receipt import Receipt

@@ -195,7 +195,7 @@ def _decode(entry: Entry, limits: Limits) -> tuple[Entry, npt.NDArray[np.float32
         return entry, None, f"{type(error).__name__}: {error}"
     facts = clip.facts
     flaws = {"truncated": facts.truncated, "damaged": facts.damaged, "non-finite samples": facts.non_finite}
-    return entry, clip.waveform, ", ".join(flaw for flaw, found in flaws.items() if found)
+    return entry, clip.waveform, ", ".join([*(flaw for flaw, found in flaws.items() if found), *facts.notes])
 
 
 def _write(writer: ShardWriter, entry: Entry, waveform: npt.NDArray[np.float32]) -> str | None:

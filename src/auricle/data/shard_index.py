@@ -151,10 +151,12 @@ def load(tar: Path) -> ShardIndex:
         ignored = {str(reason): int(count) for reason, count in json.loads(metadata["ignored"]).items()}
         set_size = int(metadata["shards"]) if "shards" in metadata else None
         _check_columns(columns, tar.stat().st_size)
+        index = ShardIndex(tar, columns, ignored, set_size)
+        _check_keys(index.keys())
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a usable shard index ({error}); delete it and it is built again") from None
     _check_fresh(tar, path, metadata)
-    return ShardIndex(tar, columns, ignored, set_size)
+    return index
 
 
 def build_index(tar: str | Path) -> ShardIndex:
@@ -358,13 +360,18 @@ def member_objection(
     stem, suffix = split_member_name(member.name)
     if not member.is_file:
         return "no plain file"
-    if _UNSAFE_NAME.search(member.name) or len(member.name) > _MAX_NAME or not is_printable(member.name):
+    if not _is_safe_name(member.name):
         return "unsafe name"
     if table is None:
         return "no audio, JSON or text"
     if member.size > (CLIP_LIMITS.max_bytes if suffix in AUDIO_SUFFIXES else max_label_bytes):
         return "too large"
     return "second member of the same name" if stem in table else None
+
+
+def _is_safe_name(name: str) -> bool:
+    """Whether a name stays below the folder that it may be written to, and is text."""
+    return not _UNSAFE_NAME.search(name) and len(name) <= _MAX_NAME and is_printable(name)
 
 
 def _read_row(file: BinaryIO, key: str, audio: TarMember, described: TarMember | None) -> Row:
@@ -433,6 +440,16 @@ def _check_fresh(tar: Path, path: Path, metadata: Mapping[str, str]) -> None:
         raise DataError(
             f"{tar} has changed since its index {path.name} was written; delete the index and it is built again"
         )
+
+
+def _check_keys(keys: list[str]) -> None:
+    """Raise ValueError unless every clip has a name of its own that could be a member's."""
+    if wrong := next((key for key in keys if not _is_safe_name(key)), None):
+        raise ValueError(f"the key {wrong!r}")
+    if "" in keys:
+        raise ValueError("a clip without a key")
+    if len(set(keys)) < len(keys):
+        raise ValueError("two clips of one key")
 
 
 def _check_columns(columns: Mapping[str, npt.NDArray[Any]], tar_size: int) -> None:

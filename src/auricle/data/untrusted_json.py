@@ -4,6 +4,7 @@ A class that is read from untrusted JSON derives from `StrictFields`: a frozen d
 format. `validate` refuses unknown and missing fields and values of another type, and names the place of the first.
 """
 
+import errno
 import io
 import json
 import reprlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from auricle.errors import AuricleError, ConfigError, DataError
+from auricle.files import read_regular
 
 if TYPE_CHECKING:  # pydantic takes 60 ms to import
     from pydantic import ConfigDict, TypeAdapter
@@ -60,12 +62,13 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES) -> str:
         DataError: absent, larger than ``max_bytes``, or of another encoding.
     """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise DataError(f"{path}: more than {max_bytes} bytes, expected at most that; cut the file in parts")
+        content = read_regular(path, max_bytes)
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(
+                f"{path}: more than {max_bytes} bytes, expected at most that; cut the file in parts"
+            ) from None
         raise DataError(f"{path}: not readable ({error.strerror or error}); check its name and permissions") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not readable ({error}), expected UTF-8; save it in UTF-8") from None

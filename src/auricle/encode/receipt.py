@@ -29,7 +29,7 @@ class Receipt:
     file: str
     duration_s: float | None  # of the source, as its header states or as decoded; None: unknown
     sample_rate: int  # Hz, of the source
-    channels: int  # of the source; they were averaged
+    channels: int  # of the source; they were averaged, unless the notes say otherwise
     read: tuple[Span, ...]  # the windows given to the model, in order, without their overlaps
     overlaps: tuple[Span, ...] = ()  # in two neighbouring windows, so processed twice
     dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
@@ -130,7 +130,7 @@ def _notes(facts: Facts) -> list[str]:
         notes.append(f"{facts.clipped:.2%} of the samples are at full scale")
     if facts.silent:
         notes.append("digital silence: nothing exceeds -90 dB of full scale")
-    return notes
+    return [*notes, *facts.notes]
 
 
 def _span(origin_s: float, start: int, stop: int, reason: str = "") -> Span:

@@ -115,7 +115,7 @@ class AnswerCache:
         if key in self._kept:
             return self._kept[key]
         fields = {"key": key, "text": answer.text, "complete": answer.complete}
-        line = json.dumps({**fields, "sum": _checksum(fields)}).encode() + b"\n"
+        line = json.dumps({**fields, "sum": _checksum(fields)}, allow_nan=False).encode() + b"\n"
         try:
             file = self._file or self._create()
             # After a write that failed half-way, this answer must not end up in the line of that one.

@@ -14,6 +14,7 @@ from auricle.audio.decode import Stream, as_clip, stream
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import is_in_memory
 from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort
 from auricle.listen.outputs import Odds, Segment
@@ -141,8 +142,7 @@ def open_recording(source: Any, prompts: Sequence[str], windowing: Windowing, li
     Raises:
         AudioError: the source cannot be read.
     """
-    in_memory = isinstance(source, Clip | tuple) or hasattr(source, "__array__")
-    opened = as_clip(source, limits=limits) if in_memory else stream(source, limits=limits)
+    opened = as_clip(source, limits=limits) if is_in_memory(source) else stream(source, limits=limits)
     return Recording(opened, prompts, windowing)
 
 

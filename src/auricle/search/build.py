@@ -18,7 +18,7 @@ import numpy as np
 
 from auricle.audio.decode import probe
 from auricle.audio.facts import Facts
-from auricle.audio.limits import DEFAULT_LIMITS
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.sources import open_source
 from auricle.encode.long_clips import check_windows
 from auricle.errors import AudioError, AuricleError, ConfigError, DataError
@@ -220,7 +220,7 @@ class _Run:
     def _encoded_by(self, files: list[_File]) -> Iterator[tuple[_File, _Segments | AuricleError]]:
         """Short files are encoded in batches, long ones window by window."""
         by_name = {file.name: file for file in files}
-        facts = {name: _probe(name) for name in by_name}
+        facts = {name: _probe(name, self._aligner.limits) for name in by_name}
         short = {name: known for name, known in facts.items() if known and self._is_short(known)}
         for name, result in zip(short, self._aligner.audio_many(list(short)), strict=True):
             whole = result if isinstance(result, AuricleError) else self._whole(name, result, short[name])
@@ -320,9 +320,9 @@ def _hash(name: str) -> bytes:
     return digest.digest()
 
 
-def _probe(name: str) -> Facts | None:
+def _probe(name: str, limits: Limits) -> Facts | None:
     """The facts of the header; None where it cannot be read, which encoding reports."""
     try:
-        return probe(name)
+        return probe(name, limits=limits)
     except AuricleError:
         return None

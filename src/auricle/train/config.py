@@ -1,6 +1,7 @@
 """Configuration of a run, read from YAML and ``key=value`` overrides."""
 
 import dataclasses
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import ConfigError, check_number
+from auricle.files import read_regular_text
 
 
 @dataclass
@@ -144,6 +146,9 @@ class RunConfig:
     scenes: dict[str, Any] = field(default_factory=dict)  # fields of data.scenes.SceneConfig to change
 
 
+_MAX_BYTES = 2**20  # of a file
+
+
 def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> RunConfig:
     """YAML file and ``key=value`` overrides (``mae.depth=12``) → a checked `RunConfig`.
 
@@ -157,14 +162,37 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     try:
         layers = [OmegaConf.structured(RunConfig)]
         if path is not None:
-            layers.append(OmegaConf.load(path))
+            text = read_regular_text(path, _MAX_BYTES)
+            _check_yaml(text, path)
+            layers.append(OmegaConf.load(io.StringIO(text)))
         layers.append(OmegaConf.from_dotlist(list(overrides or [])))
+        for layer in layers[1:]:
+            _check_plain(OmegaConf.to_container(layer, resolve=False), path)
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
     except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"training configuration {path or ''}: {' '.join(str(error).split())}") from error
     assert isinstance(config, RunConfig)
     _check(config)
     return config
+
+
+def _check_yaml(text: str, path: object) -> None:
+    """Refuse aliases, by which a file of a kilobyte describes gigabytes."""
+    import yaml
+
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+        raise ConfigError(f"training configuration {path}: uses aliases (*name); write the values out")
+
+
+def _check_plain(content: Any, path: object) -> None:
+    """Refuse interpolations: they read the environment, and multiply."""
+    if isinstance(content, dict):
+        content = [*content, *content.values()]
+    if isinstance(content, list):
+        for part in content:
+            _check_plain(part, path)
+    elif isinstance(content, str) and "${" in content:
+        raise ConfigError(f"training configuration {path or ''}: {content[:80]!r} has ${{…}}; write the value out")
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {

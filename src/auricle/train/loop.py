@@ -279,6 +279,6 @@ class _Journal:
         speed = self.sums["audio_s"] / (now - self.last)
         eta = (self.config.steps - step - 1) * (now - self.last) / self.count
         entry = {"step": step + 1, **means, "audio_s_per_s": round(speed, 1), "eta_s": round(eta, 1), **probed}
-        append_bytes(self.path, json.dumps(entry).encode() + b"\n")
+        append_bytes(self.path, json.dumps(entry, allow_nan=False).encode() + b"\n")
         self.on_log(entry)
         self.sums, self.count, self.last = {}, 0, now

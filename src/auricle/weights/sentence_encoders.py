@@ -31,6 +31,7 @@ from auricle.models.text import (
 from auricle.weights import safe
 from auricle.weights.glap import MINILM, read_text_tower
 from auricle.weights.glap_layouts import stock_text_state
+from auricle.weights.layouts import reads_models
 from auricle.weights.text_tokenizers import StockTokenizer
 
 DETECTOR_MAX_TOKENS = 64  # of a caption that the error detector reads; FENSE's own value
@@ -149,6 +150,7 @@ def _is_read(letter: str) -> bool:
     return letter.isalnum() or letter == "_" or letter.isspace() or unicodedata.category(letter)[0] == "M"
 
 
+@reads_models
 def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> SentenceEncoder:
     """Load a sentence encoder by name or path.
 
@@ -170,6 +172,7 @@ def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> Sentenc
     return SentenceEncoder(tower.to(device), tokenizer, name=name, sha256=tensors_sha256(shared.state))
 
 
+@reads_models
 def load_error_detector(
     folder: str | Path, *, device: str = "cpu", max_tokens: int = DETECTOR_MAX_TOKENS
 ) -> ErrorDetector:
