@@ -95,7 +95,7 @@ def test_the_provenance_is_shown(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     digest = sha256((plain[1] / "bad" / "events" / "answers.jsonl").read_bytes()).hexdigest()
     for part in (
-        "tag-whole-words version 1",
+        "tag-whole-words version 2",
         "tag-substring version 1",
         digest,
         sha256(b"bad").hexdigest(),

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from auricle.errors import DataError
-from auricle.files import read_regular_text
+from auricle.files import existing_path, is_printable, read_regular_text
 
 MAX_BYTES = 2**30  # of one file
 
@@ -32,9 +32,9 @@ def inside(folder: Path, name: str) -> Path:
         DataError: the name is absolute, outside the folder, empty or not printable.
     """
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
+    if not parts or name.startswith("/") or ".." in parts or not is_printable(name):
         raise DataError(f"{name!r} is not a file below {folder}; the table is damaged or forged")
-    return folder / name
+    return existing_path(folder / name)
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:

@@ -1,12 +1,14 @@
 """Configuration of a run, read from YAML and ``key=value`` overrides."""
 
+import dataclasses
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, check_number
 from auricle.files import read_regular_text
 
 
@@ -209,6 +211,9 @@ _AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size"
 
 
 def _check(config: RunConfig) -> None:
+    for name, value in [(name, value) for name, value in _settings(config) if isinstance(value, float)]:
+        check_number(name, value, least=-1e30, most=1e30)
+    check_number("seed", config.seed, least=0, most=2**63 - 1, whole=True)
     for name, known in _CHOICES.items():
         _check_choice(name, attrgetter(name)(config), known)
     for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
@@ -221,6 +226,15 @@ def _check(config: RunConfig) -> None:
         raise ConfigError(f"best={config.best} needs probes to choose by; set probe_every")
     _check_align(config.align)
     _check_sft(config.sft)
+
+
+def _settings(config: Any, start: str = "") -> Iterator[tuple[str, Any]]:
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{start}{each.name}.")
+        else:
+            yield f"{start}{each.name}", value
 
 
 def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:

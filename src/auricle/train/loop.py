@@ -27,6 +27,7 @@ from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
 from auricle.train.objective import Batch, Objective
 from auricle.train.schedule import learning_rate
+from auricle.weights.loaders import place_of
 
 Log = dict[str, Any]
 
@@ -82,7 +83,7 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     objective = _build(config)
-    objective.to(config.device).train()
+    objective.to(place_of("float32", config.device)[1]).train()
     optimizer = torch.optim.AdamW(
         objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
     )

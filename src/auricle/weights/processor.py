@@ -17,6 +17,7 @@ from torch import Tensor
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.data.untrusted_json import check_characters
 from auricle.errors import PromptError
 from auricle.models.midashenglm import audio_token_count
 from auricle.weights.chat_template import compile_template
@@ -165,6 +166,7 @@ def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]
     if role not in ROLES:
         raise PromptError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
     if isinstance(content, str):
+        check_characters(content, f"the text of a message of role {role}", PromptError)
         return {"role": role, "content": content}
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise PromptError(f"content is a str or a list of parts; got {_short(content)}")
@@ -174,6 +176,7 @@ def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]
 def _part(part: Any, clips: list[Clip], limits: Limits) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
+        check_characters(part["text"], "the text of a message", PromptError)
         return {"type": "text", "text": part["text"]}
     source = _audio_of(part) if isinstance(part, Mapping) else None
     if source is not None:

@@ -8,6 +8,7 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from auricle.weights.pickle_scan import check_pickles
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = (INDEX, "model*.safetensors")  # files that a newly written model replaces
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.safetensors|\.bin)")
 SUMS = "SHA256SUMS"
 ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -64,6 +66,7 @@ def read_stored(path: str | Path) -> dict[str, StoredTensor]:
             _check_shard(file, names, found, tensors)
             tensors.update(found)
         return tensors
+    _refuse_lone_shards(path.parent, [path])
     return _read_file(path)
 
 
@@ -72,10 +75,11 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
 
     Raises:
         UnsafeWeights: the index names a file outside the folder.
-        WeightsError: there are no weights, or several candidates.
+        WeightsError: there are no weights, several candidates, or shards without their index.
     """
     path = Path(path)
     if path.is_file():
+        _refuse_lone_shards(path.parent, [path])
         return {path: None}
     if not path.is_dir():
         raise WeightsError(f"{path}: no such file or folder")
@@ -85,6 +89,7 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
         if (path / name).is_file():
             return {path / name: None}
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLED) and p.is_file())
+    _refuse_lone_shards(path, found)
     if len(found) != 1:
         listing = ", ".join(p.name for p in found[:5]) or "none"
         raise WeightsError(
@@ -92,6 +97,20 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
             f"found {listing}: name the file itself"
         )
     return {found[0]: None}
+
+
+def _refuse_lone_shards(folder: Path, files: Sequence[Path]) -> None:
+    """Raise WeightsError where files are parts of a model without its index: nothing tells whether all are there."""
+    shards = [match for file in files if (match := _SHARD.fullmatch(file.name)) and int(match[2]) > 1]
+    if not shards:
+        return
+    name = f"{shards[0][1]}{shards[0][3]}.index.json"
+    if (folder / name).is_file():
+        raise WeightsError(f"{shards[0][0]} is one of {int(shards[0][2])} shards, expected all; name their folder")
+    raise WeightsError(
+        f"{folder}: index missing: found shards as {shards[0][0]}, expected {name} beside them; fetch it: "
+        f"hf download REPOSITORY {name} --local-dir {folder}"
+    )
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 A score depends on its networks, so every result states their identity. Legend: n texts, D dimensions, V words.
 """
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -130,8 +130,8 @@ class ErrorDetector(nn.Module):
 
     @inference()
     def probabilities(self, captions: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Probability of an error in each caption (n,), read in lower case and without punctuation."""
-        bare = [re.sub(r"[^\w\s]", "", caption).lower() for caption in captions]
+        """Probability of an error in each caption (n,), read in lower case and without punctuation and symbols."""
+        bare = ["".join(filter(_is_read, caption)).lower() for caption in captions]
         parts = [self._logits(bare[at : at + _CAPTIONS]) for at in range(0, len(bare), _CAPTIONS)]
         if not parts:
             return np.empty(0)
@@ -143,6 +143,11 @@ class ErrorDetector(nn.Module):
         states = self.tower.network(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         logits: Tensor = self.classifier(states[:, 0]).cpu()
         return logits
+
+
+def _is_read(letter: str) -> bool:
+    # Combining marks are no letters to Python, yet parts of words.
+    return letter.isalnum() or letter == "_" or letter.isspace() or unicodedata.category(letter)[0] == "M"
 
 
 @reads_models
