@@ -11,12 +11,12 @@ import numpy as np
 from auricle.audio.arrays import ArrayReader
 from auricle.audio.facts import Clip, Facts, Samples
 from auricle.audio.isolated import IsolatedReading, open_isolated
-from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import Source, find_waveform, open_source
-from auricle.errors import ConfigError
+from auricle.errors import check_number
 
 __all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
 
@@ -91,8 +91,7 @@ def stream(
 
     Raises: as `decode`; what shows only while decoding is raised by the iteration.
     """
-    if not round(block_s * SAMPLE_RATE) >= 1:
-        raise ConfigError(f"block_s must be at least one sample, 1/{SAMPLE_RATE} s; got {block_s}")
+    check_number("block_s", block_s, least=1 / SAMPLE_RATE, most=MAX_S)
     stack = ExitStack()
     reading = stack.enter_context(open_reading(source, start_s, stop_s, limits))
     return Stream(reading, round(block_s * SAMPLE_RATE), stack)

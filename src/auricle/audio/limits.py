@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
-from auricle.errors import ConfigError, LimitExceeded
+from auricle.errors import ConfigError, LimitExceeded, check_number
 
+MAX_S = 1e9  # largest number that is taken for a time in seconds: 31 years
 _ADVICE = "Read a range with start_s and stop_s, or pass larger Limits."
 
 
@@ -28,8 +30,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Check that something can fit."""
         for name in ("max_bytes", "max_seconds", "max_channels", "min_sample_rate", "max_decoded_bytes"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"Limits.{name} must be above 0, got {getattr(self, name)}")
+            check_number(f"Limits.{name}", getattr(self, name), least=sys.float_info.min, expected="a number above 0")
+        check_number("Limits.max_sample_rate", self.max_sample_rate)
         if self.max_sample_rate < self.min_sample_rate:
             raise ConfigError(
                 f"Limits.max_sample_rate ({self.max_sample_rate}) is below min_sample_rate ({self.min_sample_rate})"

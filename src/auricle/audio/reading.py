@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,11 +11,11 @@ from operator import attrgetter
 from auricle.audio.downmix import DownMix
 from auricle.audio.facts import Block, Facts, Samples, SampleStats
 from auricle.audio.isolated import IsolatedReading, open_isolated
-from auricle.audio.limits import Limits
+from auricle.audio.limits import MAX_S, Limits
 from auricle.audio.readers import Reader, open_reader
 from auricle.audio.resample import resample_blocks
 from auricle.audio.sources import Source, open_source
-from auricle.errors import BrokenAudio, ClipTooShort, ConfigError
+from auricle.errors import BrokenAudio, ClipTooShort, ConfigError, check_number
 
 _EIGHT_BIT = ("PCM_S8", "PCM_U8", "pcm_u8", "pcm_s8")
 
@@ -150,7 +149,10 @@ def header_facts(name: str, reader: Reader) -> Facts:
 
 def check_range(start_s: float, stop_s: float | None) -> None:
     """Raise `ConfigError` where ``start_s`` to ``stop_s`` is no range of time."""
-    if not (0 <= start_s < math.inf) or (stop_s is not None and not stop_s > start_s):
+    check_number("start_s", start_s, least=0, most=MAX_S)
+    if stop_s is not None:
+        check_number("stop_s", stop_s, least=-MAX_S, most=MAX_S)
+    if stop_s is not None and not stop_s > start_s:
         raise ConfigError(f"the range {start_s} s to {stop_s} s is empty; expected 0 <= start_s < stop_s")
 
 

@@ -19,6 +19,7 @@ from auricle.audio.facts import Clip
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AudioError, UnsupportedFormat
+from auricle.files import existing_path
 
 Source: TypeAlias = str | Path | bytes | BinaryIO | Mapping[str, Any]
 
@@ -145,7 +146,7 @@ def _of_url(name: str, limits: Limits) -> str | bytes:
 
 @contextmanager
 def _open_path(path: Path, limits: Limits) -> Iterator[OpenSource]:
-    name = str(path)
+    name, path = str(path), existing_path(path)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from auricle.bench.results import Result, by_encoder
-from auricle.errors import ConfigError, DataError
-from auricle.metrics.intervals import Score
+from auricle.errors import DataError, check_number
+from auricle.metrics.intervals import MAX_ROUNDS, Score
 from auricle.metrics.paired import holm_correction, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -101,8 +101,8 @@ def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 
         DataError: no results, or those of several encoders, on one side.
         ConfigError: fewer than one round.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, got {rounds}")
+    check_number("rounds", rounds, least=1, most=MAX_ROUNDS, whole=True)
+    check_number("seed", seed, least=0, most=2**63, whole=True)
     names = [_only_encoder(first, "first"), _only_encoder(second, "second")]
     pairs, left_out = _pairs(first, second)
     groups: dict[tuple[ScoringRule, str], list[_Pair]] = {}

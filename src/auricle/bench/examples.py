@@ -200,6 +200,15 @@ def class_names(examples: Examples) -> tuple[str, ...]:
     return tuple(found)
 
 
+def absent_classes(examples: Examples) -> tuple[str, ...]:
+    """Declared classes that no example has: a score of the others is that of an easier task."""
+    task = examples.task
+    if task.kind not in ("clip", "frame") or not task.has_known_classes:
+        return ()
+    found = {str(name) for example in examples for name in _labels(task, example.label)}
+    return tuple(name for name in class_names(examples) if name not in found)
+
+
 def class_numbers(task: Task, classes: Sequence[str], example: Example) -> list[int]:
     """Numbers of the example's classes in `classes`; -1 for one that no training example has, so none can hit it."""
     places = {name: number for number, name in enumerate(classes)}

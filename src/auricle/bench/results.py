@@ -19,7 +19,7 @@ from auricle.bench.task import LOWER_IS_BETTER, Domain, Kind, Listed, Task
 from auricle.data.untrusted_json import StrictFields, check_plain, parse_json, read_text, shorten, validate
 from auricle.errors import DataError
 from auricle.files import make_folder, safe_file_name, write_text
-from auricle.metrics.intervals import Score
+from auricle.metrics.intervals import Score, fault_of_range
 from auricle.metrics.scoring_rule import ScoringRule
 
 FORMAT = "auricle-bench/1"
@@ -291,4 +291,8 @@ def _checked(content: Any, origin: str) -> Result:
     result = validate(Result, content, origin, fix=_FIX)
     if unknown := sorted(set(result.items) - set(result.scores)):
         raise DataError(f"{origin}: items of {shorten(unknown)}, which gave no score; {_FIX}")
+    for head, score in result.scores.items():
+        values = (score.value, score.low, score.high, *score.folds.values(), *score.classes.values())
+        if fault := fault_of_range(result.task.metric, values):
+            raise DataError(f"{origin}: {fault} (head {shorten(head)}); {_FIX}")
     return result

@@ -99,7 +99,9 @@ def _tensors(kept: dict[str, Tensor], frames: bool) -> dict[str, Tensor]:
 def _write_safetensors(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], frames: bool) -> None:
     from safetensors.torch import save_file
 
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    metadata = {
+        key: value if isinstance(value, str) else json.dumps(value, allow_nan=False) for key, value in facts.items()
+    }
     save_file(_tensors(kept, frames), str(path), metadata=metadata)
 
 
@@ -123,7 +125,7 @@ def _write_parquet(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], f
     # A name that is not UTF-8 must not prevent the table.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in kept]
     table = pyarrow.table({"file": names, "frames" if frames else "embedding": values})
-    metadata = {key: json.dumps(value) for key, value in facts.items() if key != "files"}
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in facts.items() if key != "files"}
     pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -62,6 +63,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_PYTHONS_OWN = warnings.showwarning
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
@@ -127,6 +129,21 @@ def _leave_cores_to_others() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(free))
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A line for a user where the package warns of data; others are for programmers."""
+    if category is UserWarning:
+        warn(str(message))
+    else:
+        _PYTHONS_OWN(message, category, filename, lineno, file, line)
+
+
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
     _leave_cores_to_others()
@@ -135,6 +152,7 @@ def main() -> None:
     if sys.stdout is None:
         warn("standard output is closed; send it to a file, or to /dev/null")
         sys.exit(FAILED)
+    warnings.showwarning = _show_warning
     try:
         app(prog_name="auricle")
     except OSError as error:  # of a disk or device, in most cases the one behind standard output

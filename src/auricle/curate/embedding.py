@@ -187,7 +187,7 @@ class _Store:
 def _check_owner(folder: Path, owner: dict[str, str]) -> None:
     path = folder / "about.json"
     if not path.exists():
-        write_bytes(path, json.dumps(owner, indent=1).encode())
+        write_bytes(path, json.dumps(owner, indent=1, allow_nan=False).encode())
     elif json.loads(path.read_text()) != owner:
         raise DataError(f"{folder} has vectors of other clips, captions or another model; delete it")
 

@@ -153,7 +153,7 @@ def _claim(out: Path, shards: ShardSet) -> None:
         raise DataError(f"{out} has the output of other shards; choose a new folder, or delete it")
     make_folder(out)
     if earlier is None:
-        write_bytes(out / "filter.json", json.dumps(claim).encode())
+        write_bytes(out / "filter.json", json.dumps(claim, allow_nan=False).encode())
 
 
 def _cut(claim: dict[str, Any]) -> list[tuple[str, int]]:
@@ -248,4 +248,4 @@ def _write_calibrations(evidence: Evidence, *, out: Path, p: float) -> list[dict
 
 
 def _write_json(content: dict[str, Any] | Sequence[dict[str, Any]], *, path: Path) -> None:
-    write_bytes(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    write_bytes(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode())

@@ -28,7 +28,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from auricle.errors import DataError
-from auricle.files import atomic_folder, locked, make_folder, output_errors, publish
+from auricle.files import atomic_folder, is_printable, locked, make_folder, output_errors, publish
 
 ZENODO = "https://zenodo.org"
 MAX_FILE_BYTES = 256 << 30  # the largest audio record of X-ARES is smaller
@@ -225,7 +225,7 @@ def _partial(target: Path) -> Path:
 
 
 def _plain(name: str) -> str:
-    if not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\:"):
+    if not name or name.startswith(".") or not is_printable(name, "/\\:"):
         raise DataError(f"{name!r} is no plain file name; it is not written to this disk")
     return name
 
@@ -333,7 +333,7 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 def _write(archive: Path, folder: Path, name: str, contents: IO[bytes] | None, left: int) -> int:
     """Write one member below the folder; returns its bytes."""
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or not name.isprintable() or "\\" in name:
+    if name.startswith("/") or ".." in parts or not is_printable(name, "\\"):
         raise DataError(f"{archive}: member {name!r} would be outside the folder; the archive is refused")
     target = folder.joinpath(*parts)
     if contents is None:

@@ -20,12 +20,12 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import is_in_memory
 from auricle.data.batches import grouped, prefetch
 from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, open_clip, read_clip
-from auricle.encode.encoder import Embedding, read_or_error
+from auricle.encode.encoder import Embedding, finite, read_or_error
 from auricle.encode.long_clips import check_windows, stream_windows
 from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AuricleError, PromptError, WeightsError
 from auricle.models.dasheng import MIN_SAMPLES
-from auricle.models.frame_model import Identity, content_hash, count_parameters
+from auricle.models.frame_model import Identity, check_finite, content_hash, count_parameters
 from auricle.models.glap import SCORE_SCALE, MelChunk, Pooling, check_pooling, score
 from auricle.models.inference import inference
 from auricle.weights.glap import LoadedGlap, load_glap
@@ -107,7 +107,7 @@ class Aligner:
             embedded: Iterator[Tensor] = iter(self._embed(waveforms) if waveforms else [])
             for clip in batch:
                 if isinstance(clip, Clip):
-                    yield Embedding(next(embedded), _receipt(clip.facts, len(clip.waveform)))
+                    yield finite(Embedding(next(embedded), _receipt(clip.facts, len(clip.waveform))))
                 elif isinstance(clip, LongClip):
                     yield self._embed_long(clip)
                 else:
@@ -136,7 +136,7 @@ class Aligner:
             windows = stream_windows(blocks, length_s=window_s, hop_s=hop, min_s=min(_MIN_REST_S, hop))
             while group := list(islice(windows, max(1, int(BATCH_SECONDS / window_s)))):
                 times += [(start, start + len(samples)) for start, samples in group]
-                found.append(self._embed([self._padded(samples) for _, samples in group]))
+                found.append(check_finite(self._embed([self._padded(samples) for _, samples in group])))
             origin = blocks.facts.start_s
         return origin + torch.tensor(times, dtype=torch.float64) / SAMPLE_RATE, torch.cat(found)
 
@@ -165,7 +165,7 @@ class Aligner:
                 f"{self.loaded.identity['name']}: there is no sentencepiece model (*.model) beside the weights, so "
                 "that texts cannot be read; download it into their folder"
             )
-        return self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu()
+        return check_finite(self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu())
 
     def score(self, clips: Any, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         """Score how well clips and texts fit: 100 × cosine.
@@ -215,7 +215,7 @@ class Aligner:
         except AuricleError as error:
             return error
         pooled = (total / count).float().to(self._device)
-        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(facts, num_samples))
+        return finite(Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(facts, num_samples)))
 
     @property
     def _device(self) -> torch.device:

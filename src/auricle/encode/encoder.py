@@ -18,8 +18,8 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.batches import grouped, prefetch
 from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, read_clip
 from auricle.encode.receipt import Receipt, Span, write_receipt
-from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
-from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError, WeightsError
+from auricle.models.frame_model import NOT_FINITE, DashengFrames, FrameModel, check_finite, content_hash
 from auricle.models.glap import MelChunk
 from auricle.models.inference import inference
 
@@ -34,6 +34,11 @@ class Embedding:
 
     values: Tensor  # float32 on the CPU: (D,) pooled, or (T, D) frames
     receipt: Receipt
+
+
+def finite(embedding: Embedding) -> Embedding | WeightsError:
+    """The embedding, or an error where the model gave values that are not finite."""
+    return embedding if torch.isfinite(embedding.values).all() else WeightsError(NOT_FINITE)
 
 
 class Encoder:
@@ -100,7 +105,7 @@ class Encoder:
             raise ClipTooShort(
                 f"waveform has {waves.shape[-1]} samples; one frame needs {self.model.min_samples}: pad it with zeros"
             )
-        return torch.stack(self._frames(list(torch.atleast_2d(waves))))
+        return check_finite(torch.stack(self._frames(list(torch.atleast_2d(waves)))))
 
     def encode(self, sources: Iterable[Any]) -> tuple[Tensor, Tensor]:
         """Encode ragged clips, each as if it were alone.
@@ -144,9 +149,8 @@ class Encoder:
             for clip in batch:
                 if isinstance(clip, Clip):
                     values = next(encoded).cpu()
-                    yield Embedding(
-                        values if frames else values.mean(0), self._receipt(clip.facts, len(clip.waveform), len(values))
-                    )
+                    receipt = self._receipt(clip.facts, len(clip.waveform), len(values))
+                    yield finite(Embedding(values if frames else values.mean(0), receipt))
                 else:
                     yield self._embed_long(clip, frames=frames) if isinstance(clip, LongClip) else clip
 
@@ -207,7 +211,7 @@ class Encoder:
         except AuricleError as error:
             return error
         values = torch.cat(kept) if frames else (total / count).float()
-        return Embedding(values, self._receipt(facts, num_samples, count))
+        return finite(Embedding(values, self._receipt(facts, num_samples, count)))
 
 
 def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
@@ -233,8 +237,8 @@ def load_encoder(
 
     Args:
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
-            (``log-mel``, ``mfcc``), ``random:FAMILY``, or a ``.py`` file. ``NAME@3,6,9`` takes the mean over blocks
-            3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
+            (``log-mel``, ``mfcc``), ``random:FAMILY``, a ``.py`` file, or ``hear:PACKAGE``. ``NAME@3,6,9`` takes the
+            mean over blocks 3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
         device: ``cpu``, ``cuda``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
         revision: of a hub id: branch, tag or commit.

@@ -6,6 +6,7 @@
 ``mfcc``, ``mfcc-40``           20 or 40 cepstral coefficients of it, and their slopes
 ``random:whisper-tiny``         random weights, see `auricle.models.encoders.random_encoders`
 ``my_encoder.py``               code of the user, run only if trusted: `auricle.encode.custom`
+``hear:PACKAGE``                an installed module of HEAR, run only if trusted; ``hear:PACKAGE:WEIGHTS`` with weights
 ``dasheng-base@3``              frames after block 3, 0 the first, not normalised
 ``dasheng-base@3,6,9``          their mean over blocks 3, 6 and 9
 ``beats.pt@concat``             frequency patches of one time concatenated instead of averaged; ``@none``: one by one
@@ -63,7 +64,7 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
         device: ``cpu``, ``cuda``, …
         dtype: of the network, where there is one; front ends and baselines stay float32.
         revision: of a hub id.
-        trust_code: whether a ``.py`` file may be run.
+        trust_code: whether a ``.py`` file or a module of HEAR may be run.
 
     Raises:
         WeightsError: unknown, unsafe or unfitting weights, or code that is not trusted.
@@ -71,9 +72,10 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
             data type.
     """
     name = part.name
-    if part.pool and (name in _BASELINES or name.endswith(".py") or name.startswith(_RANDOM)):
+    is_code = name.endswith(".py") or name.startswith("hear:")
+    if part.pool and (name in _BASELINES or is_code or name.startswith(_RANDOM)):
         raise ConfigError(f"{name!r} has no frequency patches to pool; leave out @{part.pool}")
-    if name in _BASELINES or name.endswith(".py"):
+    if name in _BASELINES or is_code:
         if part.layers:
             raise ConfigError(f"{name!r} has no known blocks; leave out @{','.join(map(str, part.layers))}")
         if name in _BASELINES:

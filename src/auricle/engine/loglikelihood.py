@@ -8,6 +8,7 @@ Shape legend: P prompt tokens, n tokens of a group of continuations, H decoder w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from auricle.data.batches import grouped
+from auricle.errors import WeightsError
+from auricle.models.frame_model import NOT_FINITE
 from auricle.models.inference import inference
 from auricle.models.qwen_attention import Segment
 
@@ -60,6 +63,8 @@ def score_group(
         logits = decoder.lm_head(hidden[rows[first : first + _LOGIT_ROWS]]).float()
         chosen = torch.tensor(targets[first : first + _LOGIT_ROWS], device=logits.device)
         found += (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
+    if not all(map(math.isfinite, found)):
+        raise WeightsError(NOT_FINITE)
     each = iter(found)
     return [[next(each) for _ in ids] for ids in continuations]
 

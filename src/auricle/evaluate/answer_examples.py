@@ -61,7 +61,7 @@ class _Clips:
             find = self._known.setdefault(key, audio_of(result, self._roots))
             if (content := find(audio)) is not None:
                 return self._players.player(partial(_start, content))
-        return Player("", "clip not found")
+        return Player("", "clip not found; name its folder with --audio")
 
 
 def _start(content: bytes) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
 from auricle.evaluate.questions import Question
 from auricle.evaluate.sources import NamedBytes
 from auricle.listen.outputs import Answer
-from auricle.metrics.closed_qa import LETTERS
+from auricle.metrics.closed_qa import LETTERS, choice_of
 
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
@@ -222,5 +222,6 @@ class ChoosingLM:
         row = self._rows[prompt]
         choices: list[str] = row["choices"]
         chosen = self._model.choose(clip, row["question"], choices, letters=self._offer == "letters")
-        text = LETTERS[choices.index(chosen.answer)] if self._lettered else chosen.answer
+        letter, place = LETTERS[choices.index(chosen.answer)], choices.index(chosen.answer)
+        text = letter if self._lettered and choice_of(letter, choices) == place else chosen.answer
         return Answer(text=text, segments=chosen.segments, receipt=chosen.receipt)

@@ -20,8 +20,9 @@ from auricle.evaluate import mecat
 from auricle.evaluate.composed_questions import caption_references, closed_questions, event_label
 from auricle.evaluate.sources import AudioFile, Clip, read_audio_folder, read_clips, split_source
 from auricle.evaluate.task import LanguageTask
-from auricle.metrics.closed_qa import LETTERS, list_choices
-from auricle.metrics.tags import gender_matcher, plain
+from auricle.metrics.closed_qa import LETTERS, is_answer, list_choices
+from auricle.metrics.languages import language_code
+from auricle.metrics.tags import gender_matcher
 
 _OF_ROWS = ("dataset_name", "audio", "prompt", "model_output", "model_name")
 _REFERENCES = ("text", "lang", "label", "question", "choices", "answer")
@@ -123,6 +124,10 @@ def _reference(task: LanguageTask, clip: Clip) -> dict[str, Any]:
         return {"text": list(caption_references(facts))}
     if task.kind == "asr":
         lang = task.lang if task.lang and facts.get("lang") is None else _text(clip, "lang")
+        try:
+            language_code(lang)
+        except DataError as error:
+            raise DataError(f"{clip.where}: {error}") from None
         return {"text": _text(clip, task.fact or "text", blank=True), "lang": lang}
     if task.kind == "qa":
         return _closed(task, clip)
@@ -139,8 +144,7 @@ def _closed(task: LanguageTask, clip: Clip) -> dict[str, Any]:
     choices, answer = _texts(clip, "choices"), _text(clip, task.fact or "answer")
     if len(choices) > len(LETTERS):
         _fault(clip, "choices", choices, f"at most {len(LETTERS)}")
-    is_letter = len(answer.strip()) == 1 and answer.strip().upper() in LETTERS[: len(choices)]
-    if not is_letter and [plain(each) for each in choices].count(plain(answer)) != 1:
+    if not is_answer(answer, choices):
         _fault(clip, "answer", answer, f"the letter or the text of one of {choices}")
     return {"question": _text(clip, "question"), "choices": choices, "answer": answer}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from auricle.audio.decode import Stream, as_clip, stream
@@ -16,13 +16,16 @@ from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import is_in_memory
 from auricle.encode.receipt import Receipt, write_receipt
-from auricle.errors import AudioError, AuricleError
+from auricle.errors import AudioError, AuricleError, ClipTooShort
 from auricle.listen.outputs import Odds, Segment
 from auricle.listen.silence import stream_split_at_silence
 from auricle.listen.windows import Window, Windowing, stream_quiet_windows
 
 if TYPE_CHECKING:
     from auricle.models.midashenglm import MiDashengLMConfig
+
+
+_MIN_SAMPLES = SAMPLE_RATE // 10  # half an audio token; what is shorter would be zeros for the most part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +37,18 @@ class Reply:
     odds: tuple[Odds, ...] = ()  # of every option, where there were some
     no_speech_logprob: float | None = None  # see `Segment`
     rule: str = ""  # why the text was set without the model
+
+
+def check_length(num_samples: int, name: str) -> None:
+    """Refuse a clip that is too short for any verb of an audio language model to say something of it.
+
+    Raises:
+        ClipTooShort: shorter than 0.1 s.
+    """
+    if num_samples < _MIN_SAMPLES:
+        raise ClipTooShort(
+            f"{name}: lasts {num_samples / SAMPLE_RATE:.4f} s, too short to describe; expected at least 0.1 s"
+        )
 
 
 class Recording:
@@ -54,7 +69,11 @@ class Recording:
         windows = cut(blocks, windowing.max_samples, windowing.overlap_samples)
         try:
             # Read here, so that decoding starts in the thread that opens; a short clip is then read to its end.
-            self._unread = chain([next(windows)], windows)
+            first = [next(windows)]
+            if first[0].stop < _MIN_SAMPLES:  # of a longer source where long silence follows
+                first += islice(windows, 1)
+            check_length(first[-1].stop, self.facts.name)
+            self._unread = chain(first, windows)
         except BaseException:
             self.close()
             raise

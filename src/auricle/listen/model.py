@@ -8,13 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.audio_cache import cache_sizes_mb
 from auricle.engine.engine import Engine
 from auricle.engine.request import SamplingOptions, SamplingParams
-from auricle.errors import AuricleError, ConfigError
+from auricle.errors import AuricleError, check_number
 from auricle.listen.aggregate import Aggregation
+from auricle.listen.long_audio import check_length
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Transcript
 from auricle.listen.pipeline import (
@@ -48,8 +49,8 @@ class AudioLM:
     """An audio language model.
 
     A *source* is a path, bytes, a binary file object, a waveform (N,) at 16 kHz, or ``(waveform, sample_rate)``. It may
-    be of any length: files are processed in windows, in constant memory. Every result has a receipt, which states what
-    of the source was processed.
+    be of any length from 0.1 s: files are processed in windows, in constant memory. Every result has a receipt, which
+    states what of the source was processed, and how much it was padded where it is shorter than an audio token.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class AudioLM:
         Raises:
             ConfigError: windows too short to cut.
         """
-        if not max_audio_s >= 0.4:
-            raise ConfigError(f"max_audio_s is {max_audio_s}; expected at least 0.4 s, two audio tokens")
+        check_number("max_audio_s", max_audio_s, least=0.4, most=MAX_S, expected="at least 0.4 s, two audio tokens")
+        if max_prompt_s is not None:
+            check_number("max_prompt_s", max_prompt_s, least=0, most=MAX_S)
         self.loaded, self.max_audio_s, self.limits = loaded, max_audio_s, limits
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
@@ -239,7 +241,7 @@ class AudioLM:
         Raises: as `ask`; what concerns the source while it is iterated.
         """
         task = Questions(self, sampling, reduce=reduce, window_s=window_s)
-        return AnswerStream(stream_answer(task, source, prompt))
+        return AnswerStream(stream_answer(task, source, *check_questions([prompt])))
 
     def chat(self, messages: Sequence[Message], **sampling: Unpack[SamplingOptions]) -> str:
         """Continue a conversation: any turns, any order of text and audio, any number of clips, none cut into windows.
@@ -252,7 +254,10 @@ class AudioLM:
         Raises: as `ask`.
         """
         params = SamplingParams.of(sampling)
-        (found,) = self.engine.generate([self.prompt_writer.write(messages, limits=self.limits)], params)
+        prompt = self.prompt_writer.write(messages, limits=self.limits)
+        for number, waveform in enumerate(prompt.clips, 1):
+            check_length(len(waveform), f"clip {number}")
+        (found,) = self.engine.generate([prompt], params)
         return reply_of(found).text
 
     def describe_many(
@@ -299,7 +304,7 @@ class AudioLM:
     ) -> Iterator[Answer | AuricleError]:
         """Ask one question about many sources; as `describe_many` and `ask`."""
         task = Questions(self, sampling, reduce=reduce, window_s=window_s, choices=choices, schema=schema)
-        found = process(task, _each(sources, [prompt]), batch_size)
+        found = process(task, _each(sources, check_questions([prompt])), batch_size)
         return (each if isinstance(each, AuricleError) else each[0] for each in found)
 
     def ask_all_many(

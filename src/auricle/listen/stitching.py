@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from auricle.metrics.tags import plain
+
 _MOST_WORDS = 40  # of either side that may be in an overlap; fast speech has 5 words a second
 # Scores of an alignment: of equal words, of a word the neighbour has differently, of a word the neighbour lacks.
 _SAME, _OTHER, _ALONE = 3, -2, -1
@@ -94,4 +96,4 @@ def _agreements(tail: Sequence[str], head: Sequence[str], score: list[list[int]]
 
 def _plain(word: str) -> str:
     """A word without case and punctuation; punctuation alone stays itself."""
-    return "".join(c for c in word.casefold() if c.isalnum()) or word
+    return plain(word).replace(" ", "") or word

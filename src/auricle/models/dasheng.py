@@ -42,6 +42,8 @@ class DashengConfig:
     attend: Literal["all", "whole"] = "all"  # whole: only tokens wholly inside the samples (N // 640), as MiDashengLM
 
     def __post_init__(self) -> None:
+        if min(self.embed_dim, self.depth, self.num_heads, self.target_length) < 1 or self.mlp_ratio <= 0:
+            raise ConfigError(f"an encoder needs sizes of at least 1, got {self}")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
         if self.target_length % PATCH_FRAMES:

@@ -10,8 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, WeightsError
 from auricle.models.dasheng import HOP_MS, MIN_SAMPLES, Dasheng
+
+NOT_FINITE = (
+    "the model's output has NaN or infinities: its weights or settings are damaged, or float16 is too narrow for it; "
+    "use float32, or download the model again"
+)
+
+
+def check_finite(outputs: Tensor) -> Tensor:
+    """Outputs of a model as they are.
+
+    Raises:
+        WeightsError: one is NaN or infinite.
+    """
+    if not bool(torch.isfinite(outputs).all()):
+        raise WeightsError(NOT_FINITE)
+    return outputs
 
 
 class Identity(NamedTuple):

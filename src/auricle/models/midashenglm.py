@@ -35,7 +35,9 @@ class MiDashengLMConfig:
     whole_tokens: bool = False  # clips are zero-padded to whole audio tokens; the releases drop the rest, up to 0.2 s
 
     def __post_init__(self) -> None:
-        """The encoder must attend as MiDashengLM's does."""
+        """Reject impossible geometries; the encoder must attend as MiDashengLM's does."""
+        if self.subsample_factor < 1:
+            raise ConfigError(f"subsample_factor is {self.subsample_factor}; expected at least 1")
         if self.encoder.attend != "whole":
             raise ConfigError(f"MiDashengLM needs an encoder with attend='whole', got {self.encoder.attend!r}")
 

@@ -72,6 +72,11 @@ class QwenConfig:
         sizes = (self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers)
         if min(*sizes, self.num_attention_heads, self.num_key_value_heads, self.head_dim) < 1:
             raise ConfigError(f"a decoder needs sizes of at least 1, got {self}")
+        numbers = {name: getattr(self, name) for name in ("rms_norm_eps", "rope_theta", "initializer_range")}
+        if wrong := [f"{name} {value}" for name, value in numbers.items() if not 0 < value < float("inf")]:
+            raise ConfigError(f"{wrong[0]} is no number above 0")
+        if not 0 <= self.attention_dropout < 1:
+            raise ConfigError(f"attention_dropout {self.attention_dropout} is not in [0, 1)")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "

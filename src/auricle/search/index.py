@@ -202,7 +202,7 @@ def _layout(rows: int, width: int, files: int, name_bytes: int) -> dict[str, Any
 def _header(settings: Settings, layout: dict[str, Any]) -> bytes:
     """The first bytes of the file; blanks after the JSON, which safetensors allows, align vectors to a cache line."""
     metadata = {"format": FORMAT, **{key: str(value) for key, value in asdict(settings).items()}}
-    text = json.dumps({"__metadata__": metadata, **layout}).encode()
+    text = json.dumps({"__metadata__": metadata, **layout}, allow_nan=False).encode()
     text += b" " * (-(8 + len(text) + layout["vectors"]["data_offsets"][0]) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 

@@ -83,7 +83,7 @@ def read_rows(path: str | Path, *, prompt: str = "", system: str = "") -> list[R
 
 
 def _row(cells: Mapping[str, Any], path: Path, line: int, prompt: str, system: str) -> Row:
-    column = next((name for name in manifest.AUDIO_COLUMNS if cells.get(name)), None)
+    column = next((name for name in manifest.AUDIO_COLUMNS if cells.get(name) is not None), None)
     if column is None:
         raise ValueError(f"found columns {sorted(cells)}, expected the audio file in one of {manifest.AUDIO_COLUMNS}")
     audio = manifest.resolve_audio(line, cells[column], path.parent)

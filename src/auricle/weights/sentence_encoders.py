@@ -3,7 +3,7 @@
 A score depends on its networks, so every result states their identity. Legend: n texts, D dimensions, V words.
 """
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from auricle.models.text import (
 from auricle.weights import safe
 from auricle.weights.glap import MINILM, read_text_tower
 from auricle.weights.glap_layouts import stock_text_state
+from auricle.weights.layouts import reads_models
 from auricle.weights.text_tokenizers import StockTokenizer
 
 DETECTOR_MAX_TOKENS = 64  # of a caption that the error detector reads; FENSE's own value
@@ -129,8 +130,8 @@ class ErrorDetector(nn.Module):
 
     @inference()
     def probabilities(self, captions: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Probability of an error in each caption (n,), read in lower case and without punctuation."""
-        bare = [re.sub(r"[^\w\s]", "", caption).lower() for caption in captions]
+        """Probability of an error in each caption (n,), read in lower case and without punctuation and symbols."""
+        bare = ["".join(filter(_is_read, caption)).lower() for caption in captions]
         parts = [self._logits(bare[at : at + _CAPTIONS]) for at in range(0, len(bare), _CAPTIONS)]
         if not parts:
             return np.empty(0)
@@ -144,6 +145,12 @@ class ErrorDetector(nn.Module):
         return logits
 
 
+def _is_read(letter: str) -> bool:
+    # Combining marks are no letters to Python, yet parts of words.
+    return letter.isalnum() or letter == "_" or letter.isspace() or unicodedata.category(letter)[0] == "M"
+
+
+@reads_models
 def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> SentenceEncoder:
     """Load a sentence encoder by name or path.
 
@@ -165,6 +172,7 @@ def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> Sentenc
     return SentenceEncoder(tower.to(device), tokenizer, name=name, sha256=tensors_sha256(shared.state))
 
 
+@reads_models
 def load_error_detector(
     folder: str | Path, *, device: str = "cpu", max_tokens: int = DETECTOR_MAX_TOKENS
 ) -> ErrorDetector:

@@ -43,6 +43,8 @@ class TransformerConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
+        if min(self.embed_dim, self.num_heads) < 1 or self.depth < 0 or self.mlp_ratio <= 0:
+            raise ConfigError(f"an encoder needs sizes of at least 1, got {self}")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
 
