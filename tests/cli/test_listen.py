@@ -28,7 +28,7 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
         expected = {
             "describe": lambda file: model.describe(file, max_new_tokens=4).caption,
             "transcribe": lambda file: model.transcribe(file, max_new_tokens=4).text,
-            "ask": lambda file: model.ask(file, "What is it?", max_new_tokens=4),
+            "ask": lambda file: model.ask(file, "What is it?", max_new_tokens=4).text,
         }[verb](record["file"])
         assert record[KEYS[verb]] == expected
 
@@ -59,7 +59,7 @@ def test_several_questions_have_a_record_each(folder: Path) -> None:
     assert done.code == 0 and len(done.records) == 6
     model = package.load(MODEL)
     for record in done.records:
-        assert record["answer"] == model.ask(record["file"], record["prompt"], max_new_tokens=4)
+        assert record["answer"] == model.ask(record["file"], record["prompt"], max_new_tokens=4).text
 
 
 def test_a_stream_of_words(folder: Path) -> None:

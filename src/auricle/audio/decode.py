@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import Source, open_source
+from auricle.audio.sources import AudioSource, Source, open_source
 from auricle.errors import ConfigError
 
 __all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
@@ -91,7 +91,9 @@ def stream(
     return Stream(reading, round(block_s * SAMPLE_RATE), stack)
 
 
-def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS) -> Clip:
+def as_clip(
+    source: AudioSource, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Clip:
     """Read one clip from what `decode` takes, a waveform, or a clip.
 
     Args:
@@ -106,13 +108,11 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
     """
     if isinstance(source, Clip):
         return source
-    sample_rate = SAMPLE_RATE
-    if isinstance(source, tuple) and len(source) == 2:
-        source, sample_rate = source[0], int(source[1])
-    elif not hasattr(source, "__array__"):
-        return decode(source, start_s=start_s, stop_s=stop_s, limits=limits)
+    waveform, sample_rate = source if isinstance(source, tuple) and len(source) == 2 else (source, SAMPLE_RATE)
+    if not hasattr(waveform, "__array__"):
+        return decode(cast(Source, source), start_s=start_s, stop_s=stop_s, limits=limits)
     check_range(start_s, stop_s)
-    reader = ArrayReader(source, sample_rate)
+    reader = ArrayReader(waveform, int(sample_rate))
     limits.check_layout("<array>", reader.sample_rate, reader.channels)
     return _collect(Reading("<array>", reader, start_s, stop_s, limits))
 

@@ -5,16 +5,28 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
+import numpy.typing as npt
+
+from auricle.audio.facts import Clip
 from auricle.audio.limits import Limits
-from auricle.errors import AudioError, UnsupportedFormat
+from auricle.errors import AudioError, ConfigError, UnsupportedFormat
 
-Source: TypeAlias = str | Path | bytes | BinaryIO
+
+class _Array(Protocol):
+    """A numpy array, a torch tensor, or what numpy takes for one."""
+
+    def __array__(self, *args: Any, **settings: Any) -> npt.NDArray[Any]: ...
+
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+# Also waveforms, alone at 16 kHz or in a pair with their sampling rate; see `auricle.audio.decode.as_clip`.
+AudioSource: TypeAlias = Source | Clip | _Array | tuple[_Array, int]
 
 _CHUNK = 1 << 20  # bytes read from a pipe at once
 
@@ -26,6 +38,31 @@ class OpenSource:
     file: BinaryIO
     name: str
     size: int
+
+
+def check_single(source: object, many: str) -> None:
+    """Refuse several sources where one is expected.
+
+    Args:
+        source: see `AudioSource`.
+        many: the method that takes several.
+
+    Raises:
+        ConfigError: it is a list, or another collection.
+    """
+    is_pair = isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "__array__")
+    if isinstance(source, list | tuple | set | frozenset | dict | Generator) and not is_pair:
+        raise ConfigError(f"the source is a {type(source).__name__}; expected one source. {many} takes several")
+
+
+def check_several(sources: object, single: str) -> None:
+    """Refuse one source where several are expected: the characters of a path would be taken for paths.
+
+    Raises:
+        ConfigError: it is a path, bytes, a file object or a clip.
+    """
+    if isinstance(sources, str | os.PathLike | bytes | bytearray | memoryview | Clip) or hasattr(sources, "read"):
+        raise ConfigError(f"the sources are one {type(sources).__name__}; expected a list of them. {single} takes one")
 
 
 @contextmanager
@@ -52,7 +89,7 @@ def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
     else:
         raise UnsupportedFormat(
             f"a {type(source).__name__} is no source of audio; expected a path, bytes, a binary file object, "
-            "or, through as_clip, a waveform"
+            "or a waveform"
         )
 
 

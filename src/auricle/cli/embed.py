@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import open_sources
-from auricle.cli.options import AsJson, Device, Dtype, Files
+from auricle.cli.options import AsJson, Device, Dtype, Files, complete_model
 from auricle.cli.printing import FilePrinter
 from auricle.errors import MissingExtra
 
@@ -27,9 +27,14 @@ def embed(
     ] = None,
     frames: Annotated[bool, typer.Option("--frames", help="One vector a frame instead of one a file.")] = False,
     model: Annotated[
-        str, typer.Option("--model", help="Embedded name, hub id, folder or file; see `auricle models`.")
+        str,
+        typer.Option(
+            "--model",
+            help="Embedded name, hub id, folder or file; see `auricle models`.",
+            autocompletion=complete_model("encoder"),
+        ),
     ] = "auricle-tiny-encoder",
-    device: Device = "cpu",
+    device: Device = "auto",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:

@@ -17,6 +17,26 @@ if TYPE_CHECKING:
     from auricle.encode.aligner import Aligner
     from auricle.listen.model import AudioLM
 
+# --- what the shell completes; nothing is looked up on the network
+
+
+def complete_model(kind: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Names of the models of a kind, with what they are; folders are completed by the shell as ever."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        from auricle.weights.catalog import entries
+
+        found = [each for each in entries() if each.kind == kind and not each.unavailable]
+        return [(each.name, each.summary) for each in found if each.name.startswith(incomplete.lower())]
+
+    return complete
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Names of devices; those of this machine are not asked for, since that would import torch."""
+    return [name for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:1") if name.startswith(incomplete)]
+
+
 FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
 
 # --- of most verbs
@@ -27,8 +47,22 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in 
 
 # --- of models
 
-Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="Embedded name, hub id or folder; see `auricle models`.",
+        autocompletion=complete_model("language model"),
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto (a GPU where there is one, else the CPU), cpu, cuda, cuda:1, …",
+        autocompletion=complete_device,
+    ),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
 FloatType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 Quantize = Annotated[
@@ -56,7 +90,7 @@ BenchData = Annotated[Path, typer.Option("--data", help="Folder with a folder of
 class LoadOptions:
     """How an audio language model is loaded."""
 
-    device: Device = "cpu"
+    device: Device = "auto"
     dtype: Dtype = "auto"
     quantize: Quantize = None
     adapter: Adapter = None
@@ -75,9 +109,14 @@ class AlignOptions:
     """The audio–text model, and how it is loaded."""
 
     model: Annotated[
-        str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
+        str,
+        typer.Option(
+            "--model",
+            help="Audio–text model: name, hub id, folder or file; see `auricle models`.",
+            autocompletion=complete_model("audio and text"),
+        ),
     ] = "auricle-tiny-glap"
-    device: Device = "cpu"
+    device: Device = "auto"
     dtype: Dtype = "float32"
 
     def load(self) -> Aligner:
@@ -97,7 +136,7 @@ class RuleOptions:
             "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
         ),
     ] = "strict"
-    device: Device = "cpu"
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         """Refuse unknown values."""

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AuricleError, ConfigError, UnsafeWeights
 from auricle.models.frame_model import FrameModel, Identity, count_parameters
+from auricle.weights.loaders import device_of
 
 _HEAR = ("load_model", "get_timestamp_embeddings")
 _MIN_S = 0.1  # shorter clips are padded: neither form promises anything for them
@@ -110,7 +111,7 @@ class UserFrames:
 
 
 def load_user_encoder(
-    path: str | Path, *, device: str = "cpu", dtype: str = "float32", trust_code: bool = False
+    path: str | Path, *, device: str = "auto", dtype: str = "float32", trust_code: bool = False
 ) -> FrameModel:
     """Run a file and wrap the encoder it defines.
 
@@ -136,6 +137,7 @@ def load_user_encoder(
         )
     if dtype != "float32":
         raise ConfigError(f"dtype is {dtype}, but {path.name} decides its own; leave it at float32")
+    device = str(device_of(device))
     module = _run(path, digest)
     if all(callable(getattr(module, name, None)) for name in _HEAR):
         return _hear(module, path, digest, device)

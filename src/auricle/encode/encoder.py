@@ -186,7 +186,7 @@ def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
 def load_encoder(
     name: str = "auricle-tiny-encoder",
     *,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "float32",
     revision: str | None = None,
     layer: int | None = None,
@@ -198,7 +198,7 @@ def load_encoder(
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
             (``log-mel``, ``mfcc``), ``random:FAMILY``, or a ``.py`` file. ``NAME@3,6,9`` takes the mean over blocks
             3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
-        device: ``cpu``, ``cuda``, …
+        device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
         revision: of a hub id: branch, tag or commit.
         layer: short for ``NAME@layer``.

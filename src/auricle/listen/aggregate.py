@@ -38,7 +38,7 @@ def describe(recording: Recording, config: MiDashengLMConfig, *, dense: bool) ->
     segments = recording.segments()
     caption = " ".join(dict.fromkeys(segment.text for segment in segments if segment.text))
     return Description(
-        caption=caption,
+        text=caption,
         segments=merge_equal(segments) if dense else tuple(segments),
         receipt=recording.receipt(config, _notes(recording)),
     )
@@ -96,7 +96,7 @@ def choose(recording: Recording, config: MiDashengLMConfig, question: str, *, pe
         else:
             notes.append(f"one choice from {len(parts)}: by the mean log-probability over the time")
     return Choice(
-        answer=best(odds, per_token=per_token).text,
+        text=best(odds, per_token=per_token).text,
         odds=odds,
         segments=tuple(segments),
         receipt=recording.receipt(config, notes),

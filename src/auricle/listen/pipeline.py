@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from auricle.audio.facts import Clip
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import AudioSource
 from auricle.data.batches import prefetch
 from auricle.data.wording import NO_SPEECH
 from auricle.engine.json_schema import read_answer
@@ -23,7 +24,7 @@ from auricle.listen import aggregate
 from auricle.listen.long_audio import Recording, Reply, try_open
 from auricle.listen.no_speech import is_no_speech
 from auricle.listen.options import answer_ids, best, constraint_of, weigh, write_options
-from auricle.listen.outputs import Answer, Choice, Description, Transcript
+from auricle.listen.outputs import Answer, Choice, Description, Output, Transcript
 from auricle.listen.vad import SpeechDetector
 from auricle.listen.windows import Window, Windowing
 
@@ -39,7 +40,8 @@ _OVERLAP_S = 2.0  # of a transcript's windows around cuts into sound: longer tha
 _SILENT = "nothing exceeds -90 dB of full scale"
 _DECODERS = 2  # threads that decode ahead; soundfile and soxr release the interpreter
 
-SourcePrompts = tuple[Any, Sequence[str]]  # a source, and the questions about it
+SourcePrompts = tuple[AudioSource, Sequence[str]]  # a source, and the questions about it
+Result = TypeVar("Result", bound=Output)
 
 
 class Task(ABC):
@@ -127,7 +129,7 @@ class Transcription(Task):
 
     def result(self, recording: Recording) -> Transcript:
         """Stitch the transcripts."""
-        return aggregate.transcribe(recording, self.config)
+        return _with_limit(aggregate.transcribe(recording, self.config), self.model, "transcribe")
 
 
 class Questions(Task):
@@ -165,7 +167,8 @@ class Questions(Task):
         ]
         if self._schema is None:
             return found
-        return [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
+        found = [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
+        return [_with_limit(each, self.model, "schema") for each in found]
 
     def _summarise(self, question: str) -> str:
         greedy = SamplingParams()
@@ -330,6 +333,15 @@ def _result(task: Task, recording: Recording | AuricleError) -> Any:
         return task.result(recording)
     except AuricleError as error:
         return type(error)(f"{recording.facts.name}: {error}")
+
+
+def _with_limit(result: Result, model: AudioLM, verb: str) -> Result:
+    """Note in the receipt what the model's card states about a verb."""
+    limit = model.verb_limits.get(verb)
+    if limit is None:
+        return result
+    notes = (*result.receipt.notes, f"limit of {model.model}: {limit}")
+    return replace(result, receipt=replace(result.receipt, notes=notes))
 
 
 def reply_of(generation: Generation) -> Reply:
