@@ -39,8 +39,7 @@ LIMITS = (
     "not purely self-supervised. For real work use dasheng-base.",
 )
 VERB_LIMITS = {
-    "transcribe": "transcripts are of use for spoken digits only; of other speech it makes up sentences, see the word "
-    "error rate",
+    "transcribe": "transcripts are of use for spoken digits only; of other speech it makes up sentences",
     "schema": "it was not trained to write JSON: an answer fits the schema, its values are guesses",
 }
 # Mean probability of a token. Of captions that name the event and digits transcribed exactly, on the clips above, 5 %

@@ -25,6 +25,8 @@ Each message says what was found, what was expected and how to fix it.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SHOWN = 8  # known names in a message
+
 
 class AuricleError(Exception):
     """Base of all errors that are reported to users."""
@@ -95,8 +97,9 @@ class MissingExtra(AuricleError):
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: near matches, and all known names."""
+    """The end of a message about an unknown name: near matches, and known names, of many the first."""
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"{meant} Known: {', '.join(names)}"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{meant} Known: {', '.join(names[:_SHOWN])}{more}"

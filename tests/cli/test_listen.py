@@ -23,7 +23,7 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
     assert [Path(record["file"]).name for record in done.records] == ["a.wav", "b.flac", "c.WAV"]
     model = package.load(MODEL)
     for record in done.records:
-        assert list(record) == ["file", KEYS[verb], "segments", "receipt", "model", "error"]
+        assert list(record) == ["file", KEYS[verb], "confidence", "segments", "receipt", "model", "device", "error"]
         assert record["model"] == MODEL and record["error"] is None and record["receipt"]["complete"]
         expected = {
             "describe": lambda file: model.describe(file, max_new_tokens=4).caption,

@@ -224,6 +224,7 @@ def train_asr(
     *,
     settings: AsrSettings | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, score: None,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> list[float]:
     """Train the adapter in place, leave it as after its best epoch, and return the validation score of every epoch.
 
@@ -233,6 +234,7 @@ def train_asr(
         valid: utterances that pick the epoch, the first with the highest score.
         settings: None: the defaults of `AsrSettings`.
         on_epoch: called after each epoch with its number and score.
+        on_share: called after each batch with its share of an epoch.
 
     Raises:
         DataError: an empty split, or an utterance without frames.
@@ -257,6 +259,7 @@ def train_asr(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            on_share(min(settings.batch_size, len(order) - start) / len(order))
         score = _validate(head.eval(), valid, settings)
         if not scores or score > max(scores):
             best = {name: value.detach().clone() for name, value in head.adapter.state_dict().items()}

@@ -11,6 +11,7 @@ import typer
 
 from auricle.cli.inputs import open_sources
 from auricle.cli.options import AsJson, Device, Dtype, Files, complete_model
+from auricle.cli.output import progress
 from auricle.cli.printing import FilePrinter
 from auricle.errors import MissingExtra
 
@@ -58,9 +59,11 @@ def embed(
         check_writable(output)
     names, sources = open_sources(files)
 
-    import auricle
+    with progress(f"loading {model}", quiet=as_json):
+        import auricle
+        from auricle.weights.loaders import device_of
 
-    encoder = auricle.load_encoder(model, device=device, dtype=dtype)
+        encoder = auricle.load_encoder(model, device=device, dtype=dtype)
     kept: dict[str, Tensor] = {}
 
     def show(name: str, result: Embedding) -> tuple[dict[str, Any], list[str]]:
@@ -69,7 +72,7 @@ def embed(
         kept[name] = result.values
         return {}, []
 
-    printer = FilePrinter(encoder.name, as_json=as_json)
+    printer = FilePrinter(encoder.name, str(device_of(device)), as_json=as_json)
     printer.print_files("embedding", names, encoder.embed_many(sources, frames=frames), (), show)
     if output is not None and kept:
         _write(output, kept, encoder, frames=frames)

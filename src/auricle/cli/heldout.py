@@ -48,6 +48,7 @@ def heldout(
     from auricle.bench.heldout import encoder_rows, language_model_rows
     from auricle.data.shards import ShardSet
     from auricle.files import check_writable, write_json
+    from auricle.weights.loaders import device_of
 
     if output:
         check_writable(output)
@@ -55,12 +56,14 @@ def heldout(
     started = time.monotonic()
     test = ShardSet(shards)
     known = ShardSet(train) if train else None
-    loaded = auricle.load(model, device=device)
+    with progress(f"loading {model}", quiet=as_json):
+        loaded = auricle.load(model, device=device)
     rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
     report: dict[str, Any] = {
         "rows": {},
         "model": {key: value for key, value in loaded.loaded.identity.items() if key != "path"},
         "encoder": None,
+        "device": str(device_of(device)),
         "test": _facts(test),
         "train": None,
         "seed": seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -30,7 +31,8 @@ from auricle.cli import (
     zero_shot,
 )
 from auricle.cli.options import FAILED
-from auricle.errors import AuricleError, ConfigError, UnknownModel
+from auricle.cli.output import warn
+from auricle.errors import AuricleError, ConfigError, WeightsError
 
 USAGE = 2  # exit code; see the epilog
 INTERRUPTED, CLOSED_PIPE = 130, 141  # as shells report SIGINT and SIGPIPE
@@ -41,18 +43,25 @@ class _Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _print_warning
+                result = super().invoke(ctx)
             sys.stdout.flush()  # shows here whether the reader is gone, or the disk full
             return result
         except AuricleError as error:
             typer.echo(f"auricle: {error}", err=True)
-            raise typer.Exit(USAGE if isinstance(error, ConfigError | UnknownModel) else FAILED) from None
+            raise typer.Exit(USAGE if isinstance(error, ConfigError | WeightsError) else FAILED) from None
         except KeyboardInterrupt:
             typer.echo("auricle: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _drop_output()
             raise typer.Exit(CLOSED_PIPE) from None
+
+
+def _print_warning(message: Warning | str, *_: Any) -> None:
+    """Print what a library warns of, such as the terms of a licence, in one line without its place in the source."""
+    warn(f"note: {message}")
 
 
 def _drop_output() -> None:
@@ -66,7 +75,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="General audio understanding: speech, sound and music in one system.",
-    epilog="Exit codes: 0 all processed, 1 some files failed, 2 wrong usage, 3 a file was partly processed.",
+    epilog="Exit codes: 0 all processed, 1 a file is missing or failed, 2 wrong usage, or a model that cannot be "
+    "loaded, 3 a file was partly processed.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
@@ -110,7 +120,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _auricle(
-    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_print_version),
+    version: bool = typer.Option(
+        False, "--version", "-V", help="Print the version.", is_eager=True, callback=_print_version
+    ),
 ) -> None:
     pass
 

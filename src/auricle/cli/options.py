@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from auricle.cli.output import progress
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,25 +88,39 @@ BenchData = Annotated[Path, typer.Option("--data", help="Folder with a folder of
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """How an audio language model is loaded."""
+class DeviceOptions:
+    """The device that computes."""
 
     device: Device = "auto"
+
+    @property
+    def device_name(self) -> str:
+        """The one that it stands for, as results state it."""
+        from auricle.weights.loaders import device_of
+
+        return str(device_of(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(DeviceOptions):
+    """How an audio language model is loaded."""
+
     dtype: Dtype = "auto"
     quantize: Quantize = None
     adapter: Adapter = None
 
-    def load(self, name: str) -> AudioLM:
-        """Load a model by its name, hub id or folder."""
-        import auricle
+    def load(self, name: str, *, quiet: bool = False) -> AudioLM:
+        """Load a model by its name, hub id or folder, with a bar unless quiet."""
+        with progress(f"loading {name}", quiet=quiet):
+            import auricle
 
-        return auricle.load(
-            name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
-        )
+            return auricle.load(
+                name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignOptions:
+class AlignOptions(DeviceOptions):
     """The audio–text model, and how it is loaded."""
 
     model: Annotated[
@@ -116,18 +131,18 @@ class AlignOptions:
             autocompletion=complete_model("audio and text"),
         ),
     ] = "auricle-tiny-glap"
-    device: Device = "auto"
     dtype: Dtype = "float32"
 
-    def load(self) -> Aligner:
-        """Load the model."""
-        import auricle
+    def load(self, *, quiet: bool = False) -> Aligner:
+        """Load the model, with a bar unless quiet."""
+        with progress(f"loading {self.model}", quiet=quiet):
+            import auricle
 
-        return auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+            return auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuleOptions:
+class RuleOptions(DeviceOptions):
     """The scoring rules, and the device that computes."""
 
     scoring_rule: Annotated[
@@ -136,7 +151,6 @@ class RuleOptions:
             "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
         ),
     ] = "strict"
-    device: Device = "auto"
 
     def __post_init__(self) -> None:
         """Refuse unknown values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
 MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
+# Of MiDashengLM's published evaluation (arXiv 2508.03983); the language is plain text, no token of its own.
+LANGUAGE_PROMPT = "Transcribe the speech into text <|{language}|>"
 _MAX_BATCH = 16  # prompts that the engine answers at once
 
 Result = TypeVar("Result")
@@ -62,6 +65,7 @@ class AudioLM:
         no_speech: NoSpeechRule | None = None,
         unsure_below: float | None = None,
         verb_limits: Mapping[str, str] | None = None,
+        language_prompt: str | None = None,
         engine: Engine | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
@@ -76,6 +80,8 @@ class AudioLM:
             unsure_below: a confidence (see `auricle.listen.Answer`) below this is reported as low; None: none is.
             verb_limits: what the model was not trained for, by verb, as its card states it: ``transcribe``, ``schema``
                 for answers of a JSON schema. It is noted in the receipts of that verb.
+            language_prompt: for transcripts in a known language, with ``{language}`` in it; None: the model was trained
+                on none.
             engine: on the same model, to share its caches with others; None: a new one.
             limits: budgets of every source.
 
@@ -88,6 +94,7 @@ class AudioLM:
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
         self.unsure_below, self.verb_limits = unsure_below, dict(verb_limits or {})
+        self._language_prompt = language_prompt
         config = loaded.model.config
         self.prompt_writer = PromptWriter(
             loaded.tokenizer,
@@ -156,6 +163,7 @@ class AudioLM:
         window_s: float | None = None,
         overlap_s: float | None = None,
         vad: bool = False,
+        language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Transcript:
         """Write down the words spoken in one source.
@@ -166,9 +174,11 @@ class AudioLM:
             overlap_s: of two windows around a cut that does not fall into a pause, s, at most a third of the window;
                 None: 2 s, or a fifth of shorter windows. The transcripts are stitched where they agree.
             vad: leave out windows in which silero-vad finds no speech; needs the extra ``vad``.
+            language: that is spoken, as ``en`` or ``zh``, where the model's prompt can name it: of MiDashengLM, not of
+                models trained with Auricle.
             max_new_tokens: of each window's transcript.
         """
-        options: dict[str, Any] = {"window_s": window_s, "overlap_s": overlap_s, "vad": vad}
+        options: dict[str, Any] = {"window_s": window_s, "overlap_s": overlap_s, "vad": vad, "language": language}
         check_single(source, "transcribe_many")
         (found,) = self.transcribe_many([source], **options, max_new_tokens=max_new_tokens)
         return _unwrap(found)
@@ -307,11 +317,28 @@ class AudioLM:
         window_s: float | None = None,
         overlap_s: float | None = None,
         vad: bool = False,
+        language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Iterator[Transcript | AuricleError]:
         """Transcribe many sources; as `describe_many` and `transcribe`."""
         task = Transcription(self, window_s=window_s, overlap_s=overlap_s, vad=vad, max_new_tokens=max_new_tokens)
-        return process(task, _each(sources, [TRANSCRIBE_PROMPT], "transcribe"), batch_size)
+        return process(task, _each(sources, [self._transcribe_prompt(language)], "transcribe"), batch_size)
+
+    def _transcribe_prompt(self, language: str | None) -> str:
+        """The prompt of transcripts.
+
+        Raises:
+            ConfigError: no code of a language, or the model's prompt names none.
+        """
+        if language is None:
+            return TRANSCRIBE_PROMPT
+        if self._language_prompt is None:
+            raise ConfigError(
+                f"{self.model} was trained on a prompt for transcripts that names no language; leave out {language!r}"
+            )
+        if not re.fullmatch("[a-z]{2,3}", language):
+            raise ConfigError(f"language is {language!r}; expected a code of two or three letters, as en or zh")
+        return self._language_prompt.format(language=language)
 
     def ask_many(
         self,
@@ -415,6 +442,8 @@ def load(
         max_prompt_s=stated.get(MAX_PROMPT_KEY),
         no_speech=NoSpeechRule(stated.get(NO_SPEECH_KEY)),
         unsure_below=stated.get(UNSURE_KEY),
+        # What was trained here states its longest clip, and was trained on the one prompt without a language.
+        language_prompt=None if MAX_AUDIO_KEY in stated else LANGUAGE_PROMPT,
         verb_limits=read_card(folder).verb_limits if (folder / "README.md").is_file() else None,
     )
 
