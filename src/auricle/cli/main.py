@@ -59,7 +59,7 @@ class _Verbs(TyperGroup):
             raise typer.Exit(CLOSED_PIPE) from None
 
 
-def _print_warning(message: Warning | str, *_: Any) -> None:
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print what a library warns of, such as the terms of a licence, in one line without its place in the source."""
     warn(f"note: {message}")
 

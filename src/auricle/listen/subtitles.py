@@ -26,7 +26,7 @@ def subtitles(segments: Iterable[Segment], kind: SubtitleFormat) -> str:
     """
     if kind not in ("srt", "vtt"):
         raise ConfigError(f"the format is {kind!r}; expected srt or vtt")
-    cues = []
+    cues: list[str] = []
     for segment in segments:
         text = " ".join(segment.text.split())  # an empty line would end the cue
         if not text or segment.stop_s - segment.start_s < 0.001:
