@@ -204,6 +204,8 @@ def _print_all(
     """Print results in order, and end the verb with its exit code."""
     with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.as_json) as advance:
         model.on_audio = advance
+        if printer.prints_segments:
+            model.on_segment = printer.print_segment
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)
     printer.leave()

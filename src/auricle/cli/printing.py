@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from auricle.cli.options import FAILED, PARTLY
-from auricle.cli.output import named, print_json, print_raw, print_result, progress, warn
+from auricle.cli.output import named, print_json, print_line, print_raw, print_result, progress, warn
 from auricle.errors import AuricleError
 from auricle.files import write_bytes
 
@@ -139,6 +139,15 @@ class AnswerPrinter(FilePrinter):
         entries = {self.key: result.text, **more, "confidence": result.confidence, "segments": segments}
         self.print_file(name, result, entries, self._lines(name, result, more.get("prompt")))
 
+    @property
+    def prints_segments(self) -> bool:
+        """Whether segments are printed one by one, as `print_segment` is called."""
+        return self.timed and self.layout.format == "txt" and self.layout.output is None
+
+    def print_segment(self, name: str, segment: Segment) -> None:
+        """Print a segment of a result that is not finished."""
+        print_line(self._timed_line(name, segment))
+
     def emit(self, record: dict[str, Any], lines: Iterable[str]) -> None:
         """Print one result, or keep it for the file."""
         if self.layout.output is None and self.layout.format != "json":
@@ -188,15 +197,20 @@ class AnswerPrinter(FilePrinter):
             yield subtitles(result.segments, cast("SubtitleFormat", self.layout.format)).removesuffix("\n")
             return
         start = (f"{name}: " if self.layout.with_names else "") + (f"{prompt}  " if prompt is not None else "")
+        if self.prints_segments:
+            return  # they are printed already
         if self.timed:
-            for segment in result.segments:
-                confidence = None if segment.mean_logprob is None else math.exp(segment.mean_logprob)
-                yield start + timed_line(segment) + (self._doubt(confidence) if segment.text else "")
+            yield from (self._timed_line(name, segment) for segment in result.segments)
         elif odds := getattr(result, "odds", ()):
             yield f"{start}{result.text}  {shares(odds)}"
         else:
             is_plain = result.text and getattr(result, "value", None) is None  # JSON stays JSON
             yield start + result.text + (self._doubt(result.confidence) if is_plain else "")
+
+    def _timed_line(self, name: str, segment: Segment) -> str:
+        confidence = None if segment.mean_logprob is None or not segment.text else math.exp(segment.mean_logprob)
+        start = f"{name}: " if self.layout.with_names else ""
+        return start + timed_line(segment) + self._doubt(confidence)
 
     def _doubt(self, confidence: float | None) -> str:
         """A remark where the confidence is below the bound that the model declares."""

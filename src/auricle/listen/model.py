@@ -18,7 +18,7 @@ from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError
 from auricle.listen.aggregate import Aggregation
 from auricle.listen.no_speech import NoSpeechRule
-from auricle.listen.outputs import Answer, Choice, Description, Transcript
+from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
 from auricle.listen.pipeline import (
     Captioning,
     Choosing,
@@ -106,6 +106,8 @@ class AudioLM:
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
         audio_mb, prefix_mb = cache_sizes_mb(loaded.model, max_audio_s, _MAX_BATCH)
         self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
+        # Called with the name of a source and each segment of its transcript or dense description, once it is final.
+        self.on_segment: Callable[[str, Segment], None] | None = None
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
 
     @property

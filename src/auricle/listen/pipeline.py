@@ -31,7 +31,7 @@ from auricle.listen.windows import Window, Windowing
 if TYPE_CHECKING:
     from auricle.engine.prompt import CheckedPrompt
     from auricle.engine.request import Generation
-    from auricle.listen.aggregate import Aggregation
+    from auricle.listen.aggregate import Aggregation, Growing
     from auricle.listen.model import AudioLM
     from auricle.weights.processor import Message
 
@@ -67,6 +67,10 @@ class Task(ABC):
         """The replies of the model to one batch of prompts."""
         return [reply_of(generation) for generation in self.model.engine.generate(prompts, self.sampling)]
 
+    def growing(self) -> Growing | None:
+        """What makes segments final while the windows are answered; None: the result has none of its own."""
+        return None
+
     @abstractmethod
     def result(self, recording: Recording) -> Any:
         """The result for a recording with all its replies."""
@@ -83,6 +87,10 @@ class Captioning(Task):
     def rule(self, window: Window) -> Reply | None:
         """Caption digital silence."""
         return Reply(text=SILENT_CAPTION, rule=_SILENT) if window.is_silent else None
+
+    def growing(self) -> Growing | None:
+        """Only a dense description is read by its segments."""
+        return aggregate.growing_captions() if self._dense else None
 
     def result(self, recording: Recording) -> Description:
         """Join the captions."""
@@ -126,6 +134,10 @@ class Transcription(Task):
         (scores,) = self.model.engine.score(prompt, [self._no_speech])
         text = "" if rule.denies(sum(scores)) else reply.text
         return replace(reply, text=text, no_speech_logprob=sum(scores))
+
+    def growing(self) -> Growing | None:
+        """Stitch as the windows come."""
+        return aggregate.growing_transcript()
 
     def result(self, recording: Recording) -> Transcript:
         """Stitch the transcripts."""
@@ -246,8 +258,10 @@ def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> 
                 _report(task, each.recording, each.key)
             batch.clear()  # waveforms are large
             pending.clear()
+            _report_segments(task, opened)
             while opened and (isinstance(opened[0], AuricleError) or opened[0].is_done):
                 yield _result(task, opened.popleft())
+                _report_segments(task, opened)
     finally:
         for left in opened:
             if isinstance(left, Recording):
@@ -302,6 +316,23 @@ def _report(task: Task, recording: Recording, key: tuple[int, int]) -> None:
     if task.model.on_audio is not None and key[1] == len(recording.prompts) - 1:
         start, stop = recording.spans[key[0]]
         task.model.on_audio((stop - start) / SAMPLE_RATE)
+
+
+def _report_segments(task: Task, opened: Sequence[Recording | AuricleError]) -> None:
+    """Report the segments of the first source that have become final to `AudioLM.on_segment`."""
+    report = task.model.on_segment
+    if report is None or not opened or isinstance(opened[0], AuricleError):
+        return
+    recording = opened[0]
+    growing = recording.growing = recording.growing or task.growing()
+    if growing is None:
+        return
+    found = [growing.add(segment, overlaps) for segment, overlaps in recording.next_segments()]
+    if recording.is_done and recording.error is None:
+        found.append(growing.end())
+    for segment in found:
+        if segment is not None:
+            report(recording.facts.name, segment)
 
 
 def window_prompt(task: Task, recording: Recording, windows: Sequence[Window], question: str) -> CheckedPrompt:
