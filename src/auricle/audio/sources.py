@@ -50,7 +50,10 @@ def check_single(source: object, many: str) -> None:
     Raises:
         ConfigError: it is a list, or another collection.
     """
-    is_pair = isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "__array__")
+    # A waveform with its sampling rate, which may be a number of numpy.
+    is_pair = (
+        isinstance(source, tuple) and len(source) == 2 and not getattr(source[1], "ndim", isinstance(source[1], str))
+    )
     if isinstance(source, list | tuple | set | frozenset | dict | Generator) and not is_pair:
         raise ConfigError(f"the source is a {type(source).__name__}; expected one source. {many} takes several")
 

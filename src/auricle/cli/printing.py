@@ -194,7 +194,7 @@ class AnswerPrinter(FilePrinter):
         if self.layout.format in ("srt", "vtt"):
             from auricle.listen.subtitles import subtitles
 
-            yield subtitles(result.segments, cast("SubtitleFormat", self.layout.format)).removesuffix("\n")
+            yield from subtitles(result.segments, cast("SubtitleFormat", self.layout.format)).splitlines()
             return
         start = (f"{name}: " if self.layout.with_names else "") + (f"{prompt}  " if prompt is not None else "")
         if self.prints_segments:
