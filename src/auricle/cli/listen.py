@@ -76,6 +76,11 @@ class AnswerOptions(LoadOptions):
         return Layout(format=chosen, output=self.output, with_names=len(names) > 1 or list(names) != list(files))
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether standard error is left to errors: JSON is printed."""
+        return self.output is None and (self.as_json or self.format in ("json", "jsonl"))
+
+    @property
     def batched(self) -> dict[str, Any]:
         """How files become windows and batches."""
         return {"batch_size": self.batch_size, "window_s": self.window_s}
@@ -96,7 +101,7 @@ def describe(
     """
     names, sources = open_sources(files)
     layout = options.layout(names, files, has_times=dense)
-    loaded = options.load(options.model, quiet=options.as_json)
+    loaded = options.load(options.model, quiet=options.is_quiet)
     results = loaded.describe_many(sources, dense=dense, max_new_tokens=options.max_new_tokens, **options.batched)
     printer = AnswerPrinter("caption", loaded, layout, device=options.device_name, timed=dense)
     _print_all(printer, loaded, names, results)
@@ -136,7 +141,7 @@ def ask(
     layout = options.layout(names, files, has_times=False)
     if stream and (layout.output is not None or layout.format == "json"):
         raise typer.BadParameter("prints the answer while it is generated; leave out --output", param_hint="--stream")
-    loaded = options.load(options.model, quiet=options.as_json)
+    loaded = options.load(options.model, quiet=options.is_quiet)
     if rules is not None:
         _warn_of_limit(loaded, "schema", options)
     printer = AnswerPrinter("answer", loaded, layout, device=options.device_name)
@@ -184,7 +189,7 @@ def transcribe(
     """
     names, sources = open_sources(files)
     layout = options.layout(names, files, has_times=True)
-    loaded = options.load(options.model, quiet=options.as_json)
+    loaded = options.load(options.model, quiet=options.is_quiet)
     _warn_of_limit(loaded, "transcribe", options)
     limits: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, **options.batched}
     results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, language=language, **limits)
@@ -194,7 +199,7 @@ def transcribe(
 
 def _warn_of_limit(model: AudioLM, verb: str, options: AnswerOptions) -> None:
     """Say once what the model's card states about a verb; JSON has it in every receipt."""
-    if (limit := model.verb_limits.get(verb)) and not options.as_json:
+    if (limit := model.verb_limits.get(verb)) and not options.is_quiet:
         warn(f"{model.model}: {limit}")
 
 
@@ -202,7 +207,7 @@ def _print_all(
     printer: AnswerPrinter, model: AudioLM, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()
 ) -> None:
     """Print results in order, and end the verb with its exit code."""
-    with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.as_json) as advance:
+    with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.quiet) as advance:
         model.on_audio = advance
         if printer.prints_segments:
             model.on_segment = printer.print_segment

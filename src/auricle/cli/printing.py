@@ -33,7 +33,7 @@ class Tally:
     def __init__(self, *, quiet: bool = False) -> None:
         """Start at 0; quiet: only count, for verbs that print JSON."""
         self.failed = self.partial = 0
-        self._quiet = quiet
+        self.quiet = quiet
 
     def note_error(self, name: str, error: str) -> None:
         """Count a file that failed."""
@@ -61,7 +61,7 @@ class Tally:
             raise typer.Exit(FAILED if self.failed else PARTLY)
 
     def _report(self, problem: str) -> None:
-        if not self._quiet:
+        if not self.quiet:
             warn(problem)
 
 
