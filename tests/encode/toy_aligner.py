@@ -52,7 +52,7 @@ class ToyAligner:
                 yield error
                 continue
             whole = [(0, len(clip.waveform))]
-            receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=MIN_SAMPLES)
+            receipt = write_receipt(clip.facts, len(clip.waveform), whole, subsample_factor=1, min_samples=MIN_SAMPLES)
             yield Embedding(self.embed(clip.waveform), receipt)
 
     def audio(self, sources: Sequence[Any]) -> Tensor:

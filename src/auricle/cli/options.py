@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -69,6 +69,9 @@ FloatType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or fl
 Quantize = Annotated[
     str | None, typer.Option("--quantize", help="Round the decoder's weights: int8, int8-dynamic; on a GPU int4, fp8.")
 ]
+Isolate = Annotated[
+    bool, typer.Option("--isolate", help="Decode each file in a process of its own, within limits of memory and time.")
+]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge.")]
 
 # --- of zero-shot classification
@@ -108,15 +111,18 @@ class LoadOptions(DeviceOptions):
     dtype: Dtype = "auto"
     quantize: Quantize = None
     adapter: Adapter = None
+    isolate: Isolate = False
 
     def load(self, name: str, *, quiet: bool = False) -> AudioLM:
         """Load a model by its name, hub id or folder, with a bar unless quiet."""
         with progress(f"loading {name}", quiet=quiet):
             import auricle
 
-            return auricle.load(
+            model = auricle.load(
                 name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
             )
+        model.limits = replace(model.limits, isolate=self.isolate)
+        return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +138,16 @@ class AlignOptions(DeviceOptions):
         ),
     ] = "auricle-tiny-glap"
     dtype: Dtype = "float32"
+    isolate: Isolate = False
 
     def load(self, *, quiet: bool = False) -> Aligner:
         """Load the model, with a bar unless quiet."""
         with progress(f"loading {self.model}", quiet=quiet):
             import auricle
 
-            return auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+            aligner = auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+        aligner.limits = replace(aligner.limits, isolate=self.isolate)
+        return aligner
 
 
 @dataclass(frozen=True, kw_only=True)

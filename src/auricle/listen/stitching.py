@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from auricle.metrics.tags import plain
+
 _MOST_WORDS = 40  # of either side that may be in an overlap; fast speech has 5 words a second
 # Scores of an alignment: of equal words, of a word the neighbour has differently, of a word the neighbour lacks.
 _SAME, _OTHER, _ALONE = 3, -2, -1
@@ -20,10 +22,6 @@ def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
 
     The last words of a window are aligned with the first of the next one. Both are cut behind the middle one of the
     words they agree on: a window is least reliable at its ends. Where they agree on nothing, nothing is left out.
-
-    Args:
-        texts: transcript of each window, in order.
-        overlaps: whether the window overlaps the one before it; the first one never does.
 
     Returns:
         As many texts, which joined by `join_words` are the whole transcript.
@@ -42,7 +40,8 @@ class Stitcher:
 
     def add(self, text: str, overlaps: bool) -> str | None:
         """Take the next transcript, and give the one before it; None for the first."""
-        left, right = self._held, _words(text)
+        left: list[str] | None = self._held
+        right: list[str] = _WORD.findall(text)
         if left is not None and overlaps:
             keep, skip = seam([_plain(word) for word in left], [_plain(word) for word in right])
             left, right = left[:keep], right[skip:]
@@ -113,10 +112,6 @@ def _agreements(tail: Sequence[str], head: Sequence[str], score: list[list[int]]
     return pairs[::-1]
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
-
-
 def _plain(word: str) -> str:
     """A word without case and punctuation; punctuation alone stays itself."""
-    return "".join(c for c in word.casefold() if c.isalnum()) or word
+    return plain(word).replace(" ", "") or word
