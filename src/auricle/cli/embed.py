@@ -66,7 +66,8 @@ def embed(
         from auricle.weights.loaders import device_of
 
         encoder = auricle.load_encoder(model, device=device, dtype=dtype)
-    encoder.limits = replace(encoder.limits, isolate=isolate)
+    if isolate:
+        encoder.limits = replace(encoder.limits, isolate=True)
     kept: dict[str, Tensor] = {}
 
     def show(name: str, result: Embedding) -> tuple[dict[str, Any], list[str]]:

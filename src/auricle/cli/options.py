@@ -121,7 +121,8 @@ class LoadOptions(DeviceOptions):
             model = auricle.load(
                 name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
             )
-        model.limits = replace(model.limits, isolate=self.isolate)
+        if self.isolate:
+            model.limits = replace(model.limits, isolate=True)
         return model
 
 
@@ -146,7 +147,8 @@ class AlignOptions(DeviceOptions):
             import auricle
 
             aligner = auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
-        aligner.limits = replace(aligner.limits, isolate=self.isolate)
+        if self.isolate:
+            aligner.limits = replace(aligner.limits, isolate=True)
         return aligner
 
 
