@@ -207,6 +207,7 @@ def modest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_unsure_is_marked_and_limits_are_said_once(folder: Path, modest: Path) -> None:
+    (folder / "notes.txt").unlink()  # which would be reported
     command = ["--model", modest, "--max-new-tokens", 4]
     shown = auricle("describe", folder, *command)
     assert shown.err == "" and all(re.search(r"  \(unsure, \d+%\)$", line) for line in shown.out.splitlines())
@@ -226,6 +227,7 @@ def test_what_is_unsure_is_marked_and_limits_are_said_once(folder: Path, modest:
 
 
 def test_answers_are_written_by_the_ending(folder: Path, tmp_path: Path) -> None:
+    (folder / "notes.txt").unlink()
     printed, records = with_tiny("describe", folder), with_tiny("describe", folder, "--json").records
     for ending in ("txt", "json", "jsonl"):
         out = tmp_path / f"out.{ending}"

@@ -82,7 +82,7 @@ def check_single(source: object, many: str) -> None:
         raise ConfigError(f"the source is a {type(source).__name__}; expected one source. {many} takes several")
 
 
-def check_several(sources: object, single: str) -> None:
+def check_several(sources: object, fix: str) -> None:
     """Refuse one source where several are expected: the characters of a path would be taken for paths.
 
     Raises:
@@ -90,7 +90,7 @@ def check_several(sources: object, single: str) -> None:
     """
     one = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Clip)
     if isinstance(sources, one) or hasattr(sources, "read"):
-        raise ConfigError(f"the sources are one {type(sources).__name__}; expected a list of them. {single} takes one")
+        raise ConfigError(f"the sources are one {type(sources).__name__}; expected a list of them: {fix}")
 
 
 def is_in_memory(source: Any) -> bool:

@@ -15,6 +15,7 @@ from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import check_several
 from auricle.data.batches import grouped, prefetch
 from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, read_clip
 from auricle.encode.receipt import Receipt, Span, write_receipt
@@ -142,6 +143,7 @@ class Encoder:
         Yields:
             Results in the order of the sources.
         """
+        check_several(sources, "write [source]")
         loaded = prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)
         for batch in grouped(loaded, clip_seconds, BATCH_SECONDS):
             clips = [clip for clip in batch if isinstance(clip, Clip)]

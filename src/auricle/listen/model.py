@@ -442,7 +442,7 @@ def load(
 
 
 def _each(sources: Iterable[AudioSource], prompts: Sequence[str], single: str) -> Iterator[SourcePrompts]:
-    check_several(sources, single)
+    check_several(sources, f"{single} takes one")
     return ((source, prompts) for source in sources)
 
 
