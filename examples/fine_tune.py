@@ -23,4 +23,7 @@ with tempfile.TemporaryDirectory() as folder:
     run(load_config(CLIPS.parent / "recipes" / "sft" / "lora.yaml", changes))
     for name in ("auricle-tiny", f"{folder}/run/model"):
         model = auricle.load(name)
-        print("after" if folder in name else "before", [model.ask(CLIPS / f"{clip}.ogg", QUESTION) for clip in ANSWERS])
+        print(
+            "after" if folder in name else "before",
+            [str(model.ask(CLIPS / f"{clip}.ogg", QUESTION)) for clip in ANSWERS],
+        )

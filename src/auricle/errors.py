@@ -32,6 +32,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+_SHOWN = 8  # known names in a message
+
 
 class AuricleError(Exception):
     """Base of all errors that are reported to users."""
@@ -158,8 +160,9 @@ def _is_between(value: Any, least: float, most: float) -> bool:
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: near matches, and all known names."""
+    """The end of a message about an unknown name: near matches, and known names, of many the first."""
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"{meant} Known: {', '.join(names)}"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{meant} Known: {', '.join(names[:_SHOWN])}{more}"

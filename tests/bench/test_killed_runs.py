@@ -13,7 +13,7 @@ from .toy_task import waveform, write
 SOUNDS = 60
 # Runs a task and prints all of the result but its cost; dies after `die` clips or epochs of the given stage.
 CHILD = """
-import json, os, signal, sys
+import itertools, json, os, signal, sys
 from auricle.bench import run as benchmark
 from auricle.bench import encode as embeddings
 from auricle.bench.task import LabelRule, Source, Task
@@ -21,6 +21,7 @@ from auricle.encode.encoder import load_encoder
 
 data, store, where, die = sys.argv[1:4] + [int(sys.argv[4])]
 embeddings.WINDOW_CLIPS = 8
+epochs = itertools.count(1)
 
 def advance(finished, total=0):
     if finished >= die:
@@ -30,7 +31,7 @@ task = Task(name="toy", title="Toy", suite="auricle", domain="sound", kind="clip
             classes=("noise", "tone"), folds=("a", "b"), split_field="fold", metric="accuracy", source=Source())
 result = benchmark.run_benchmark(load_encoder("auricle-tiny-encoder"), task, data, scoring_rule="strict", store=store,
                             progress=advance if where == "encode" else lambda finished, total: None,
-                            on_epoch=lambda epoch: advance(epoch + 1) if where == "heads" else None)
+                            on_epoch=lambda done: advance(next(epochs)) if where == "heads" else None)
 content = json.loads(result.to_json())
 print(json.dumps({"cost": content.pop("cost"), "scores": content}))
 """

@@ -40,6 +40,13 @@ def test_encoders_are_measured_compared_and_reported(data: Path, tmp_path: Path)
     again = auricle(*command)
     assert again.code == 0 and "160 of 160 kept" in again.out and "log-mel" in again.out
 
+    both = auricle("bench", "compare", out, "--json")
+    assert both.code == 0 and {both.records[0]["first"], both.records[0]["second"]} == {"log-mel", "mfcc"}
+    swapped = auricle("bench", "compare", out, "-e", "mfcc", "-e", "log-mel", "--json")
+    assert swapped.records[0]["first"] == "mfcc"
+    assert auricle("bench", "compare", out, "-e", "mfcc").code == 2
+    assert auricle("bench", "compare", out, out, "-e", "mfcc", "-e", "log-mel").code == 2
+
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     for name, folder in (("log-mel", "a"), ("mfcc", "b")):
         for file in out.glob(f"{name}*.json"):
@@ -47,7 +54,9 @@ def test_encoders_are_measured_compared_and_reported(data: Path, tmp_path: Path)
     compared = auricle("bench", "compare", tmp_path / "a", tmp_path / "b", "--json")
     assert compared.code == 0 and {test["judge"] for test in compared.records[0]["tests"]} == {"mlp", "knn"}
     assert "esc10" in auricle("bench", "compare", tmp_path / "a", tmp_path / "b").out
+    assert "log-mel" in auricle("bench", "compare", tmp_path / "a").err  # the one that is there
     placed = auricle("bench", "leaderboard", tmp_path / "a", "--json")
+    assert placed.err == "auricle: left out, since the suite has no such task: esc10\n"
     assert placed.code == 0 and any(record["origin"] == "published" for record in placed.records)
     pytest.importorskip("matplotlib")
     reported = auricle("bench", "report", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "report")

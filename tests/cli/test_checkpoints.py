@@ -21,5 +21,5 @@ def test_convert_keeps_what_the_model_says(folder: Path) -> None:
     sound = folder / "a.wav"
     assert auricle("describe", sound, "--model", target, "--max-new-tokens", 4).out == with_tiny("describe", sound).out
     again = auricle("convert", MODEL, target)
-    assert again.code == 1 and "not an empty folder" in again.err
+    assert again.code == 2 and "not an empty folder" in again.err
     assert auricle("convert", "no-such-model", folder / "x").code == 2

@@ -1,11 +1,17 @@
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import auricle as package
 from auricle.cli.output import print_json, print_line
 from auricle.cli.printing import clock
+from auricle.listen.pipeline import Transcription
+from auricle.weights import Card
+from auricle.weights.cards import render_card
 
 from .conftest import MODEL, auricle, with_tiny, write_noise
 
@@ -23,12 +29,12 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
     assert [Path(record["file"]).name for record in done.records] == ["a.wav", "b.flac", "c.WAV"]
     model = package.load(MODEL)
     for record in done.records:
-        assert list(record) == ["file", KEYS[verb], "segments", "receipt", "model", "error"]
+        assert list(record) == ["file", KEYS[verb], "confidence", "segments", "receipt", "model", "device", "error"]
         assert record["model"] == MODEL and record["error"] is None and record["receipt"]["complete"]
         expected = {
             "describe": lambda file: model.describe(file, max_new_tokens=4).caption,
             "transcribe": lambda file: model.transcribe(file, max_new_tokens=4).text,
-            "ask": lambda file: model.ask(file, "What is it?", max_new_tokens=4),
+            "ask": lambda file: model.ask(file, "What is it?", max_new_tokens=4).text,
         }[verb](record["file"])
         assert record[KEYS[verb]] == expected
 
@@ -59,7 +65,7 @@ def test_several_questions_have_a_record_each(folder: Path) -> None:
     assert done.code == 0 and len(done.records) == 6
     model = package.load(MODEL)
     for record in done.records:
-        assert record["answer"] == model.ask(record["file"], record["prompt"], max_new_tokens=4)
+        assert record["answer"] == model.ask(record["file"], record["prompt"], max_new_tokens=4).text
 
 
 def test_a_stream_of_words(folder: Path) -> None:
@@ -186,3 +192,116 @@ def test_odd_file_names_are_processed(tmp_path: Path) -> None:
     odd = write_noise(tmp_path / "a.wav", 0.3).rename(tmp_path / "\udc80\n.wav")
     done = with_tiny("describe", odd, "--json")
     assert done.code == 0 and done.records[0]["file"] == str(odd)
+
+
+@pytest.fixture(scope="module")
+def modest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that declares to be never sure, and a limit of its transcripts."""
+    folder = tmp_path_factory.mktemp("modest") / "model"
+    shutil.copytree(MODEL, folder)
+    limits = {"transcribe": "birds only"}
+    (folder / "README.md").write_text(render_card(Card(name="modest", verb_limits=limits)), encoding="utf-8")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "auricle_unsure_below": 1.0}))
+    return folder
+
+
+def test_what_is_unsure_is_marked_and_limits_are_said_once(folder: Path, modest: Path) -> None:
+    (folder / "notes.txt").unlink()  # which would be reported
+    command = ["--model", modest, "--max-new-tokens", 4]
+    shown = auricle("describe", folder, *command)
+    assert shown.err == "" and all(re.search(r"  \(unsure, \d+%\)$", line) for line in shown.out.splitlines())
+    records = auricle("describe", folder, *command, "--json").records
+    marks = [f"(unsure, {record['confidence']:.0%})" for record in records]
+    assert [line.rpartition("  ")[2] for line in shown.out.splitlines()] == marks
+    sure = with_tiny("describe", folder)
+    assert "(unsure" not in sure.out and len(sure.out.splitlines()) == 3
+
+    said = auricle("transcribe", folder, *command)
+    assert said.err == f"auricle: {modest}: birds only\n"
+    quiet = auricle("transcribe", folder, *command, "--json")
+    assert quiet.err == "" and all("birds only" in record["receipt"]["notes"][-1] for record in quiet.records)
+    chosen = auricle("ask", folder / "a.wav", "-p", "?", "--choices", "dog,rain", *command)
+    streamed = auricle("ask", folder / "a.wav", "-p", "?", "--stream", *command)
+    assert "(unsure" not in chosen.out and streamed.out == auricle("ask", folder / "a.wav", "-p", "?", *command).out
+
+
+def test_answers_are_written_by_the_ending(folder: Path, tmp_path: Path) -> None:
+    (folder / "notes.txt").unlink()
+    printed, records = with_tiny("describe", folder), with_tiny("describe", folder, "--json").records
+    for ending in ("txt", "json", "jsonl"):
+        out = tmp_path / f"out.{ending}"
+        done = with_tiny("describe", folder, "-o", out)
+        assert (done.code, done.out, done.err) == (0, "", "")
+        text = out.read_text(encoding="utf-8")
+        if ending == "txt":
+            assert text == printed.out
+        else:
+            found = json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
+            assert found == records
+        out.unlink()
+    assert json.loads(with_tiny("describe", folder, "--format", "json").out) == records
+    assert with_tiny("describe", folder, "--json", "-o", tmp_path / "odd.name").code == 0
+    assert len((tmp_path / "odd.name").read_text().splitlines()) == 3
+    failed = with_tiny("describe", folder / "a.wav", "missing.wav", "-o", tmp_path / "some.jsonl")
+    kept = [json.loads(line) for line in (tmp_path / "some.jsonl").read_text().splitlines()]
+    assert failed.code == 1 and "missing.wav" in failed.err and [bool(each["error"]) for each in kept] == [False, True]
+
+
+def test_subtitles_are_of_one_file_with_times(tmp_path: Path, folder: Path) -> None:
+    long = write_noise(tmp_path / "long.wav", 5.0)
+    window = ["--window", 2]
+    for ending in ("srt", "vtt"):
+        assert with_tiny("transcribe", long, *window, "-o", tmp_path / f"a.{ending}").code == 0
+        assert "00:00:00" in (tmp_path / f"a.{ending}").read_text()
+        shown = with_tiny("transcribe", long, *window, "--format", ending)
+        assert shown.out == (tmp_path / f"a.{ending}").read_text()
+        assert with_tiny("describe", long, "--dense", *window, "--format", ending).out.count("-->") >= 1
+    for wrong in (
+        ["ask", long, "-p", "?", "--format", "srt"],
+        ["describe", long, "--format", "srt"],
+        ["transcribe", folder, "--format", "srt"],
+        ["transcribe", long, "--json", "--format", "srt"],
+        ["transcribe", long, "-o", tmp_path / "a.doc"],
+        ["transcribe", long, "--format", "doc"],
+        ["ask", long, "-p", "?", "--stream", "-o", tmp_path / "a.txt"],
+    ):
+        assert with_tiny(*wrong).code == 2, wrong
+    unread = with_tiny("transcribe", "missing.wav", "-o", tmp_path / "none.srt")
+    assert unread.code == 1 and not (tmp_path / "none.srt").exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("auricle.load", lambda **settings: pytest.fail("loaded for nothing"))
+    monkeypatch.setattr("auricle.load_encoder", lambda *_, **settings: pytest.fail("loaded for nothing"))
+    done = with_tiny("describe", folder, "-o", "/nonexistent/a.txt")
+    assert done.code == 1 and "/nonexistent" in done.err
+    assert auricle("embed", folder, "-o", "/nonexistent/a.npz").code == 1
+
+
+def test_files_of_a_folder_are_named_and_questions_repeated(folder: Path) -> None:
+    below = folder / "deep"
+    named = with_tiny("describe", below)
+    alone = with_tiny("describe", below / "c.WAV")
+    assert named.out == f"{below / 'c.WAV'}: {alone.out}"
+    asked = with_tiny("ask", below / "c.WAV", "-p", "Who?", "-p", "Why?").out.splitlines()
+    assert [line.partition("  ")[0] for line in asked] == ["Who?", "Why?"]
+    assert with_tiny("ask", below / "c.WAV", "-p", "Who?").out.strip() == asked[0].partition("  ")[2]
+
+
+def test_segments_are_printed_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = write_noise(tmp_path / "long.wav", 6.0)
+    command = ["transcribe", long, "--segments", "--window", 1, "--batch-size", 1, "--overlap", 0]
+    whole = with_tiny(*command)
+    at: list[int] = []
+    answer = Transcription.answer
+
+    def noted(task: Transcription, prompts: Any) -> Any:
+        at.append(len(lines))
+        return answer(task, prompts)
+
+    lines: list[str] = []
+    monkeypatch.setattr(Transcription, "answer", noted)
+    monkeypatch.setattr("auricle.cli.printing.print_line", lambda text, **_: lines.append(text))
+    with_tiny(*command)
+    assert lines == whole.out.splitlines() and at == [max(0, number - 1) for number in range(len(lines))]

@@ -10,6 +10,7 @@ import pytest
 
 import auricle as package
 from auricle.cli import doctor as room
+from auricle.cli.options import complete_device, complete_model
 
 from .conftest import MODEL, auricle, write_noise
 
@@ -25,7 +26,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
 
 def test_the_root_lists_all_verbs_and_gives_its_version() -> None:
     assert all(f"  {verb} " in auricle("--help").out for verb in [*VERBS, "data"])
-    assert auricle("--version").out == f"auricle {package.__version__}\n"
+    assert auricle("-V").out == auricle("--version").out == f"auricle {package.__version__}\n"
     assert "Commands:" in auricle().out + auricle().err
 
 
@@ -100,6 +101,54 @@ def test_the_doctor_finds_a_broken_codec(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(room, "_core_file", lambda name: b"not a sound")
     done = auricle("doctor")
     assert done.code == 1 and "UnsupportedFormat" in done.out
+
+
+def test_a_model_that_cannot_be_loaded_is_wrong_usage(tmp_path: Path) -> None:
+    clip = write_noise(tmp_path / "sounds" / "a.wav", 0.3)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    hints = {
+        "sounds": "holds audio (a.wav), no model",
+        "run": f"its model is {tmp_path / 'run' / 'model'}",
+        "empty": "holds nothing",
+        "run/model": "model_type",
+        "sounds/a.wav": "a.wav",
+    }
+    for name, hint in hints.items():
+        for verb in ("describe", "embed"):
+            more = ["-o", tmp_path / "out.npz"] if verb == "embed" else []
+            done = auricle(verb, clip, "--model", tmp_path / name, *more)
+            assert done.code == 2 and len(done.err.splitlines()) == 1, (name, done.err)
+            assert hint in done.err or (verb == "embed" and name.endswith(("model", "wav")))
+    assert auricle("describe", tmp_path / "missing.wav", "--model", MODEL).code == 1
+
+
+def test_unknown_models_have_near_names_or_a_few() -> None:
+    near = auricle("describe", "a.wav", "--model", "auricle-tinny").err
+    assert "did you mean auricle-tiny" in near
+    far = auricle("describe", "a.wav", "--model", "zzzz").err
+    assert "`auricle models` lists all" in far and far.count(",") <= 9
+
+
+def test_models_and_devices_are_completed_without_a_network() -> None:
+    names = [name for name, _ in complete_model("language model")("auricle")]
+    assert names == ["auricle-tiny"]
+    assert "dasheng-base" in [name for name, _ in complete_model("encoder")("")]
+    assert complete_device("cu") == ["cuda", "cuda:0", "cuda:1"] and "auto" in complete_device("")
+    environment = {
+        **os.environ,
+        "_AURICLE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "auricle describe --model auricle-",
+        "COMP_CWORD": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from auricle.cli.main import main; main()"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["auricle-tiny"]
 
 
 @pytest.mark.parametrize(

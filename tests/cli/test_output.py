@@ -3,12 +3,13 @@
 import io
 import re
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from auricle.cli import output
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_json, print_line, progress, table_lines
 from auricle.errors import visible
 
 
@@ -122,6 +123,32 @@ def test_no_bar_is_shown(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         advance.start(4)
         advance.at(3, "counted")
     assert (stderr.getvalue() if isinstance(stderr, io.StringIO) else stderr.shown()) == ""
+
+
+def test_a_log_has_a_line_from_time_to_time(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(output, "_LINE_S", 0.05)
+    monkeypatch.setattr(output, "_clock", lambda seconds: f"{seconds:.0f} s")
+    with progress("reading\x1b", lambda: 720.0, unit="audio") as advance:
+        advance(300)
+        until = time.monotonic() + 20
+        found = ""
+        while "\n" not in found and time.monotonic() < until:
+            time.sleep(0.01)
+            found += capsys.readouterr().err
+    assert found.splitlines()[0] == "auricle: reading\\x1b: 300 s/720 s of audio, after 0 s"
+    time.sleep(0.2)
+    capsys.readouterr()
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""  # it has ended
+
+
+def test_tables_are_as_wide_as_they_need() -> None:
+    assert list(table_lines(("task", "kind"), [("a", "x" * 50), ("longer name", "")])) == [
+        "task         kind",
+        f"a            {'x' * 50}",
+        "longer name",
+    ]
+    assert list(table_lines(("task", "kind"), [])) == ["task  kind"]
 
 
 def test_bars_go_with_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,3 +163,10 @@ def test_the_rate_of_an_encoder_is_checked(encoder: Encoder) -> None:
         Encoder(other)
     with pytest.raises(ClipTooShort, match="256 samples; one frame needs 257"):
         load_encoder("log-mel")(noise(256))
+
+
+@pytest.mark.parametrize("source", ["a.wav", Path("a.wav"), b"RIFF"])
+def test_one_source_is_no_list_of_them(encoder: Encoder, source: object) -> None:
+    for verb in (encoder.embed, encoder.encode, lambda one: list(encoder.embed_many(one))):
+        with pytest.raises(ConfigError, match=r"expected a list of them: write \[source\]"):
+            verb(source)  # type: ignore[operator]

@@ -22,7 +22,9 @@ def test_each_source_has_its_own_questions_and_is_encoded_once(
     assert fresh.engine.encoded_clips == 3
     for (wav, questions), answers in zip(requests, found, strict=True):
         assert isinstance(answers, list)
-        assert [answer.text for answer in answers] == [model.ask(wav, each, max_new_tokens=4) for each in questions]
+        assert [answer.text for answer in answers] == [
+            model.ask(wav, each, max_new_tokens=4).text for each in questions
+        ]
         assert all(answer.receipt.file == str(wav) for answer in answers)
 
 

@@ -187,7 +187,7 @@ def test_an_answer_comes_in_pieces(model: AudioLM, wavs: list[Path]) -> None:
     with model.stream(wavs[2], "What is it?", sampling=SamplingParams(max_new_tokens=8)) as pieces:
         assert pieces.answer is None
         text = "".join(pieces)
-    assert text.strip() == model.ask(wavs[2], "What is it?", max_new_tokens=8)
+    assert text.strip() == model.ask(wavs[2], "What is it?", max_new_tokens=8).text
     assert pieces.answer is not None and pieces.answer.text == text.strip() and pieces.answer.receipt.complete
 
 

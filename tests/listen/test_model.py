@@ -39,7 +39,7 @@ def test_the_verbs_are_their_prompts(model: AudioLM, wavs: list[Path]) -> None:
     wav = wavs[4]
     assert model.describe(wav, max_new_tokens=NEW).caption == answered(model, CAPTION_PROMPT, wav)
     assert model.transcribe(wav, max_new_tokens=NEW).text == answered(model, TRANSCRIBE_PROMPT, wav)
-    assert model.ask(wav, "What is it?", max_new_tokens=NEW) == answered(model, "What is it?", wav)
+    assert model.ask(wav, "What is it?", max_new_tokens=NEW).text == answered(model, "What is it?", wav)
 
 
 def test_chat_gives_the_references_text(model: AudioLM) -> None:
@@ -67,7 +67,7 @@ def test_words_depend_on_the_clip_alone(model: AudioLM, threads: int, seconds: l
         together = list(
             model.ask_many(clips, "What?", batch_size=batch_size, sampling=SamplingParams(max_new_tokens=NEW))
         )
-        alone = [model.ask(clip, "What?", max_new_tokens=NEW) for clip in clips]
+        alone = [model.ask(clip, "What?", max_new_tokens=NEW).text for clip in clips]
     finally:
         torch.set_num_threads(before)
     assert [answer.text for answer in together] == alone
@@ -126,11 +126,11 @@ def test_equal_answers_are_given_once_and_words_as_often_as_spoken(
 ) -> None:
     short = AudioLM(model.loaded, max_audio_s=1.0)
     answers_with(monkeypatch, model, "no")
-    assert short.ask(noise(3), "Is it loud?") == "no"
+    assert short.ask(noise(3), "Is it loud?").text == "no"
     assert short.transcribe(noise(3), overlap_s=0.0).text == "no no no"
     answers_with(monkeypatch, model, "No speech.")
     assert short.transcribe(noise(3)).text == ""
-    assert model.ask(noise(1), "Who speaks?") == "No speech."
+    assert model.ask(noise(1), "Who speaks?").text == "No speech."
 
 
 def test_digital_silence_is_answered_by_rule(model: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_digital_silence_is_answered_by_rule(model: AudioLM, monkeypatch: pytest
 def test_faint_sound_and_questions_about_silence_go_to_the_model(model: AudioLM) -> None:
     faint = model.describe(noise(1) * 1e-3, max_new_tokens=NEW)
     assert faint.caption != "Silence." and faint.segments[0].mean_logprob is not None
-    assert model.ask(np.zeros(16_000, np.float32), "Is it quiet?", max_new_tokens=NEW) != "Silence."
+    assert model.ask(np.zeros(16_000, np.float32), "Is it quiet?", max_new_tokens=NEW).text != "Silence."
 
 
 def test_a_tenth_of_a_second_is_enough(model: AudioLM) -> None:
@@ -155,31 +155,32 @@ def test_a_tenth_of_a_second_is_enough(model: AudioLM) -> None:
 
 def test_any_source(model: AudioLM, wavs: list[Path]) -> None:
     waveform, rate = soundfile.read(wavs[1], dtype="float32")
-    expected = model.ask(wavs[1], "?", max_new_tokens=NEW)
+    expected = model.ask(wavs[1], "?", max_new_tokens=NEW).text
     with wavs[1].open("rb") as file:
         for source in (str(wavs[1]), wavs[1].read_bytes(), file, waveform, (waveform, rate)):
-            assert model.ask(source, "?", max_new_tokens=NEW) == expected
+            assert model.ask(source, "?", max_new_tokens=NEW).text == expected
 
 
 def test_sampling_is_seeded(model: AudioLM, wavs: list[Path]) -> None:
     answers = [
-        model.ask(wavs[1], "?", do_sample=True, temperature=2.0, seed=seed, max_new_tokens=NEW) for seed in (1, 1, 2)
+        model.ask(wavs[1], "?", do_sample=True, temperature=2.0, seed=seed, max_new_tokens=NEW).text
+        for seed in (1, 1, 2)
     ]
     assert answers[0] == answers[1] != answers[2]
 
 
 def test_unknown_options_are_refused_with_near_matches(model: AudioLM) -> None:
     options: dict[str, Any] = {"max_new_token": 3}
-    for ask in (lambda: model.ask(noise(1), "?", **options), lambda: model.chat([], **options)):
+    for ask in (lambda: model.ask(noise(1), "?", **options).text, lambda: model.chat([], **options)):
         with pytest.raises(ConfigError, match="Did you mean 'max_new_tokens'"):
             ask()
 
 
 def test_an_answer_ends_before_a_stop_string(model: AudioLM, wavs: list[Path]) -> None:
-    whole = model.ask(wavs[2], "?", max_new_tokens=8)
+    whole = model.ask(wavs[2], "?", max_new_tokens=8).text
     stop = whole[len(whole) // 2 :][:2]
     expected = whole[: whole.index(stop)].strip()
-    assert model.ask(wavs[2], "?", max_new_tokens=8, stop=(stop,)) == expected
+    assert model.ask(wavs[2], "?", max_new_tokens=8, stop=(stop,)).text == expected
     sampling = SamplingParams(max_new_tokens=8, stop=(stop,))
     with model.stream(wavs[2], "?", sampling=sampling) as pieces:
         assert "".join(pieces).strip() == expected
@@ -197,7 +198,7 @@ def test_a_prompt_is_checked_once(model: AudioLM, monkeypatch: pytest.MonkeyPatc
     verbs: list[Callable[[], Any]] = [
         lambda: fresh.describe(noise(1), max_new_tokens=NEW),
         lambda: fresh.transcribe(noise(1), max_new_tokens=NEW),  # generated and scored
-        lambda: fresh.ask(noise(1), "?", max_new_tokens=NEW),
+        lambda: fresh.ask(noise(1), "?", max_new_tokens=NEW).text,
         lambda: fresh.choose(noise(1), "?", ["a", "b"]),
         lambda: list(fresh.stream(noise(1), "?", sampling=SamplingParams(max_new_tokens=NEW))),
     ]

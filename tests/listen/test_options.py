@@ -96,20 +96,22 @@ def test_a_trie_allows_the_options_and_nothing_else() -> None:
 @pytest.mark.parametrize("do_sample", [False, True])
 def test_a_constrained_answer_is_one_of_the_choices(model: AudioLM, do_sample: bool) -> None:
     for seed in range(3):
-        found = model.ask(noise(0.6, seed), QUESTION, choices=OPTIONS, do_sample=do_sample, temperature=3.0, seed=seed)
+        found = model.ask(
+            noise(0.6, seed), QUESTION, choices=OPTIONS, do_sample=do_sample, temperature=3.0, seed=seed
+        ).text
         assert found in OPTIONS
     short = AudioLM(model.loaded, max_audio_s=1.0)
-    assert short.ask(noise(3), QUESTION, choices=OPTIONS) in OPTIONS
+    assert short.ask(noise(3), QUESTION, choices=OPTIONS).text in OPTIONS
 
 
 def test_a_constrained_answer_is_json_of_the_schema(model: AudioLM) -> None:
     pytest.importorskip("llguidance")
     for seed in range(3):
-        text = model.ask(noise(0.6, seed), QUESTION, schema=SCHEMA, do_sample=seed > 0, temperature=2.0, seed=seed)
+        text = model.ask(noise(0.6, seed), QUESTION, schema=SCHEMA, do_sample=seed > 0, temperature=2.0, seed=seed).text
         value = json.loads(text)
         assert list(value) == SCHEMA["required"] and value["sound"] in ("dog", "rain")
         assert isinstance(value["loud"], bool) and value["count"] in range(10) and len(value["word"]) <= 4
-    assert json.loads(model.ask(noise(0.6), QUESTION, schema={"enum": OPTIONS})) in OPTIONS
+    assert json.loads(model.ask(noise(0.6), QUESTION, schema={"enum": OPTIONS}).text) in OPTIONS
     (answer,) = model.ask_many([noise(0.6)], QUESTION, schema=SCHEMA)
     assert answer.value == json.loads(answer.text)
 
@@ -135,7 +137,7 @@ def test_schemas_that_cannot_be_used(model: AudioLM, monkeypatch: pytest.MonkeyP
 def test_several_questions_about_one_source(model: AudioLM, wavs: list[Path]) -> None:
     questions = ["What is it?", "Who speaks?", "Is it loud?"]
     found = model.ask_all(wavs[3], questions, sampling=SamplingParams(max_new_tokens=NEW))
-    assert [answer.text for answer in found] == [model.ask(wavs[3], q, max_new_tokens=NEW) for q in questions]
+    assert [answer.text for answer in found] == [model.ask(wavs[3], q, max_new_tokens=NEW).text for q in questions]
     assert all(answer.receipt.file == str(wavs[3]) for answer in found)
     with pytest.raises(ConfigError, match="expected a list"):
         model.ask_all(wavs[3], "What?")

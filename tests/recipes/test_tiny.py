@@ -77,7 +77,7 @@ def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Pa
     assert len(table["rows"]) == 15 and all(row["n"] for row in table["rows"].values())
     assert "word error rate" in done.stdout
     shipped = str(work / "embedded" / "auricle-tiny")
-    assert isinstance(load(shipped).ask(np.zeros(16_000), "Who speaks?", max_new_tokens=4), str)
+    assert isinstance(load(shipped).ask(np.zeros(16_000), "Who speaks?", max_new_tokens=4).text, str)
     assert load_encoder(shipped).output_dim == 256
     again = subprocess.run(
         [str(RECIPE / "run.sh"), str(data), str(work)],

@@ -133,7 +133,7 @@ def test_an_exported_model_is_the_trained_one(caption: CaptionObjective, configu
     assert loaded.tokenizer.to_str() == caption.tokenizer.to_str()
     model = load(str(tmp_path / "exported"))
     assert model.max_audio_s == 2.0
-    assert isinstance(model.ask(np.zeros(16_000, np.float32), "Who speaks?", max_new_tokens=3), str)
+    assert isinstance(model.ask(np.zeros(16_000, np.float32), "Who speaks?", max_new_tokens=3).text, str)
     again = CaptionObjective(configure("caption", caption={"init": str(tmp_path / "exported")}))
     assert all(map(torch.equal, again.network.parameters(), caption.network.parameters()))
     stated = json.loads((tmp_path / "exported" / "generation_config.json").read_text())

@@ -3,17 +3,20 @@
 import json
 import shutil
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import auricle
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.midashenglm import MiDashengLM
 from auricle.weights import AudioTokens, LoadedLM, load_dasheng, load_midashenglm, safe
 from auricle.weights.construct import on_meta
 from auricle.weights.lm_layouts import midashenglm_settings, qwen_config, text_settings
+from auricle.weights.loaders import device_of
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +284,20 @@ def test_tokenizer_from_vocabulary_and_merges(folder: Path, lm: LoadedLM) -> Non
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(WeightsError, match="is no tokenizer"):
         load_midashenglm(folder)
+
+
+def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == torch.device("cpu") == device_of("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(str(device)))
+    assert device_of("auto") == torch.device("cuda") and asked == ["cuda"]
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="cannot be used"):
+        device_of("gpu")
+
+
+def test_everything_for_users_is_loaded_on_auto() -> None:
+    for function in (auricle.load, auricle.load_encoder, auricle.load_aligner):
+        assert signature(function).parameters["device"].default == "auto"

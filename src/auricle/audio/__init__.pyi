@@ -9,3 +9,4 @@ from .logmel import DASHENG_MEL as DASHENG_MEL
 from .logmel import LogMel as LogMel
 from .logmel import MelSpec as MelSpec
 from .resample import SAMPLE_RATE as SAMPLE_RATE
+from .sources import AudioSource as AudioSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import Source, find_waveform, open_source
+from auricle.audio.sources import AudioSource, Source, find_waveform, open_source
 from auricle.errors import check_number
 
 __all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
@@ -97,7 +97,9 @@ def stream(
     return Stream(reading, round(block_s * SAMPLE_RATE), stack)
 
 
-def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS) -> Clip:
+def as_clip(
+    source: AudioSource, *, start_s: float = 0.0, stop_s: float | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Clip:
     """Read one clip from what `decode` takes, a waveform, or a clip.
 
     Args:
@@ -115,7 +117,7 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
         return source
     held = find_waveform(source)
     if held is None:
-        return decode(source, start_s=start_s, stop_s=stop_s, limits=limits)
+        return decode(cast(Source, source), start_s=start_s, stop_s=stop_s, limits=limits)
     check_range(start_s, stop_s)
     reader = ArrayReader(*held)
     limits.check_layout("<array>", reader.sample_rate, reader.channels)

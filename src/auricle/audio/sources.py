@@ -6,22 +6,52 @@ import io
 import os
 import stat
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
+
+import numpy.typing as npt
 
 from auricle.audio.facts import Clip
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import AudioError, UnsupportedFormat
+from auricle.errors import AudioError, ConfigError, UnsupportedFormat
 from auricle.files import existing_path
 
-Source: TypeAlias = str | Path | bytes | BinaryIO | Mapping[str, Any]
+
+class _Array(Protocol):
+    """A numpy array, a torch tensor, or what numpy takes for one."""
+
+    def __array__(self, *args: Any, **settings: Any) -> npt.NDArray[Any]: ...
+
+
+class _Samples(Protocol):
+    """Samples with their rate."""
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def sample_rate(self) -> Any: ...
+
+
+class _Decoder(Protocol):
+    """What gives its samples itself."""
+
+    def get_all_samples(self) -> Any: ...
+
+
+_Waveform: TypeAlias = _Array | list[float]
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Mapping[str, Any]
+# Also waveforms, see `find_waveform`.
+AudioSource: TypeAlias = (
+    Source | Clip | _Array | tuple[_Waveform, float] | tuple[float, _Waveform] | _Samples | _Decoder
+)
 
 _CHUNK = 1 << 20  # bytes read from a pipe at once
 
@@ -33,6 +63,34 @@ class OpenSource:
     file: BinaryIO
     name: str
     size: int
+
+
+def check_single(source: object, many: str) -> None:
+    """Refuse several sources where one is expected.
+
+    Args:
+        source: see `AudioSource`.
+        many: the method that takes several.
+
+    Raises:
+        ConfigError: it is a list, or another collection.
+    """
+    # One of a pair is the sampling rate, which may be a number of numpy.
+    parts = source if isinstance(source, tuple) and len(source) == 2 else ()
+    is_pair = any(isinstance(each, Real) or getattr(each, "ndim", None) == 0 for each in parts)
+    if isinstance(source, list | tuple | set | frozenset | Generator) and not is_pair:
+        raise ConfigError(f"the source is a {type(source).__name__}; expected one source. {many} takes several")
+
+
+def check_several(sources: object, fix: str) -> None:
+    """Refuse one source where several are expected: the characters of a path would be taken for paths.
+
+    Raises:
+        ConfigError: it is a path, bytes, a file object, a mapping or a clip.
+    """
+    one = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Clip)
+    if isinstance(sources, one) or hasattr(sources, "read"):
+        raise ConfigError(f"the sources are one {type(sources).__name__}; expected a list of them: {fix}")
 
 
 def is_in_memory(source: Any) -> bool:

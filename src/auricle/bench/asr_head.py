@@ -223,8 +223,11 @@ def train_asr(
     *,
     settings: AsrSettings | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, score: None,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> list[float]:
     """Train the adapter in place, leave it as after the first best epoch; returns the validation score of every epoch.
+
+    ``on_share`` is called after each batch with its share of an epoch.
 
     Raises:
         DataError: an empty split, or an utterance without frames.
@@ -249,6 +252,7 @@ def train_asr(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            on_share(min(settings.batch_size, len(order) - start) / len(order))
         score = _validate(head.eval(), valid, settings)
         if not scores or score > max(scores):
             best = {name: value.detach().clone() for name, value in head.adapter.state_dict().items()}

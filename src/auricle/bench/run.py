@@ -1,6 +1,5 @@
 """One encoder on one task: find the clips, embed them once, train and test the task's heads, and write a result."""
 
-import itertools
 import math
 import resource
 import sys
@@ -62,7 +61,7 @@ def run_benchmark(
     seed: int = SEED,
     language_model: str = LANGUAGE_MODEL,
     progress: Progress = lambda finished, total: None,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_epoch: Callable[[float], None] = lambda epochs: None,
 ) -> Result:
     """Measure an encoder on a task.
 
@@ -76,7 +75,8 @@ def run_benchmark(
         language_model: that reads frames in ASR tasks, and whose tokenizer is that of captions in retrieval tasks; see
             `auricle.weights.causal_lm`. X-ARES has ``Qwen/Qwen2.5-0.5B``.
         progress: called with the number of clips embedded, and of all.
-        on_epoch: called after each epoch of a head, or setting that HEAR tries, with its number.
+        on_epoch: called with the epochs of a head, or the settings HEAR tries, since the last call; in ASR tasks, which
+            take hours, with shares of an epoch, and reading the test set counts as one more.
 
     Raises:
         WeightsError: the language model cannot be loaded.
@@ -185,20 +185,23 @@ def _score_heads(
     scoring_rule: ScoringRule,
     seed: int,
     language_model: str,
-    on_epoch: Callable[[int], None],
+    on_epoch: Callable[[float], None],
 ) -> dict[str, HeadResult]:
     """Results of each head of the task, by its name."""
     task = data.task
     if task.hear is not None:
-        tried = itertools.count()
-        return {"hear": score_hear(data, seed=seed, on_point=lambda fitted: on_epoch(next(tried)))}
+        return {"hear": score_hear(data, seed=seed, on_point=lambda fitted: on_epoch(1))}
     if task.kind == "asr":
-        return {"mlp": score_asr_head(data, scoring_rule, load_causal_lm(language_model), seed=seed, on_epoch=on_epoch)}
+        return {"mlp": score_asr_head(data, scoring_rule, load_causal_lm(language_model), seed=seed, on_share=on_epoch)}
+
+    def one_epoch(number: int) -> None:
+        on_epoch(1)
+
     with _one_thread():
         if task.kind == "retrieval":
             tokenizer = load_text_tokenizer(language_model)
-            return {"mlp": score_retrieval_head(data, scoring_rule, tokenizer, seed=seed, on_epoch=on_epoch)}
-        scored = {"mlp": score_linear_head(data, scoring_rule, seed=seed, on_epoch=on_epoch)}
+            return {"mlp": score_retrieval_head(data, scoring_rule, tokenizer, seed=seed, on_epoch=one_epoch)}
+        scored = {"mlp": score_linear_head(data, scoring_rule, seed=seed, on_epoch=one_epoch)}
         if task.knn and task.kind == "clip" and not task.is_multilabel:
             scored["knn"] = score_knn(data, scoring_rule)
     return scored

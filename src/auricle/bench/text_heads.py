@@ -40,12 +40,14 @@ def score_asr_head(
     lm: "CausalLM",
     *,
     seed: int,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> HeadResult:
     """Train the adapter of `auricle.bench.asr_head` and transcribe the test set.
 
     ``compat`` picks the epoch by teacher-forced words, as released; ``strict`` by the loss on validation text. An
     item's score is one minus its own word error rate; the interval is over utterances.
+
+    ``on_share`` is called with each share of an epoch that was trained, and of the test set that was transcribed.
 
     Raises:
         ConfigError: the tokenizer has no token to set between frames and text, or the longest clip and its transcript
@@ -64,8 +66,8 @@ def score_asr_head(
     _check_context(lm, test)
     separator = _separator(lm)
     head = AsrHead(lm.model, lm.tokenizer, data.features.shape[1], separator=separator, end=lm.end, seed=seed)
-    scores = train_asr(head, train, valid, settings=settings, on_epoch=lambda epoch, score: on_epoch(epoch))
-    transcripts = _transcribe(head, [utterance.frames for utterance in test])
+    scores = train_asr(head, train, valid, settings=settings, on_share=on_share)
+    transcripts = _transcribe(head, [utterance.frames for utterance in test], on_share)
     pairs = [(utterance.text, found) for utterance, found in zip(test, transcripts, strict=True)]
     counts = np.array([count_word_errors(*pair) for pair in pairs], np.float64)
     if not counts[:, 1].sum():
@@ -165,13 +167,14 @@ def _separator(lm: "CausalLM") -> str:
     raise ConfigError(f"{lm.name}: its tokenizer has none of {', '.join(_SEPARATORS)}; give another model")
 
 
-def _transcribe(head: AsrHead, clips: Sequence[Tensor]) -> list[str]:
+def _transcribe(head: AsrHead, clips: Sequence[Tensor], on_share: Callable[[float], None]) -> list[str]:
     """Transcripts in the order of the clips, which are read from short to long, so that little is padded."""
     order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
     found: dict[int, str] = {}
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
         found.update(zip(batch, head.transcribe([clips[i] for i in batch]), strict=True))
+        on_share(len(batch) / len(clips))
     return [found[i] for i in range(len(clips))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import typer
 
 from auricle.cli import bench_align, bench_data
 from auricle.cli.options import AsJson, BenchData, BenchOptions, FloatType, with_groups
-from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, to_json
+from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, table_lines, to_json, warn
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
@@ -58,11 +58,12 @@ def run(
     chosen.sort(key=lambda pair: not pair[0].needs_frames)
     tally = Tally()
     for name in encoder:
-        loaded = auricle.load_encoder(name, device=options.device, dtype=dtype, trust_code=trust_code)
+        with progress(f"loading {name}", quiet=options.as_json):
+            loaded = auricle.load_encoder(name, device=options.device, dtype=dtype, trust_code=trust_code)
         for declared, folder, rule in ((*pair, rule) for pair in chosen for rule in options.rules):
             what = f"{name} on {declared.name}"
             try:
-                epochs = None if declared.hear else declared.epochs
+                epochs = None if declared.hear else declared.epochs + (declared.kind == "asr")  # and the test set
                 with (
                     clip_progress(what, quiet=options.as_json) as clips,
                     progress("training heads", epochs, quiet=options.as_json) as epoch,
@@ -76,7 +77,7 @@ def run(
                         seed=seed,
                         language_model=language_model,
                         progress=clips,
-                        on_epoch=lambda number: epoch(),
+                        on_epoch=epoch,
                     )
             except ConfigError:
                 raise
@@ -107,15 +108,18 @@ def tasks(
     """
     from auricle.bench.task import tasks as declared
 
+    rows = []
     for each in declared(suite):
         has_data = (data / each.name).exists()
+        if as_json:
+            print_json({**to_json(each), "data": str(data / each.name) if has_data else None})
         splits = f"{len(each.folds)} folds" if each.folds else "/".join(each.splits)
-        line = (
-            f"{each.name:28} {each.suite:9} {each.domain:7} {each.kind:10} {each.metric:15} "
-            f"{each.num_classes or '-':>5} classes  {splits:40.40} {'on disk' if has_data else ''}".rstrip()
-        )
-        record = {**to_json(each), "data": str(data / each.name) if has_data else None}
-        print_result(record, [line], as_json=as_json)
+        classes = str(each.num_classes or "-")
+        facts = (each.name, each.suite, each.domain, each.kind, each.metric, classes, splits)
+        rows.append((*facts, "on disk" if has_data else ""))
+    if not as_json:
+        for line in table_lines(("task", "suite", "domain", "kind", "metric", "classes", "splits", "data"), rows):
+            print_line(line)
 
 
 @bench.command()
@@ -137,18 +141,28 @@ def report(
 
 @bench.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Results of one encoder.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Results of another.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="Results of one encoder, or of both.")],
+    second: Annotated[Path | None, typer.Argument(metavar="B", help="Results of another.")] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option("--encoder", "-e", help="Of results of more than two: the two to compare.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Test on the same items which of two encoders is better.
 
     Example: auricle bench compare bench-a bench-b
+
+    Example: auricle bench compare bench -e auricle-tiny-encoder -e log-mel
     """
     from auricle.bench.compare import compare as paired
-    from auricle.bench.results import read_results
+    from auricle.bench.results import by_encoder, read_results
 
-    found = paired(read_results(first), read_results(second))
+    if second is not None and encoder:
+        raise typer.BadParameter("chooses among the results of one folder; leave out B", param_hint="--encoder")
+    if second is None:
+        found = paired(*_two_encoders(by_encoder(read_results(first)), encoder or [], first))
+    else:
+        found = paired(read_results(first), read_results(second))
     print_result(to_json(found), _comparison(found), as_json=as_json)
 
 
@@ -162,13 +176,35 @@ def leaderboard(
     Example: auricle bench leaderboard bench
     """
     from auricle.bench.leaderboard import leaderboard as entries
+    from auricle.bench.leaderboard import suite_tasks
     from auricle.bench.results import read_results
 
-    for each in entries(read_results(results) if results else ()):
+    own = read_results(results) if results else []
+    for each in entries(own):
         value = each.headline.value
         shown = "      -" if value is None else f"{value:7.3f}"
         line = f"{each.head:5}{shown}  {each.system:44} {each.scoring_rule:13} {'; '.join(each.remarks)}"
         print_result({**to_json(each), "remarks": list(each.remarks)}, [line], as_json=as_json)
+    known = {task.name for task in suite_tasks()}
+    if left_out := sorted({result.task.name for result in own} - known):
+        warn(f"left out, since the suite has no such task: {', '.join(left_out)}")
+
+
+def _two_encoders(
+    results: Mapping[str, Sequence[Result]], chosen: Sequence[str], folder: Path
+) -> tuple[Sequence[Result], Sequence[Result]]:
+    """The results of the two encoders to compare.
+
+    Raises:
+        ConfigError: there are not two, or those named are not among them.
+    """
+    names = list(chosen or results)
+    if len(names) != 2 or not all(name in results for name in names):
+        said = f"--encoder names {', '.join(names)}" if chosen else "expected those of two"
+        raise ConfigError(
+            f"{folder} has results of {', '.join(results)}; {said}: name two of them with --encoder, or two folders"
+        )
+    return results[names[0]], results[names[1]]
 
 
 def _task_and_folder(text: str, data: Path) -> tuple[Task, Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from auricle.cli.options import BenchOptions, Dtype, LabelsFile, Language, Template, domain_templates, with_groups
-from auricle.cli.output import clip_progress, print_json, print_line, print_result, to_json
+from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, to_json
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
@@ -76,9 +76,9 @@ def align(
         jobs += [(declared, place, way) for way in ([{"prompts": prompts}] if prompts else ways)]
     tally = Tally()
     for name in (model or [DEFAULT_MODEL]) if jobs else []:
-        aligner = auricle.load_aligner(
-            name, device=options.device, dtype=dtype, pooling=cast("Pooling | None", pooling)
-        )
+        rule = cast("Pooling | None", pooling)
+        with progress(f"loading {name}", quiet=options.as_json):
+            aligner = auricle.load_aligner(name, device=options.device, dtype=dtype, pooling=rule)
         for declared, place, way in jobs:
             shared = {"name": name, "store": options.store or options.output / "store", "splits": fold or []}
             _measure(aligner, declared, place, {**shared, **way}, options, tally)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import open_sources
-from auricle.cli.options import AsJson, Device, Dtype, Files, Isolate
+from auricle.cli.options import AsJson, Device, Dtype, Files, Isolate, complete_model
+from auricle.cli.output import progress
 from auricle.cli.printing import FilePrinter
 from auricle.errors import MissingExtra
 
@@ -28,9 +29,14 @@ def embed(
     ] = None,
     frames: Annotated[bool, typer.Option("--frames", help="One vector a frame instead of one a file.")] = False,
     model: Annotated[
-        str, typer.Option("--model", help="Embedded name, hub id, folder or file; see `auricle models`.")
+        str,
+        typer.Option(
+            "--model",
+            help="Embedded name, hub id, folder or file; see `auricle models`.",
+            autocompletion=complete_model("encoder"),
+        ),
     ] = "auricle-tiny-encoder",
-    device: Device = "cpu",
+    device: Device = "auto",
     dtype: Dtype = "float32",
     isolate: Isolate = False,
     as_json: AsJson = False,
@@ -55,9 +61,11 @@ def embed(
         check_writable(output)
     names, sources = open_sources(files)
 
-    import auricle
+    with progress(f"loading {model}", quiet=as_json):
+        import auricle
+        from auricle.weights.loaders import device_of
 
-    encoder = auricle.load_encoder(model, device=device, dtype=dtype)
+        encoder = auricle.load_encoder(model, device=device, dtype=dtype)
     if isolate:
         encoder.limits = replace(encoder.limits, isolate=True)
     kept: dict[str, Tensor] = {}
@@ -68,7 +76,7 @@ def embed(
         kept[name] = result.values
         return {}, []
 
-    printer = FilePrinter(encoder.name, as_json=as_json)
+    printer = FilePrinter(encoder.name, str(device_of(device)), as_json=as_json)
     printer.print_files("embedding", names, encoder.embed_many(sources, frames=frames), (), show)
     if output is not None and kept:
         _write(output, kept, encoder, frames=frames)

@@ -177,7 +177,7 @@ def measure_tasks(
     config = scoring_config(options, [task for task, _ in tasks])
     with open_cache(options.cache_folder) as answers:
         for name in models or ["auricle-tiny"]:
-            model = options.load(name)
+            model = options.load(name, quiet=options.as_json)
             for task, subject in tasks:
                 evaluator = options.evaluator(model, task, answers)
                 for scoring_rule in options.rules:
@@ -221,5 +221,5 @@ def scored_lines(scored: Scored) -> Iterator[str]:
 
 
 def _line(name: str, found: Score) -> str:
-    interval = "" if found.low != found.low else f"  [{found.low:.6f}, {found.high:.6f}]"
-    return f"{name:44} {found.value:.10f}{interval}  n = {found.n}"
+    interval = "" if found.low != found.low else f"  [{found.low:.4f}, {found.high:.4f}]"
+    return f"{name:44} {found.value:9.4f}{interval}  n = {found.n}"

@@ -13,7 +13,7 @@ import typer
 
 from auricle.cli.evaluate import RunOptions, open_cache, scored_lines, scoring_config, split_task
 from auricle.cli.options import AsJson, Model, check_choice, with_groups
-from auricle.cli.output import print_json, print_line, print_result, progress, warn
+from auricle.cli.output import print_json, print_line, print_result, progress, table_lines, warn
 from auricle.cli.printing import Tally
 from auricle.cores import granted_cores
 from auricle.errors import AuricleError, ConfigError
@@ -98,11 +98,24 @@ def tasks(
     """
     from auricle.evaluate.task import language_tasks
 
-    for each in language_tasks(suite):
-        published = ", ".join(f"{name} {value:g}" for name, value in each.published.items())
-        prompts = " | ".join(dict.fromkeys(each.prompts.values()))
-        head = f"{each.name:24} {each.suite:12} {each.domain:7} {each.kind:8} {published}".rstrip()
-        print_result(each.content(), [head, f"    {prompts}"], as_json=as_json)
+    found = language_tasks(suite)
+    if as_json:
+        for each in found:
+            print_json(each.content())
+        return
+    rows = [
+        (
+            each.name,
+            each.suite,
+            each.domain,
+            each.kind,
+            ", ".join(f"{name} {value:g}" for name, value in each.published.items()),
+            " | ".join(dict.fromkeys(each.prompts.values())),
+        )
+        for each in found
+    ]
+    for line in table_lines(("task", "suite", "domain", "kind", "published", "prompt"), rows):
+        print_line(line)
 
 
 def _run_all(
@@ -112,7 +125,7 @@ def _run_all(
 
     options = settings.options
     scoring = scoring_config(options, [job.task for job in jobs])
-    model = options.load(settings.model)
+    model = options.load(settings.model, quiet=options.as_json)
     with open_cache(options.cache_folder) as cache:
         for job in jobs:
             before = cache.added
@@ -217,7 +230,7 @@ def _work(settings: _Settings, share: Share, threads: int, sender: Any) -> None:
 
     try:
         jobs = _jobs(settings, lambda name, error: None, lambda text: None)
-        model = settings.options.load(settings.model)
+        model = settings.options.load(settings.model, quiet=True)
         with AnswerCache(settings.options.cache_folder) as cache:
             for job in jobs:
                 evaluator = _evaluator(settings, job, model, cache)

@@ -81,7 +81,7 @@ def filter(
 
     config = FilterConfig(**asdict(decision))
     clips = ShardSet(shards)
-    aligner = aligning.load()
+    aligner = aligning.load(quiet=as_json)
     with (
         progress("embedding", len(clips), quiet=as_json) as on_pairs,
         progress("splitting", len(clips.shards), quiet=as_json) as on_tar,

@@ -34,7 +34,7 @@ def heldout(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most clips of one row; all by default.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures made from the clips.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in one batch.")] = 32,
-    device: Device = "cpu",
+    device: Device = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here, as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +48,7 @@ def heldout(
     from auricle.bench.heldout import encoder_rows, language_model_rows
     from auricle.data.shards import ShardSet
     from auricle.files import check_writable, write_json
+    from auricle.weights.loaders import device_of
 
     if output:
         check_writable(output)
@@ -55,12 +56,14 @@ def heldout(
     started = time.monotonic()
     test = ShardSet(shards)
     known = ShardSet(train) if train else None
-    loaded = auricle.load(model, device=device)
+    with progress(f"loading {model}", quiet=as_json):
+        loaded = auricle.load(model, device=device)
     rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
     report: dict[str, Any] = {
         "rows": {},
         "model": {key: value for key, value in loaded.loaded.identity.items() if key != "path"},
         "encoder": None,
+        "device": str(device_of(device)),
         "test": _facts(test),
         "train": None,
         "seed": seed,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import audio_seconds, open_sources
-from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, with_groups
-from auricle.cli.output import progress
-from auricle.cli.printing import AnswerPrinter
+from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, check_choice, with_groups
+from auricle.cli.output import progress, warn
+from auricle.cli.printing import FORMATS, AnswerPrinter, Layout
 from auricle.errors import AuricleError, ConfigError
 from auricle.files import read_regular_text
 
@@ -35,7 +35,51 @@ class AnswerOptions(LoadOptions):
     ] = None
     batch_size: BatchSize = 8
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write instead of printing: .txt, .json, .jsonl, .srt or .vtt."),
+    ] = None
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="txt, json (one list), jsonl, srt or vtt [default: by the ending of --output]."),
+    ] = None
     as_json: AsJson = False
+
+    def layout(self, names: Sequence[str], files: Sequence[str], *, has_times: bool) -> Layout:
+        """Where the answers go, and in which form.
+
+        Args:
+            names: of the files found.
+            files: as the command line names them.
+            has_times: whether an answer can be written as subtitles.
+
+        Raises:
+            typer.BadParameter: an unknown form, or one that these answers do not have.
+            OutputError: the file cannot be written.
+        """
+        from auricle.files import check_writable
+
+        chosen = self.format or ("jsonl" if self.as_json else None)
+        if chosen is None:
+            chosen = "txt" if self.output is None else self.output.suffix.lower().removeprefix(".")
+        hint = "--output" if self.format is None and not self.as_json else "--format"
+        check_choice(hint, chosen, FORMATS)
+        if self.as_json and chosen not in ("json", "jsonl"):
+            raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint="--format")
+        if chosen in ("srt", "vtt") and not has_times:
+            raise typer.BadParameter(
+                f"{chosen} needs times, which transcribe and describe --dense have", param_hint=hint
+            )
+        if chosen in ("srt", "vtt") and len(names) > 1:
+            raise typer.BadParameter(f"{chosen} is for one file, and there are {len(names)}", param_hint="FILES")
+        if self.output is not None:
+            check_writable(self.output)
+        return Layout(format=chosen, output=self.output, with_names=len(names) > 1 or list(names) != list(files))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether standard error is left to errors: JSON is printed."""
+        return self.output is None and (self.as_json or self.format in ("json", "jsonl"))
 
     @property
     def batched(self) -> dict[str, Any]:
@@ -57,9 +101,11 @@ def describe(
     Example: auricle describe street.ogg recordings/ --json
     """
     names, sources = open_sources(files)
-    loaded = _load(options)
+    layout = options.layout(names, files, has_times=dense)
+    loaded = options.load(options.model, quiet=options.is_quiet)
     results = loaded.describe_many(sources, dense=dense, max_new_tokens=options.max_new_tokens, **options.batched)
-    _print_all(_printer("caption", loaded, names, options, timed=dense), loaded, names, results)
+    printer = AnswerPrinter("caption", loaded, layout, device=options.device_name, timed=dense)
+    _print_all(printer, loaded, names, results)
 
 
 @with_groups
@@ -93,8 +139,13 @@ def ask(
     rules = None if schema is None else _schema(schema)
 
     names, sources = open_sources(files)
-    loaded = _load(options)
-    printer = _printer("answer", loaded, names, options)
+    layout = options.layout(names, files, has_times=False)
+    if stream and (layout.output is not None or layout.format == "json"):
+        raise typer.BadParameter("prints the answer while it is generated; leave out --output", param_hint="--stream")
+    loaded = options.load(options.model, quiet=options.is_quiet)
+    if rules is not None:
+        _warn_of_limit(loaded, "schema", options)
+    printer = AnswerPrinter("answer", loaded, layout, device=options.device_name)
     from auricle.engine.request import SamplingParams
 
     shared: dict[str, Any] = {"sampling": SamplingParams(max_new_tokens=options.max_new_tokens), "reduce": reduce}
@@ -124,6 +175,10 @@ def transcribe(
         ),
     ] = None,
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
+    language: Annotated[
+        str | None,
+        typer.Option("--language", help="That is spoken, as en or zh; only for models whose prompt names it."),
+    ] = None,
     *,
     options: AnswerOptions,
 ) -> None:
@@ -134,21 +189,19 @@ def transcribe(
     Example: auricle transcribe memo.m4a lecture.mp3 --segments
     """
     names, sources = open_sources(files)
-    loaded = _load(options)
+    layout = options.layout(names, files, has_times=True)
+    loaded = options.load(options.model, quiet=options.is_quiet)
+    _warn_of_limit(loaded, "transcribe", options)
     limits: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, **options.batched}
-    results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, **limits)
-    _print_all(_printer("text", loaded, names, options, timed=segments), loaded, names, results)
+    results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, language=language, **limits)
+    printer = AnswerPrinter("text", loaded, layout, device=options.device_name, timed=segments)
+    _print_all(printer, loaded, names, results)
 
 
-def _load(options: AnswerOptions) -> AudioLM:
-    with progress(f"loading {options.model}", quiet=options.as_json):
-        return options.load(options.model)
-
-
-def _printer(
-    key: str, model: AudioLM, names: Sequence[str], options: AnswerOptions, *, timed: bool = False
-) -> AnswerPrinter:
-    return AnswerPrinter(key, model.model, as_json=options.as_json, has_many=len(names) > 1, timed=timed)
+def _warn_of_limit(model: AudioLM, verb: str, options: AnswerOptions) -> None:
+    """Say once what the model's card states about a verb; JSON has it in every receipt."""
+    if (limit := model.verb_limits.get(verb)) and not options.is_quiet:
+        warn(f"{model.model}: {limit}")
 
 
 def _print_all(
@@ -156,8 +209,10 @@ def _print_all(
 ) -> None:
     """Print results in order, and end the verb with its exit code."""
     total = partial(audio_seconds, names, model.limits)
-    with progress(_DONE[printer.key], total, unit="audio", quiet=printer.as_json) as advance:
+    with progress(_DONE[printer.key], total, unit="audio", quiet=printer.quiet) as advance:
         model.on_audio = advance
+        if printer.prints_segments:
+            model.on_segment = printer.print_segment
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)
     printer.leave()

@@ -33,7 +33,7 @@ from auricle.cli import (
 )
 from auricle.cli.options import FAILED
 from auricle.cli.output import warn
-from auricle.errors import AuricleError, ConfigError, UnknownModel
+from auricle.errors import AuricleError, ConfigError, WeightsError
 
 USAGE = 2  # exit code; see the epilog
 INTERRUPTED, CLOSED_PIPE = 130, 141  # as shells report SIGINT and SIGPIPE
@@ -49,7 +49,7 @@ class _Verbs(TyperGroup):
             return result
         except AuricleError as error:
             warn(str(error))
-            raise typer.Exit(USAGE if isinstance(error, ConfigError | UnknownModel) else FAILED) from None
+            raise typer.Exit(USAGE if isinstance(error, ConfigError | WeightsError) else FAILED) from None
         except KeyboardInterrupt:
             warn("interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -70,7 +70,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="General audio understanding: speech, sound and music in one system.",
-    epilog="Exit codes: 0 all processed, 1 some files failed, 2 wrong usage, 3 a file was partly processed.",
+    epilog="Exit codes: 0 all processed, 1 a file is missing or failed, 2 wrong usage, or a model that cannot be "
+    "loaded, 3 a file was partly processed.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
@@ -114,7 +115,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _auricle(
-    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_print_version),
+    version: bool = typer.Option(
+        False, "--version", "-V", help="Print the version.", is_eager=True, callback=_print_version
+    ),
 ) -> None:
     pass
 

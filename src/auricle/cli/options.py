@@ -11,11 +11,32 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from auricle.cli.output import progress
 from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
     from auricle.encode.aligner import Aligner
     from auricle.listen.model import AudioLM
+
+# --- what the shell completes; nothing is looked up on the network
+
+
+def complete_model(kind: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Names of the models of a kind, with what they are; folders are completed by the shell as ever."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        from auricle.weights.catalog import entries
+
+        found = [each for each in entries() if each.kind == kind and not each.unavailable]
+        return [(each.name, each.summary) for each in found if each.name.startswith(incomplete.lower())]
+
+    return complete
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Names of devices; those of this machine are not asked for, since that would import torch."""
+    return [name for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:1") if name.startswith(incomplete)]
+
 
 FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
 
@@ -27,8 +48,22 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in 
 
 # --- of models
 
-Model = Annotated[str, typer.Option("--model", help="Embedded name, hub id or folder; see `auricle models`.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="Embedded name, hub id or folder; see `auricle models`.",
+        autocompletion=complete_model("language model"),
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto (a GPU where there is one, else the CPU), cpu, cuda, cuda:1, …",
+        autocompletion=complete_device,
+    ),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: the checkpoint's own.")]
 FloatType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 Quantize = Annotated[
@@ -56,50 +91,69 @@ BenchData = Annotated[Path, typer.Option("--data", help="Folder with a folder of
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadOptions:
+class DeviceOptions:
+    """The device that computes."""
+
+    device: Device = "auto"
+
+    @property
+    def device_name(self) -> str:
+        """The one that it stands for, as results state it."""
+        from auricle.weights.loaders import device_of
+
+        return str(device_of(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(DeviceOptions):
     """How an audio language model is loaded."""
 
-    device: Device = "cpu"
     dtype: Dtype = "auto"
     quantize: Quantize = None
     adapter: Adapter = None
     isolate: Isolate = False
 
-    def load(self, name: str) -> AudioLM:
-        """Load a model by its name, hub id or folder."""
-        import auricle
+    def load(self, name: str, *, quiet: bool = False) -> AudioLM:
+        """Load a model by its name, hub id or folder, with a bar unless quiet."""
+        with progress(f"loading {name}", quiet=quiet):
+            import auricle
 
-        model = auricle.load(
-            name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
-        )
+            model = auricle.load(
+                name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
+            )
         if self.isolate:
             model.limits = replace(model.limits, isolate=True)
         return model
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignOptions:
+class AlignOptions(DeviceOptions):
     """The audio–text model, and how it is loaded."""
 
     model: Annotated[
-        str, typer.Option("--model", help="Audio–text model: name, hub id, folder or file; see `auricle models`.")
+        str,
+        typer.Option(
+            "--model",
+            help="Audio–text model: name, hub id, folder or file; see `auricle models`.",
+            autocompletion=complete_model("audio and text"),
+        ),
     ] = "auricle-tiny-glap"
-    device: Device = "cpu"
     dtype: Dtype = "float32"
     isolate: Isolate = False
 
-    def load(self) -> Aligner:
-        """Load the model."""
-        import auricle
+    def load(self, *, quiet: bool = False) -> Aligner:
+        """Load the model, with a bar unless quiet."""
+        with progress(f"loading {self.model}", quiet=quiet):
+            import auricle
 
-        aligner = auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+            aligner = auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
         if self.isolate:
             aligner.limits = replace(aligner.limits, isolate=True)
         return aligner
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuleOptions:
+class RuleOptions(DeviceOptions):
     """The scoring rules, and the device that computes."""
 
     scoring_rule: Annotated[
@@ -108,7 +162,6 @@ class RuleOptions:
             "--scoring-rule", "--protocol", help="strict, compat (the published rules with their faults) or both."
         ),
     ] = "strict"
-    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse unknown values."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from threading import RLock, Timer
+from threading import Event, RLock, Thread, Timer
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Unit = Literal["items", "audio", "bytes"]
 
 _DELAY_S = 0.5  # work that is done sooner shows no bar
+_LINE_S = 30.0  # between lines about the progress, where standard error is no terminal
 _KEYS = {"scoring_rule": "protocol", "head": "judge"}  # fields whose names in JSON are older
 
 
@@ -32,6 +34,12 @@ def print_json(record: dict[str, Any]) -> None:
         raise OutputError("not printed, as a number of the result is NaN or infinite, which JSON has not") from error
     with _bars.hidden():
         typer.echo(line.encode("utf-8", "backslashreplace"))
+
+
+def print_raw(text: str) -> None:
+    """Print a text of several lines as it is."""
+    with _bars.hidden():
+        typer.echo(text.encode("utf-8", "backslashreplace"), nl=False)
 
 
 def to_json(value: Any) -> Any:
@@ -58,6 +66,13 @@ def print_result(record: dict[str, Any], lines: Iterable[str], *, as_json: bool)
         print_line(line)
 
 
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows below their headers, each column as wide as it needs."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
 def warn(text: str) -> None:
     """Print what a user should know on standard error."""
     print_line(f"auricle: {text}", err=True)
@@ -69,46 +84,54 @@ def named(name: str, error: str) -> str:
 
 
 class Advance:
-    """Advances one bar, if any is shown."""
+    """Counts the work that is done, and advances a bar if one is shown."""
 
-    def __init__(self, bars: Progress | None = None, row: TaskID | None = None) -> None:
-        """For a row of the bars; None: for no bar."""
-        self._bars, self._row = bars, row
+    def __init__(self, what: str = "", total: float | None = None, bars: Progress | None = None) -> None:
+        """Add a row to the bars; None: no bar is shown."""
+        self.what, self.total, self.done = what, total, 0.0
+        self._bars = bars
+        self.row: TaskID | None = None
 
     def __call__(self, amount: float = 1) -> None:
         """Add to the work done."""
-        self._update(advance=amount)
+        self.at(self.done + amount)
 
     def start(self, total: float) -> None:
         """Set the total."""
-        self._update(total=total)
+        self.total = total
+        self._show()
 
     def at(self, done: float, what: str | None = None) -> None:
         """Set the work done, and the words before the bar."""
-        self._update(completed=done, **({} if what is None else {"description": visible(what)}))
+        self.done = done
+        self.what = self.what if what is None else visible(what)
+        self._show()
 
-    def _update(self, **changes: Any) -> None:
-        if self._bars is not None and self._row is not None:
-            self._bars.update(self._row, **changes)
+    def _show(self) -> None:
+        if self._bars is not None and self.row is not None:
+            self._bars.update(self.row, total=self.total, completed=self.done, description=self.what)
 
 
 @contextmanager
 def progress(
     what: str, total: float | Callable[[], float | None] | None = None, *, unit: Unit = "items", quiet: bool = False
 ) -> Iterator[Advance]:
-    """A bar on standard error while the block runs, where that is a terminal; lines are printed above it.
+    """Show on standard error how far the block is: a bar on a terminal, otherwise a line every 30 seconds.
+
+    Lines of results are printed above the bar.
 
     Args:
         what: the words before the bar.
-        total: amount of work, or a function that returns it, called if a bar is shown; None: unknown (see
+        total: amount of work, or a function that returns it, called if anything is shown; None: unknown (see
             `Advance.start`).
         unit: of the work: counted items, seconds of audio, or bytes.
         quiet: show nothing; for verbs that print JSON.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield Advance()
         return
-    with _bars.row(visible(what), total() if callable(total) else total, unit) as advance:
+    shown = _bars.row if sys.stderr.isatty() else _lines
+    with shown(visible(what), total, unit) as advance:
         yield advance
 
 
@@ -124,6 +147,25 @@ def clip_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
         yield update
 
 
+@contextmanager
+def _lines(what: str, total: float | Callable[[], float | None] | None, unit: Unit) -> Iterator[Advance]:
+    """A line every `_LINE_S`, for logs; nothing for work that is done sooner."""
+    advance, ended, started = Advance(what), Event(), monotonic()
+
+    def print_lines() -> None:
+        while not ended.wait(_LINE_S):
+            if advance.total is None:
+                advance.total = total() if callable(total) else total
+            amount = _amount(advance.done, advance.total, unit)
+            warn(f"{advance.what}: {amount}, after {_clock(monotonic() - started)}")
+
+    Thread(target=print_lines, daemon=True).start()
+    try:
+        yield advance
+    finally:
+        ended.set()
+
+
 class _Bars:
     """The bars of this process, below each other."""
 
@@ -135,17 +177,19 @@ class _Bars:
         self._lock = RLock()
 
     @contextmanager
-    def row(self, what: str, total: float | None, unit: Unit) -> Iterator[Advance]:
+    def row(self, what: str, total: float | Callable[[], float | None] | None, unit: Unit) -> Iterator[Advance]:
+        whole = total() if callable(total) else total
         with self._lock:
             if self._bars is None:
                 self._bars = _new_bars()
                 self._timer = Timer(_DELAY_S, self._draw)
                 self._timer.daemon = True
                 self._timer.start()
-            bars, row = self._bars, self._bars.add_task(what, total=total, unit=unit)
+            bars, advance = self._bars, Advance(what, whole, self._bars)
+            advance.row = row = bars.add_task(what, total=whole, unit=unit)
             self._rows += 1
         try:
-            yield Advance(bars, row)
+            yield advance
         finally:
             with self._lock:
                 bars.remove_task(row)
@@ -216,11 +260,20 @@ def _amount_column() -> ProgressColumn:
             unit = task.fields["unit"]
             if unit == "bytes":
                 return DownloadColumn().render(task)
-            write = _clock if unit == "audio" else "{:,.0f}".format
-            whole = "" if task.total is None else f"/{write(task.total)}"
-            return Text(f"{write(task.completed)}{whole}{' of audio' if unit == 'audio' else ''}")
+            return Text(_amount(task.completed, task.total, unit))
 
     return Amount()
+
+
+def _amount(done: float, total: float | None, unit: Unit) -> str:
+    """How much is done, and of how much."""
+    write: Callable[[float], str] = {
+        "items": "{:,.0f}".format,
+        "audio": _clock,
+        "bytes": lambda size: f"{size / 1e6:,.1f} MB",
+    }[unit]
+    whole = "" if total is None else f"/{write(total)}"
+    return f"{write(done)}{whole}{' of audio' if unit == 'audio' else ''}"
 
 
 def _clock(seconds: float) -> str:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from auricle.cli.options import FAILED, PARTLY
-from auricle.cli.output import named, print_json, print_result, progress, warn
+from auricle.cli.output import named, print_json, print_line, print_raw, print_result, progress, warn
 from auricle.errors import AuricleError, escaped, visible
+from auricle.files import write_bytes
 
 if TYPE_CHECKING:
     from auricle.encode.receipt import Receipt
+    from auricle.listen.model import AudioLM
     from auricle.listen.outputs import Odds, Segment
     from auricle.listen.streaming import AnswerStream
+    from auricle.listen.subtitles import SubtitleFormat
 
+FORMATS = ("txt", "json", "jsonl", "srt", "vtt")
 Show = Callable[[str, Any], tuple[dict[str, Any], Iterable[str]]]
 
 
@@ -26,7 +33,7 @@ class Tally:
     def __init__(self, *, quiet: bool = False) -> None:
         """Start at 0; quiet: only count, for verbs that print JSON."""
         self.failed = self.partial = 0
-        self._quiet = quiet
+        self.quiet = quiet
 
     def note_error(self, name: str, error: str) -> None:
         """Count a file that failed."""
@@ -54,28 +61,32 @@ class Tally:
             raise typer.Exit(FAILED if self.failed else PARTLY)
 
     def _report(self, problem: str) -> None:
-        if not self._quiet:
+        if not self.quiet:
             warn(problem)
 
 
 class FilePrinter(Tally):
     """Prints results file by file, as lines for people or as records of JSON, and counts them."""
 
-    def __init__(self, model: str, *, as_json: bool) -> None:
-        """For the results of a model; as_json: one object per result."""
-        super().__init__(quiet=as_json)
-        self.model, self.as_json = model, as_json
+    def __init__(self, model: str, device: str, *, as_json: bool, quiet: bool | None = None) -> None:
+        """For the results of a model on a device; as_json: one object per result, whose errors are not repeated."""
+        super().__init__(quiet=as_json if quiet is None else quiet)
+        self.model, self.device, self.as_json = model, device, as_json
 
     def print_file(self, name: str, result: Any, entries: dict[str, Any], lines: Iterable[str] = ()) -> None:
         """Print a result with a receipt, or the error of a file; JSON has the entries, people read the lines."""
         failed = isinstance(result, AuricleError)
         receipt, error = (None, str(result)) if failed else (result.receipt.as_dict(), None)
-        record = {"file": name, **entries, "receipt": receipt, "model": self.model, "error": error}
-        print_result(record, () if failed else lines, as_json=self.as_json)
+        model = {"model": self.model, "device": self.device}
+        self.emit({"file": name, **entries, "receipt": receipt, **model, "error": error}, () if failed else lines)
         if failed:
             self.note_error(name, str(result))
         else:
             self.note_receipt(name, result.receipt)
+
+    def emit(self, record: dict[str, Any], lines: Iterable[str]) -> None:
+        """Print one result."""
+        print_result(record, lines, as_json=self.as_json)
 
     def print_files(
         self, what: str, names: Sequence[str], results: Iterable[Any], keys: Sequence[str], show: Show
@@ -99,20 +110,22 @@ class FilePrinter(Tally):
 
 
 class AnswerPrinter(FilePrinter):
-    """Prints the answers of an audio language model one by one."""
+    """Prints the answers of an audio language model one by one, or writes them to a file."""
 
-    def __init__(self, key: str, model: str, *, as_json: bool, has_many: bool, timed: bool = False) -> None:
+    def __init__(self, key: str, model: AudioLM, layout: Layout, *, device: str, timed: bool = False) -> None:
         """Prepare to print.
 
         Args:
-            key: of the record: caption, answer or text; the last two are the result's ``text``.
-            model: name of the model.
-            as_json: one object per result.
-            has_many: lines start with the name of the file.
+            key: of the record: caption, answer or text.
+            model: the one that answers.
+            layout: of what is printed.
+            device: that the model is on.
             timed: a line for each segment, with its times.
         """
-        super().__init__(model, as_json=as_json)
-        self.key, self.has_many, self.timed = key, has_many, timed
+        as_json = layout.format in ("json", "jsonl")
+        super().__init__(model.model, device, as_json=as_json, quiet=as_json and layout.output is None)
+        self.key, self.layout, self.timed, self._unsure_below = key, layout, timed, model.unsure_below
+        self._written: list[Any] = []  # records, or texts
 
     def print_result(self, name: str, result: Any, **more: Any) -> None:
         """Print a result or an error of one file, with more entries for its record."""
@@ -120,18 +133,43 @@ class AnswerPrinter(FilePrinter):
             self.print_file(name, result, {self.key: None, **more, "segments": []})
             return
         odds = getattr(result, "odds", ())
-        text = getattr(result, "caption" if self.key == "caption" else "answer" if hasattr(result, "odds") else "text")
         if odds:
             more["odds"] = [asdict(each) for each in odds]
         segments = [_without_none(asdict(segment)) for segment in result.segments]
-        shown = [f"{text}  {shares(odds)}" if odds else text]
-        lines = map(timed_line, result.segments) if self.timed else shown
-        entries = {self.key: text, **more, "segments": segments}
-        self.print_file(name, result, entries, (f"{name}: {line}" if self.has_many else line for line in lines))
+        entries = {self.key: result.text, **more, "confidence": result.confidence, "segments": segments}
+        self.print_file(name, result, entries, self._lines(name, result, more.get("prompt")))
+
+    @property
+    def prints_segments(self) -> bool:
+        """Whether segments are printed one by one, as `print_segment` is called."""
+        return self.timed and self.layout.format == "txt" and self.layout.output is None
+
+    def print_segment(self, name: str, segment: Segment) -> None:
+        """Print a segment of a result that is not finished."""
+        print_line(self._timed_line(name, segment))
+
+    def emit(self, record: dict[str, Any], lines: Iterable[str]) -> None:
+        """Print one result, or keep it for the file."""
+        if self.layout.output is None and self.layout.format != "json":
+            super().emit(record, lines)
+        elif self.as_json:
+            self._written.append(record)
+        else:
+            self._written += lines
+
+    def leave(self) -> None:
+        """Write the file, if there is one, and end the verb with its exit code."""
+        if self.layout.format == "json":
+            self.layout.write(json.dumps(self._written, ensure_ascii=False, indent=1) + "\n")
+        elif self.layout.output is not None and self.as_json:
+            self.layout.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in self._written))
+        elif self.layout.output is not None and (self._written or not self.failed):
+            self.layout.write("".join(f"{line}\n" for line in self._written))
+        super().leave()
 
     def print_stream(self, name: str, pieces: AnswerStream) -> None:
         """Print an answer while it is generated, and close it."""
-        if not self.as_json and self.has_many:
+        if not self.as_json and self.layout.with_names:
             print_piece(f"{visible(name)}: ")
         try:
             with pieces:
@@ -148,8 +186,53 @@ class AnswerPrinter(FilePrinter):
         if self.as_json:
             self.print_result(name, pieces.answer)
         else:
-            typer.echo()
+            typer.echo(self._doubt(pieces.answer.confidence))
             self.note_receipt(name, pieces.answer.receipt)
+
+    def _lines(self, name: str, result: Any, prompt: str | None) -> Iterator[str]:
+        """What people read, or the subtitles."""
+        if self.layout.format in ("srt", "vtt"):
+            from auricle.listen.subtitles import subtitles
+
+            yield from subtitles(result.segments, cast("SubtitleFormat", self.layout.format)).splitlines()
+            return
+        start = (f"{name}: " if self.layout.with_names else "") + (f"{prompt}  " if prompt is not None else "")
+        if self.prints_segments:
+            return  # they are printed already
+        if self.timed:
+            yield from (self._timed_line(name, segment) for segment in result.segments)
+        elif odds := getattr(result, "odds", ()):
+            yield f"{start}{result.text}  {shares(odds)}"
+        else:
+            is_plain = result.text and getattr(result, "value", None) is None  # JSON stays JSON
+            yield start + result.text + (self._doubt(result.confidence) if is_plain else "")
+
+    def _timed_line(self, name: str, segment: Segment) -> str:
+        confidence = None if segment.mean_logprob is None or not segment.text else math.exp(segment.mean_logprob)
+        start = f"{name}: " if self.layout.with_names else ""
+        return start + timed_line(segment) + self._doubt(confidence)
+
+    def _doubt(self, confidence: float | None) -> str:
+        """A remark where the confidence is below the bound that the model declares."""
+        if confidence is None or self._unsure_below is None or confidence >= self._unsure_below:
+            return ""
+        return f"  (unsure, {confidence:.0%})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where answers go, and in which form."""
+
+    format: str  # one of `FORMATS`
+    output: Path | None  # None: standard output
+    with_names: bool  # lines start with the name of the file
+
+    def write(self, text: str) -> None:
+        """Write all that there is to write."""
+        if self.output is not None:
+            write_bytes(self.output, text.encode("utf-8", "backslashreplace"))
+        else:
+            print_raw(text)
 
 
 def timed_line(segment: Segment) -> str:

@@ -43,7 +43,7 @@ def index(
     from auricle.search.build import build_index
 
     check_writable(output)
-    aligner = options.load()
+    aligner = options.load(quiet=as_json)
     tally = Tally(quiet=as_json)
     with progress("indexing", len(names), quiet=as_json) as advance:
 
@@ -97,7 +97,7 @@ def search(
     from auricle.search.query import Index, embed_query
 
     opened = Index.open(index)
-    aligner = options.load()
+    aligner = options.load(quiet=as_json)
     opened.check_model(aligner.fingerprint)
     query = embed_query(aligner, texts=texts or [], clips=clips)
     unwanted = aligner.text(without) if without else None

@@ -56,7 +56,7 @@ def score(
 
     from auricle.encode.zero_shot import score_many
 
-    results = score_many(options.load(), sources, texts, language=language)
+    results = score_many(options.load(quiet=as_json), sources, texts, language=language)
     width = max(len(name[-_MAX_NAME:]) for name in names)
     if not as_json:
         print_line(_row("", width, [_cut(text) for text in texts], texts))
@@ -64,7 +64,7 @@ def score(
     def show(name: str, result: TextScores) -> tuple[dict[str, Any], list[str]]:
         return result.as_dict(), [_row(name, width, [f"{value:.1f}" for value in result.scores.values()], texts)]
 
-    printer = FilePrinter(options.model, as_json=as_json)
+    printer = FilePrinter(options.model, options.device_name, as_json=as_json)
     printer.print_files("scoring", names, results, ("scores", "probabilities"), show)
     printer.leave()
 
@@ -84,7 +84,13 @@ def classify(
         bool, typer.Option("--multi", help="Decide each label separately; a clip may have several, or none.")
     ] = False,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="With --multi: least score of a label. [default: the model's]")
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=-100,
+            max=100,
+            help="With --multi: least score of a label, 100 × cosine [default: where the model's probability is 1/2].",
+        ),
     ] = None,
     language: Language = "eng_Latn",
     as_json: AsJson = False,
@@ -93,7 +99,9 @@ def classify(
 ) -> None:
     """Classify each clip by labels of your choice; any words will do, the model was not trained on them.
 
-    Shows the best labels with their share of the softmax over all, with --multi those above the threshold.
+    Shows the best labels with their share of the softmax over all. With --multi, shows those that reach the threshold,
+    with their scores: the same 100 × cosine that `auricle score` prints. The default threshold was set by training
+    against the other captions of a batch, and few short labels reach it: choose one on clips of your own.
 
     Example: auricle classify recordings/ --labels dog,rain,"sea waves"
     """
@@ -110,12 +118,15 @@ def classify(
     )
     templates = tuple(template or domain_templates(domain))
     prompts = Prompts(templates=templates, phrases=words, language=language)
-    results = classify_many(options.load(), sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
+    aligner = options.load(quiet=as_json)
+    results = classify_many(aligner, sources, list(words), prompts=prompts, multi=multi, threshold=threshold)
+
+    has_names = len(names) > 1 or names != files
 
     def show(name: str, result: Classification) -> tuple[dict[str, Any], list[str]]:
-        return result.as_dict(), [f"{name}: {_shown(result)}" if len(names) > 1 else _shown(result)]
+        return result.as_dict(), [f"{name}: {_shown(result)}" if has_names else _shown(result)]
 
-    printer = FilePrinter(options.model, as_json=as_json)
+    printer = FilePrinter(options.model, options.device_name, as_json=as_json)
     keys = ("labels", "scores", "probabilities", "scale", "threshold")
     printer.print_files("classifying", names, results, keys, show)
     printer.leave()
@@ -151,7 +162,9 @@ def _row(name: str, width: int, cells: list[str], texts: list[str]) -> str:
 
 def _shown(result: Classification) -> str:
     if result.threshold is not None:
-        return ", ".join(f"{label} {result.scores[label]:.1f}" for label in result.labels) or "none of the labels"
+        best, score = next(iter(result.scores.items()))
+        none = f"none of the labels reaches {result.threshold:.1f}; the best is {best} {score:.1f}"
+        return ", ".join(f"{label} {result.scores[label]:.1f}" for label in result.labels) or none
     return ", ".join(
         f"{label} {100 * share:.0f} %" for label, share in list((result.probabilities or {}).items())[:_SHOWN]
     )

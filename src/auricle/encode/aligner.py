@@ -234,7 +234,7 @@ class Aligner:
 def load_aligner(
     name: str = "auricle-tiny-glap",
     *,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "float32",
     revision: str | None = None,
     pooling: Pooling | None = None,
@@ -243,7 +243,7 @@ def load_aligner(
 
     Args:
         name: embedded or published name, hub id, folder, or the released ``.pt`` file.
-        device: ``cpu``, ``cuda``, …
+        device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the networks; the front end stays float32.
         revision: of a hub id: branch, tag or commit.
         pooling: rule for clips over 10.08 s, instead of the model's own: ``framemean`` (mean over all frames with

@@ -43,6 +43,7 @@ from auricle.errors import AuricleError, ConfigError, UnsafeWeights
 from auricle.models.frame_model import FrameModel, Identity, count_parameters
 from auricle.models.inference import inference
 from auricle.weights import safe
+from auricle.weights.loaders import device_of
 
 HEAR_PREFIX = "hear:"
 _HEAR = ("load_model", "get_timestamp_embeddings")
@@ -138,7 +139,7 @@ class UserFrames:
 
 
 def load_user_encoder(
-    path: str | Path, *, device: str = "cpu", dtype: str = "float32", trust_code: bool = False
+    path: str | Path, *, device: str = "auto", dtype: str = "float32", trust_code: bool = False
 ) -> FrameModel:
     """Run a file and wrap the encoder it defines.
 
@@ -153,7 +154,7 @@ def load_user_encoder(
         ConfigError: the file holds no encoder of either form, or several.
         AuricleError: running it failed.
     """
-    name = str(path)
+    name, device = str(path), str(device_of(device))
     if name.startswith(HEAR_PREFIX):
         named, _, weights = name.removeprefix(HEAR_PREFIX).partition(":")
         if not named.endswith(".py"):

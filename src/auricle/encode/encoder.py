@@ -15,6 +15,7 @@ from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import check_several
 from auricle.data.batches import grouped, prefetch
 from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, read_clip
 from auricle.encode.receipt import Receipt, Span, write_receipt
@@ -142,6 +143,7 @@ class Encoder:
         Yields:
             Results in the order of the sources.
         """
+        check_several(sources, "write [source]")
         loaded = prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)
         for batch in grouped(loaded, clip_seconds, BATCH_SECONDS):
             clips = [clip for clip in batch if isinstance(clip, Clip)]
@@ -227,7 +229,7 @@ def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
 def load_encoder(
     name: str = "auricle-tiny-encoder",
     *,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "float32",
     revision: str | None = None,
     layer: int | None = None,
@@ -239,7 +241,7 @@ def load_encoder(
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
             (``log-mel``, ``mfcc``), ``random:FAMILY``, a ``.py`` file, or ``hear:PACKAGE``. ``NAME@3,6,9`` takes the
             mean over blocks 3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
-        device: ``cpu``, ``cuda``, …
+        device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
         revision: of a hub id: branch, tag or commit.
         layer: short for ``NAME@layer``.

@@ -61,7 +61,7 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
 
     Args:
         part: name and layers.
-        device: ``cpu``, ``cuda``, …
+        device: see `auricle.weights.loaders.device_of`.
         dtype: of the network, where there is one; front ends and baselines stay float32.
         revision: of a hub id.
         trust_code: whether a ``.py`` file or a module of HEAR may be run.
@@ -79,7 +79,9 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
         if part.layers:
             raise ConfigError(f"{name!r} has no known blocks; leave out @{','.join(map(str, part.layers))}")
         if name in _BASELINES:
-            return _baseline(name, device)
+            from auricle.weights.loaders import device_of
+
+            return _baseline(name, str(device_of(device)))
         from auricle.encode.custom import load_user_encoder
 
         return load_user_encoder(name, device=device, dtype=dtype, trust_code=trust_code)

@@ -6,6 +6,8 @@ from .outputs import Answer as Answer
 from .outputs import Choice as Choice
 from .outputs import Description as Description
 from .outputs import Odds as Odds
+from .outputs import Output as Output
 from .outputs import Segment as Segment
 from .outputs import Transcript as Transcript
 from .streaming import AnswerStream as AnswerStream
+from .subtitles import subtitles as subtitles

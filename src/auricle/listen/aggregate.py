@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError
 from auricle.listen.options import best, pool_odds
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
-from auricle.listen.stitching import join_words, stitch
+from auricle.listen.stitching import Stitcher, join_words, stitch
 from auricle.metrics.tags import plain
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def describe(recording: Recording, config: MiDashengLMConfig, *, dense: bool) ->
     segments = recording.segments()
     caption = " ".join(dict.fromkeys(segment.text for segment in segments if segment.text))
     return Description(
-        caption=caption,
+        text=caption,
         segments=merge_equal(segments) if dense else tuple(segments),
         receipt=recording.receipt(config, _notes(recording)),
     )
@@ -97,7 +97,7 @@ def choose(recording: Recording, config: MiDashengLMConfig, question: str, *, pe
         else:
             notes.append(f"one choice from {len(parts)}: by the mean log-probability over the time")
     return Choice(
-        answer=best(odds, per_token=per_token).text,
+        text=best(odds, per_token=per_token).text,
         odds=odds,
         segments=tuple(segments),
         receipt=recording.receipt(config, notes),
@@ -158,16 +158,65 @@ def asks_existence(question: str) -> bool:
 
 def merge_equal(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Join neighbours with the same text; their log-probability is the mean over the time."""
-    merged: list[Segment] = []
-    for segment in segments:
-        before = merged[-1] if merged else None
+    merger = _Merger()
+    found = [merger.add(segment, overlaps=False) for segment in segments]
+    return tuple(segment for segment in (*found, merger.end()) if segment is not None)
+
+
+class Growing(Protocol):
+    """Segments of a result whose windows are answered one after the other."""
+
+    def add(self, segment: Segment, overlaps: bool) -> Segment | None:
+        """Take the segment of the next window, and give the one that it makes final, if any."""
+
+    def end(self) -> Segment | None:
+        """Give the last one."""
+
+
+class _Merger:
+    """Joins neighbours with the same text, see `merge_equal`."""
+
+    def __init__(self) -> None:
+        self._held: Segment | None = None
+
+    def add(self, segment: Segment, overlaps: bool) -> Segment | None:
+        before, self._held = self._held, segment
         if before is None or before.text != segment.text or _by_rule(before) != _by_rule(segment):
-            merged.append(segment)
-            continue
-        merged[-1] = Segment(
+            return before
+        self._held = Segment(
             start_s=before.start_s, stop_s=segment.stop_s, text=segment.text, mean_logprob=_mean(before, segment)
         )
-    return tuple(merged)
+        return None
+
+    def end(self) -> Segment | None:
+        return self._held
+
+
+class _Transcribed:
+    """Stitches the texts of neighbours, see `auricle.listen.stitching.stitch`."""
+
+    def __init__(self) -> None:
+        self._stitcher = Stitcher()
+        self._held: Segment | None = None
+
+    def add(self, segment: Segment, overlaps: bool) -> Segment | None:
+        before, self._held = self._held, segment
+        text = self._stitcher.add(segment.text, overlaps)
+        return None if before is None or text is None else replace(before, text=text)
+
+    def end(self) -> Segment | None:
+        text = self._stitcher.end()
+        return None if self._held is None or text is None else replace(self._held, text=text)
+
+
+def growing_captions() -> Growing:
+    """The segments of a dense description."""
+    return _Merger()
+
+
+def growing_transcript() -> Growing:
+    """The segments of a transcript."""
+    return _Transcribed()
 
 
 def _fitting(question: str, kinds: set[str]) -> Aggregation:

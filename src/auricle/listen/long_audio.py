@@ -22,6 +22,7 @@ from auricle.listen.silence import stream_split_at_silence
 from auricle.listen.windows import Window, Windowing, stream_quiet_windows
 
 if TYPE_CHECKING:
+    from auricle.listen.aggregate import Growing
     from auricle.models.midashenglm import MiDashengLMConfig
 
 
@@ -63,6 +64,8 @@ class Recording:
         self.replies: dict[tuple[int, int], Reply] = {}  # by index of the span and of the prompt
         self.is_read = False
         self.error: AuricleError | None = None
+        self.growing: Growing | None = None  # its segments as they become final, where somebody waits for them
+        self._given_out = 0  # segments that `next_segments` gave
         self._opened = opened
         blocks = iter([opened.waveform]) if isinstance(opened, Clip) else opened
         cut = stream_split_at_silence if windowing.split_silence else stream_quiet_windows
@@ -101,22 +104,32 @@ class Recording:
 
     def segments(self, prompt: int = 0) -> list[Segment]:
         """The replies to one prompt, with times of the source."""
-        origin = self.facts.start_s
-        return [
-            Segment(
-                start_s=round(origin + start / SAMPLE_RATE, 4),
-                stop_s=round(origin + stop / SAMPLE_RATE, 4),
-                text=reply.text,
-                mean_logprob=_rounded(reply.mean_logprob),
-                no_speech_logprob=_rounded(reply.no_speech_logprob),
-            )
-            for index, (start, stop) in enumerate(self.spans)
-            for reply in [self.replies[index, prompt]]
-        ]
+        return [self._segment(index, prompt) for index in range(len(self.spans))]
+
+    def next_segments(self) -> Iterator[tuple[Segment, bool]]:
+        """Segments of the first prompt that were not given before, up to the first reply that is missing.
+
+        Yields:
+            A segment, and whether its window shares samples with the one before it.
+        """
+        while (self._given_out, 0) in self.replies:
+            index = self._given_out
+            self._given_out += 1
+            yield self._segment(index, 0), index > 0 and self.given[index][0] < self.given[index - 1][1]
 
     def overlaps(self) -> list[bool]:
         """Of each window whether it shares samples with the one before it."""
         return [False, *(after[0] < before[1] for before, after in pairwise(self.given))]
+
+    def _segment(self, index: int, prompt: int) -> Segment:
+        (start, stop), reply, origin = self.spans[index], self.replies[index, prompt], self.facts.start_s
+        return Segment(
+            start_s=round(origin + start / SAMPLE_RATE, 4),
+            stop_s=round(origin + stop / SAMPLE_RATE, 4),
+            text=reply.text,
+            mean_logprob=_rounded(reply.mean_logprob),
+            no_speech_logprob=_rounded(reply.no_speech_logprob),
+        )
 
     def receipt(self, config: MiDashengLMConfig, notes: Iterable[str] = ()) -> Receipt:
         """State which parts of the source the model processed, with notes on what else was done."""

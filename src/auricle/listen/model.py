@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
+from auricle.audio.sources import AudioSource, check_several, check_single
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.audio_cache import cache_sizes_mb
 from auricle.engine.engine import Engine
 from auricle.engine.request import SamplingOptions, SamplingParams
-from auricle.errors import AuricleError, check_number
+from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
 from auricle.listen.long_audio import check_length
 from auricle.listen.no_speech import NoSpeechRule
-from auricle.listen.outputs import Answer, Choice, Description, Transcript
+from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
 from auricle.listen.pipeline import (
     Captioning,
     Choosing,
@@ -29,7 +31,8 @@ from auricle.listen.pipeline import (
     reply_of,
 )
 from auricle.listen.streaming import AnswerStream, stream_answer
-from auricle.weights.generation_config import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, stated_settings
+from auricle.weights.cards import read_card
+from auricle.weights.generation_config import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY, stated_settings
 from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
 MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
+# Of MiDashengLM's published evaluation (arXiv 2508.03983); the language is plain text, no token of its own.
+LANGUAGE_PROMPT = "Transcribe the speech into text <|{language}|>"
 _MAX_BATCH = 16  # prompts that the engine answers at once
 
 Result = TypeVar("Result")
@@ -60,6 +65,9 @@ class AudioLM:
         max_audio_s: float = MAX_AUDIO_S,
         max_prompt_s: float | None = None,
         no_speech: NoSpeechRule | None = None,
+        unsure_below: float | None = None,
+        verb_limits: Mapping[str, str] | None = None,
+        language_prompt: str | None = None,
         engine: Engine | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
@@ -71,6 +79,11 @@ class AudioLM:
             max_prompt_s: a source of up to this length goes into one prompt of a question, window beside window, for
                 models that were trained on several clips; None: ``max_audio_s``, so that a prompt has one window.
             no_speech: when a transcript is withheld; None: only where the model itself answers "no speech".
+            unsure_below: a confidence (see `auricle.listen.Answer`) below this is reported as low; None: none is.
+            verb_limits: what the model was not trained for, by verb, as its card states it: ``transcribe``, ``schema``
+                for answers of a JSON schema. It is noted in the receipts of that verb.
+            language_prompt: for transcripts in a known language, with ``{language}`` in it; None: the model was trained
+                on none.
             engine: on the same model, to share its caches with others; None: a new one.
             limits: budgets of every source.
 
@@ -83,10 +96,14 @@ class AudioLM:
         self.loaded, self.max_audio_s, self.limits = loaded, max_audio_s, limits
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
+        self.unsure_below, self.verb_limits = unsure_below, dict(verb_limits or {})
+        self._language_prompt = language_prompt
         self.prompt_writer = prompt_writer(loaded)
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
         audio_mb, prefix_mb = cache_sizes_mb(loaded.model, max_audio_s, _MAX_BATCH)
         self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
+        # Called with the name of a source and each segment of its transcript or dense description, once it is final.
+        self.on_segment: Callable[[str, Segment], None] | None = None
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
 
     @property
@@ -114,7 +131,7 @@ class AudioLM:
 
     def describe(
         self,
-        source: Any,
+        source: AudioSource,
         *,
         dense: bool = False,
         window_s: float | None = None,
@@ -133,16 +150,18 @@ class AudioLM:
             ConfigError: a window of under 0.4 s, or longer than ``max_audio_s``.
             PromptError: no room in the model's context.
         """
+        check_single(source, "describe_many")
         (found,) = self.describe_many([source], dense=dense, window_s=window_s, max_new_tokens=max_new_tokens)
         return _unwrap(found)
 
     def transcribe(
         self,
-        source: Any,
+        source: AudioSource,
         *,
         window_s: float | None = None,
         overlap_s: float | None = None,
         vad: bool = False,
+        language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Transcript:
         """Write down the words spoken in one source.
@@ -153,29 +172,32 @@ class AudioLM:
             overlap_s: of two windows around a cut that does not fall into a pause, s, at most a third of the window;
                 None: 2 s, or a fifth of shorter windows. The transcripts are stitched where they agree.
             vad: leave out windows in which silero-vad finds no speech; needs the extra ``vad``.
+            language: that is spoken, as ``en`` or ``zh``, where the model's prompt can name it: of MiDashengLM, not of
+                models trained with Auricle.
             max_new_tokens: of each window's transcript.
         """
-        options: dict[str, Any] = {"window_s": window_s, "overlap_s": overlap_s, "vad": vad}
+        options: dict[str, Any] = {"window_s": window_s, "overlap_s": overlap_s, "vad": vad, "language": language}
+        check_single(source, "transcribe_many")
         (found,) = self.transcribe_many([source], **options, max_new_tokens=max_new_tokens)
         return _unwrap(found)
 
     def ask(
         self,
-        source: Any,
+        source: AudioSource,
         prompt: str,
         *,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
         reduce: Aggregation = "auto",
         **sampling: Unpack[SamplingOptions],
-    ) -> str:
-        """Answer a question about one source, greedily unless ``do_sample``.
+    ) -> Answer:
+        """Answer a question about one source, greedily unless ``do_sample``; ``str`` of the answer is its text.
 
         Args:
             source: as for `describe`.
             prompt: the question; about every window of a source longer than ``max_prompt_s``.
             choices: the answer is one of these, generated token by token; `choose` scores them as wholes.
-            schema: the answer is JSON of this JSON Schema; needs the extra ``schema``.
+            schema: the answer is JSON of this JSON Schema, parsed as ``.value``; needs the extra ``schema``.
             reduce: how the answers about the windows become one, see `auricle.listen.aggregate.aggregate_answers`.
             sampling: ``max_new_tokens``, ``do_sample``, ``temperature``, ``top_p``, ``top_k``, ``repetition_penalty``,
                 ``seed`` and the other fields of `auricle.engine.SamplingParams`.
@@ -183,24 +205,26 @@ class AudioLM:
         Raises: as `describe`; ConfigError for an unknown option or one out of range; PromptError for JSON cut short.
         """
         params = SamplingParams.of(sampling)
+        check_single(source, "ask_many")
         (found,) = self.ask_many([source], prompt, sampling=params, choices=choices, schema=schema, reduce=reduce)
-        return _unwrap(found).text
+        return _unwrap(found)
 
     def ask_all(
         self,
-        source: Any,
+        source: AudioSource,
         prompts: Sequence[str],
         *,
         sampling: SamplingParams | None = None,
         reduce: Aggregation = "auto",
     ) -> list[Answer]:
         """Answer several questions about one source, which is read, encoded and prefilled once; as `ask`."""
+        check_single(source, "ask_all_many")
         (found,) = self.ask_all_many([source], prompts, sampling=sampling, reduce=reduce)
         return _unwrap(found)
 
     def choose(
         self,
-        source: Any,
+        source: AudioSource,
         question: str,
         options: Sequence[str],
         *,
@@ -221,12 +245,13 @@ class AudioLM:
         Raises: as `describe`; ConfigError for options that cannot be used.
         """
         settings: dict[str, Any] = {"letters": letters, "per_token": per_token, "window_s": window_s}
+        check_single(source, "choose_many")
         (found,) = self.choose_many([source], question, options, **settings)
         return _unwrap(found)
 
     def stream(
         self,
-        source: Any,
+        source: AudioSource,
         prompt: str,
         *,
         sampling: SamplingParams | None = None,
@@ -240,6 +265,7 @@ class AudioLM:
 
         Raises: as `ask`; what concerns the source while it is iterated.
         """
+        check_single(source, "ask_many")
         task = Questions(self, sampling, reduce=reduce, window_s=window_s)
         return AnswerStream(stream_answer(task, source, *check_questions([prompt])))
 
@@ -262,7 +288,7 @@ class AudioLM:
 
     def describe_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[AudioSource],
         *,
         batch_size: int = 8,
         dense: bool = False,
@@ -274,25 +300,42 @@ class AudioLM:
         As `describe`; sources are taken as they are needed, and ``batch_size`` windows are one batch.
         """
         task = Captioning(self, dense=dense, window_s=window_s, max_new_tokens=max_new_tokens)
-        return process(task, _each(sources, [CAPTION_PROMPT]), batch_size)
+        return process(task, _each(sources, [CAPTION_PROMPT], "describe"), batch_size)
 
     def transcribe_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[AudioSource],
         *,
         batch_size: int = 8,
         window_s: float | None = None,
         overlap_s: float | None = None,
         vad: bool = False,
+        language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Iterator[Transcript | AuricleError]:
         """Transcribe many sources; as `describe_many` and `transcribe`."""
         task = Transcription(self, window_s=window_s, overlap_s=overlap_s, vad=vad, max_new_tokens=max_new_tokens)
-        return process(task, _each(sources, [TRANSCRIBE_PROMPT]), batch_size)
+        return process(task, _each(sources, [self._transcribe_prompt(language)], "transcribe"), batch_size)
+
+    def _transcribe_prompt(self, language: str | None) -> str:
+        """The prompt of transcripts.
+
+        Raises:
+            ConfigError: no code of a language, or the model's prompt names none.
+        """
+        if language is None:
+            return TRANSCRIBE_PROMPT
+        if self._language_prompt is None:
+            raise ConfigError(
+                f"{self.model} was trained on a prompt for transcripts that names no language; leave out {language!r}"
+            )
+        if not re.fullmatch("[a-z]{2,3}", language):
+            raise ConfigError(f"language is {language!r}; expected a code of two or three letters, as en or zh")
+        return self._language_prompt.format(language=language)
 
     def ask_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[AudioSource],
         prompt: str,
         *,
         batch_size: int = 8,
@@ -304,12 +347,12 @@ class AudioLM:
     ) -> Iterator[Answer | AuricleError]:
         """Ask one question about many sources; as `describe_many` and `ask`."""
         task = Questions(self, sampling, reduce=reduce, window_s=window_s, choices=choices, schema=schema)
-        found = process(task, _each(sources, check_questions([prompt])), batch_size)
+        found = process(task, _each(sources, check_questions([prompt]), "ask"), batch_size)
         return (each if isinstance(each, AuricleError) else each[0] for each in found)
 
     def ask_all_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[AudioSource],
         prompts: Sequence[str],
         *,
         batch_size: int = 8,
@@ -319,11 +362,11 @@ class AudioLM:
     ) -> Iterator[list[Answer] | AuricleError]:
         """Ask the same questions about many sources; as `describe_many` and `ask_all`."""
         task = Questions(self, sampling, reduce=reduce, window_s=window_s)
-        return process(task, _each(sources, check_questions(prompts)), batch_size)
+        return process(task, _each(sources, check_questions(prompts), "ask_all"), batch_size)
 
     def ask_each(
         self,
-        requests: Iterable[tuple[Any, Sequence[str]]],
+        requests: Iterable[tuple[AudioSource, Sequence[str]]],
         *,
         batch_size: int = 8,
         sampling: SamplingParams | None = None,
@@ -344,7 +387,7 @@ class AudioLM:
 
     def choose_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[AudioSource],
         question: str,
         options: Sequence[str],
         *,
@@ -355,13 +398,13 @@ class AudioLM:
     ) -> Iterator[Choice | AuricleError]:
         """Choose among the same options for many sources; as `describe_many` and `choose`."""
         task = Choosing(self, question, options, letters=letters, per_token=per_token, window_s=window_s)
-        return process(task, _each(sources, [task.options.prompt]), batch_size)
+        return process(task, _each(sources, [task.options.prompt], "choose"), batch_size)
 
 
 def load(
     name: str = "auricle-tiny",
     *,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str | None = None,
     revision: str | None = None,
     adapter: str | None = None,
@@ -371,7 +414,7 @@ def load(
 
     Args:
         name: embedded name, hub id, or folder in a published layout.
-        device: ``cpu``, ``cuda``, …
+        device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
             stored so, else float32.
         revision: of a hub id: branch, tag or commit.
@@ -384,16 +427,22 @@ def load(
     from auricle.weights import load_midashenglm
 
     loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
-    stated = stated_settings(Path(str(loaded.identity["path"])))
+    folder = Path(str(loaded.identity["path"]))
+    stated = stated_settings(folder)
     return AudioLM(
         loaded,
         max_audio_s=stated.get(MAX_AUDIO_KEY, MAX_AUDIO_S),
         max_prompt_s=stated.get(MAX_PROMPT_KEY),
         no_speech=NoSpeechRule(stated.get(NO_SPEECH_KEY)),
+        unsure_below=stated.get(UNSURE_KEY),
+        # What was trained here states its longest clip, and was trained on the one prompt without a language.
+        language_prompt=None if MAX_AUDIO_KEY in stated else LANGUAGE_PROMPT,
+        verb_limits=read_card(folder).verb_limits if (folder / "README.md").is_file() else None,
     )
 
 
-def _each(sources: Iterable[Any], prompts: Sequence[str]) -> Iterator[SourcePrompts]:
+def _each(sources: Iterable[AudioSource], prompts: Sequence[str], single: str) -> Iterator[SourcePrompts]:
+    check_several(sources, f"{single} takes one")
     return ((source, prompts) for source in sources)
 
 

@@ -1,7 +1,8 @@
-"""Results of an audio language model."""
+"""Results of an audio language model: one family, with a text, its segments, a receipt and a confidence."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +21,44 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Description:
+class Output:
+    """What a model says about one source; ``str`` gives the text."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    receipt: Receipt
+
+    def __str__(self) -> str:
+        """Give the text alone."""
+        return self.text
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean probability of a token, 0 to 1: geometric, over the time of the segments; None where rules set all."""
+        parts = [(each.stop_s - each.start_s, each.mean_logprob) for each in self.segments]
+        known = [(max(seconds, 1e-9), mean) for seconds, mean in parts if mean is not None]
+        whole = sum(seconds for seconds, _ in known)
+        return round(math.exp(sum(seconds * mean for seconds, mean in known) / whole), 4) if known else None
+
+
+class Description(Output):
     """A caption of a whole source; for long ones the distinct captions of its segments, in order.
 
     In a dense description neighbours with the same caption are one segment.
     """
 
-    caption: str
-    segments: tuple[Segment, ...]
-    receipt: Receipt
+    __slots__ = ()
+
+    @property
+    def caption(self) -> str:
+        """The text."""
+        return self.text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Answer(Output):
     """An answer about a source; for long ones its segments' answers, aggregated as `Aggregation` says."""
 
-    text: str
-    segments: tuple[Segment, ...]
-    receipt: Receipt
     value: Any = None  # the parsed text, where it was constrained to a JSON schema
 
 
@@ -53,19 +74,23 @@ class Odds:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class Choice(Output):
     """An answer chosen among options."""
 
-    answer: str
     odds: tuple[Odds, ...]  # of every option, in the order given
-    segments: tuple[Segment, ...]
-    receipt: Receipt
+
+    @property
+    def answer(self) -> str:
+        """The text."""
+        return self.text
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the chosen option among all, 0 to 1."""
+        return next(each.probability for each in self.odds if each.text == self.text)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Transcript:
+class Transcript(Output):
     """The words spoken in a source; empty where there are none."""
 
-    text: str
-    segments: tuple[Segment, ...]
-    receipt: Receipt
+    __slots__ = ()

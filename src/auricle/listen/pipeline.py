@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from auricle.audio.facts import Clip
 from auricle.audio.limits import MAX_S
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.audio.sources import AudioSource
 from auricle.data.batches import prefetch
 from auricle.data.untrusted_json import check_characters
 from auricle.data.wording import NO_SPEECH
@@ -25,14 +26,14 @@ from auricle.listen import aggregate
 from auricle.listen.long_audio import Recording, Reply, try_open
 from auricle.listen.no_speech import is_no_speech
 from auricle.listen.options import answer_ids, best, constraint_of, weigh, write_options
-from auricle.listen.outputs import Answer, Choice, Description, Transcript
+from auricle.listen.outputs import Answer, Choice, Description, Output, Transcript
 from auricle.listen.vad import SpeechDetector
 from auricle.listen.windows import Window, Windowing
 
 if TYPE_CHECKING:
     from auricle.engine.prompt import CheckedPrompt
     from auricle.engine.request import Generation
-    from auricle.listen.aggregate import Aggregation
+    from auricle.listen.aggregate import Aggregation, Growing
     from auricle.listen.model import AudioLM
     from auricle.weights.processor import Message
 
@@ -41,7 +42,8 @@ _OVERLAP_S = 2.0  # of a transcript's windows around cuts into sound: longer tha
 _SILENT = "nothing exceeds -90 dB of full scale"
 _DECODERS = 2  # threads that decode ahead; soundfile and soxr release the interpreter
 
-SourcePrompts = tuple[Any, Sequence[str]]  # a source, and the questions about it
+SourcePrompts = tuple[AudioSource, Sequence[str]]  # a source, and the questions about it
+Result = TypeVar("Result", bound=Output)
 
 
 class Task(ABC):
@@ -67,6 +69,10 @@ class Task(ABC):
         """The replies of the model to one batch of prompts."""
         return [reply_of(generation) for generation in self.model.engine.generate(prompts, self.sampling)]
 
+    def growing(self) -> Growing | None:
+        """What makes segments final while the windows are answered; None: the result has none of its own."""
+        return None
+
     @abstractmethod
     def result(self, recording: Recording) -> Any:
         """The result for a recording with all its replies."""
@@ -82,6 +88,10 @@ class Captioning(Task):
     def rule(self, window: Window) -> Reply | None:
         """Caption digital silence."""
         return Reply(text=SILENT_CAPTION, rule=_SILENT) if window.is_silent else None
+
+    def growing(self) -> Growing | None:
+        """Only a dense description is read by its segments."""
+        return aggregate.growing_captions() if self._dense else None
 
     def result(self, recording: Recording) -> Description:
         """Join the captions."""
@@ -126,9 +136,13 @@ class Transcription(Task):
         text = "" if rule.denies(sum(scores)) else reply.text
         return replace(reply, text=text, no_speech_logprob=sum(scores))
 
+    def growing(self) -> Growing | None:
+        """Stitch as the windows come."""
+        return aggregate.growing_transcript()
+
     def result(self, recording: Recording) -> Transcript:
         """Stitch the transcripts."""
-        return aggregate.transcribe(recording, self.config)
+        return _with_limit(aggregate.transcribe(recording, self.config), self.model, "transcribe")
 
 
 class Questions(Task):
@@ -165,7 +179,8 @@ class Questions(Task):
         ]
         if self._schema is None:
             return found
-        return [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
+        found = [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
+        return [_with_limit(each, self.model, "schema") for each in found]
 
     def _summarise(self, question: str) -> str:
         greedy = SamplingParams()
@@ -236,8 +251,10 @@ def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> 
                 _report(task, each.recording, each.key)
             batch.clear()  # waveforms are large
             pending.clear()
+            _report_segments(task, opened)
             while opened and (isinstance(opened[0], AuricleError) or opened[0].is_done):
                 yield _result(task, opened.popleft())
+                _report_segments(task, opened)
     finally:
         for left in opened:
             if isinstance(left, Recording):
@@ -294,6 +311,23 @@ def _report(task: Task, recording: Recording, key: tuple[int, int]) -> None:
         task.model.on_audio((stop - start) / SAMPLE_RATE)
 
 
+def _report_segments(task: Task, opened: Sequence[Recording | AuricleError]) -> None:
+    """Report the segments of the first source that have become final to `AudioLM.on_segment`."""
+    report = task.model.on_segment
+    if report is None or not opened or isinstance(opened[0], AuricleError):
+        return
+    recording = opened[0]
+    growing = recording.growing = recording.growing or task.growing()
+    if growing is None:
+        return
+    found = [growing.add(segment, overlaps) for segment, overlaps in recording.next_segments()]
+    if recording.is_done and recording.error is None:
+        found.append(growing.end())
+    for segment in found:
+        if segment is not None:
+            report(recording.facts.name, segment)
+
+
 def window_prompt(task: Task, recording: Recording, windows: Sequence[Window], question: str) -> CheckedPrompt:
     """Write one question about windows, audio first: the trained order, and what lets questions share the audio.
 
@@ -323,6 +357,15 @@ def _result(task: Task, recording: Recording | AuricleError) -> Any:
         return task.result(recording)
     except AuricleError as error:
         return type(error)(f"{recording.facts.name}: {error}")
+
+
+def _with_limit(result: Result, model: AudioLM, verb: str) -> Result:
+    """Note in the receipt what the model's card states about a verb."""
+    limit = model.verb_limits.get(verb)
+    if limit is None:
+        return result
+    notes = (*result.receipt.notes, f"limit of {model.model}: {limit}")
+    return replace(result, receipt=replace(result.receipt, notes=notes))
 
 
 def reply_of(generation: Generation) -> Reply:

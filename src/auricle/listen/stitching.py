@@ -26,13 +26,31 @@ def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
     Returns:
         As many texts, which joined by `join_words` are the whole transcript.
     """
-    pieces: list[list[str]] = [_WORD.findall(text) for text in texts]
-    for index in range(1, len(pieces)):
-        if overlaps[index]:
-            left, right = pieces[index - 1], pieces[index]
+    stitcher = Stitcher()
+    found = [stitcher.add(*each) for each in zip(texts, overlaps, strict=True)]
+    return [text for text in (*found, stitcher.end()) if text is not None]
+
+
+class Stitcher:
+    """As `stitch`, for transcripts that come one after the other: each is final once the next one is known."""
+
+    def __init__(self) -> None:
+        """Start without a window."""
+        self._held: list[str] | None = None  # words of the last window
+
+    def add(self, text: str, overlaps: bool) -> str | None:
+        """Take the next transcript, and give the one before it; None for the first."""
+        left: list[str] | None = self._held
+        right: list[str] = _WORD.findall(text)
+        if left is not None and overlaps:
             keep, skip = seam([_plain(word) for word in left], [_plain(word) for word in right])
-            pieces[index - 1], pieces[index] = left[:keep], right[skip:]
-    return [join_words(words) for words in pieces]
+            left, right = left[:keep], right[skip:]
+        self._held = right
+        return None if left is None else join_words(left)
+
+    def end(self) -> str | None:
+        """Give the last one; None where there was none."""
+        return None if self._held is None else join_words(self._held)
 
 
 def join_words(texts: Sequence[str]) -> str:

@@ -18,6 +18,9 @@ from auricle.weights.known_models import ENTRIES, CatalogEntry
 # Everything a model folder needs. No *.py, and no pickles.
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4", ".aiff")  # the usual ones
+_SHOWN = 8  # names in a message, where none is near
 _HASH = re.compile(r"[0-9a-f]{64}")
 MAX_HASHED_BYTES = 4_000_000_000  # hashing more would take longer than loading it
 
@@ -71,6 +74,7 @@ def resolve(
         return _resolve_embedded(entry)
     path = Path(text).expanduser()
     if path.exists():
+        _check_folder(path)
         return Source(name=text, path=path)
     if entry is not None and entry.repo is None:
         raise UnknownModel(_elsewhere(entry))
@@ -190,6 +194,25 @@ def _elsewhere(entry: CatalogEntry) -> str:
     )
 
 
+def _check_folder(path: Path) -> None:
+    """A folder without a model is refused with what it is, where that can be seen.
+
+    Raises:
+        UnknownModel: it holds neither settings nor weights.
+    """
+    if not path.is_dir():
+        return
+    inside = sorted(each.name for each in path.iterdir())
+    if "config.json" in inside or any(name.endswith(_WEIGHTS) for name in inside):
+        return
+    if (path / "model" / "config.json").is_file():
+        raise UnknownModel(f"{path} is the folder of a run; its model is {path / 'model'}")
+    if audio := [name for name in inside if Path(name).suffix.lower() in _AUDIO]:
+        raise UnknownModel(f"{path} holds audio ({audio[0]}), no model; name a model, and give audio as FILES")
+    found = ", ".join(inside[:3]) or "nothing"
+    raise UnknownModel(f"{path} holds {found}; expected a model's folder, with config.json and its weights")
+
+
 def _check_complete(path: Path, where: str) -> None:
     """An interrupted download or a repository in another format must not pass as a model."""
     if not (path / "config.json").is_file():
@@ -219,5 +242,6 @@ def _cache(cache_dir: str | Path | None) -> str | Path | None:
 
 def _unknown(name: str) -> str:
     names = [e.name for e in ENTRIES] + [e.repo for e in ENTRIES if e.repo]
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or [e.name for e in ENTRIES]
-    return f"{name!r} is no model name, folder or file; did you mean {', '.join(near)}? `auricle models` lists all"
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names[:_SHOWN])} and more;"
+    return f"{name!r} is no model name, folder or file; {hint} `auricle models` lists all {len(ENTRIES)}"

@@ -50,7 +50,7 @@ def load_causal_lm(
     Args:
         name_or_path: a MiDashengLM (its decoder is taken), or a folder or hub id of the Hugging Face layout with
             safetensors weights, such as ``Qwen/Qwen2.5-0.5B``.
-        device: ``cpu``, ``cuda``, ``cuda:1``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `auricle.weights.loaders.device_of`.
         dtype: ``float32``, ``bfloat16`` or ``float16``; a published bfloat16 model runs in float32 too unless requested
             otherwise, because results of benchmarks must not depend on how a release is stored.
         revision: branch, tag or commit on the hub.

@@ -83,7 +83,7 @@ def load_encoder_model(
 
     Args:
         name_or_path: any name that `catalog.resolve` knows.
-        device: ``cpu``, ``cuda``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `auricle.weights.loaders.device_of`.
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front ends stay float32.
         revision: branch, tag or commit on the hub.
         layers: blocks, 0 the first, whose outputs are averaged; none: the encoder's own last output.

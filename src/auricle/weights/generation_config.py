@@ -1,4 +1,6 @@
-"""Auricle's settings in a model's ``generation_config.json``: the longest audio, and when to withhold a transcript."""
+"""Auricle's settings in a model's ``generation_config.json``: the longest audio, when to withhold a transcript,
+and which results are unsure.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ from auricle.weights.layouts import optional_json
 MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip the model was trained on, s
 MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt, where it was trained on several
 NO_SPEECH_KEY = "auricle_no_speech_logprob"  # see `auricle.listen.no_speech.NoSpeechRule`
+UNSURE_KEY = "auricle_unsure_below"  # mean probability of a token, 0 to 1, below which a result is called unsure
+_KEYS = (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY)
 
 
 def stated_settings(folder: Path) -> dict[str, float]:
@@ -20,7 +24,7 @@ def stated_settings(folder: Path) -> dict[str, float]:
     """
     file = folder / "generation_config.json"
     found = optional_json(file)
-    stated = {key: found[key] for key in (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY) if key in found}
+    stated = {key: found[key] for key in _KEYS if key in found}
     for key, value in stated.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"{file}: {key} is {value!r}; expected a number")

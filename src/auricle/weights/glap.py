@@ -49,7 +49,7 @@ def load_glap(
 
     Args:
         name_or_path: embedded or published name, hub id, folder or file.
-        device: ``cpu``, ``cuda``, ``cuda:1``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `auricle.weights.loaders.device_of`.
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the networks; front end and input norm stay float32.
         revision: branch, tag or commit on the hub.
 

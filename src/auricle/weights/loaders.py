@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from auricle.weights.processor import PromptWriter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-AUTO = "auto"  # the type of the checkpoint: bfloat16 where it is stored so, else float32
+AUTO = "auto"  # data type: the checkpoint's, bfloat16 where it is stored so, else float32; device: see `device_of`
 # The authors' prompt format: audio and text parts in the order given, each turn between <|im_start|> and <|im_end|>.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -88,7 +88,7 @@ def load_dasheng(
 
     Args:
         name_or_path: embedded or published name, hub id, folder or file.
-        device: ``cpu``, ``cuda``, ``cuda:1``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `device_of`.
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32. None or
             ``auto``: the checkpoint's own, bfloat16 where it is stored so, else float32.
         revision: branch, tag or commit on the hub.
@@ -97,7 +97,7 @@ def load_dasheng(
         WeightsError: it cannot be found, trusted or fitted, or does not fit into memory.
         ConfigError: unknown dtype or device, or the number of attention heads cannot be known.
     """
-    stated, place = _dtype(dtype), _device(device)
+    stated, place = _dtype(dtype), device_of(device)
     source = resolve(name_or_path, revision=revision)
     config, state = read_dasheng(source.path)
     kind = stated or own_dtype(state)
@@ -123,7 +123,7 @@ def load_midashenglm(
 
     Args:
         name_or_path: embedded or published name, hub id or folder in the official layout.
-        device: ``cpu``, ``cuda``, ``cuda:1``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `device_of`.
         dtype: ``float32``, ``bfloat16`` or ``float16`` for the network; front end and input norm stay float32. None or
             ``auto``: the checkpoint's own, bfloat16 where it is stored so, else float32.
         revision: branch, tag or commit on the hub.
@@ -136,7 +136,7 @@ def load_midashenglm(
         ConfigError: unknown dtype, device or ``quantize``, or one that this hardware cannot run.
         MissingExtra: ``quantize`` on a GPU needs torchao.
     """
-    stated, place = _dtype(dtype), _device(device)
+    stated, place = _dtype(dtype), device_of(device)
     if quantize is not None:
         check_scheme(quantize, place, stated or torch.bfloat16)
     source = resolve(name_or_path, revision=revision)
@@ -168,7 +168,7 @@ def place_of(dtype: str, device: str) -> tuple[torch.dtype, torch.device]:
     Raises:
         ConfigError: an unknown data type, or a device that cannot be used.
     """
-    return _dtype(dtype) or torch.float32, _device(device)
+    return _dtype(dtype) or torch.float32, device_of(device)
 
 
 def identity_of(source: Source, adapter: str | Path | None = None) -> dict[str, str | None]:
@@ -293,7 +293,14 @@ def _dtype(name: str | None) -> torch.dtype | None:
     return DTYPES[name]
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         if device.type == "meta":

@@ -32,6 +32,7 @@ from auricle.weights import safe
 from auricle.weights.glap import MINILM, read_text_tower
 from auricle.weights.glap_layouts import stock_text_state
 from auricle.weights.layouts import reads_models
+from auricle.weights.loaders import device_of
 from auricle.weights.text_tokenizers import StockTokenizer
 
 DETECTOR_MAX_TOKENS = 64  # of a caption that the error detector reads; FENSE's own value
@@ -157,7 +158,7 @@ def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> Sentenc
     Args:
         name: ``minilm``, which needs no download, or a folder or hub id in the layout of sentence-transformers with
             ``tokenizer.json``. FENSE and DATE were published with paraphrase-TinyBERT-L6-v2.
-        device: ``cpu``, ``cuda``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `auricle.weights.loaders.device_of`.
 
     Raises:
         WeightsError: it cannot be found, trusted or fitted.
@@ -169,7 +170,7 @@ def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> Sentenc
     if not isinstance(tower, StockText) or not isinstance(tokenizer, StockTokenizer):
         raise ConfigError(f"{name} is no sentence encoder; give minilm or a folder of sentence-transformers")
     tower.load_state_dict(dict(shared.state))
-    return SentenceEncoder(tower.to(device), tokenizer, name=name, sha256=tensors_sha256(shared.state))
+    return SentenceEncoder(tower.to(device_of(device)), tokenizer, name=name, sha256=tensors_sha256(shared.state))
 
 
 @reads_models
@@ -181,7 +182,7 @@ def load_error_detector(
     Args:
         folder: with the released ``echecker_*.ckpt`` (or its tensors as safetensors), and ``config.json`` and
             ``tokenizer.json`` of the BERT it names as ``model_type``.
-        device: ``cpu``, ``cuda``, …
+        device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``, see `auricle.weights.loaders.device_of`.
         max_tokens: of a caption; MECAT reads 256.
 
     Raises:
@@ -210,4 +211,4 @@ def load_error_detector(
     tower.load_state_dict(state)
     classifier.load_state_dict({"weight": tensors["clf.weight"], "bias": tensors["clf.bias"]})
     tokenizer = StockTokenizer(folder / "tokenizer.json", max_tokens=min(max_tokens, config.longest))
-    return ErrorDetector(tower, classifier, tokenizer, tensors_sha256(tensors)).to(device).eval()
+    return ErrorDetector(tower, classifier, tokenizer, tensors_sha256(tensors)).to(device_of(device)).eval()
