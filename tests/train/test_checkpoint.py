@@ -99,7 +99,7 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_usable_checkpoint(tmp_path: Pa
         if step == 1:
             checkpoint.save(folder, State(step=2), *late, keep=keep)
         else:
-            checkpoint.tidy(folder, path, keep=keep)
+            checkpoint.tidy(path, keep=keep)
         assert found(folder) == (folder / "step-00000002", 2) and not list(folder.glob(".*"))
         assert len(list(folder.iterdir())) == keep + 1
         steps.append(step)

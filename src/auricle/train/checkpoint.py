@@ -46,15 +46,15 @@ def save(folder: Path, state: State, model: nn.Module, optimizer: torch.optim.Op
         digests = {name: sha256(scratch / name) for name in _TENSORS}
         write_text(scratch / "state.json", json.dumps({**asdict(state), "sha256": digests}))
     write_text(folder / POINTER, final.name)
-    tidy(folder, final, keep=keep)
+    tidy(final, keep=keep)
     return final
 
 
-def tidy(folder: Path, newest: Path, *, keep: int) -> None:
+def tidy(newest: Path, *, keep: int) -> None:
     """Remove all but ``keep`` checkpoints up to ``newest``, and what a kill left of earlier removals and writes."""
-    remove_leftovers(folder)
+    remove_leftovers(newest.parent)
     # A kill before the pointer moved may have left later ones, which the run will write again.
-    for old in [path for path in sorted(folder.glob("step-*")) if path.name <= newest.name][:-keep]:
+    for old in [path for path in sorted(newest.parent.glob("step-*")) if path.name <= newest.name][:-keep]:
         shutil.rmtree(old)
 
 

@@ -112,7 +112,7 @@ def _train(
         objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
     )
     out = Path(config.out)
-    begun = _resume(config, objective, optimizer, notify)
+    begun = _resume(config, world, objective, optimizer, notify)
     journal = _Journal(out, config, begun, on_log) if world.is_main else None
     if journal:
         objective.prepare_output(out)
@@ -143,6 +143,7 @@ def _train(
     if world.is_main:
         if best := checkpoint.latest(out / "best", notify) if config.best else None:
             checkpoint.restore(best[0], objective, optimizer)
+            checkpoint.tidy(best[0], keep=1)
         objective.export(out / "model")
     return out / "model"
 
@@ -153,7 +154,11 @@ def _decided(config: RunConfig, objective: Objective) -> Log:
 
 
 def _resume(
-    config: RunConfig, objective: Objective, optimizer: torch.optim.Optimizer, notify: Callable[[str], None]
+    config: RunConfig,
+    world: World,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    notify: Callable[[str], None],
 ) -> State:
     """Load the newest checkpoint, if there is one, and return its state.
 
@@ -186,6 +191,8 @@ def _resume(
     if stored != steps:
         notify(f"{out} was started with {stored} steps, now it has {steps}: the learning rate follows from here on")
     checkpoint.restore(path, objective, optimizer)
+    if world.is_main:
+        checkpoint.tidy(path, keep=config.keep)
     return state
 
 
