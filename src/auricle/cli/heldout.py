@@ -35,12 +35,17 @@ def heldout(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures made from the clips.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in one batch.")] = 32,
     device: Device = "cpu",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here, as JSON.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the table here, as JSON."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure models on clips they were not trained on.
 
     Each row has its 95 % interval: Wilson's for shares, a bootstrap over speakers for the word error rate.
+
+    An older file of the table is replaced.
 
     Example: auricle heldout shards/test --train shards/train -o table.json
     """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
-from auricle.files import write_json, write_text
+from auricle.files import check_folder, remove_leftovers, write_json, write_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
@@ -189,10 +189,13 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
 
     Raises:
         WeightsError: ``src`` cannot be read, or ``dst`` is not empty.
+        OutputError: ``dst`` cannot be written.
     """
     destination = Path(dst)
+    remove_leftovers(destination.parent)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
+    check_folder(destination)
     source = resolve(src)
     settings = source.path / "config.json"
     is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
