@@ -108,7 +108,7 @@ def atomic_folder(
         stale: patterns of file names; older files of such names go.
 
     Raises:
-        OutputError: see `atomic_write`.
+        OutputError: see `atomic_write`; or another process has made the folder since the block began.
     """
     path = Path(path)
     with output_errors(path):
@@ -127,6 +127,8 @@ def atomic_folder(
             if merges:
                 _merge(temporary, path, last, stale)
             else:
+                if path.exists() and not fresh:
+                    raise OutputError(f"{path}: another run has written it meanwhile; name another place")
                 if path.exists():
                     path.rename(folder / ".replaced")
                 temporary.rename(path)

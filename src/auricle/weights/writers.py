@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
-from auricle.files import check_folder, locked, make_folder, remove_leftovers, write_json, write_text
+from auricle.files import check_folder, remove_leftovers, write_json, write_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
@@ -18,7 +18,7 @@ from auricle.models.midashenglm import MiDashengLM
 from auricle.models.text import StockTextConfig
 from auricle.weights import safe
 from auricle.weights.cards import Card, render_card
-from auricle.weights.catalog import Source, resolve
+from auricle.weights.catalog import resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
@@ -192,23 +192,12 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
         OutputError: ``dst`` cannot be written, or another process is writing it.
     """
     destination = Path(dst)
-    _check_empty(destination)
+    for place in (destination.parent, destination):  # where a killed process leaves its temporary folder
+        remove_leftovers(place)
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
     check_folder(destination)
     source = resolve(src)
-    make_folder(destination.parent)
-    with locked(destination):
-        _check_empty(destination)  # again, under the lock
-        return _convert(source, destination, dtype, adapter)
-
-
-def _check_empty(folder: Path) -> None:
-    for place in (folder.parent, folder):  # where a killed process leaves its temporary folder
-        remove_leftovers(place)
-    if folder.exists() and (not folder.is_dir() or any(each.name != ".lock" for each in folder.iterdir())):
-        raise WeightsError(f"{folder}: exists and is not an empty folder; name another one")
-
-
-def _convert(source: Source, destination: Path, dtype: str, adapter: str | Path | None) -> Path:
     settings = source.path / "config.json"
     is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
     origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
