@@ -233,7 +233,7 @@ def run_folder(out: str | Path, model_name: str, task: LanguageTask) -> Path:
 def _write(folder: Path, run: TaskRun, files: Mapping[str, bytes], scoring_rules: Sequence[ScoringRule]) -> None:
     """Replace what the folder has, all or nothing; scores of other answers go before these answers come."""
     answers = [name for name in files if name == ANSWERS or name.startswith(f"{REFERENCES}/")]
-    is_same = all(_holds(folder / name, files[name]) for name in answers)
+    is_same = all((path := folder / name).is_file() and path.read_bytes() == files[name] for name in answers)
     scores = {f"{scoring_rule}.json": utf8(scored.to_json()) for scoring_rule, scored in run.scored.items()}
     stale = [] if is_same else [f"{REFERENCES}/*.jsonl"]
     with atomic_folder(folder, last="run.json", stale=stale) as aside:
@@ -251,10 +251,6 @@ def _about(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -> d
         names = json.dumps({label: list(own) for label, own in synonyms.items()}, ensure_ascii=False, indent=1)
         about["synonyms.json"] = utf8(names + "\n")
     return about
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
 
 
 def _run_json(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -> str:

@@ -44,7 +44,7 @@ def save(folder: Path, state: State, model: nn.Module, optimizer: torch.optim.Op
         for name, content in zip(_TENSORS, tensors, strict=True):
             save_file(content, scratch / name)
         digests = {name: sha256(scratch / name) for name in _TENSORS}
-        write_text(scratch / "state.json", json.dumps({**asdict(state), "sha256": digests}))
+        write_text(scratch / "state.json", json.dumps({**asdict(state), "sha256": digests}, allow_nan=False))
     write_text(folder / POINTER, final.name)
     tidy(final, keep=keep)
     return final
@@ -114,7 +114,7 @@ def check_run(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> 
     Raises:
         TrainingError: it differs; the message names what and how.
     """
-    own = json.loads(json.dumps(own))
+    own = json.loads(json.dumps(own, allow_nan=False))
     changed = [name for name in own if name in stored and stored[name] != own[name]]
     if changed:
         listed = ", ".join(f"{name} is {_short(stored[name])} there and {_short(own[name])} here" for name in changed)
@@ -125,7 +125,7 @@ def check_run(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> 
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return text if len(text) <= 40 else f"{text[:16]}…"
 
 

@@ -30,6 +30,7 @@ from auricle.train.checkpoint import State
 from auricle.train.config import RunConfig, curve_settings, dump_config
 from auricle.train.objective import Batch, Objective
 from auricle.train.schedule import learning_rate
+from auricle.weights.loaders import place_of
 
 Log = dict[str, Any]
 
@@ -107,7 +108,7 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     objective = _build(config)
-    objective.to(config.device).train()
+    objective.to(place_of("float32", config.device)[1]).train()
     optimizer = torch.optim.AdamW(
         objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
     )
@@ -332,7 +333,7 @@ class _Journal:
         write_text(out / "config.yaml", dump_config(config))
         self.path = out / "log.jsonl"
         kept = [record for record in self._records() if record["step"] <= begun.step]
-        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(self.path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
         self.config, self.on_log = config, on_log
         values = [record.get(config.best) for record in kept]
         self.best = max((value for value in values if value is not None), default=-math.inf)
@@ -355,7 +356,7 @@ class _Journal:
         records = []
         for number, line in enumerate(lines, 1):
             try:
-                records.append(parse_object(line, f"{self.path}, line {number}"))
+                records.append(parse_object(line, f"{self.path}, line {number}", allow_nan=False))
                 records[-1]["step"] + 0
             except (DataError, KeyError, TypeError):
                 if number < len(lines):  # a kill may leave half a line at the end
@@ -388,7 +389,7 @@ class _Journal:
         probed = {key: value for key, value in record.items() if key not in (*self._MEANS, "audio_s", "seconds")}
         speed, eta = self.audio_s / (each_s * self.steps), (self.config.steps - step - 1) * each_s
         entry = {"step": step + 1, **means, "audio_s_per_s": round(speed, 1), "eta_s": round(eta, 1), **probed}
-        append_bytes(self.path, json.dumps(entry).encode() + b"\n")
+        append_bytes(self.path, json.dumps(entry, allow_nan=False).encode() + b"\n")
         self.on_log(entry)
         self.sums, self.count = dict.fromkeys(self._MEANS, 0.0), 0
         self._start_clock()

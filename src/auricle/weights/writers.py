@@ -22,7 +22,7 @@ from auricle.weights.catalog import resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
-from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
+from auricle.weights.layouts import dasheng_settings, dasheng_to_hub, reads_models
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
@@ -178,6 +178,7 @@ def save_glap(
     return folder
 
 
+@reads_models
 def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter: str | Path | None = None) -> Path:
     """Any readable model → a folder in the official Hugging Face layout.
 
@@ -190,6 +191,7 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
     Raises:
         WeightsError: ``src`` cannot be read, or ``dst`` is not empty.
         OutputError: ``dst`` cannot be written, or another process is writing it.
+        UnsafeWeights: a text beside the weights is a link to a file elsewhere, which would be copied.
     """
     destination = Path(dst)
     for place in (destination.parent, destination):  # where a killed process leaves its temporary folder
@@ -198,6 +200,7 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
         raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
     check_folder(destination)
     source = resolve(src)
+    safe.check_links(source.path)
     settings = source.path / "config.json"
     is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
     origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
