@@ -435,6 +435,17 @@ def test_a_lock_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_full_disk_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "write", fail)
+    with files.locked(tmp_path / "x"):
+        with pytest.raises(OutputError, match=r"another run is writing here \(unknown\)"), files.locked(tmp_path / "x"):
+            raise AssertionError
+    assert hidden(tmp_path) == []
+
+
 def test_file_systems_without_locks_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

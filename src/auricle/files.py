@@ -338,8 +338,9 @@ def _lock_file(file: Path, path: Path) -> int:
                 )
             # A holder that has just ended may have removed the file: then this lock protects nothing.
             if file.exists() and os.path.samestat(file.stat(), os.fstat(descriptor)):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+                with suppress(OSError):  # on a full disk the lock holds without a name
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
                 return descriptor
         except BaseException:
             os.close(descriptor)
