@@ -196,6 +196,46 @@ def test_a_folder_keeps_what_is_not_replaced(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == [] and hidden(folder.parent) == []
 
 
+def test_a_folder_that_another_process_has_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="folder: another run has written it meanwhile; name another place"):
+        with files.atomic_folder(tmp_path / "folder") as inside:
+            files.write_text(inside / "x", "second")
+            with files.atomic_folder(tmp_path / "folder") as other:
+                files.write_text(other / "x", "first")
+    assert (tmp_path / "folder" / "x").read_text() == "first" and hidden(tmp_path) == []
+
+
+def test_what_was_killed_beside_a_folder_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".folder.1-00000000.auricle-tmp").mkdir()
+    (tmp_path / "folder").mkdir()
+    with files.atomic_folder(tmp_path / "folder"):
+        pass
+    assert hidden(tmp_path) == []
+
+
+def test_a_folder_is_checked_without_being_made(tmp_path: Path) -> None:
+    files.check_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    files.check_folder(tmp_path / "there")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("there")
+    for name, reason in (("file", "is a file, expected a folder"), ("file/x", "a part of its path is a file")):
+        with pytest.raises(OutputError, match=reason):
+            files.check_folder(tmp_path / name)
+    with pytest.raises(OutputError, match="File name too long"):
+        files.check_folder(tmp_path / "there" / ("x" * 256))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "link", "there"]
+
+
+def test_nothing_is_added_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(OLD)
+    (tmp_path / "x").symlink_to("other")
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        files.append_bytes(tmp_path / "x", NEW)
+    assert (tmp_path / "other").read_bytes() == OLD
+
+
 def test_the_present_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with files.atomic_folder(".") as inside:
@@ -393,6 +433,17 @@ def test_a_lock_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"/x: cannot be written"), files.locked(tmp_path / "x"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_full_disk_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "write", fail)
+    with files.locked(tmp_path / "x"):
+        with pytest.raises(OutputError, match=r"another run is writing here \(unknown\)"), files.locked(tmp_path / "x"):
+            raise AssertionError
+    assert hidden(tmp_path) == []
 
 
 def test_file_systems_without_locks_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

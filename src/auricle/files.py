@@ -169,12 +169,13 @@ def atomic_folder(
         stale: patterns of file names; older files of such names go.
 
     Raises:
-        OutputError: see `atomic_write`.
+        OutputError: see `atomic_write`; or another process has made the folder since the block began.
     """
     path = Path(path)
     with output_errors(path):
         _check_target(path, stat.S_ISDIR, "a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clean_once(os.path.abspath(path.parent))  # of one that was killed before this folder was there
         merges = path.exists() and not fresh
         with _temporary_folder(path, inside=merges) as folder:
             temporary = folder / Path(os.path.abspath(path)).name
@@ -187,6 +188,8 @@ def atomic_folder(
             if merges:
                 _merge(temporary, path, last, stale)
             else:
+                if path.exists() and not fresh:
+                    raise OutputError(f"{path}: another run has written it meanwhile; name another place")
                 if path.exists():
                     path.rename(folder / ".replaced")
                 temporary.rename(path)
@@ -225,9 +228,12 @@ def publish(file: str | Path, target: str | Path) -> None:
 
 def append_bytes(path: str | Path, content: bytes) -> None:
     """Add to the end of a file and force it to disk; after a kill, a part of the content may be there."""
-    with output_errors(path), Path(path).open("ab") as file:
-        file.write(content)
-        sync(file)
+    path = Path(path)
+    with output_errors(path):
+        _check_target(path, stat.S_ISREG, "a regular file")
+        with path.open("ab") as file:
+            file.write(content)
+            sync(file)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -252,6 +258,23 @@ def check_writable(path: str | Path) -> None:
     with output_errors(path):
         _check_target(path, stat.S_ISREG, "a regular file")
         with _temporary_folder(path):
+            pass
+
+
+def check_folder(path: str | Path) -> None:
+    """Find out before long work whether `atomic_folder` could write a folder; it is not made.
+
+    Raises:
+        OutputError: see `atomic_write`.
+    """
+    path = Path(os.path.abspath(path))
+    with output_errors(path):
+        if path.is_dir():
+            with _temporary_folder(path, inside=True):
+                return
+        _check_target(path, stat.S_ISDIR, "a folder")
+        first = next(each for each in (path, *path.parents) if each.parent.exists())
+        with _temporary_folder(first):
             pass
 
 
@@ -315,8 +338,9 @@ def _lock_file(file: Path, path: Path) -> int:
                 )
             # A holder that has just ended may have removed the file: then this lock protects nothing.
             if file.exists() and os.path.samestat(file.stat(), os.fstat(descriptor)):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+                with suppress(OSError):  # on a full disk the lock holds without a name
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
                 return descriptor
         except BaseException:
             os.close(descriptor)

@@ -1,10 +1,14 @@
+import errno
+import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
-from auricle.errors import MissingExtra
-from auricle.pages.plots import Line, draw_lines, drawable, look_of, new_figure, svg
+from auricle.errors import MissingExtra, OutputError
+from auricle.files import locked
+from auricle.pages.plots import Line, draw_lines, drawable, look_of, new_figure, svg, write_page
 
 from .reading import HOSTILE, Page
 
@@ -56,3 +60,20 @@ def test_names_are_cut_in_the_middle_and_hold_no_formulas() -> None:
     pytest.importorskip("matplotlib")
     assert drawable("/home/me/models/encoder.safetensors", 21) == "/home/me/m…afetensors"
     assert drawable("a\n$b$ \u202e") == "a\ufffd\\$b\\$ \ufffd" and drawable(" ") == "…"
+
+
+def test_a_page_comes_as_a_whole_and_one_process_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    figure = new_figure(1, 1, "A page", "bench")
+    write_page(tmp_path / "report", "old", {"scores": figure})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+    with locked(tmp_path / "report"), pytest.raises(OutputError, match="another run is writing here"):
+        write_page(tmp_path / "report", "new", {"scores": figure})
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        write_page(tmp_path / "report", "new", {"scores": figure})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()} == before

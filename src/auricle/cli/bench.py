@@ -47,13 +47,17 @@ def run(
 ) -> None:
     """Measure encoders on tasks; every clip is encoded once and kept, so a run that was stopped continues.
 
+    A result replaces an older one of the same encoder, task and scoring rule in OUTPUT.
+
     Example: auricle bench run -e auricle-tiny-encoder -e log-mel -t esc10=data/esc10 -o bench
     """
     import auricle
     from auricle.bench.results import write_result
     from auricle.bench.run import run_benchmark
+    from auricle.files import check_folder
 
     chosen = [_task_and_folder(text, options.data) for text in task]
+    check_folder(options.output)
     # First what keeps frames, for their mean serves the others.
     chosen.sort(key=lambda pair: not pair[0].needs_frames)
     tally = Tally()
@@ -128,7 +132,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path("report"),
     as_json: AsJson = False,
 ) -> None:
-    """Write a page with tables and figures, and the figures as PNG.
+    """Write a page with tables and figures, and the figures as PNG; older files of these names are replaced.
 
     Example: auricle bench report bench -o report
     """

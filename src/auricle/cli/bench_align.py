@@ -66,6 +66,7 @@ def align(
     Example: auricle bench align -t esc10=data/esc10 -t mine=captions.jsonl -o bench
     """
     import auricle
+    from auricle.files import check_folder
 
     if not task and not published:
         raise typer.BadParameter("name a task, or give --published", param_hint="--task")
@@ -74,6 +75,8 @@ def align(
         prompts = _prompts(declared, domain, template, labels_file, language)
         ways = [{"scoring_rule": rule, "language": language} for rule in options.rules]
         jobs += [(declared, place, way) for way in ([{"prompts": prompts}] if prompts else ways)]
+    if jobs:
+        check_folder(options.output)
     tally = Tally()
     for name in (model or [DEFAULT_MODEL]) if jobs else []:
         rule = cast("Pooling | None", pooling)

@@ -66,7 +66,8 @@ def export(
 ) -> None:
     """Export encoder and projector of an audio language model.
 
-    The graph turns one clip of 16 kHz samples into audio tokens and is compared with the model.
+    The graph turns one clip of 16 kHz samples into audio tokens and is compared with the model. An older file of
+    this name is replaced.
 
     Example: auricle export auricle-tiny encoder.onnx
     """

@@ -45,7 +45,7 @@ def embed(
 
     Without --output, --json prints the vectors. A written file has `embeddings` (files, width), or with --frames
     `frames` (all frames, width) and `lengths` (files), and the names of the files in the same order. Files that fail
-    are left out.
+    are left out. An older file of this name is replaced.
 
     Example: auricle embed recordings/ -o recordings.safetensors
     """

@@ -133,9 +133,15 @@ def split_task(text: str) -> tuple[LanguageTask, str]:
 
 
 def read_tasks(options: RunOptions) -> list[tuple[LanguageTask, list[Question]]]:
-    """The chosen tasks with their questions; notes on their sources are printed."""
-    from auricle.evaluate.questions import read_questions
+    """The chosen tasks with their questions; notes on their sources are printed.
 
+    Raises:
+        OutputError: the folder for the results cannot be written.
+    """
+    from auricle.evaluate.questions import read_questions
+    from auricle.files import check_folder
+
+    check_folder(options.output)
     chosen = map(split_task, options.task)
     return [(task, read_questions(task, source, limit=options.limit, on_note=warn)) for task, source in chosen]
 

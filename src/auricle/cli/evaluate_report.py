@@ -52,6 +52,8 @@ def report(
 ) -> None:
     """Write results as one page: tables, figures, the worst answers with players, and what decided the scores.
 
+    Older files of these names in the folder are replaced.
+
     Example: auricle evaluate report OUT -o report
     """
     from auricle.evaluate.report import report_content, write_lm_report

@@ -38,7 +38,7 @@ def robustness(
     """Measure how much of a score is left on corrupted audio; writes cards, a page and figures.
 
     Corruptions: white-noise, pink-noise, opus, mp3, telephone, reverb, gain, overdrive, speed, clipping, dropouts,
-    padding. A stopped run continues.
+    padding. A stopped run continues. Older files of these names in OUTPUT are replaced.
 
     Example: auricle evaluate robustness -t events=shards -c white-noise=20,10,0 -c reverb -o robust
     """

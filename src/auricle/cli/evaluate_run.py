@@ -63,15 +63,18 @@ def run(
     """Generate the answers of a model to all questions of tasks and score them; a stopped run continues.
 
     A source is a manifest, a file of predictions, a folder of shards, or MECAT's references. No answer is generated
-    twice. On several machines that share --cache, run each --share, then once without.
+    twice; results of the same model and task in OUTPUT are replaced. On several machines that share --cache, run each
+    --share, then once without.
 
     Example: auricle evaluate run --model auricle-tiny --task digits=shards -o results --scoring-rule both
     """
     if choose is not None:
         check_choice("--choose", choose, ("texts", "letters"))
     from auricle.evaluate.run import read_share
+    from auricle.files import check_folder
 
     part = read_share(share)
+    check_folder(options.output)
     settings = _Settings(model, prompt, choose, options)
     tally = Tally(quiet=options.as_json)
 

@@ -64,12 +64,15 @@ def score(
     if (task == "mecat") != (references is not None):
         raise ConfigError("--references names the folder of MECAT's references; mecat needs it, and no other task")
     from auricle.evaluate.score_answers import read_synonyms, score_predictions
+    from auricle.files import check_folder
 
     chosen: dict[str, Any] = {"unit": unit, "group_by": group_by}
     if metric:
         chosen["metrics"] = metric
     if synonyms:
         chosen["synonyms"] = read_synonyms(synonyms)
+    if output:
+        check_folder(output)
     config = scoring_config(options, **chosen)
     parsed = _read(predictions, task, references)
     for rule in options.rules:

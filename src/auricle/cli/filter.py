@@ -78,8 +78,10 @@ def filter(
     from auricle.curate.decision import FilterConfig
     from auricle.curate.filter import filter_shards
     from auricle.data.shards import ShardSet
+    from auricle.files import check_folder
 
     config = FilterConfig(**asdict(decision))
+    check_folder(output)
     clips = ShardSet(shards)
     aligner = aligning.load(quiet=as_json)
     with (

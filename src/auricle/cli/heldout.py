@@ -42,6 +42,8 @@ def heldout(
 
     Each row has its 95 % interval: Wilson's for shares, a bootstrap over speakers for the word error rate.
 
+    An older file of the table is replaced.
+
     Example: auricle heldout shards/test --train shards/train -o table.json
     """
     import auricle

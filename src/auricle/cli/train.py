@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.options import AsJson
-from auricle.cli.output import print_json, print_line, progress
+from auricle.cli.output import print_json, print_line, progress, warn
 from auricle.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+_STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 _SHOWN = {"step", "loss", "grad_norm", "lr", "audio_s_per_s", "eta_s"}  # others are results of probes
 
 
@@ -37,7 +39,9 @@ def train(
 ) -> None:
     """Train an encoder or a language model.
 
-    A run that was stopped resumes from its newest checkpoint. Also runs under torchrun.
+    A run that was stopped resumes from its newest checkpoint, with the data and settings it was started with; it may
+    get more steps, another device, other intervals of logs and checkpoints. SIGTERM and SIGUSR1 save a checkpoint after
+    the present step and end with exit code 143 and 138. Also runs under torchrun.
 
     Example: auricle train recipes/tiny/encoder.yaml steps=1000
 
@@ -63,9 +67,28 @@ def train(
             if writer:
                 writer(record)
 
-        folder = loop.run(settings, on_log=on_log, probe=_probe(settings))
-    if not as_json and _is_main():
+        with _noted_signals() as signals:
+            folder = loop.run(
+                settings, on_log=on_log, probe=_probe(settings), should_stop=lambda: bool(signals), notify=warn
+            )
+    if folder is None and _is_main():
+        print_line(f"stopped, with a checkpoint in {settings.out}; the same command goes on", err=True)
+    elif not as_json and _is_main():
         print_line(f"{folder}")
+    if folder is None and signals:
+        raise typer.Exit(128 + signals[0])
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """The signals that ask for an end, as they come in; schedulers of clusters send them before they kill."""
+    found: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: found.append(number)) for each in _STOPPING}
+    try:
+        yield found
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _is_main() -> bool:

@@ -28,7 +28,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from auricle.errors import DataError
-from auricle.files import atomic_folder, is_printable, locked, make_folder, output_errors, publish
+from auricle.files import atomic_folder, check_writable, is_printable, locked, make_folder, output_errors, publish
 
 ZENODO = "https://zenodo.org"
 MAX_FILE_BYTES = 256 << 30  # the largest audio record of X-ARES is smaller
@@ -278,6 +278,7 @@ def _fetch(file: RemoteFile, partial: Path, had: int, progress: Progress | None)
     with _open(file.url, {"Range": f"bytes={had}-"} if had else {}) as reply:
         resumes = reply.status == 206 and str(reply.headers.get("Content-Range", "")).startswith(f"bytes {had}-")
         done = had if resumes else 0
+        check_writable(partial)
         with output_errors(partial), partial.open("ab" if resumes else "wb") as out:
             while block := _received(file, reply):
                 done += len(block)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from auricle.errors import DataError
 from auricle.evaluate.corruptions import CORRUPTIONS, Corruption
 from auricle.evaluate.robustness import FALLS, Card, Crossing, Curve
-from auricle.files import make_folder, write_text
+from auricle.files import atomic_folder, locked, make_folder, write_text
 from auricle.metrics.intervals import Score
 from auricle.metrics.paired import LOWER_IS_BETTER
 from auricle.pages.plots import GRID_COLOUR, MUTED_COLOUR, Drawing, drawable, look_of, new_figure, svg, write_png
@@ -74,11 +74,11 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
     """
     if not cards:
         raise DataError("found no cards, expected one or more; run the measurement first")
-    folder = make_folder(folder)
     by_task: dict[tuple[str, str], list[Card]] = {}
     for card in cards:
         by_task.setdefault((card.task, card.scoring_rule), []).append(card)
-    paths, tasks = [folder / "robustness.html"], []
+    files: dict[str, str | Figure] = {}
+    tasks = []
     for number, ((task, rule), own) in enumerate(by_task.items()):
         drawings = []
         if figures:
@@ -86,13 +86,17 @@ def write_cards(cards: Sequence[Card], folder: str | Path, *, figures: bool = Tr
             drawn = svg(figure, f"figure{number}")
             drawings.append(Drawing(drawn, f"Dashed: {' and '.join(f'{share:g}' for share in FALLS)}."))
             stem = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in f"{task}-{rule}")
-            for kind in ("svg", "png"):
-                paths.append(folder / f"robustness.{stem}.{kind}")
-            write_text(paths[-2], drawn)
-            write_png(figure, paths[-1])
+            files |= {f"robustness.{stem}.svg": drawn, f"robustness.{stem}.png": figure}
         tasks.append(_task(own, drawings))
-    write_text(paths[0], render("robustness.html", title=_TITLE, tasks=tasks))
-    return paths
+    files = {"robustness.html": render("robustness.html", title=_TITLE, tasks=tasks), **files}
+    folder = make_folder(folder)
+    with locked(folder), atomic_folder(folder, last="robustness.html") as aside:
+        for name, content in files.items():
+            if isinstance(content, str):
+                write_text(aside / name, content)
+            else:
+                write_png(content, aside / name)
+    return [folder / name for name in files]
 
 
 def _conditions(cards: Sequence[Card]) -> list[str]:

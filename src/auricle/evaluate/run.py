@@ -30,7 +30,7 @@ from auricle.evaluate.questions import Question
 from auricle.evaluate.score_answers import score_predictions
 from auricle.evaluate.scores import Scored, ScoringConfig, measure
 from auricle.evaluate.task import LanguageTask
-from auricle.files import make_folder, safe_file_name, write_bytes
+from auricle.files import atomic_folder, locked, make_folder, safe_file_name, write_bytes
 from auricle.metrics.paired import Measured
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -205,22 +205,23 @@ def run_task(
     Raises:
         DataError: rows cannot be scored, or files cannot be written; generated answers are in the cache.
         ConfigError: a setting out of range.
+        OutputError: another run is writing the folder of this model and task.
     """
     own = [question for question in questions if share.has(question.audio.name)]
-    replies = evaluator.generate(own)
-    folder = run_folder(out, evaluator.model.model, evaluator.task) if share == WHOLE else None
-    run = TaskRun(folder=folder, questions=own, replies=replies)
-    if folder is None:
-        return run
-    predictions = evaluator.predictions(own, replies)
-    _write_answers(folder, evaluator, run, predictions.files, source, scoring_rules)
-    if run.failed and evaluator.scoring.missing == "error":
-        return run
-    parsed = predictions.parse(str(folder / ANSWERS))
-    for scoring_rule in scoring_rules:
-        scored = evaluator.score(parsed, scoring_rule)
-        write_bytes(folder / f"{scoring_rule}.json", utf8(scored.to_json()))
-        run.scored[scoring_rule] = scored
+    if share != WHOLE:
+        return TaskRun(folder=None, questions=own, replies=evaluator.generate(own))
+    folder = make_folder(run_folder(out, evaluator.model.model, evaluator.task))
+    with locked(folder):
+        run = TaskRun(folder=folder, questions=own, replies=evaluator.generate(own))
+        predictions = evaluator.predictions(own, run.replies)
+        try:
+            if not run.failed or evaluator.scoring.missing != "error":
+                parsed = predictions.parse(str(folder / ANSWERS))
+                for scoring_rule in scoring_rules:
+                    run.scored[scoring_rule] = evaluator.score(parsed, scoring_rule)
+        finally:  # answers that cannot be scored are worth a look
+            about = _about(evaluator, run, source, predictions.files[ANSWERS])
+            _write(folder, run, {**predictions.files, **about}, scoring_rules)
     return run
 
 
@@ -229,28 +230,27 @@ def run_folder(out: str | Path, model_name: str, task: LanguageTask) -> Path:
     return Path(out) / safe_file_name(model_name) / task.name
 
 
-def _write_answers(
-    folder: Path,
-    evaluator: Evaluator,
-    run: TaskRun,
-    files: Mapping[str, bytes],
-    source: str,
-    scoring_rules: Sequence[ScoringRule],
-) -> None:
-    is_same = all((path := folder / name).is_file() and path.read_bytes() == file for name, file in files.items())
-    for scoring_rule in get_args(ScoringRule):
-        if not is_same or scoring_rule in scoring_rules:
-            (folder / f"{scoring_rule}.json").unlink(missing_ok=True)
-    if not is_same:
-        for stale in (folder / REFERENCES).glob("*.jsonl"):
-            stale.unlink()
-    more = {"run.json": utf8(_run_json(evaluator, run, source, files[ANSWERS]))}
-    if synonyms := evaluator.task.synonyms:  # for scoring the answers again
+def _write(folder: Path, run: TaskRun, files: Mapping[str, bytes], scoring_rules: Sequence[ScoringRule]) -> None:
+    """Replace what the folder has, all or nothing; scores of other answers go before these answers come."""
+    answers = [name for name in files if name == ANSWERS or name.startswith(f"{REFERENCES}/")]
+    is_same = all((path := folder / name).is_file() and path.read_bytes() == files[name] for name in answers)
+    scores = {f"{scoring_rule}.json": utf8(scored.to_json()) for scoring_rule, scored in run.scored.items()}
+    stale = [] if is_same else [f"{REFERENCES}/*.jsonl"]
+    with atomic_folder(folder, last="run.json", stale=stale) as aside:
+        for name, content in {**files, **scores}.items():
+            write_bytes(make_folder((aside / name).parent) / Path(name).name, content)
+        for scoring_rule in get_args(ScoringRule):
+            if not is_same or scoring_rule in scoring_rules:
+                (folder / f"{scoring_rule}.json").unlink(missing_ok=True)
+
+
+def _about(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -> dict[str, bytes]:
+    """``run.json``, and what is needed to score the answers again."""
+    about = {"run.json": utf8(_run_json(evaluator, run, source, answers))}
+    if synonyms := evaluator.task.synonyms:
         names = json.dumps({label: list(own) for label, own in synonyms.items()}, ensure_ascii=False, indent=1)
-        more = {"synonyms.json": utf8(names + "\n"), **more}
-    for name, content in {**files, **more}.items():
-        make_folder((folder / name).parent)
-        write_bytes(folder / name, content)
+        about["synonyms.json"] = utf8(names + "\n")
+    return about
 
 
 def _run_json(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import MissingExtra
-from auricle.files import atomic_write, make_folder, write_text
+from auricle.files import atomic_folder, atomic_write, locked, make_folder, write_text
 from auricle.pages.render import visible
 
 if TYPE_CHECKING:
@@ -147,14 +147,14 @@ def write_page(folder: str | Path, page: str, figures: "Mapping[str, Figure]") -
     """Write ``report.html``, and each figure by its name as PNG; returns the paths.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process is writing it.
     """
     folder = make_folder(folder)
-    paths = [folder / "report.html", *(folder / f"{name}.png" for name in figures)]
-    write_text(paths[0], page)
-    for path, figure in zip(paths[1:], figures.values(), strict=True):
-        write_png(figure, path)
-    return paths
+    with locked(folder), atomic_folder(folder, last="report.html") as aside:
+        write_text(aside / "report.html", page)
+        for name, figure in figures.items():
+            write_png(figure, aside / f"{name}.png")
+    return [folder / name for name in ("report.html", *(f"{name}.png" for name in figures))]
 
 
 def write_png(figure: "Figure", path: Path) -> None:

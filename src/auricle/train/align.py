@@ -174,6 +174,10 @@ class AlignObjective(Objective):
         scale = _LEARNED[self._kind][1](self.temperature.item())
         return scale, 0.0 if self.bias is None else self.bias.item()
 
+    def provenance(self) -> dict[str, str]:
+        """Of the pairs' clips."""
+        return {"data": self.pairs.manifest_hash}
+
     def export(self, folder: Path) -> None:
         """The model in GLAP's layout, with scale and bias of its loss, and a card that counts what was left out."""
         settings = self.config.align

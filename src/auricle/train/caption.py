@@ -4,6 +4,7 @@ Every example is a scene mixed on the fly from packed clips, a prompt about it a
 """
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,11 @@ class CaptionObjective(Objective):
     def lr_scale(self, name: str) -> float:
         """``encoder_lr_scale`` of the encoder."""
         return self.config.caption.encoder_lr_scale if name.startswith("network.audio_encoder.") else 1.0
+
+    def provenance(self) -> dict[str, str]:
+        """Of the clips and the tokenizer."""
+        tokenizer = sha256(self.tokenizer.to_str().encode()).hexdigest()
+        return {"data": self.clips.manifest_hash, "tokenizer": tokenizer}
 
     def export(self, folder: Path) -> None:
         """The model in the official MiDashengLM layout."""

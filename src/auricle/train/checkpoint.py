@@ -2,74 +2,155 @@
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from auricle.errors import TrainingError
+from auricle.data.untrusted_json import parse_json, read_text
+from auricle.errors import DataError, TrainingError
 from auricle.files import atomic_folder, make_folder, remove_leftovers, write_text
+from auricle.weights.safe import sha256
 
 POINTER = "LATEST"
+_TENSORS = ("model.safetensors", "optimizer.safetensors")
+_MAX_STATE_BYTES = 2**24
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
-    """Write model, optimiser moments and position after ``step`` steps; a kill at any moment leaves the previous one.
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a checkpoint holds beside tensors."""
+
+    step: int  # steps done
+    run: Mapping[str, Any] = field(default_factory=dict)  # settings and hashes that decide the curve
+    log: Mapping[str, Any] = field(default_factory=dict)  # of the log record that is not complete yet
+
+
+def save(folder: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
+    """Write model, optimiser moments and state; a kill at any moment leaves the previous one.
 
     The learning rate, the order of the data and every random number are functions of (seed, step), so the step is the
     whole state of schedule, data and random numbers.
     """
-    final = make_folder(folder) / f"step-{step:08d}"
+    final = make_folder(folder) / f"step-{state.step:08d}"
     remove_leftovers(folder)
     with atomic_folder(final, fresh=True) as scratch:
-        save_file({k: v.detach().cpu().contiguous() for k, v in _state(model).items()}, scratch / "model.safetensors")
-        save_file(_moments(model, optimizer), scratch / "optimizer.safetensors")
-        (scratch / "state.json").write_text(json.dumps({"step": step}, allow_nan=False))
+        tensors = {k: v.detach().cpu().contiguous() for k, v in _state(model).items()}, _moments(model, optimizer)
+        for name, content in zip(_TENSORS, tensors, strict=True):
+            save_file(content, scratch / name)
+        digests = {name: sha256(scratch / name) for name in _TENSORS}
+        write_text(scratch / "state.json", json.dumps({**asdict(state), "sha256": digests}, allow_nan=False))
     write_text(folder / POINTER, final.name)
-    # A kill before the pointer moved may have left later ones, which the run will write again.
-    for old in [path for path in sorted(folder.glob("step-*")) if path.name <= final.name][:-keep]:
-        shutil.rmtree(old)
+    tidy(final, keep=keep)
     return final
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, if there is one."""
-    pointer = folder / POINTER
-    if not pointer.is_file():
-        return None
-    found = folder / Path(pointer.read_text().strip()).name
-    if not (found / "state.json").is_file():
+def tidy(newest: Path, *, keep: int) -> None:
+    """Remove all but ``keep`` checkpoints up to ``newest``, and what a kill left of earlier removals and writes."""
+    remove_leftovers(newest.parent)
+    # A kill before the pointer moved may have left later ones, which the run will write again.
+    for old in [path for path in sorted(newest.parent.glob("step-*")) if path.name <= newest.name][:-keep]:
+        shutil.rmtree(old)
+
+
+def latest(folder: Path, notify: Callable[[str], None]) -> tuple[Path, State] | None:
+    """The newest whole checkpoint of a run, if there is any; ``notify`` gets a line where that is not the last written.
+
+    Raises:
+        TrainingError: there are checkpoints, and each is damaged.
+    """
+    named = _named(folder)
+    found = sorted((path for path in folder.glob("step-*") if path != named), reverse=True)
+    reasons = [] if named or not found else [f"{folder / POINTER} names no checkpoint"]
+    for path in [named, *found] if named else found:
+        try:
+            state = _read_state(path)
+        except (DataError, ValueError) as error:
+            reasons.append(f"{path} is damaged ({error})")
+            continue
+        if reasons:
+            notify(f"{'; '.join(reasons)}: going on from {path.name}")
+        return path, state
+    if reasons:
         raise TrainingError(
-            f"{pointer} names {found.name}, which is not a complete checkpoint; delete {pointer} to start anew"
+            f"{'; '.join(reasons)}, and no other is whole; delete {folder} to start anew, or give the run another "
+            "folder (out=…)"
         )
-    return found
+    return None
 
 
-def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint in place and return the number of steps done.
+def _named(folder: Path) -> Path | None:
+    """The checkpoint that the pointer names."""
+    try:
+        name = Path((folder / POINTER).read_text("utf-8", "replace").strip()).name
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return folder / name if name else None
+
+
+def _read_state(path: Path) -> State:
+    content = parse_json(read_text(path / "state.json", max_bytes=_MAX_STATE_BYTES))
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int) or content["step"] < 1:
+        raise ValueError("state.json states no step")
+    digests, run, log = (content.get(name, {}) for name in ("sha256", "run", "log"))
+    if not all(isinstance(value, dict) for value in (digests, run, log)):
+        raise ValueError("state.json holds no objects where they belong")
+    for name in _TENSORS:
+        if not (path / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if name in digests and sha256(path / name) != digests[name]:
+            raise ValueError(f"{name} is not what was written")
+    return State(step=content["step"], run=run, log=log)
+
+
+def check_run(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Compare what decides the curve of two runs, as far as both state it.
+
+    Raises:
+        TrainingError: it differs; the message names what and how.
+    """
+    own = json.loads(json.dumps(own, allow_nan=False))
+    changed = [name for name in own if name in stored and stored[name] != own[name]]
+    if changed:
+        listed = ", ".join(f"{name} is {_short(stored[name])} there and {_short(own[name])} here" for name in changed)
+        raise TrainingError(
+            f"checkpoint {path} is of another run: {listed}; give the run another folder (out=…), or the settings and "
+            "data it was started with"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text if len(text) <= 40 else f"{text[:16]}…"
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load the tensors of a checkpoint in place.
 
     Raises:
         TrainingError: it belongs to another architecture, or is damaged.
     """
     try:
-        _load(model, load_file(path / "model.safetensors"))
-        stored = load_file(path / "optimizer.safetensors")
-    except (ValueError, SafetensorError, OSError) as error:
+        weights, stored = (load_file(path / name) for name in _TENSORS)
+        _load(model, weights)
+        for name, parameter in model.named_parameters():
+            if f"step.{name}" not in stored:
+                continue
+            optimizer.state[parameter] = {
+                "step": stored[f"step.{name}"],
+                "exp_avg": stored[f"exp_avg.{name}"].to(parameter.device),
+                "exp_avg_sq": stored[f"exp_avg_sq.{name}"].to(parameter.device),
+            }
+    except (ValueError, KeyError, SafetensorError, OSError) as error:
         raise TrainingError(
             f"checkpoint {path} does not fit this configuration: {error}; give the run another folder (out=…), or "
             f"the settings it was started with"
         ) from error
-    for name, parameter in model.named_parameters():
-        if f"step.{name}" not in stored:
-            continue
-        optimizer.state[parameter] = {
-            "step": stored[f"step.{name}"],
-            "exp_avg": stored[f"exp_avg.{name}"].to(parameter.device),
-            "exp_avg_sq": stored[f"exp_avg_sq.{name}"].to(parameter.device),
-        }
-    return int(json.loads((path / "state.json").read_text())["step"])
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class RunConfig:
     """One training run. Times in minutes, sizes in clips."""
 
     objective: str = "mae"  # mae | caption | align | sft
-    out: str = "runs/unnamed"  # folder of checkpoints, log and exported model
+    out: str = ""  # folder of checkpoints, log and exported model, of this run alone; must be set
     data: list[str] = field(default_factory=list)  # folders of packed shards
     seed: int = 0
     steps: int = 1000
@@ -273,6 +273,32 @@ def _check_align(settings: AlignSettings) -> None:
             raise ConfigError(f"align.{name} must be in 0 … 1, got {getattr(settings, name)}")
     if not settings.project_text and "text_projection" in settings.train:
         raise ConfigError("align.train names text_projection, but align.project_text is off; leave one of them out")
+
+
+# Settings that another call of a run may change: its curve stays the same, or says so itself (steps). What files hold
+# is compared by its hash, see `Objective.provenance`.
+_FREE: tuple[str, ...] = (
+    "out",
+    "data",
+    "steps",
+    "device",
+    "threads",
+    "workers",
+    "checkpoint_minutes",
+    "keep",
+    "log_every",
+)
+_FREE += ("probe_every", "best", "stop_after", "caption.tokenizer", "align.chunk", "align.cache", "align.share_towers")
+_FREE += ("sft.train", "sft.checkpoint_blocks", "sft.remember_mb", "sft.loss_chunk", "sft.heldout", "sft.heldout_rows")
+_FREE += ("sft.max_new_tokens",)
+
+
+def curve_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide a run's curve, by name (``mae.depth``); those of other objectives are left out."""
+    values = asdict(config)
+    own = {f"{config.objective}.{name}": value for name, value in values[config.objective].items()}
+    shared = {name: value for name, value in values.items() if not dataclasses.is_dataclass(getattr(config, name))}
+    return {name: value for name, value in (shared | own).items() if name not in _FREE}
 
 
 def dump_config(config: RunConfig) -> str:

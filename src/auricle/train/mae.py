@@ -81,6 +81,10 @@ class MaeObjective(Objective):
         """One group: the reference decays every parameter."""
         return [{"params": list(self.network.parameters()), "lr": lr, "lr_scale": 1.0}]
 
+    def provenance(self) -> dict[str, str]:
+        """Of the clips."""
+        return {"data": self.clips.manifest_hash}
+
     def export(self, folder: Path) -> None:
         """The encoder alone, in the official Hugging Face layout."""
         save_dasheng(folder, self.network.encoder, card=run_card(self.config, self.clips.manifest_hash))

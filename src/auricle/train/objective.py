@@ -55,6 +55,10 @@ class Objective(nn.Module):
         """Learning rate of a parameter, by its name, over that of the run."""
         return 1.0
 
+    def provenance(self) -> dict[str, str]:
+        """Hashes, by name, of what decides the curve beside the configuration; a run is resumed with the same alone."""
+        return {}
+
     def prepare_output(self, out: Path) -> None:
         """Called once, by the main process, when the run's folder exists."""
 

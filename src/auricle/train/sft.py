@@ -187,6 +187,11 @@ class SftObjective(Objective):
         scales = {"audio_encoder": settings.encoder_lr_scale, "audio_projector": settings.projector_lr_scale}
         return scales.get(name.split(".")[1], 1.0)
 
+    def provenance(self) -> dict[str, str]:
+        """Of the manifests, and of the starting model where that was computed."""
+        model = self.loaded.identity["sha256"]
+        return {"data": self.sources.manifest_hash, **({"model": str(model)} if model else {})}
+
     def export(self, folder: Path) -> None:
         """The model, updates merged, in the official layout; beside it, in ``adapter``, the updates in PEFT's."""
         card = run_card(self.config, self.sources.manifest_hash)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
-from auricle.files import write_json, write_text
+from auricle.files import check_folder, remove_leftovers, write_json, write_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
@@ -190,11 +190,15 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
 
     Raises:
         WeightsError: ``src`` cannot be read, or ``dst`` is not empty.
+        OutputError: ``dst`` cannot be written, or another process is writing it.
         UnsafeWeights: a text beside the weights is a link to a file elsewhere, which would be copied.
     """
     destination = Path(dst)
+    for place in (destination.parent, destination):  # where a killed process leaves its temporary folder
+        remove_leftovers(place)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
+    check_folder(destination)
     source = resolve(src)
     safe.check_links(source.path)
     settings = source.path / "config.json"
