@@ -75,7 +75,8 @@ def read_card(folder: str | Path) -> Card:
         raise WeightsError(f"{path}: the front matter is no YAML ({error})") from error
     if not isinstance(front, dict):
         raise WeightsError(f"{path}: the front matter is a {type(front).__name__}, expected a mapping")
-    own = front.get("auricle") or {}
+    own = front.get("auricle")
+    own = own if isinstance(own, dict) else {}
     base = front.get("base_model")
     return Card(
         name=str(own.get("name", Path(folder).name)),
@@ -89,6 +90,14 @@ def read_card(folder: str | Path) -> Card:
         base_model=str(base) if base else None,
         tags=tuple(front.get("tags") or ()),
     )
+
+
+def read_license(path: Path) -> str:
+    """The licence that the card in a model's folder states; ``unknown`` where there is no readable card."""
+    try:
+        return read_card(path).license
+    except (WeightsError, OSError, ValueError):
+        return "unknown"
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -17,14 +17,14 @@ from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
 from auricle.models.text import StockTextConfig
 from auricle.weights import safe
-from auricle.weights.cards import Card, render_card
+from auricle.weights.cards import Card, read_license, render_card
 from auricle.weights.catalog import resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
-from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
+from auricle.weights.loaders import DTYPES, AudioTokens, is_language_model, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
@@ -194,16 +194,14 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
     source = resolve(src)
-    settings = source.path / "config.json"
-    is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
     origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
     card = Card(
         name=destination.name,
         base_model=source.name if source.revision else None,
         summary=f"Converted from {origin}.",
-        license="unknown",
+        license=read_license(source.path),
     )
-    if not is_lm:
+    if not is_language_model(source):
         if adapter is not None:
             raise ConfigError(f"{source.name}: an encoder; adapters are merged into language models only")
         return save_dasheng(destination, load_dasheng(source.path), dtype=dtype, card=card)
