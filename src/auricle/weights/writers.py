@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
-from auricle.files import write_json, write_text
+from auricle.files import write_bytes, write_json, write_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
@@ -18,7 +18,7 @@ from auricle.models.midashenglm import MiDashengLM
 from auricle.models.text import StockTextConfig
 from auricle.weights import safe
 from auricle.weights.cards import Card, read_license, render_card
-from auricle.weights.catalog import resolve
+from auricle.weights.catalog import Source, resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
@@ -26,6 +26,7 @@ from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, is_language_model, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
+from auricle.weights.training_clips import FILE as TRAINING_CLIPS
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
 INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same
@@ -204,12 +205,13 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
     if not is_language_model(source):
         if adapter is not None:
             raise ConfigError(f"{source.name}: an encoder; adapters are merged into language models only")
-        return save_dasheng(destination, load_dasheng(source.path), dtype=dtype, card=card)
+        written = save_dasheng(destination, load_dasheng(source.path), dtype=dtype, card=card)
+        return _with_training_clips(source, written)
     lm = load_midashenglm(source.path, adapter=adapter)
     generation = {"eos_token_id": list(lm.eos_token_ids), "pad_token_id": lm.pad_token_id}
     if (source.path / "generation_config.json").is_file():
         generation = {**generation, **safe.read_json(source.path / "generation_config.json")}
-    return save_midashenglm(
+    written = save_midashenglm(
         destination,
         lm.model,
         lm.tokenizer.to_str(pretty=True),
@@ -219,6 +221,14 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
         generation=generation,
         audio_tokens=lm.audio_tokens,
     )
+    return _with_training_clips(source, written)
+
+
+def _with_training_clips(source: Source, folder: Path) -> Path:
+    """The folder of a converted model, which was trained on what its source was trained on."""
+    if (source.path / TRAINING_CLIPS).is_file():
+        write_bytes(folder / TRAINING_CLIPS, (source.path / TRAINING_CLIPS).read_bytes())
+    return folder
 
 
 def _declared(dtype: str) -> str:
