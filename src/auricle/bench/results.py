@@ -160,7 +160,7 @@ class Contamination(StrictFields):
 
     known: bool  # whether the model states its training clips; False: nothing was compared
     sets: Listed[Text]  # data sets that it was trained on
-    clips: Count  # of the task that are among them
+    clips: Annotated[Count, Field(alias="sounds")]  # of the task that are among them
     share: Annotated[float, Field(ge=0, le=1)]  # of all clips of the task
     splits: ByName[Count]  # of these clips
     items: Listed[Text]

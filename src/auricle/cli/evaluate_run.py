@@ -263,8 +263,8 @@ def _report(tally: Tally, model: str, job: _Job, done: TaskRun, generated: int, 
     line = f"{model} on {job.task.name}: {answered} of {len(done.replies)} answered, {generated} generated{where}"
     tables = (row for scored in done.scored.values() for row in scored_lines(scored))
     print_result(record, [line, *tables], as_json=as_json)
-    if done.contamination.get("clips") and not as_json:
-        number, share = done.contamination["clips"], 100 * done.contamination["share"]
+    if done.contamination.get("sounds") and not as_json:
+        number, share = done.contamination["sounds"], 100 * done.contamination["share"]
         warn(
             f"{model} was trained on {number} of the clips of {job.task.name} ({share:.0f} %): its scores on them are "
             "no held-out scores"

@@ -302,7 +302,7 @@ def _contamination(questions: Sequence[Question], training: TrainingClips | None
     return {
         "known": training is not None,
         "sets": [] if training is None else list(training.sets),
-        "clips": len(held),
+        "sounds": len(held),
         "share": round(len(held) / max(1, len(clips)), 6),
         "items": held,
     }
