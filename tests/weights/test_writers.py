@@ -21,6 +21,7 @@ from auricle.weights import (
     save_dasheng,
     save_midashenglm,
 )
+from auricle.weights.training_clips import training_clips
 
 
 def same(left: nn.Module, right: nn.Module) -> bool:
@@ -208,6 +209,7 @@ def test_an_embedded_encoder_is_converted_without_its_language_model(tmp_path: P
     assert json.loads((written / "config.json").read_text())["model_type"] == "dasheng"
     assert same(load_dasheng(written), load_dasheng("auricle-tiny-encoder"))
     assert read_card(written).license == "apache-2.0"
+    assert training_clips([str(written)]) is not None
 
 
 def test_the_name_of_an_encoder_is_no_language_model() -> None:
