@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -408,3 +409,27 @@ def test_file_systems_without_locks_are_written(tmp_path: Path, monkeypatch: pyt
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys, auricle.files; print(sorted({'torch', 'numpy', 'ctypes', 'socket'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@given(st.text())
+def test_names_are_printable_unless_they_hide_something(text: str) -> None:
+    hidden = [each for each in text if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") or each in "\u202d\u202e"]
+    assert files.is_printable(text) == (not hidden)
+    assert files.is_printable(f"{text}/", "/") is False
+
+
+def test_names_of_all_languages_are_printable() -> None:
+    for name in ("می\u200cخواهم", "10.04\u202fAM", "日本\u3000語", "👩\u200d🚒", "\u200ea\u200f", "cafe\u0301"):
+        assert files.is_printable(name)
+
+
+@given(st.lists(st.sampled_from(["é", "ガ", "plain", "ÅÄ", "한글"]), min_size=1, max_size=3), st.data())
+def test_a_path_is_found_in_either_form(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("forms")
+    forms = st.sampled_from(["NFC", "NFD"])
+    written, asked = (folder.joinpath(*(unicodedata.normalize(data.draw(forms), each) for each in parts)) for _ in "ab")
+    assert files.existing_path(asked) == asked  # absent
+    written.mkdir(parents=True)
+    assert files.existing_path(asked) == written

@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "auricle"
 # From the ground up. An import may only point to a smaller number; rooms on one floor do not know each other.
 FLOORS = {
     "errors": 0,
+    "cores": 0,
     "files": 1,
     "audio": 2,
     "data": 3,

@@ -22,12 +22,34 @@
 Each message says what was found, what was expected and how to fix it.
 """
 
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class AuricleError(Exception):
     """Base of all errors that are reported to users."""
+
+    def __str__(self) -> str:
+        """The message on one line: names in untrusted files must not control a terminal."""
+        return visible(super().__str__())
+
+
+def visible(text: str) -> str:
+    """Text on one line, with control characters, and what turns the direction of text around, escaped."""
+    return "".join(" " if c in "\r\n\t" else escaped(c) for c in text)
+
+
+def escaped(character: str) -> str:
+    """A character, or its escape where nobody sees it; joiners and spaces of any width stay, as words have them."""
+    is_shown = character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
+    return character if is_shown else repr(character)[1:-1]
 
 
 class AudioError(AuricleError):
@@ -92,6 +114,47 @@ class MissingExtra(AuricleError):
     def __init__(self, what: str, extra: str) -> None:
         """``what`` is missing; ``extra`` of the package installs it."""
         super().__init__(f"{what} needs an optional dependency: pip install 'auricle[{extra}]'")
+        self._found = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """An error crosses from one process to another in pieces of its constructor."""
+        return type(self), self._found
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    whole: bool = False,
+    expected: str = "",
+) -> None:
+    """Refuse a setting that is not a number in its range; NaN is in none.
+
+    Args:
+        name: of the setting.
+        value: any object.
+        least: smallest value.
+        most: largest value.
+        whole: integers alone; True and False are none.
+        expected: what to say of the range; "": its ends.
+
+    Raises:
+        ConfigError: with the setting, what was found and what was expected.
+
+    >>> check_number("window_s", 0.5, least=0.4, most=30)
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if type(value) is not bool and isinstance(value, kind) and _is_between(value, least, most):
+        return
+    ends = [f"{word} {end:g}" for word, end in (("at least", least), ("at most", most)) if math.isfinite(end)]
+    wanted = expected or " ".join(["a whole number" if whole else "a number", ", ".join(ends)]).strip()
+    raise ConfigError(f"{name} is {reprlib.repr(value)}; expected {wanted}")
+
+
+def _is_between(value: Any, least: float, most: float) -> bool:
+    return bool(least <= value <= most)
 
 
 def hint_names(name: str, known: Iterable[str]) -> str:

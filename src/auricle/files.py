@@ -1,5 +1,7 @@
 """Files that are complete or absent: the one atomic writer, the one lock, and what both report to a user.
 
+Files of others are read with a bound on their size: `read_regular`.
+
 A file or folder is written into a hidden temporary folder beside its target, forced to disk, and renamed. After a kill
 or a power cut the target has its old content or the new one. The temporary folder is locked while its process lives;
 the next writer in the same place removes what dead processes left.
@@ -9,12 +11,14 @@ A target that is a symbolic link, a device or a pipe is refused: it is neither f
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
 import secrets
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
@@ -24,6 +28,8 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from auricle.errors import OutputError
 
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = "\u202d\u202e"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.auricle-tmp")  # .NAME.PID-RANDOM.auricle-tmp
 _MERGED = ".+."  # how the names of those start that are in the folder their files go to
@@ -44,6 +50,60 @@ def safe_file_name(name: str) -> str:
     """A name for files and folders; two different names never share one."""
     safe = _UNSAFE.sub("-", name)[:80]
     return safe if safe == name else f"{safe}-{sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+
+
+def is_printable(text: str, also: str = "") -> bool:
+    """Whether a name can be shown as it is: no control characters, line separators, halves of surrogate pairs.
+
+    Nor characters that turn the direction of others around, by which a name can look like another one. Unlike
+    `str.isprintable`, spaces of all widths and joiners are accepted, which names in many languages have.
+
+    Args:
+        text: any.
+        also: further characters to refuse.
+    """
+    return not any(each in _TURNING or each in also or unicodedata.category(each) in _UNPRINTABLE for each in text)
+
+
+def existing_path(path: Path) -> Path:
+    """The file of that name, or of its composed or decomposed form (é as one character or two) where that exists."""
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.parts[0])
+    for part in path.parts[1:]:
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        found /= next((form for form in forms if os.path.lexists(found / form)), part)
+    return found if os.path.lexists(found) else path
+
+
+# --- reading
+
+
+def read_regular(path: str | Path, max_bytes: int) -> bytes:
+    """The content of a file of bounded size; devices and pipes, which have no end, are refused.
+
+    Raises:
+        OSError: it cannot be read, is larger, or no regular file.
+    """
+    # Opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def read_regular_text(path: str | Path, max_bytes: int) -> str:
+    """As `read_regular`, of UTF-8 with or without a byte order mark.
+
+    Raises:
+        OSError: see `read_regular`.
+        ValueError: it is no UTF-8.
+    """
+    return read_regular(path, max_bytes).decode("utf-8-sig")
 
 
 # --- writing
@@ -98,7 +158,8 @@ def atomic_folder(
     """A folder to fill that takes the name ``path`` when the block ends without an exception; made with those above it.
 
     Where ``path`` is a folder already, it stays (it may be mounted): when all files are on disk, they are moved into it
-    one by one. A kill in between cannot leave a readable mixture of old and new if readers need the file ``last``.
+    one by one. A kill in between cannot leave a readable mixture of old and new if readers need the file ``last``, and
+    `is_unfinished` tells of it.
 
     Args:
         path: the folder.
@@ -145,7 +206,11 @@ def write_text(path: str | Path, content: str) -> None:
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, indented by two spaces, with a final newline; see `atomic_write`."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OutputError(f"{path}: not written, as a number in it is NaN or infinite; check the settings") from error
+    write_text(path, text + "\n")
 
 
 def publish(file: str | Path, target: str | Path) -> None:
@@ -371,6 +436,12 @@ def _merge(new: Path, folder: Path, last: str, stale: Sequence[str]) -> None:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         os.replace(new / file, folder / file)
     _sync_folder(folder)
+
+
+def is_unfinished(folder: str | Path, last: str) -> bool:
+    """Whether an `atomic_folder` of ``last`` into this folder was killed before it ended; until `remove_leftovers`."""
+    left = Path(folder).glob(f"{_MERGED}*.auricle-tmp/*/{glob.escape(last)}")
+    return not (Path(folder) / last).exists() and any(left)
 
 
 # --- errors

@@ -206,16 +206,18 @@ def test_facts_of_loud_quiet_and_empty_sound(encode):
     assert (silent.silent, silent.peak, silent.clipped) == (True, 0.0, 0.0)
 
 
-def test_channels_that_cancel_are_stated_as_silent(tone, encode):
+def test_channels_that_cancel_are_not_silence(tone, encode):
     waveform = tone(0.5)
-    facts = decode(encode(np.stack([waveform, -waveform], axis=1), subtype="FLOAT")).facts
-    assert facts.silent
-    assert facts.peak > 0.4
+    clip = decode(encode(np.stack([waveform, -waveform], axis=1), subtype="FLOAT"))
+    assert not clip.facts.silent
+    assert clip.facts.peak > 0.4
+    np.testing.assert_allclose(clip.waveform, bare(encode(waveform, subtype="FLOAT")), atol=1e-6)
+    assert "loudest" in clip.facts.notes[0]
 
 
 @pytest.mark.parametrize("start_s, stop_s", [(-1, None), (2, 1), (1, 1), (float("nan"), None), (0, float("nan"))])
 def test_a_range_must_be_one(tone, encode, start_s, stop_s):
-    with pytest.raises(ConfigError, match="range"):
+    with pytest.raises(ConfigError, match=r"range|start_s|stop_s"):
         decode(encode(tone()), start_s=start_s, stop_s=stop_s)
 
 

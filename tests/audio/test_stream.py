@@ -21,7 +21,7 @@ from auricle.errors import ConfigError, LimitExceeded
     ("MP3", None, 44_100), ("WAV", "PCM_16", 16_000),
 ])  # fmt: skip
 def test_joined_blocks_equal_decode(tone, encode, fmt, subtype, rate, monkeypatch):
-    monkeypatch.setattr("auricle.audio.readers._BLOCK_SAMPLES", 20_000)
+    monkeypatch.setattr("auricle.audio.facts._BLOCK_SAMPLES", 20_000)
     data = encode(tone(5.0, rate, channels=2), rate, fmt, subtype)
     whole = decode(data)
     monkeypatch.undo()
@@ -46,7 +46,7 @@ def test_stream_equals_decode_at_any_rate(tone, encode, rate, seconds, block_s, 
     data = encode(tone(seconds, rate), rate, "WAV", "FLOAT")
     start_s = start_share * seconds * 0.9
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("auricle.audio.readers._BLOCK_SAMPLES", read)
+        patch.setattr("auricle.audio.facts._BLOCK_SAMPLES", read)
         joined = np.concatenate(list(stream(data, block_s=block_s, start_s=start_s)))
     np.testing.assert_allclose(joined, decode(data, start_s=start_s).waveform, atol=1e-6)
 

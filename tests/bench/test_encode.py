@@ -1,4 +1,6 @@
 import io
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -9,6 +11,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from auricle.bench import encode as embeddings
 from auricle.bench.encode import cut, embed_clips
@@ -114,6 +117,45 @@ def test_a_half_written_segment_is_not_read(tmp_path: Path) -> None:
     assert len(Store(tmp_path, "e", "t")) == 0
     (store.folder / "abc.safetensors").write_bytes(b"half")
     with pytest.raises(DataError, match="delete it"):
+        Store(tmp_path, "e", "t")
+
+
+@pytest.mark.parametrize("frames", [False, True])
+@given(place=st.integers(0, 2**20), bit=st.integers(0, 7))
+@settings(max_examples=60)
+def test_a_changed_bit_is_found_and_its_clip_encoded_anew(
+    tmp_path_factory: pytest.TempPathFactory, frames: bool, place: int, bit: int
+) -> None:
+    root, given_clips = tmp_path_factory.mktemp("store"), clips(4000, 3000)
+    before = embed_clips(Counting(), given_clips, Store(root, "e", "t", frames=frames))
+    (segment,) = root.rglob("*.safetensors")
+    content = bytearray(segment.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    segment.write_bytes(content)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        again = Counting()
+        try:
+            after = embed_clips(again, given_clips, Store(root, "e", "t", frames=frames))
+        except DataError as error:
+            assert re.search(rf"{segment.name}: no readable segment .* delete it", str(error))
+            return
+        assert embed_clips(Counting(), given_clips, Store(root, "e", "t", frames=frames)).reused == 2
+    assert torch.equal(after.pooled()[0], before.pooled()[0])
+    assert not frames or torch.equal(after.all_frames()[0], before.all_frames()[0])
+    reports = [str(each.message) for each in said]
+    assert bool(again.encoded) == bool(reports)
+    assert all(re.search(r"[12] embeddings are damaged; their clips are encoded anew", each) for each in reports)
+
+
+@pytest.mark.parametrize("change", ["counts", "digests", "lengths", "pooled"])
+def test_a_segment_that_contradicts_itself_is_reported(tmp_path: Path, change: str) -> None:
+    embed_clips(Counting(), clips(4000, 3000), Store(tmp_path, "e", "t"))
+    (segment,) = tmp_path.rglob("*.safetensors")
+    tensors = load_file(segment)
+    tensors[change] = tensors[change][:1]
+    save_file(tensors, segment)
+    with pytest.raises(DataError, match=r"no readable segment .* delete it"):
         Store(tmp_path, "e", "t")
 
 

@@ -235,6 +235,8 @@ def edited(**changes: Any) -> str:
         ({"data__splits": {"train": -1}}, "data.splits.train is -1"),
         ({"scores": {}}, "at least 1 item"),
         ({"scores__mlp__value": None}, "a number"),
+        ({"scores__mlp__value": 1.5}, r"accuracy is 1.5, expected 0 to 1 \(head 'mlp'\)"),
+        ({"scores__mlp__folds": {"1": -0.5}}, "accuracy is -0.5, expected 0 to 1"),
         ({"scores__mlp__low": None}, "both or none"),
         ({"scores__mlp__low": 0.9}, "low before high"),
         ({"scores__mlp__folds": [0.5]}, "an object"),

@@ -53,6 +53,14 @@ def test_a_second_run_encodes_nothing_and_scores_the_same(folder: Path, tmp_path
     assert replace(second, cost=first.cost).to_json() == first.to_json()  # the same bytes, but for what it took
 
 
+def test_classes_that_the_data_lacks_are_stated(folder: Path, tmp_path: Path) -> None:
+    more = task(classes=("noise", "tone", "silence"))
+    result = run_benchmark(Levels(), more, folder, scoring_rule="strict", store=tmp_path / "store")
+    assert [each.settings["absent_classes"] for each in result.scores.values()] == [["silence"]] * 2
+    whole = run_benchmark(Levels(), task(), folder, scoring_rule="strict", store=tmp_path / "store")
+    assert all("absent_classes" not in each.settings for each in whole.scores.values())
+
+
 def test_labels_without_relation_to_the_clips_score_chance(folder: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     rng = np.random.default_rng(0)

@@ -1,3 +1,5 @@
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,3 +100,33 @@ def test_the_doctor_finds_a_broken_codec(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(room, "_core_file", lambda name: b"not a sound")
     done = auricle("doctor")
     assert done.code == 1 and "UnsupportedFormat" in done.out
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "err"),
+    [
+        (">&-", 1, b"auricle: standard output is closed; send it to a file, or to /dev/null\n"),
+        ("<&-", 2, b"standard input is closed"),
+        (">/dev/full", 1, b"auricle: standard output: No space left on device\n"),
+        ("2>&-", 0, b""),
+    ],
+)
+def test_standard_streams_that_cannot_be_used(folder: Path, redirection: str, code: int, err: bytes) -> None:
+    audio = (folder / "a.wav").read_bytes()
+    command = shlex.join([*COMMAND, "describe", "-", "--model", MODEL])
+    done = subprocess.run(["sh", "-c", f"{command} {redirection}"], input=audio, capture_output=True, check=False)
+    assert done.returncode == code and err in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_of_any_bytes_can_be_printed(folder: Path) -> None:
+    content = (folder / "a.wav").read_bytes()
+    for name in (b"caf\xe9.wav", b"red\x1b[31m\n.wav"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(content)
+    for more in ([], ["--stream"]):
+        command = [*COMMAND, "ask", str(folder), "-p", "?", "--model", MODEL, *more]
+        done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONUTF8": "1"})
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0 and len(lines) == 5 and b"\x1b" not in done.stdout + done.stderr
+        assert any(b"caf\\udce9.wav: " in line for line in lines)
+        assert any(b"red\\x1b[31m .wav: " in line for line in lines)

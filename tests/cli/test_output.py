@@ -9,6 +9,7 @@ import pytest
 
 from auricle.cli import output
 from auricle.cli.output import print_json, print_line, progress
+from auricle.errors import visible
 
 
 class Terminal(io.TextIOWrapper):
@@ -128,3 +129,9 @@ def test_bars_go_with_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt), progress("counting", 3):
         raise KeyboardInterrupt
     assert output._bars.shown is None and "\x1b[?25h" in terminal.shown()  # the cursor is back
+
+
+def test_letters_of_all_languages_reach_the_terminal_and_what_hides_does_not() -> None:
+    shown = "می\u200cخواهم 日本\u3000語 10\u202fAM 👩\u200d🚒 e\u0301"
+    assert visible(shown) == shown
+    assert visible("a\u202eb\u200ec\x1bd\udcffe") == "a\\u202eb\\u200ec\\x1bd\\udcffe"

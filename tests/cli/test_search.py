@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def test_index_reports_what_it_did(tones: Path, tmp_path: Path, loaded: list[Any
     path = tmp_path / "x.auricle"
     done = auricle("index", tones, "-o", path, "--model", "toy", "--device", "cpu", "--dtype", "float32")
     summary = f"{path}: 3 files, 4 segments (3 files encoded, 0 kept, 0 removed, 0 failed)\n"
-    assert done == Outcome(0, summary, "")
+    assert done == Outcome(0, summary, f"auricle: {tones}: left out as no audio: 1 .txt\n")
     assert loaded == [("toy", {"device": "cpu", "dtype": "float32"})]
     (tones / "low.wav").unlink()
     write_tone(tones / "new.wav", "low", 1.0)
@@ -86,12 +88,47 @@ def test_windows_reach_the_index(tones: Path, tmp_path: Path) -> None:
 def test_bad_files_are_reported_and_the_rest_is_indexed(tones: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.auricle"
     (tones / "page.wav").write_text("<html>")
-    done = make(tones, tmp_path / "none.wav", path)
+    (tones / "gone.wav").symlink_to(tmp_path / "none.wav")
+    (tones / "notes.txt").unlink()
+    done = make(tones, path)
     assert done.code == 1 and "4 segments" in done.out and "2 failed" in done.out
-    assert [line for line in done.err.splitlines() if "page.wav" in line or "none.wav" in line] == done.err.splitlines()
+    assert [line for line in done.err.splitlines() if "page.wav" in line or "gone.wav" in line] == done.err.splitlines()
     assert Index.open(path).num_files == 3
+    (tones / "gone.wav").unlink()
     (report,) = auricle("index", tones, "-o", path, "--model", "toy", "--json").records
     assert list(report["failed"]) == [str(tones / "page.wav")] and report["reused"] == 3
+
+
+def test_a_mistyped_folder_leaves_the_index_alone(index: Path, tones: Path) -> None:
+    before = index.read_bytes()
+    for folder in (tones.with_name("tonse"), tones / "deap"):
+        done = make(folder, index)
+        assert done.code == 2 and f"there is no '{folder}'" in done.err
+    assert index.read_bytes() == before
+
+
+def test_what_cannot_be_opened_keeps_its_vectors(
+    index: Path, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = (tones / "low.wav").rename(tmp_path / "low.wav")
+    (tones / "low.wav").symlink_to(tmp_path / "nowhere.wav")
+    scan = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if str(path) == str(tones / "deep"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        done = auricle("index", tones, "-o", index, "--model", "toy", "--json")
+    (report,) = done.records
+    assert done.code == 1 and (report["files"], report["reused"], report["removed"]) == (3, 3, 0)
+    assert "Permission denied" in report["failed"][str(tones / "deep")] and len(report["failed"]) == 2
+    (tones / "low.wav").unlink()
+    moved.rename(tones / "low.wav")
+    (report,) = auricle("index", tones, "-o", index, "--model", "toy", "--json").records
+    assert (report["files"], report["reused"], report["removed"], report["failed"]) == (3, 3, 0, {})
 
 
 def test_a_truncated_file_is_reported(tones: Path, tmp_path: Path) -> None:

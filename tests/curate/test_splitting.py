@@ -179,6 +179,22 @@ def test_an_untrusted_list_cannot_name_other_places(tmp_path: Path, change: dict
         list(restore_tars(tmp_path / "out", tmp_path / "new"))
 
 
+def test_tars_are_restored_near_the_output_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "work" / "out"
+    out.mkdir(parents=True)
+    split(ShardSet(foreign_tar(tmp_path / "in" / "a.tar", 2)), out, [0, 1])
+    (tmp_path / "in" / "a.tar").unlink()
+    path = out / "undo" / "a.tar.json"
+    (tmp_path / "work" / "link").symlink_to(tmp_path / "in")
+    for place in (tmp_path / "in" / "a.tar", tmp_path / "work" / "link" / "a.tar", tmp_path / "work/../in/a.tar"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "tar": str(place)}))
+        with pytest.raises(DataError, match="name the folder for it with -o"):
+            list(restore_tars(out))
+    assert not (tmp_path / "in" / "a.tar").exists()
+    monkeypatch.chdir(tmp_path)
+    assert [was for _, was in restore_tars(out)] == [False]
+
+
 def test_a_tar_that_grows_while_it_is_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from auricle.curate import splitting
 

@@ -1,5 +1,6 @@
 import io
 import json
+import subprocess
 import tarfile
 
 import numpy as np
@@ -18,6 +19,7 @@ from auricle.data.label_tars import (
     write_label_tars,
 )
 from auricle.errors import AudioError, DataError, OutputError
+from auricle.files import locked
 
 
 def member(name, kind=tarfile.REGTYPE, link=""):
@@ -251,3 +253,37 @@ def test_any_clips_come_back_in_order(tmp_path_factory, given_clips, max_bytes):
     write_label_tars(folder / "out", {"a-*.tar": given_files}, max_bytes=max_bytes)
     found = list(stream_label_tars(folder / "out", "a-*.tar"))
     assert [(clip.audio.read(), clip.label) for clip in found] == given_clips
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from auricle.data.label_tars import LabelledFile, write_label_tars
+
+def kill(*paths):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+out, clip = map(Path, sys.argv[1:])
+out.mkdir()
+calls = iter([os.replace])
+os.replace = lambda *paths: next(calls, kill)(*paths)
+write_label_tars(out, {"a-*.tar": [LabelledFile("old", clip, 1)], "b-*.tar": [LabelledFile("other", clip, 2)]})
+"""
+
+
+def test_a_run_after_a_kill_while_publishing_goes_on(tmp_path, warm_python):
+    (clip,) = labelled_files(tmp_path / "in", 1)
+    out = tmp_path / "out"
+    assert subprocess.run([warm_python, "-c", KILLED, str(out), str(clip.path)]).returncode == -9
+    assert [path.name for path in out.glob("*.tar")] == ["b-000000.tar"]
+    write_label_tars(out, {"a-*.tar": [clip], "b-*.tar": [clip]})
+    assert [[each.key for each in read_label_tar(out / f"{name}-000000.tar").clips] for name in "ab"] == [
+        ["k0"],
+        ["k0"],
+    ]
+
+
+def test_two_runs_do_not_write_tars_of_one_folder(tmp_path):
+    (clip,) = labelled_files(tmp_path / "in", 1)
+    with locked(tmp_path / "out"), pytest.raises(OutputError, match="another run is writing here"):
+        write_label_tars(tmp_path / "out", {"a-*.tar": [clip]})

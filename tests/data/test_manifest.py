@@ -1,11 +1,13 @@
 import csv
 import json
+import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.data.manifest import Entry, read_manifest, write_manifest
+from auricle.data.manifest import Entry, read_manifest, resolve_audio, write_manifest
 from auricle.errors import DataError
 
 
@@ -125,3 +127,66 @@ def test_csv_is_readable_by_the_standard_library(tmp_path):
     write_manifest(tmp_path / "m.csv", [Entry("a", tmp_path / "a.wav", {"text": 'x, "y"\nz'})])
     with (tmp_path / "m.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == [{"id": "a", "audio": "a.wav", "text": 'x, "y"\nz'}]
+
+
+def test_empty_rows_of_a_table_are_skipped_with_a_word(tmp_path):
+    (tmp_path / "m.csv").write_text("path,text\nx.wav,dog\n,\n , \n\n,,,\ny.wav,cat\n")
+    with pytest.warns(UserWarning, match="skipped 3 rows of empty cells, the first in line 3"):
+        assert [entry.id for entry in read_manifest(tmp_path / "m.csv")] == ["x", "y"]
+
+
+def test_spaces_around_names_of_columns_do_not_count(tmp_path):
+    (tmp_path / "m.csv").write_text("path, text ,note\nx.wav, dog, loud\n")
+    (entry,) = read_manifest(tmp_path / "m.csv")
+    assert entry.meta == {"text": "dog", "note": " loud"}
+    (tmp_path / "m.csv").write_text("path, text,text\nx.wav, dog,b\n")
+    with pytest.raises(DataError, match="line 1: column names repeat"):
+        list(read_manifest(tmp_path / "m.csv"))
+
+
+def test_audio_is_not_taken_from_another_column_where_its_cell_is_empty(tmp_path):
+    (tmp_path / "m.csv").write_text("audio,file,text\ny.wav,x.wav,cat\n,x.wav,dog\n")
+    with pytest.raises(DataError, match="line 3: audio is ''"):
+        list(read_manifest(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "10.04\u202fAM", "日本\u3000語", "👩\u200d🚒", "\u200ea\u200f"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
+def test_names_of_all_languages_are_files(tmp_path, name, suffix):
+    written = [Entry(name, tmp_path / f"{name}.wav", {"text": name})]
+    write_manifest(tmp_path / f"m{suffix}", written)
+    assert list(read_manifest(tmp_path / f"m{suffix}")) == written
+
+
+@given(st.characters(categories=["Cc", "Cs", "Zl", "Zp"]) | st.sampled_from("\u202d\u202e"))
+def test_control_characters_and_turned_directions_are_no_names(character):
+    with pytest.raises(ValueError, match="expected the path of a local file"):
+        resolve_audio(1, f"a{character}b.wav", Path("/data"))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_form_of_its_accents(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    names = [unicodedata.normalize(each, "été/café ガ.wav") for each in (form, other)]
+    path = tmp_path / names[0]
+    path.parent.mkdir()
+    path.touch()
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": names[1]}) + "\n")
+    (entry,) = read_manifest(tmp_path / "m.jsonl")
+    assert entry.audio == path and resolve_audio(1, str(tmp_path / names[1]), tmp_path) == path
+    (tmp_path / names[1]).parent.mkdir()
+    (tmp_path / names[1]).touch()  # both are there: the one that is named
+    assert next(read_manifest(tmp_path / "m.jsonl")).audio == tmp_path / names[1]
+
+
+@pytest.mark.parametrize("row", [{"audio": "x.wav", "text": "\ud83d"}, {"audio": "x.wav", "t": {"a": ["\udfff"]}}])
+def test_half_a_surrogate_pair_is_no_text(tmp_path, row):
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "y.wav"}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=rf"line 2: '{list(row)[1]}' holds half of a surrogate pair"):
+        list(read_manifest(tmp_path / "m.jsonl"))
+
+
+def test_a_name_given_twice_in_a_row_is_refused(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"path": "x.wav", "text": "dog", "text": "cat"}\n')
+    with pytest.raises(DataError, match=r"line 1: not valid JSON .*given twice"):
+        list(read_manifest(tmp_path / "m.jsonl"))

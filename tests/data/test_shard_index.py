@@ -9,7 +9,17 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.data.shard_index import TarMember, member_objection, split_member_name, tar_members
+from auricle.data.label_tars import read_label_tar
+from auricle.data.shard_index import (
+    TarMember,
+    described_by,
+    from_rows,
+    load,
+    member_objection,
+    save,
+    split_member_name,
+    tar_members,
+)
 from auricle.data.shards import ShardSet, build_index
 from auricle.errors import DataError
 
@@ -112,7 +122,8 @@ def test_hostile_members_are_left_out_and_counted(tmp_path):
     assert counts["description without audio"] == 1
     assert sum(counts.values()) == 19
     assert not os.path.exists("/tmp/auricle-was-here")
-    assert len(ShardSet(path).read(0).waveform) == 800
+    with pytest.warns(UserWarning, match=r"19 members are left out \(.*unsafe name: 4\)"):
+        assert len(ShardSet(path).read(0).waveform) == 800
 
 
 def forged(change):
@@ -197,6 +208,7 @@ def test_compressed_tars_are_refused(tmp_path):
         build_index(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*members are left out")
 @given(data=st.data())
 def test_random_damage_never_escapes_as_another_error(tmp_path_factory, data):
     contents = bytearray(forged(lambda header: None))
@@ -246,3 +258,98 @@ def test_why_a_member_is_left_out():
     assert member_objection(label, {}) == "too large"
     assert member_objection(label, {}, max_label_bytes=2 << 20) is None
     assert member_objection(good._replace(size=(1 << 30) + 1), {}, max_label_bytes=1 << 40) == "too large"
+
+
+NAMES = [
+    "می\u200cخواهم",
+    "Recording 10.04\u202fAM",
+    "日本\u3000語",
+    "👩\u200d🚒",
+    "\u200eabc\u200f",
+    "cafe\u0301",
+    "plain",
+]
+
+
+def test_names_of_all_languages_are_kept(tmp_path):
+    write_tar(tmp_path / "x.tar", [(f"{name}.flac", encoded(tone(900, at))) for at, name in enumerate(NAMES)])
+    shards = ShardSet(tmp_path / "x.tar")
+    assert shards.keys() == NAMES and not shards.ignored
+
+
+@given(st.characters(categories=["Cc", "Cs", "Zl", "Zp"]) | st.sampled_from("\u202d\u202e"))
+def test_control_characters_and_turned_directions_are_not(character):
+    member = TarMember(f"a{character}b.flac", 0, 9, True)
+    assert member_objection(member, {}) == "unsafe name"
+
+
+def test_tars_one_behind_the_other_are_one(tmp_path):
+    parts = [
+        write_tar(tmp_path / f"{name}.tar", [(f"{name}.flac", encoded(tone(900))), (f"{name}.json", b'{"n": 1}')])
+        for name in "abc"
+    ]
+    whole = tmp_path / "whole.tar"
+    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+    shards = ShardSet(whole)
+    assert shards.keys() == ["a", "b", "c"] and [shards.read(at).meta for at in range(3)] == [{"n": 1}] * 3
+    whole.write_bytes(parts[0].read_bytes() + bytes(3 << 20) + parts[1].read_bytes() + b"no header" * 99)
+    assert build_index(whole).keys() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("audio", "described", "found"),
+    [
+        (["1.speech"], ["1"], {"1.speech": "1"}),
+        (["1.speech.v2"], ["1", "1.speech"], {"1.speech.v2": "1.speech"}),
+        (["1.left", "1.right"], ["1"], {"1.left": "1", "1.right": "1"}),
+        (["1", "1.v2"], ["1"], {"1": "1"}),  # the description of another clip
+        (["d.x/1.speech"], ["d", "d.x/1"], {"d.x/1.speech": "d.x/1"}),
+        (["d.x/1"], ["d"], {}),
+        ([".a"], [""], {}),
+    ],
+)
+def test_a_description_is_of_the_longest_start_of_a_name(audio, described, found):
+    assert described_by(audio, described) == found
+
+
+def test_descriptions_of_names_with_several_suffixes(tmp_path):
+    write_tar(
+        tmp_path / "x.tar",
+        [
+            ("1.speech.flac", encoded(tone(900))),
+            ("1.json", b'{"text": "one"}'),
+            ("2.flac", encoded(tone(900))),
+            ("2.json", b'{"text": "two"}'),
+            ("2.txt", b"zwei"),
+            ("3.json", b"{}"),
+        ],
+    )
+    with pytest.warns(UserWarning, match=r"1 members are left out \(description without audio: 1\)"):
+        shards = ShardSet(tmp_path / "x.tar")
+    assert [shards.read(at).meta for at in range(2)] == [{"text": "one"}, {"text": "two"}]
+    assert ShardSet(tmp_path / "x.tar").keys() == ["1.speech", "2"]  # said once, when it is indexed
+    assert shards.ignored == {"description without audio": 2 - 1}
+    labels = read_label_tar(tmp_path / "x.tar")
+    assert [clip.label for clip in labels.clips] == [{"text": "one"}, {"text": "two"}]
+    assert [each.member for each in labels.refused] == ["2.txt", "3.json"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["../../x", "b"], "the key '../../x'"),
+        (["/etc/x", "b"], "the key '/etc/x'"),
+        (["a/../../b", "b"], "the key"),
+        (["a\x1b[2J", "b"], "the key"),
+        (["", "b"], "without a key"),
+        (["x" * 600, "b"], "the key"),
+        (["b", "b"], "two clips of one key"),
+    ],
+)
+def test_keys_of_an_index_are_checked(tmp_path, keys, message):
+    tar = write_tar(tmp_path / "a.tar", [("a.flac", encoded(tone())), ("b.flac", encoded(tone(seed=1)))])
+    index = build_index(tar)
+    rows = [index.row(number)._replace(key=key) for number, key in enumerate(keys)]
+    save(from_rows(tar, rows, {}))
+    with pytest.raises(DataError, match=message):
+        load(tar)

@@ -322,3 +322,52 @@ def test_audio_files_lie_as_they_were_stored(tmp_path):
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(DataError, match=r"clip 'clip-1' is not what the index states"):
         shards.read_audio(1)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from auricle import files
+from auricle.data.shards import ShardWriter
+
+moved = 0
+def replace(*paths, before=os.replace):
+    global moved
+    moved += 1
+    if moved > int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    before(*paths)
+
+os.replace = replace
+with ShardWriter(sys.argv[1], "s", max_bytes=1) as writer:
+    for at in range(3):
+        writer.write(f"old{at}", np.full(400, 0.1, np.float32), {})
+"""
+
+
+@pytest.mark.parametrize("moved", [0, 1, 4])
+def test_a_run_after_a_kill_while_publishing_goes_on(tmp_path, warm_python, moved):
+    assert subprocess.run([warm_python, "-c", KILLED, str(tmp_path), str(moved)]).returncode == -9
+    assert not (tmp_path / "s-000000.tar").exists()
+    with ShardWriter(tmp_path, "s", max_bytes=1) as writer:
+        for at in range(2):
+            writer.write(f"new{at}", tone(), {})
+    assert ShardSet(tmp_path).keys() == ["new0", "new1"]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_shards_of_a_set_without_its_first_are_not_deleted(tmp_path):
+    with ShardWriter(tmp_path, "s", max_bytes=1) as writer:
+        for at in range(2):
+            writer.write(f"k{at}", tone(), {})
+    (tmp_path / "s-000000.tar").unlink()
+    with pytest.raises(DataError, match=r"s-000001\.tar exists already"):
+        ShardWriter(tmp_path, "s")
+
+
+def test_sets_whose_names_start_alike_do_not_touch_each_other(tmp_path):
+    with ShardWriter(tmp_path, "esc-10") as one:
+        one.write("k1", tone(), {})
+        with ShardWriter(tmp_path, "esc") as other:
+            other.write("k2", tone(), {})
+    assert ShardSet(tmp_path / "esc-000000.tar").keys() == ["k2"] and ShardSet(tmp_path).keys() == ["k2", "k1"]

@@ -1,9 +1,13 @@
 import json
+import unicodedata
+import zipfile
 
 import pytest
 
 from auricle.bench.task import load_task
+from auricle.data.downloads import RemoteFile, bytes_left, unpack
 from auricle.data.upstream import LAYOUTS, read_layout
+from auricle.data.upstream_tables import inside
 from auricle.errors import ConfigError, DataError
 
 
@@ -431,3 +435,25 @@ def test_a_table_that_is_none(tmp_path):
         put(tmp_path, "nsynth-valid/examples.json", text)
         with pytest.raises(DataError, match=r"not valid JSON|expected an object"):
             read_layout("nsynth", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم.wav", "10.04\u202fAM.wav", "日本\u3000語.wav", "👩\u200d🚒.wav"])
+def test_tables_and_archives_name_files_of_all_languages(tmp_path, name):
+    assert inside(tmp_path, name) == tmp_path / name
+    file = RemoteFile(name, "https://example.org/x", 9, "0" * 32)
+    assert bytes_left([file], tmp_path) == 9
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    assert (unpack(tmp_path / "a.zip", tmp_path / "out") / name).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", ["a\x1bb.wav", "a\u202eb.wav", "a\u2028b.wav", "a\udcffb.wav"])
+def test_tables_name_no_control_characters(tmp_path, name):
+    with pytest.raises(DataError, match="is not a file below"):
+        inside(tmp_path, name)
+
+
+def test_a_table_names_files_in_either_form_of_their_accents(tmp_path):
+    names = [unicodedata.normalize(form, "café.wav") for form in ("NFC", "NFD")]
+    (tmp_path / names[1]).touch()
+    assert inside(tmp_path, names[0]) == tmp_path / names[1]

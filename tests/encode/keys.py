@@ -40,7 +40,12 @@ class Keys:
             spectrum = np.abs(np.fft.rfft(clip.waveform, RATE))
             vector = [float(spectrum[hertz(word)]) for word in WORDS]
             values = torch.nn.functional.normalize(torch.tensor([*vector, 0.05 * max(vector) + 1e-6]), dim=0)
-            yield Embedding(values, write_receipt(clip, [(0, len(clip.waveform))], subsample_factor=1, min_samples=1))
+            yield Embedding(
+                values,
+                write_receipt(
+                    clip.facts, len(clip.waveform), [(0, len(clip.waveform))], subsample_factor=1, min_samples=1
+                ),
+            )
 
     def text(self, strings: Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         self.texts += strings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import auricle
-from auricle.encode import aligner as room
+from auricle.encode import clips as room
 from auricle.encode.aligner import Aligner, load_aligner
 from auricle.encode.encoder import Embedding
 from auricle.errors import AudioError, AuricleError, BrokenAudio, ConfigError, PromptError, UnknownModel, WeightsError
@@ -127,7 +127,7 @@ def test_a_clip_read_as_a_stream_is_the_same(aligner: Aligner, seconds: float, r
     soundfile.write(file, wave, 16_000, format="WAV", subtype="FLOAT")
     other = Aligner(aligner.loaded, pooling=rule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_BATCH_SECONDS", 11.0)
+        patch.setattr(room, "LONG_SECONDS", 11.0)
         for source in (file, wave):
             (result,) = other.audio_many([source])
             assert isinstance(result, Embedding), result
@@ -171,7 +171,7 @@ def test_a_pipe_is_read_once_and_used_twice(aligner: Aligner) -> None:
             return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_BATCH_SECONDS", 11.0)
+        patch.setattr(room, "LONG_SECONDS", 11.0)
         assert (aligner.audio([Pipe(file.getvalue())])[0] - whole(aligner, wave)).abs().max() <= TOLERANCE
 
 

@@ -94,7 +94,7 @@ def test_nothing_in_nothing_out(encoder: Encoder) -> None:
 
 
 def test_many_go_in_packed_batches_and_keep_their_order(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(room, "BATCH_SECONDS", 2.0)
     sizes = []
     frames = Encoder._frames
     monkeypatch.setattr(Encoder, "_frames", lambda self, waves: sizes.append(len(waves)) or frames(self, waves))

@@ -1,7 +1,13 @@
 """A user's code runs only where it was named by a path and trusted, and then behaves like any other encoder."""
 
+import importlib.util
+import os
+import py_compile
+import re
+import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -152,3 +158,147 @@ def test_settings_that_code_decides_are_refused(tmp_path: Path) -> None:
     for arguments in ({"dtype": "bfloat16"}, {"layer": 1}):
         with pytest.raises(ConfigError, match=r"mine\.py"):
             load_encoder(path, trust_code=True, **arguments)  # type: ignore[arg-type]
+
+
+SIBLINGS = {
+    "layers.py": "from blocks.part import scale\nVERSION = 1\n",
+    "blocks/__init__.py": "",
+    "blocks/part.py": "from . import other\ndef scale(x):\n    import late\n    return x * other.FACTOR * late.ONE\n",
+    "blocks/other.py": "FACTOR = 2.0\n",
+    "late.py": "ONE = 1.0\n",
+}
+
+
+def write_siblings(folder: Path) -> None:
+    (folder / "blocks").mkdir()
+    for name, content in SIBLINGS.items():
+        (folder / name).write_text(content)
+
+
+def test_files_of_the_folder_are_imported_and_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_siblings(tmp_path)
+    monkeypatch.setitem(sys.modules, "layers", ModuleType("layers"))  # of another program
+    path = write(tmp_path, "from layers import scale\n" + XARES.replace("self.drop(", "scale("))
+    with pytest.raises(
+        UnsafeWeights, match=re.escape("and blocks/__init__.py, blocks/other.py, blocks/part.py, late.py")
+    ):
+        load_encoder(str(path))
+    plain = load_encoder(str(write(tmp_path, XARES, "plain.py")), trust_code=True)
+    encoder = load_encoder(str(path), trust_code=True)
+    clip = torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(encoder(clip), 2 * plain(clip))
+    before = encoder.fingerprint
+    (tmp_path / "blocks/other.py").write_text("FACTOR = 3.0\n")
+    changed = load_encoder(str(path), trust_code=True)
+    assert torch.allclose(changed(clip), 3 * plain(clip)) and changed.fingerprint != before
+
+
+@pytest.mark.parametrize("name", ["mine.py", "layers.py", "late.py"])
+def test_bytecode_beside_the_source_never_runs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_siblings(tmp_path)
+    path = write(tmp_path, "from layers import scale\n" + XARES.replace("self.drop(", "scale("))
+    mark, source = tmp_path / "mark", tmp_path / name
+    other = tmp_path / "other.py"
+    other.write_text(f"open({str(mark)!r}, 'w').close()\n" + source.read_text())
+    compiled = importlib.util.cache_from_source(str(source))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(other), compiled, dfile=str(source), invalidation_mode=mode)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    load_encoder(str(path), trust_code=True)(torch.zeros(16_000))
+    assert not mark.exists()
+
+
+def test_a_file_that_changes_after_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was hashed runs, also where it is imported late."""
+    write_siblings(tmp_path)
+    path = write(tmp_path, "from layers import scale\n" + XARES.replace("self.drop(", "scale("))
+    encoder = load_encoder(str(path), trust_code=True)
+    mark = tmp_path / "mark"
+    (tmp_path / "late.py").write_text(f"open({str(mark)!r}, 'w').close()\nONE = 1.0\n")
+    encoder(torch.zeros(16_000))
+    assert not mark.exists()
+
+
+def test_an_import_that_the_source_does_not_show(tmp_path: Path) -> None:
+    write_siblings(tmp_path)
+    body = "import importlib\nimportlib.import_module('.la' + 'te', __package__)\n" + XARES
+    with pytest.raises(AuricleError, match="No module named"):
+        load_encoder(str(write(tmp_path, body)), trust_code=True)
+
+
+def test_a_class_that_is_imported(tmp_path: Path) -> None:
+    write(tmp_path, XARES, "network.py")
+    imports = "import torch.nn\nfrom torch.nn import TransformerEncoder\nfrom network import MyEncoder\n"
+    encoder = load_encoder(str(write(tmp_path, imports)), trust_code=True)
+    assert [finding for finding in check_encoder(encoder) if not finding.passed] == []
+
+
+SQUEEZED = XARES.replace("return self.drop(self.layer(audio.unfold(1, hop, hop)))", "return FORM")
+MASKED = """
+class MaskedEncoder(torch.nn.Module):
+    def __init__(self, **settings):
+        super().__init__()
+        self.output_dim = 4
+
+    def forward(self, audio, mask=None):
+        frames = audio.unfold(1, 320, 320)
+        found = torch.stack([frames.mean(-1), frames.std(-1), frames.amax(-1), frames.amin(-1)], -1)
+        return FORM
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SQUEEZED.replace("FORM", "self.layer(audio.unfold(1, hop, hop)).squeeze(0)"),
+        SQUEEZED.replace("FORM", "self.layer(audio.unfold(1, hop, hop)).squeeze().detach().numpy()"),
+        MASKED.replace("FORM", "(found, None)"),
+        MASKED.replace("FORM", "[found, torch.ones(found.shape[:2], dtype=torch.int64)]"),
+        MASKED.replace("FORM", "found, mask").replace("mask=None", "keep"),
+    ],
+)
+def test_other_forms_keep_the_contract(tmp_path: Path, body: str) -> None:
+    encoder = load_encoder(str(write(tmp_path, body.replace("found, mask", "found, keep"))), trust_code=True)
+    assert [finding for finding in check_encoder(encoder) if not finding.passed] == []
+
+
+def test_masked_frames_are_left_out(tmp_path: Path) -> None:
+    form = "found, (torch.arange(found.shape[1]) < found.shape[1] - 2)[None]"
+    encoder = load_encoder(str(write(tmp_path, MASKED.replace("FORM", form))), trust_code=True)
+    assert encoder(torch.zeros(16_000)).shape == (1, 48, 4)
+
+
+def test_a_module_of_hear_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, HEAR.replace("return Hidden", "assert model_file_path\n    return Hidden"))
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("hear:mine:", f"hear:{path}:"):
+        with pytest.raises(UnsafeWeights, match="--trust-code"):
+            load_encoder(f"{name}{weights}")
+        assert not ran(path)
+    named, file = (load_encoder(f"hear:{start}:{weights}", trust_code=True) for start in ("mine", path))
+    clip = torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(named(clip), file(clip))
+    weights.write_bytes(b"2")
+    assert load_encoder(f"hear:mine:{weights}", trust_code=True).fingerprint != named.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hear:no_such_package_anywhere", "no such package is installed"),
+        ("hear:../mine", "no such package is installed"),
+        ("hear:json", "has no load_model and no get_timestamp"),
+        ("hear:absent.py", "no such file"),
+    ],
+)
+def test_names_of_hear_that_lead_nowhere(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_encoder(name, trust_code=True)
+
+
+def test_code_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(ConfigError, match="no such file"):
+        load_encoder(str(tmp_path / "pipe.py"), trust_code=True)

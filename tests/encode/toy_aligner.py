@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from auricle.audio.decode import Clip, as_clip
+from auricle.audio.limits import DEFAULT_LIMITS
 from auricle.audio.segments import segments
 from auricle.encode.encoder import Embedding
 from auricle.encode.receipt import write_receipt
@@ -38,6 +39,7 @@ class ToyAligner:
     """What indexing and searching ask of `auricle.encode.aligner.Aligner`; remembers what it was given."""
 
     embedding_dim = 16
+    limits = DEFAULT_LIMITS
 
     def __init__(self, fingerprint: str = "ab" * 32) -> None:
         self.fingerprint = fingerprint
@@ -52,7 +54,7 @@ class ToyAligner:
                 yield error
                 continue
             whole = [(0, len(clip.waveform))]
-            receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=MIN_SAMPLES)
+            receipt = write_receipt(clip.facts, len(clip.waveform), whole, subsample_factor=1, min_samples=MIN_SAMPLES)
             yield Embedding(self.embed(clip.waveform), receipt)
 
     def audio(self, sources: Sequence[Any]) -> Tensor:

@@ -135,3 +135,30 @@ def keys() -> Iterator[str]:
 
 def test_whatever_could_change_an_answer_changes_its_key() -> None:
     assert len(set(keys())) == len(list(keys())) and list(keys()) == list(keys())
+
+
+@given(place=st.integers(0, 2**12), bit=st.integers(0, 7))
+@settings(deadline=None)
+def test_a_changed_bit_costs_its_answer_and_is_reported(place: int, bit: int) -> None:
+    answers = [KeptAnswer("a dog barks ü", True), KeptAnswer("rain", False)]
+    with TemporaryDirectory() as folder:
+        with AnswerCache(folder) as cache:
+            for key, answer in zip(KEYS, answers, strict=False):
+                cache.add(key, answer)
+        (path,) = Path(folder).iterdir()
+        content = bytearray(path.read_bytes())
+        content[place % len(content)] ^= 1 << bit
+        path.write_bytes(content)
+        again = AnswerCache(folder)
+        kept = [again.get(key) for key in KEYS[:2]]
+        assert all(found in (None, answer) for found, answer in zip(kept, answers, strict=True))
+        # The end of the last line may look like what a kill leaves.
+        assert None not in kept or again.damaged or place % len(content) >= content.rindex(b"{")
+
+
+def test_answers_without_checksums_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    line = {"key": KEYS[0], "text": "rain", "complete": True}
+    (tmp_path / "old.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({**line, "key": KEYS[1], "sun": 1}) + "\n")
+    cache = AnswerCache(tmp_path)
+    assert cache.get(KEYS[0]) == KeptAnswer("rain", True) and cache.get(KEYS[1]) is None
+    assert len(cache.damaged) == 1 and "is not what was written" in cache.damaged[0]

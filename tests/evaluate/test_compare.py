@@ -139,7 +139,7 @@ def tagged(**changes: Any) -> Scored:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rule": Rule("tag-whole-words", 2, "accuracy")}, "other rules: tag-whole-words version 1 and .* version 2"),
+        ({"rule": Rule("tag-whole-words", 3, "accuracy")}, "other rules: tag-whole-words version 2 and .* version 3"),
         ({"data": {"references_sha256": "cd" * 32}}, "other items or references: abababababab and cdcdcdcdcdcd"),
         ({"data": {}}, "not known to be about the same items"),
         ({"settings": {"synonyms_sha256": "x"}}, "other synonyms sha256"),
@@ -219,7 +219,7 @@ def test_a_folder_of_several_models_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"found no strict\.json"):
         compare_runs(tmp_path / "a", tmp_path / "empty")
-    with pytest.raises(ConfigError, match="rounds must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="rounds is 0; expected a whole number at least 1"):
         compare_runs(tmp_path / "a", tmp_path / "b", rounds=0)
 
 

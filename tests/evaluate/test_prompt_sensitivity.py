@@ -145,6 +145,10 @@ def test_moving_choices_keeps_the_right_one(count: int, right: int, data: st.Dat
     prompt = f"What?\n{list_choices(choices)}\nLetter: "
     row = {"dataset_name": "S", "audio": "a", "prompt": prompt, "choices": list(choices), "answer": answer}
     question = Question(audio=AudioFile("a", bytes), prompt=prompt, field="", row=row)
+    # A letter that is also the text of a choice is taken for the text.
+    texts = [place for place, choice in enumerate(choices) if choice.lower() == answer.lower()]
+    (right,) = texts or [right]
+    assert right_places([question]) == [right]
     variants = moved_choices([question])
     assert len(variants) == count and variants[0].questions[0] is question
     places = []

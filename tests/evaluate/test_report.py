@@ -95,7 +95,7 @@ def test_the_provenance_is_shown(plain: tuple[Page, Path]) -> None:
     text = plain[0].text
     digest = sha256((plain[1] / "bad" / "events" / "answers.jsonl").read_bytes()).hexdigest()
     for part in (
-        "tag-whole-words version 1",
+        "tag-whole-words version 2",
         "tag-substring version 1",
         digest,
         sha256(b"bad").hexdigest(),
@@ -213,7 +213,8 @@ def sounds_in(page: Page) -> list[bytes]:
     return [base64.b64decode(value.removeprefix("data:audio/mpeg;base64,")) for value in sources]
 
 
-def test_clips_of_the_source_can_be_played(tmp_path: Path) -> None:
+def test_clips_of_the_source_can_be_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     manifest = tmp_path / "data" / "m.jsonl"
     for at in range(4):
         wav(tmp_path / "data" / f"{at}.wav", 0.2)
@@ -240,6 +241,28 @@ def test_folders_of_clips_come_first_and_are_not_left(tmp_path: Path) -> None:
     assert find("sub/a.wav") == inside and find("sub/a") == inside
     for name in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "none.wav", "a\0b", "x" * 5000, "", "sub"):
         assert find(name) is None
+
+
+def test_results_of_others_lead_to_no_private_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, bundle = wav(tmp_path / "private" / "0.wav"), tmp_path / "bundle"
+    monkeypatch.chdir(wav(tmp_path / "work" / "x.wav").parent)
+    own = wav(bundle / "1.wav").read_bytes()
+    (bundle / "2.wav").symlink_to(private)
+    (bundle / "inner").symlink_to(private.parent)
+    names = [str(private), "1.wav", "2.wav", "inner/0.wav"]
+    rows = [json.dumps({"audio": name, "event": label}) for name, label in zip(names, LABELS, strict=True)]
+    (bundle / "m.jsonl").write_text("\n".join(rows))
+    (private.parent / "m.jsonl").write_text(json.dumps({"audio": "0.wav", "event": "dog"}))
+    outside = private.parent
+    sources = (bundle / "m.jsonl", outside / "m.jsonl", f"{bundle / 'm.jsonl'}:{outside}", bundle / "inner" / "m.jsonl")
+    for at, source in enumerate(sources):
+        runs = bundle / f"runs{at}"
+        write_run(runs, "m", "events", events(*LABELS), run={"source": str(source)})
+        (result,) = find_results(runs)
+        for roots in ([], [bundle]):
+            find = audio_of(result, roots)
+            assert [find(name) for name in (*names, "0.wav") if name != "1.wav"] == [None] * 4
+        assert source != sources[0] or audio_of(result, [bundle])("1.wav") == own
 
 
 def test_players_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,8 +287,8 @@ def test_clips_that_the_model_was_trained_on_are_named(tmp_path: Path) -> None:
         parts = [np.convolve(rng.standard_normal(1280), rng.standard_normal(24), "same") for _ in range(20)]
         return wav_bytes((0.05 * np.concatenate(parts)).astype(np.float32))
 
-    chosen = [question(f"{seed}.wav", content=burst(seed), label="dog") for seed in range(4)]
-    chosen.append(question("silence.wav", content=wav_bytes(np.zeros(16_000, np.float32)), label="dog"))
+    chosen = [question(f"{seed}.wav", content=burst(seed)) for seed in range(4)]
+    chosen.append(question("silence.wav", content=wav_bytes(np.zeros(16_000, np.float32))))
     known = [found for seed in (1, 3, 7) if (found := acoustic_fingerprint(as_clip(burst(seed)).waveform))]
     training = TrainingClips(sets=("noises",), rows=as_rows(known))
     done = run_task(Evaluator(model=FakeModel(), task=TASK, training=training), chosen, tmp_path, source="toy")

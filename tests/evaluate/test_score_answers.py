@@ -45,7 +45,7 @@ def encoder(toys: Path) -> SentenceEncoder:
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
     named = [{"dataset_name": "Set", "audio": f"{at}.wav", "model_name": "M"} | row for at, row in enumerate(rows)]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in named), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
     return path
 
 
@@ -162,6 +162,14 @@ def test_captions_from_a_file(tmp_path: Path, toys: Path, encoder: SentenceEncod
         score_file(path, "caption")
 
 
+@pytest.mark.parametrize("texts", [["a cat", "", ""], ["a cat", " \n"], "...", ["a cat", "\u200b"]])
+def test_blank_references_of_captions_are_refused(tmp_path: Path, encoder: SentenceEncoder, texts: Any) -> None:
+    path = write(tmp_path / "a.jsonl", {"text": "a dog", "model_output": "a dog"}, {"text": texts, "model_output": "x"})
+    with pytest.raises(DataError, match=r"line 2: text is .* of which one has no words"):
+        score_file(path, "caption", "strict", encoder=lambda: encoder)
+    assert score_file(path, "caption", "compat", encoder=lambda: encoder).counts["rows"] == 2  # as published
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -170,6 +178,10 @@ def test_captions_from_a_file(tmp_path: Path, toys: Path, encoder: SentenceEncod
         ({"lang": "en", "model_output": "a"}, "line 1: has no text, which asr needs"),
         ({"text": ["a"], "lang": "en", "model_output": "a"}, "text is .*, expected text"),
         ({"text": "a", "lang": "en", "model_output": "a", "audio": ""}, "audio is '', expected text"),
+        ({"text": "a", "lang": "jp", "model_output": "a"}, "line 1: lang is 'jp', .* perhaps 'ja'; correct the row"),
+        ({"text": "a", "lang": "xx", "model_output": "a"}, "line 1: lang is 'xx'"),
+        ({"text": "a \ud83d", "lang": "en", "model_output": "a"}, "line 1: text is .* half of a surrogate pair"),
+        ({"text": "a", "lang": "en", "model_output": "\udfff"}, "line 1: model_output is .* half of a surrogate pair"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -365,7 +377,7 @@ def test_the_verb_prints_and_stores_both_scoring_rules(tmp_path: Path) -> None:
     assert code == 0 and compat["scores"]["accuracy"]["value"] == 1.0 and strict["scores"]["accuracy"]["value"] == 0.5
     stored = json.loads((tmp_path / "out" / "tagging.strict.json").read_text())
     assert stored.pop("items")["accuracy"] == {"0.wav": 0.0, "1.wav": 1.0} and stored == strict
-    assert strict["rule"] == {"id": "tag-whole-words", "version": 1, "metric": "accuracy"} and strict["data"][
+    assert strict["rule"] == {"id": "tag-whole-words", "version": 2, "metric": "accuracy"} and strict["data"][
         "datasets"
     ] == ["Set"]
     assert "accuracy" in run(path, "--task", "tagging")[1]

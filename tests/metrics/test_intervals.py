@@ -10,6 +10,7 @@ from auricle.metrics.intervals import (
     bootstrap_mean,
     bootstrap_statistics,
     bootstrap_sums,
+    fault_of_range,
     no_score,
     plain_score,
     proportion_interval,
@@ -99,4 +100,6 @@ def test_blocks_of_resamples_are_one_sequence(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_json_has_null_for_a_number_that_does_not_exist() -> None:
+    assert fault_of_range("mAP", [None, math.nan, 0.0, 1.0 + 1e-12]) is None and fault_of_range("other", [9]) is None
+    assert fault_of_range("sbert", [-1.2]) == "sbert is -1.2, expected -1 to 1"
     assert plain_score(no_score(3)) == {"value": None, "low": None, "high": None, "n": 3}

@@ -24,14 +24,19 @@ CASES = [*CLASSIFICATION, *RETRIEVAL, *TEXTS, *DATE, *EVENTS, *INTERVALS]
 
 # No metrics: functions of texts and shapes, by the file whose assertions they are named in.
 OTHERS = {
+    "characters": ("test_characters.py", {"is_following", "is_mark", "is_unspaced", "marks", "visible"}),
     "chinese_text": ("test_chinese_text.py", {"cardinal", "digit_by_digit", "read_aloud", "read_aloud_compat"}),
     "closed_qa": (
         "test_closed_qa.py",
-        {"choice_of", "contains_answer", "is_right_compat", "list_choices", "right_choices"},
+        {
+            *("choice_of", "contains_answer", "is_answer", "is_right_compat", "list_choices", "right_choices"),
+            "same_choices",
+        },
     ),
     "date": ("test_date.py", {"weighted_embeddings"}),
     "events": ("test_events.py", {"pad_or_trim", "segment_window"}),
-    "intervals": ("test_intervals.py", {"no_score", "plain_score", "resampled_counts"}),
+    "intervals": ("test_intervals.py", {"fault_of_range", "no_score", "plain_score", "resampled_counts"}),
+    "languages": ("test_languages.py", {"language_code"}),
     "normalisers": (
         "test_normalisers.py",
         {
@@ -43,7 +48,15 @@ OTHERS = {
     "tags": (
         "test_tags.py",
         {
-            *("contains_label_compat", "gender_matcher", "gender_of_compat", "plain", "single_label", "split_labels"),
+            *(
+                "contains_label_compat",
+                "folded",
+                "gender_matcher",
+                "gender_of_compat",
+                "plain",
+                "single_label",
+                "split_labels",
+            ),
             "split_labels_compat",
         },
     ),

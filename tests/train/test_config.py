@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from .conftest import RECIPE, Configure
         ("steps=0", "steps must be at least 1, got 0"),
         ("accumulate=3", "batch_size 32 is not a multiple of accumulate 3"),
         ("accumulate=0", "accumulate must be at least 1, got 0"),
+        ("lr=.inf", "lr is inf; expected a number"),
+        ("sft.max_audio_s=.nan", "sft.max_audio_s is nan; expected a number"),
+        ("seed=-1", "seed is -1; expected a whole number at least 0"),
         ("stepz=3", "stepz"),
         ("mae.depth=deep", "deep"),
     ],
@@ -36,6 +40,45 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
         broken.write_text(text)
         with pytest.raises(ConfigError, match=r"broken\.yaml"):
             load_config(broken)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "out: runs/${oc.env:HOME}",
+        "out: ${seed}",
+        "data: [a, '${oc.env:HOME,x}']",
+        "scenes: {a: xx, b: '${scenes.a}${scenes.a}'}",
+        "scenes: {'${oc.env:HOME}': 1}",
+        'scenes: {a: {b: [["\\x24{oc.env:HOME}"]]}}',
+        "mae: {mask: '${oc.decode:1}'}",
+    ],
+)
+def test_nothing_is_interpolated(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"has \$\{…\}; write the value out"):
+        load_config(tmp_path / "run.yaml")
+    with pytest.raises(ConfigError, match=r"has \$\{…\}"):
+        load_config(None, ["out=${oc.env:HOME}"])
+
+
+def test_files_that_describe_more_than_they_hold(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    levels = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+    file.write_text("scenes:\n" + "\n".join(f"  {level}" for level in levels))
+    with pytest.raises(ConfigError, match="uses aliases"):
+        load_config(file)
+    file.write_text("#" * 2**20 + "\n")
+    with pytest.raises(ConfigError, match="larger than"):
+        load_config(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_config(file)
+    file.unlink()
+    file.write_text("[" * 50_000)
+    with pytest.raises(ConfigError):
+        load_config(file)
 
 
 def test_overrides_win_and_the_whole_can_be_read_again(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch, WeightsError
-from auricle.weights import safe
+from auricle.weights import adapters, convert, safe
 from auricle.weights.adapters import merge_adapter
 from auricle.weights.construct import LazyTensor, made
+from auricle.weights.loaders import load_midashenglm
 
 LAYERS = {"encoder.proj.weight": (6, 4), "decoder.q.weight": (4, 4), "decoder.lm_head.weight": (5, 4)}
 HIGH = "base_model.model.encoder.proj.lora_B.weight"
@@ -141,3 +142,99 @@ def test_official_adapter_agrees_with_peft_arithmetic(lm_folder: Path, adapter_f
     config["exclude_modules"] = ["fc1"]
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
     assert merge_adapter(base, tmp_path / "a").keys() == base.keys()
+
+
+EVIL = ["((([a-z_.0-9]+)+)+)+!", r"(.*.*.*.*.*.*.*.*.*.*.*.*)+!", r"(\w|\w\w|.)*!"]
+
+
+@pytest.mark.parametrize("pattern", EVIL)
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules"])
+def test_expressions_that_work_for_years(
+    state: dict[str, Tensor], folder: Path, key: str, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "_TIMEOUT_S", 0.5)
+    state["decoder.model.layers.0.self_attn.a_layer_with_a_long_name.weight"] = torch.zeros(2, 2)
+    configure(folder, **{key: pattern})
+    with pytest.raises(LayoutMismatch, match="works for more than"):
+        merge_adapter(state, folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "means"),
+    [
+        (r"^(?!.*lm_head).*(?:proj|q)$", True),
+        (r".*\.(proj|q)", True),
+        (r"encoder\.proj|decoder\.q", True),
+        (r"(?i)ENCODER.PROJ|decoder[.]q", True),
+        (r".*", False),
+        (r".*(lm_head|proj|q)", False),
+    ],
+)
+def test_expressions_mean_what_they_mean_to_peft(
+    state: dict[str, Tensor], folder: Path, pattern: str, means: bool
+) -> None:
+    configure(folder, target_modules=pattern)
+    if means:
+        merge_adapter(state, folder)
+    else:
+        with pytest.raises(LayoutMismatch, match=r"no update for decoder\.lm_head"):
+            merge_adapter(state, folder)
+
+
+@pytest.mark.parametrize("value", [7, {"a": 1}, [["q"]], [None], "q" * 20_000])
+def test_targets_that_are_no_names(state: dict[str, Tensor], folder: Path, value: object) -> None:
+    configure(folder, target_modules=value)
+    with pytest.raises(LayoutMismatch, match="no list of names"):
+        merge_adapter(state, folder)
+
+
+# --- tied embeddings
+
+TARGETS = {
+    "updated head": {"target_modules": ["lm_head"]},
+    "updated head and layers": {"target_modules": ["lm_head", "q_proj"]},
+    "own head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "own embeddings": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "own decoder": {"target_modules": ["audio_projector.net.0"], "modules_to_save": ["decoder"]},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Could not identify embedding layer")
+@pytest.mark.parametrize("name", TARGETS)
+@torch.inference_mode()
+def test_adapters_of_tied_embeddings_equal_peft(tmp_path: Path, name: str) -> None:
+    peft = pytest.importorskip("peft")
+    plain = convert("auricle-tiny", tmp_path / "plain")
+    base = load_midashenglm(plain).model
+    assert base.decoder.config.tie_word_embeddings
+    tuned = peft.get_peft_model(base, peft.LoraConfig(r=2, lora_alpha=4, **TARGETS[name]))
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in tuned.state_dict().items():
+        if "lora_" in key or "modules_to_save" in key:
+            tensor.copy_(tensor + 0.02 * torch.randn(tensor.shape, generator=generator))
+    tuned.save_pretrained(tmp_path)
+    ids = torch.arange(40).view(2, 20) + 300
+    wanted = tuned.base_model.model.decoder(ids)
+    loaded = load_midashenglm(plain, adapter=tmp_path).model
+    assert (loaded.decoder(ids) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+    assert (load_midashenglm(plain).model.decoder(ids) - wanted).abs().max() > 0.1
+    folder = convert(plain, tmp_path / "merged", adapter=tmp_path)
+    assert (load_midashenglm(folder).model.decoder(ids) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_forced_ties(tmp_path: Path) -> None:
+    head = torch.zeros(5, 4)
+    state = {"decoder.model.embed_tokens.weight": head, "decoder.lm_head.weight": head}
+    low, high = torch.randn(1, 4), torch.randn(5, 1)
+    safe.write_tensors(
+        tmp_path / "adapter_model.safetensors",
+        {f"base_model.model.decoder.lm_head.lora_{name}.weight": part for name, part in (("A", low), ("B", high))},
+    )
+    configure(tmp_path, r=1, target_modules=["lm_head"], ensure_weight_tying=True)
+    with pytest.raises(LayoutMismatch, match="ensure_weight_tying"):
+        merge_adapter(state, tmp_path)
+    whole = {"base_model.model.decoder.model.embed_tokens.weight": torch.ones(5, 4)}
+    safe.write_tensors(tmp_path / "adapter_model.safetensors", whole)
+    configure(tmp_path, modules_to_save=["embed_tokens"], target_modules=None, ensure_weight_tying=True)
+    merged = merge_adapter(state, tmp_path)
+    assert merged["decoder.lm_head.weight"] is merged["decoder.model.embed_tokens.weight"] is not head

@@ -140,6 +140,22 @@ def test_folders_and_files(tmp_path: Path, zenodo_file: Path, lm_folder: Path) -
         resolve(tmp_path / "absent" / "model.safetensors")
 
 
+@pytest.mark.parametrize("place", ["", "blobs", "models--a--b/blobs"])
+def test_a_link_named_by_a_hash_is_not_believed(
+    tmp_path: Path, lm_folder: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the cache itself names files by their hashes."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    real = (lm_folder / "model.safetensors").read_bytes()
+    forged = tmp_path / place / ("0" * 64)
+    forged.parent.mkdir(parents=True, exist_ok=True)
+    forged.write_bytes(real)
+    folder = tmp_path / "models--a--b" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").symlink_to(forged)
+    assert catalog.fingerprint(resolve(folder)) == hashlib.sha256(real).hexdigest()
+
+
 def test_large_local_weights_are_not_hashed(lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "MAX_HASHED_BYTES", 1000)
     assert catalog.fingerprint(resolve(lm_folder)) is None

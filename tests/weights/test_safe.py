@@ -267,3 +267,20 @@ def test_int8_without_scales_is_left_alone() -> None:
     tensors = {"weight": torch.ones(2, 64, dtype=torch.int8), "other.row_scale": torch.ones(2, 1)}
     found = safe.rows_from_int8(tensors)
     assert found["weight"] is tensors["weight"] and found["other.row_scale"] is tensors["other.row_scale"]
+
+
+def test_shards_without_their_index_are_no_model(tmp_path: Path) -> None:
+    tensors = {f"t{at}": torch.zeros(50) for at in range(4)}
+    safe.write_folder(tmp_path, tensors, max_shard_bytes=400)
+    with pytest.raises(
+        WeightsError, match=r"model-00001-of-00002.safetensors is one of 2 shards, .* name their folder"
+    ):
+        safe.read_tensors(tmp_path / "model-00001-of-00002.safetensors")
+    (tmp_path / safe.INDEX).unlink()
+    message = rf"index missing: .* expected {safe.INDEX} .* hf download REPOSITORY {safe.INDEX} --local-dir {tmp_path}"
+    for source in (tmp_path, tmp_path / "model-00002-of-00002.safetensors"):
+        with pytest.raises(WeightsError, match=message):
+            safe.read_tensors(source)
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()  # as a kill while a folder is written leaves it
+    with pytest.raises(WeightsError, match="index missing"):
+        safe.read_tensors(tmp_path)

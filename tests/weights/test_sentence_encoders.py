@@ -21,6 +21,13 @@ def test_the_detector_reads_the_released_layout(tmp_path: Path) -> None:
     assert len(detector.probabilities([])) == 0
 
 
+def test_the_detector_reads_combining_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, read = load_error_detector(write_detector(tmp_path / "d")[0]), list[str]()
+    monkeypatch.setattr(detector, "_logits", lambda texts: (read.extend(texts), torch.zeros(len(texts), 1))[1])
+    detector.probabilities(["A CAFE\u0301, \u092a\u0940\u0928\u093e!", "so_called: 50%"])
+    assert read == ["a cafe\u0301 \u092a\u0940\u0928\u093e", "so_called 50"]
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "e")
     with pytest.raises(LayoutMismatch, match=r"has no clf\.weight, clf\.bias"):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from auricle.errors import ConfigError, LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.models.dasheng import Dasheng
-from auricle.models.encoders.random_encoders import random_encoder, stock_settings
+from auricle.models.encoders.random_encoders import STOCK_SETTINGS, random_encoder
 from auricle.models.frame_model import DashengFrames, content_hash
 from auricle.weights.catalog import entries
 from auricle.weights.encoder_layouts import load_encoder_model
@@ -37,7 +37,7 @@ def write(folder: Path, name: str) -> Any:
     import transformers
 
     encoder: Any = random_encoder(name)
-    settings, front_end = stock_settings(name)
+    settings, front_end = STOCK_SETTINGS[name]
     small = {"decoder_layers": 1, "decoder_ffn_dim": 64, "decoder_attention_heads": 2, "vocab_size": 60_000}
     config = type(encoder.network.config)(**settings | (small if name == "whisper-tiny" else {}))
     model = getattr(transformers, WHOLE[name])(config)
@@ -90,10 +90,27 @@ def test_half_precision_is_near(tmp_path: Path) -> None:
     assert torch.cosine_similarity(exact.mean(0), coarse.mean(0), dim=0) > 0.99
 
 
+@pytest.mark.parametrize("name", WHOLE)
+@torch.inference_mode()
+def test_front_ends_as_transformers_5_stores_them(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "model", name)
+    plain = load_encoder_model(tmp_path / "model").frames([CLIP])[0]
+    apart = tmp_path / "model" / "preprocessor_config.json"
+    front_end = json.loads(apart.read_text()) if apart.is_file() else {"sampling_rate": 16_000}
+    nested = {"feature_extractor": front_end, "processor_class": "Wav2Vec2Processor"}
+    (tmp_path / "model" / "processor_config.json").write_text(json.dumps(nested))
+    apart.unlink(missing_ok=True)
+    assert torch.equal(load_encoder_model(tmp_path / "model").frames([CLIP])[0], plain)
+    nested["feature_extractor"] = {**front_end, "sampling_rate": 8_000}
+    (tmp_path / "model" / "processor_config.json").write_text(json.dumps(nested))
+    with pytest.raises(ConfigError, match="8000 Hz"):
+        load_encoder_model(tmp_path / "model")
+
+
 def test_what_must_be_known_is_not_guessed(tmp_path: Path) -> None:
     write(tmp_path / "model", "wavlm-tiny")
     (tmp_path / "model" / "preprocessor_config.json").unlink()
-    with pytest.raises(WeightsError, match=r"preprocessor_config\.json with do_normalize is absent"):
+    with pytest.raises(WeightsError, match=r"neither preprocessor_config\.json nor .* do_normalize"):
         load_encoder_model(tmp_path / "model")
 
 

@@ -101,7 +101,7 @@ def test_stock_tokenizer(stock: StockTokenizer, tmp_path: Path) -> None:
 def test_damaged_stock_tokenizers(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"tokenizer\.json: (is no tokenizer|cannot be read)"):
+    with pytest.raises(WeightsError, match=r"tokenizer\.json: (is no tokenizer|cannot be read|the tokenizer fails)"):
         StockTokenizer(tmp_path / "tokenizer.json", max_tokens=6).encode(["dog"])
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from auricle.errors import ConfigError, WeightsError
+from auricle.errors import ConfigError, UnsafeWeights, WeightsError
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.weights import (
     Card,
@@ -215,3 +215,18 @@ def test_an_embedded_encoder_is_converted_without_its_language_model(tmp_path: P
 def test_the_name_of_an_encoder_is_no_language_model() -> None:
     with pytest.raises(WeightsError, match=r"auricle-tiny-encoder is an encoder, .* name auricle-tiny,"):
         load_midashenglm("auricle-tiny-encoder")
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"])
+def test_nothing_is_copied_from_behind_a_link(lm_folder: Path, tmp_path: Path, name: str) -> None:
+    folder, private = tmp_path / "model", tmp_path / "private"
+    shutil.copytree(lm_folder, folder)
+    private.write_text("{}")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(private)
+    with pytest.raises(UnsafeWeights, match=r"is a link to .*private, outside the folder"):
+        convert(folder, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (folder / name).unlink()
+    (folder / "README.md").symlink_to("config.json")  # inside
+    convert(folder, tmp_path / "new")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auricle.audio.facts import Samples
+from auricle.audio.facts import Block, Samples
 from auricle.errors import BrokenAudio, UnsupportedFormat
 
 
@@ -17,8 +17,7 @@ class ArrayReader:
 
     container = "array"
     truncated = False
-    damaged = 0
-    slack = 0
+    damaged = slack = 0
 
     def __init__(self, waveform: Any, sample_rate: int) -> None:
         """Copy ``waveform``, sampled at ``sample_rate`` Hz, as float32."""
@@ -32,15 +31,19 @@ class ArrayReader:
         if array.ndim == 2 and array.shape[0] < array.shape[1]:
             array = array.T
         self.codec = str(array.dtype)
+        self.notes: list[str] = []
         self._samples = _to_float(array.reshape(len(array), -1))
         self.sample_rate = sample_rate
         self.frames: int | None = len(array)
         self.channels = self._samples.shape[1]
 
-    def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
-        """Yield the samples from ``start`` to ``stop`` as one block, (frames, channels)."""
+    def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
+        """Yield the samples from ``start`` to ``stop`` as one block."""
         if len(self._samples[start:stop]):
-            yield self._samples[start:stop]
+            yield Block(self.sample_rate, self._samples[start:stop])
+
+    def close(self) -> None:
+        """Do nothing: there is no decoder."""
 
 
 def _to_numpy(waveform: Any) -> npt.NDArray[Any]:
@@ -48,7 +51,10 @@ def _to_numpy(waveform: Any) -> npt.NDArray[Any]:
         waveform = waveform.detach().cpu()
         if waveform.is_floating_point():
             waveform = waveform.float()  # numpy has no bfloat16
-    return np.asarray(waveform)
+    try:
+        return np.asarray(waveform)
+    except (ValueError, TypeError) as error:
+        raise UnsupportedFormat(f"<array>: is no array of numbers ({error}); expected (num_samples,)") from None
 
 
 def _to_float(array: npt.NDArray[Any]) -> Samples:

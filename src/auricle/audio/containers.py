@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal
 
+from auricle.audio import flac, mpeg
 from auricle.errors import BrokenAudio, UnsupportedFormat
 
 HEAD_BYTES = 4096  # enough for every signature here, and to recognise text
+_JUNK_BYTES = 1 << 20  # before the first frame of MPEG audio
+_MOST_TAGS = 16  # before the audio; real files have one or two
 
 _W64 = b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
@@ -27,7 +30,8 @@ _PREFIXES: tuple[tuple[bytes, Container], ...] = (
     (b".snd", Container("au", "soundfile", "au")),
     (b"caff\x00\x01", Container("caf", "soundfile", "caf")),
     (b"RF64", Container("rf64", "soundfile", "wav")),
-    (b"RIFX", Container("wav", "soundfile")),
+    (b"BW64", Container("bw64", "av", "wav")),
+    (b"RIFX", Container("wav", "soundfile", "wav")),
     (_W64, Container("w64", "soundfile", "w64")),
     (b"NIST_1A", Container("nist", "soundfile", "nistsphere")),
     (b"Creative Voice File", Container("voc", "soundfile", "voc")),
@@ -40,6 +44,7 @@ _PREFIXES: tuple[tuple[bytes, Container], ...] = (
     (b"TTA1", Container("tta", "av", "tta")),
     (b"ADIF", Container("aac", "av", "aac")),
     (b"\x0b\x77", Container("ac3", "av", "ac3")),
+    (b"\x7f\xfe\x80\x01", Container("dts", "av", "dts")),
 )
 _RIFF_FORMS = {
     b"WAVE": Container("wav", "soundfile", "wav"),
@@ -71,22 +76,35 @@ _NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def sniff(head: bytes, name: str) -> Container:
-    """Name the container that starts with ``head`` (up to `HEAD_BYTES` bytes).
+def sniff(file: BinaryIO, size: int, name: str) -> tuple[Container, int]:
+    """Name the container of a file of ``size`` bytes, and the byte it starts at, behind tags and junk.
 
     Raises:
         BrokenAudio: no bytes at all.
         UnsupportedFormat: no signature of audio; the message says what the bytes look like.
     """
+    file.seek(0)
+    head = start = file.read(HEAD_BYTES)
     if not head:
         raise BrokenAudio(f"{name}: is empty (0 bytes); expected audio. Record or download it again")
-    found = _signature(head)
-    if found is None:
-        raise UnsupportedFormat(
-            f"{name}: holds {_describe(head)}; expected wav, flac, ogg, opus, mp3, aiff or, "
-            "with auricle[media], m4a, mp4, aac, webm, wma"
-        )
-    return found
+    at = 0
+    for _ in range(_MOST_TAGS):
+        if not (tag := id3_size(start)):
+            break
+        at += tag
+        file.seek(at)
+        start = file.read(HEAD_BYTES)
+    found = _signature(start)
+    if found is not None:
+        return found, at
+    if _what(head) is None and (frame := mpeg.first_frame(file, size, at, _JUNK_BYTES)):
+        return (_ADTS if frame[1].is_aac else _MP3), frame[0]
+    if at:  # most such tags belong to an mp3
+        return _MP3, 0
+    raise UnsupportedFormat(
+        f"{name}: holds {_describe(head)}; expected wav, flac, ogg, opus, mp3, aiff or, "
+        "with auricle[media], m4a, mp4, aac, webm, wma"
+    )
 
 
 def _signature(head: bytes) -> Container | None:
@@ -100,8 +118,6 @@ def _signature(head: bytes) -> Container | None:
         return _IFF_FORMS.get(form)
     if kind == b"OggS":
         return _ogg(head)
-    if kind[:3] == b"ID3":
-        return _after_id3(head)
     if head[4:8] in _MP4_BOXES:
         return _MP4
     if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
@@ -115,12 +131,6 @@ def _ogg(head: bytes) -> Container:
     return _OGG if not first_packet or first_packet.startswith(known) else _OGG_AV
 
 
-def _after_id3(head: bytes) -> Container:
-    """The container behind an ID3v2 tag where the head is long enough, else mp3, which most such tags belong to."""
-    size = id3_size(head)
-    return (_signature(head[size:]) if 0 < size < len(head) - 4 else None) or _MP3
-
-
 def id3_size(head: bytes) -> int:
     """Bytes of the ID3v2 tag at the start of ``head``, 0 if there is none (id3.org, ID3v2.4.0 §3.1)."""
     if head[:3] != b"ID3" or len(head) < 10:
@@ -132,17 +142,27 @@ def id3_size(head: bytes) -> int:
 
 
 def _mpeg_audio(head: bytes) -> Container | None:
-    """MPEG-1/2/2.5 audio (ISO 11172-3 §2.4.1.3) or AAC in ADTS: an 11 or 12 bit sync word, then legal fields."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
-        return None
-    if head[1] & 0xF6 == 0xF0:
-        return _ADTS
+    """MPEG audio or AAC in ADTS by its first header and the one behind it; FLAC frames without a header of the file."""
+    header = mpeg.read_header(head[:6])
+    if header is not None:
+        follower = head[header.length : header.length + 6]
+        if len(follower) < 6 or mpeg.read_header(follower) is not None:
+            return _ADTS if header.is_aac else _MP3
+    if flac.read_header(head[:32]) is not None:
+        return Container("flac", "av", "flac")
+    return _MP3 if _is_free_format(head) else None
+
+
+def _is_free_format(head: bytes) -> bool:
+    """An MPEG header without a bit rate, so that the length of its frames is not stated."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE2:
+        return False
     version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
-    legal = version != 1 and layer != 0 and head[2] >> 4 != 15 and head[2] >> 2 & 3 != 3
-    return _MP3 if legal else None
+    return version != 1 and layer != 0 and head[2] >> 4 == 0 and head[2] >> 2 & 3 != 3
 
 
-def _describe(head: bytes) -> str:
+def _what(head: bytes) -> str | None:
+    """What is certainly no audio."""
     for prefix, what in _NOT_AUDIO:
         if head.startswith(prefix):
             return what
@@ -153,6 +173,8 @@ def _describe(head: bytes) -> str:
         return "XML or HTML text"
     if text.startswith((b"{", b"[")):
         return "JSON text"
-    if all(31 < byte < 127 or byte in b"\t\r\n" for byte in head):
-        return "plain text"
-    return f"bytes of no known audio format (they start with {head[:8].hex(' ')})"
+    return "plain text" if all(31 < byte < 127 or byte in b"\t\r\n" for byte in head) else None
+
+
+def _describe(head: bytes) -> str:
+    return _what(head) or f"bytes of no known audio format (they start with {head[:8].hex(' ')})"

@@ -10,12 +10,13 @@ import numpy as np
 
 from auricle.audio.arrays import ArrayReader
 from auricle.audio.facts import Clip, Facts, Samples
-from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.isolated import IsolatedReading, open_isolated
+from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import Source, open_source
-from auricle.errors import ConfigError
+from auricle.audio.sources import Source, find_waveform, open_source
+from auricle.errors import check_number
 
 __all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
 
@@ -25,12 +26,14 @@ def decode(
 ) -> Clip:
     """Read a source, or a range of it, as a mono 16 kHz waveform.
 
-    The container is recognised by content. Channels are averaged, and soxr HQ resamples. Of a truncated or damaged
-    source all usable samples are read, and `Clip.facts` says so. Calls run in parallel on threads.
+    The container is recognised by content. Channels are averaged, or the loudest is taken where they cancel each other,
+    and soxr HQ resamples. Of a truncated or damaged source all usable samples are read, and `Clip.facts` says so. Calls
+    run in parallel on threads.
 
     Args:
-        source: path, bytes or binary file object (read from its first byte); wav, flac, ogg, opus, mp3, aiff and, with
-            the extra ``media``, m4a, mp4, aac, webm, wma and more.
+        source: path, ``file:`` or ``data:`` URL, bytes, binary file object (read from its first byte), or a mapping
+            with ``bytes`` or ``path``; wav, flac, ogg, opus, mp3, aiff and, with the extra ``media``, m4a, mp4, aac,
+            webm, wma and more.
         start_s: start of the range, s.
         stop_s: end of the range, s; None, or later than the end: to the end.
         limits: see `Limits`.
@@ -57,8 +60,12 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Facts:
     The range is empty (``start_s == stop_s == 0``), and what depends on samples is None. Raises as `decode`, except
     that the limits of time and decoded bytes do not apply.
     """
-    with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
-        return header_facts(opened.name, reader)
+    with open_source(source, limits) as opened:
+        if limits.isolate:
+            with open_isolated(opened, 0.0, None, limits, decode=False) as reading:
+                return reading.facts()
+        with open_reader(opened, limits) as reader:
+            return header_facts(opened.name, reader)
 
 
 def stream(
@@ -84,8 +91,7 @@ def stream(
 
     Raises: as `decode`; what shows only while decoding is raised by the iteration.
     """
-    if not round(block_s * SAMPLE_RATE) >= 1:
-        raise ConfigError(f"block_s must be at least one sample, 1/{SAMPLE_RATE} s; got {block_s}")
+    check_number("block_s", block_s, least=1 / SAMPLE_RATE, most=MAX_S)
     stack = ExitStack()
     reading = stack.enter_context(open_reading(source, start_s, stop_s, limits))
     return Stream(reading, round(block_s * SAMPLE_RATE), stack)
@@ -95,7 +101,8 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
     """Read one clip from what `decode` takes, a waveform, or a clip.
 
     Args:
-        source: as for `decode`; or a numpy array or torch tensor at 16 kHz; or a pair ``(array, sample_rate)``; or a
+        source: as for `decode`; or a numpy array or torch tensor at 16 kHz; or a pair of an array and a rate in either
+            order, a mapping with ``array`` and ``sampling_rate``, an object with ``data`` and ``sample_rate``; or a
             `Clip`, which is returned. Arrays are (num_samples,), or two-dimensional, where the shorter axis holds the
             channels; floats have full scale 1, integers that of their type.
         start_s: start of the range, s (not for a `Clip`).
@@ -106,27 +113,32 @@ def as_clip(source: Any, *, start_s: float = 0.0, stop_s: float | None = None, l
     """
     if isinstance(source, Clip):
         return source
-    sample_rate = SAMPLE_RATE
-    if isinstance(source, tuple) and len(source) == 2:
-        source, sample_rate = source[0], int(source[1])
-    elif not hasattr(source, "__array__"):
+    held = find_waveform(source)
+    if held is None:
         return decode(source, start_s=start_s, stop_s=stop_s, limits=limits)
     check_range(start_s, stop_s)
-    reader = ArrayReader(source, sample_rate)
+    reader = ArrayReader(*held)
     limits.check_layout("<array>", reader.sample_rate, reader.channels)
     return _collect(Reading("<array>", reader, start_s, stop_s, limits))
 
 
-def _collect(reading: Reading) -> Clip:
-    parts = list(reading.waveforms())
-    waveform = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Clip(np.ascontiguousarray(waveform), reading.facts())
+def _collect(reading: Reading | IsolatedReading) -> Clip:
+    """The whole waveform in one buffer, which grows in place: hours are not held twice."""
+    waveform, used = np.empty(0, np.float32), 0
+    for block in reading.waveforms():
+        stop = used + len(block)
+        if stop > len(waveform):
+            waveform.resize(max(stop, len(waveform) * 5 // 4), refcheck=False)
+        waveform[used:stop] = block
+        used = stop
+    waveform.resize(used, refcheck=False)
+    return Clip(waveform, reading.facts())
 
 
 class Stream:
     """Iterator over the 16 kHz blocks of one source; close it, or leave its ``with``, to stop early."""
 
-    def __init__(self, reading: Reading, block_samples: int, stack: ExitStack) -> None:
+    def __init__(self, reading: Reading | IsolatedReading, block_samples: int, stack: ExitStack) -> None:
         """Take over an open reading and the stack that closes it."""
         self._reading, self._stack = reading, stack
         self._blocks = _reblock(reading.waveforms(), block_samples)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Samples = npt.NDArray[np.float32]
 
+_BLOCK_SAMPLES = 1 << 20  # frames x channels decoded at once: 4 MiB
+_BLOCK_SECONDS = 60  # and not longer than this, so that low sample rates do not grow when resampled
 SILENCE = 2.0**-15  # one step of 16-bit PCM, -90 dB below full scale
 _ABSURD = 1e10  # full scale is 1; a float sample beyond this is damage, and would overflow the down-mix
 _FULL_SCALE = 1 - 2.0**-15  # the largest positive 16-bit sample
 _FULL_SCALE_8 = 1 - 2.0**-7  # the largest positive 8-bit sample
+
+
+class Block(NamedTuple):
+    """Decoded samples of one layout."""
+
+    sample_rate: int  # Hz
+    samples: Samples  # (frames, channels)
+
+
+def block_frames(sample_rate: int, channels: int) -> int:
+    """Samples per channel to decode at once."""
+    return max(1, min(_BLOCK_SAMPLES // channels, _BLOCK_SECONDS * sample_rate))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +48,7 @@ class Facts:
     clipped: float | None = None  # share of source samples at or above full scale, 0 to 1
     peak: float | None = None  # largest |sample| of the source in the range read, before down-mix and resampling
     silent: bool | None = None  # nothing in the 16 kHz mono waveform exceeds -90 dB of full scale
+    notes: tuple[str, ...] = ()  # what else was found or done: holes, a late start, other tracks
 
     def as_dict(self) -> dict[str, Any]:
         """Give the facts as a JSON-able dict."""

@@ -1,117 +1,166 @@
 """Whether a file ends before its structure says it should: decoders return half of the audio and no error.
 
 Only the structure is read, never the samples. A cut that falls exactly on a frame boundary of a container without
-lengths (mp3 without an Info frame, ADTS) cannot be seen.
+lengths (mp3 without an Info frame, ADTS) cannot be seen. Lengths that a writer to a pipe left open are replaced by what
+the file holds.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
-_MAX_OGG_PAGE = 65_307  # bytes; RFC 3533 §6
-_END_OF_STREAM = 4  # flag of an Ogg page; RFC 3533 §6
-_UNKNOWN_LENGTH = 0x7FFFF000  # writers to a pipe put this or more as a 32-bit length
+_OPEN_LENGTH = 0x7F000000  # writers to a pipe put this or more as a 32-bit length
+_DOUBTFUL_LENGTH = 2_000_000_000  # or this, which a file may also hold
 _MAX_CHUNKS = 4096  # real files have a few; more is an attack
 
+Order = Literal["big", "little"]
 
-def is_cut(file: BinaryIO, size: int, container: str) -> bool:
-    """Whether the ``size`` bytes of ``file`` end too early for a ``container`` named by `sniff`.
 
-    The file position is undefined afterwards. False for containers without a rule here, and for mp3 (see
-    `auricle.audio.mpeg`).
+class Structure(NamedTuple):
+    """What the structure of a file says about its end."""
+
+    is_cut: bool = False  # it ends too early
+    patch: tuple[int, bytes] | None = None  # byte of a length that is left open, and its true value
+    note: str = ""
+
+
+def inspect(file: BinaryIO, size: int, container: str) -> Structure:
+    """Inspect the ``size`` bytes of ``file`` by the rules of a ``container`` named by `sniff`.
+
+    The file position is undefined afterwards. Nothing is found for containers without a rule here, or with a walk of
+    their own: MPEG audio, FLAC and Ogg.
     """
     file.seek(0)
     match container:
-        case "wav" | "rf64":
-            return _riff_is_cut(file, size)
+        case "wav" | "rf64" | "bw64":
+            return _riff(file, size)
         case "aiff" | "svx":
             file.seek(12)
-            return _chunks_are_cut(file, size, b"SSND" if container == "aiff" else b"BODY", "big")
+            return _chunks(file, size, b"SSND" if container == "aiff" else b"BODY", "big", 8 * (container == "aiff"))
         case "au":
-            return _au_is_cut(file.read(12), size)
+            return _au(file.read(12), size)
         case "w64":
-            return _w64_is_cut(file, size)
-        case "ogg":
-            return _ogg_is_cut(file, size)
+            return _w64(file, size)
+        case "caf":
+            return _caf(file, size)
         case "mp4":
-            return _boxes_are_cut(file, size)
+            return Structure(_boxes_are_cut(file, size))
         case "matroska":
-            return _matroska_is_cut(file.read(256), size)
-    return False
+            return Structure(_matroska_is_cut(file.read(256), size))
+    return Structure()
 
 
-def _riff_is_cut(file: BinaryIO, size: int) -> bool:
+class _Field(NamedTuple):
+    """The length of the audio as a header states it, and where the audio starts."""
+
+    at: int
+    width: int
+    order: Order
+    stated: int
+    start: int  # first byte of audio
+    extra: int = 0  # bytes that the length counts before it
+
+    def compare(self, size: int, *, is_empty: bool = False) -> Structure:
+        """Compare with a file of ``size`` bytes; ``is_empty``: a length of 0 is true."""
+        rest, stated = size - self.start, self.stated - self.extra
+        if 0 < stated <= rest:
+            return Structure()
+        is_huge = self.stated >= (_OPEN_LENGTH if self.width == 4 else 1 << 62)
+        is_open = is_huge or (stated <= 0 < rest and not is_empty)
+        is_doubtful = not is_open and self.stated >= _DOUBTFUL_LENGTH and stated > 4 * rest
+        if not is_open and not is_doubtful:
+            return Structure(stated > rest)
+        true = rest + self.extra
+        fits = 0 < true < 1 << 8 * self.width - 1
+        patch = (self.at, true.to_bytes(self.width, self.order)) if fits else None
+        note = f"the header states {self.stated:,} bytes of audio, as of a recording to a pipe; the file holds {rest:,}"
+        return Structure(False, patch, note if is_doubtful else "")
+
+
+def _riff(file: BinaryIO, size: int) -> Structure:
     head = file.read(12)
-    if head[:4] == b"RF64":
+    if head[:4] in (b"RF64", b"BW64"):
         sizes = file.read(28)  # "ds64", chunk size, RIFF size, data size, sample count
         file.seek(12)
         if len(sizes) < 28 or sizes[:4] != b"ds64":
-            return False
-        return _chunks_are_cut(file, size, b"data", "little", int.from_bytes(sizes[16:24], "little"))
-    return _chunks_are_cut(file, size, b"data", "big" if head[:4] == b"RIFX" else "little")
+            return Structure()
+        return _chunks(file, size, b"data", "little", length_at=28)
+    return _chunks(file, size, b"data", "big" if head[:4] == b"RIFX" else "little")
 
 
-def _chunks_are_cut(
-    file: BinaryIO, size: int, wanted: bytes, order: Literal["big", "little"], length: int | None = None
-) -> bool:
-    """Walk IFF-like chunks to ``wanted`` and compare its length (or ``length``, from a side table) with the file."""
+def _chunks(
+    file: BinaryIO, size: int, wanted: bytes, order: Order, extra: int = 0, length_at: int | None = None
+) -> Structure:
+    """Walk IFF-like chunks to ``wanted``, whose length is in its header or, 8 bytes wide, at ``length_at``."""
     for _ in range(_MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
-            return True
+            return Structure(is_cut=True)
         stated = int.from_bytes(header[4:], order)
         if header[:4] == wanted:
-            stated = stated if length is None else length
-            unknown = length is None and stated >= _UNKNOWN_LENGTH
-            return not unknown and file.tell() + stated > size
+            at = file.tell()
+            found = _Field(at - 4, 4, order, stated, at + extra, extra)
+            if length_at is not None and stated >= _OPEN_LENGTH:
+                file.seek(length_at)
+                found = _Field(length_at, 8, order, int.from_bytes(file.read(8), order), at)
+            return found.compare(size, is_empty=_is_chunk(file, at, size, order))
         file.seek(stated + (stated & 1), 1)
+    return Structure()
+
+
+def _is_chunk(file: BinaryIO, at: int, size: int, order: Order) -> bool:
+    """Whether chunks up to the end of the file start at byte ``at``, so that none of it is audio."""
+    for _ in range(_MAX_CHUNKS):
+        if at == size:
+            return True
+        file.seek(at)
+        header = file.read(8)
+        if len(header) < 8 or not all(31 < byte < 127 for byte in header[:4]):
+            return False
+        length = int.from_bytes(header[4:], order)
+        at += 8 + length + (length & 1 if at + 8 + length < size else 0)
     return False
 
 
-def _au_is_cut(head: bytes, size: int) -> bool:
+def _au(head: bytes, size: int) -> Structure:
     if len(head) < 12:
-        return True
-    offset, length = struct.unpack(">II", head[4:])
-    return bool(length < _UNKNOWN_LENGTH and offset + length > size)
+        return Structure(is_cut=True)
+    offset, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
+    return _Field(8, 4, "big", length, offset).compare(size)
 
 
-def _w64_is_cut(file: BinaryIO, size: int) -> bool:
+def _w64(file: BinaryIO, size: int) -> Structure:
     """Sony Wave64: 16-byte ids, 8-byte lengths that count their own 24 bytes, everything on 8-byte steps."""
     file.seek(40)
     for _ in range(_MAX_CHUNKS):
         header = file.read(24)
         if len(header) < 24:
-            return True
+            return Structure(is_cut=True)
         length = int.from_bytes(header[16:], "little")
         if header[:4] == b"data":
-            return file.tell() - 24 + length > size
+            at = file.tell()
+            return _Field(at - 8, 8, "little", length, at, 24).compare(size)
         if length < 24 or length > size:
-            return True
+            return Structure(is_cut=True)
         file.seek(((length + 7) & ~7) - 24, 1)
-    return False
+    return Structure()
 
 
-def _ogg_is_cut(file: BinaryIO, size: int) -> bool:
-    """The last page must be whole and carry the end-of-stream flag."""
-    file.seek(max(0, size - _MAX_OGG_PAGE - 1024))
-    tail = file.read()
-    at = tail.rfind(b"OggS\x00")
-    page = tail[at:]
-    if at < 0 or len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    length = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return len(page) < length or not page[5] & _END_OF_STREAM
-
-
-def is_chained_ogg(file: BinaryIO, size: int) -> bool:
-    """Whether the last page belongs to another stream than the first: libsndfile would stop at the end of the first."""
-    file.seek(0)
-    head = file.read(27)
-    file.seek(max(0, size - _MAX_OGG_PAGE - 1024))
-    tail = file.read()
-    page = tail[max(tail.rfind(b"OggS\x00"), 0) :]
-    return len(page) >= 27 and page[14:18] != head[14:18]
+def _caf(file: BinaryIO, size: int) -> Structure:
+    """Apple Core Audio: ids of 4 bytes, lengths of 8; the audio is behind a count of edits."""
+    file.seek(8)
+    for _ in range(_MAX_CHUNKS):
+        header = file.read(12)
+        if len(header) < 12:
+            return Structure(is_cut=True)
+        length = int.from_bytes(header[4:], "big")
+        if header[:4] == b"data":
+            at = file.tell()
+            return _Field(at - 8, 8, "big", length, at + 4, 4).compare(size)
+        if length > size:
+            return Structure(is_cut=True)
+        file.seek(length, 1)
+    return Structure()
 
 
 def _boxes_are_cut(file: BinaryIO, size: int) -> bool:

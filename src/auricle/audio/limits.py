@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
-from auricle.errors import ConfigError, LimitExceeded
+from auricle.errors import ConfigError, LimitExceeded, check_number
 
+MAX_S = 1e9  # largest number that is taken for a time in seconds: 31 years
 _ADVICE = "Read a range with start_s and stop_s, or pass larger Limits."
 
 
@@ -23,12 +25,13 @@ class Limits:
     min_sample_rate: int = 100  # Hz; infrasound and seismic recorders start here
     max_sample_rate: int = 768_000  # Hz; the fastest converters sold
     max_decoded_bytes: int = 64 << 30  # frames x channels x 4 of the range read; work, not memory: blocks are small
+    isolate: bool = False  # decode in a process of its own, whose memory and time the system bounds; 0.3 s a file
 
     def __post_init__(self) -> None:
         """Check that something can fit."""
         for name in ("max_bytes", "max_seconds", "max_channels", "min_sample_rate", "max_decoded_bytes"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"Limits.{name} must be above 0, got {getattr(self, name)}")
+            check_number(f"Limits.{name}", getattr(self, name), least=sys.float_info.min, expected="a number above 0")
+        check_number("Limits.max_sample_rate", self.max_sample_rate)
         if self.max_sample_rate < self.min_sample_rate:
             raise ConfigError(
                 f"Limits.max_sample_rate ({self.max_sample_rate}) is below min_sample_rate ({self.min_sample_rate})"

@@ -1,26 +1,24 @@
-"""The two decoders behind one interface: soundfile for the common formats, PyAV for the rest."""
+"""From the bytes to the decoders: the parts of a file, each opened by libsndfile or, where that cannot, by FFmpeg."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
-import numpy as np
-import soundfile
-
-from auricle.audio import mpeg
-from auricle.audio.containers import HEAD_BYTES, Container, sniff
-from auricle.audio.facts import Samples
-from auricle.audio.integrity import is_chained_ogg, is_cut
+from auricle.audio import flac, mpeg, ogg
+from auricle.audio.boxes import check_boxes
+from auricle.audio.chains import ChainReader
+from auricle.audio.containers import Container, sniff
+from auricle.audio.facts import Block
+from auricle.audio.integrity import inspect
+from auricle.audio.libsndfile import SoundFileReader
 from auricle.audio.limits import Limits
+from auricle.audio.pieces import Piece, Pieces, of_bytes, patched
 from auricle.audio.sources import OpenSource
 from auricle.errors import AudioError, BrokenAudio, MissingExtra, UnsupportedFormat
-
-_BLOCK_SAMPLES = 1 << 20  # frames x channels decoded at once: 4 MiB
-_BLOCK_SECONDS = 60  # and not longer than this, so that low sample rates do not grow when resampled
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile's count where the header holds none
-_FOREIGN_CODEC = (1, 3, 4)  # libsndfile: format not recognised, malformed (to it), encoding not supported
 
 
 class Reader(Protocol):
@@ -28,182 +26,177 @@ class Reader(Protocol):
 
     container: str
     codec: str
-    sample_rate: int  # Hz
+    sample_rate: int  # Hz; positions count samples at this rate
     channels: int
-    frames: int | None  # samples per channel as declared; None: unknown
-    slack: int  # samples per channel by which a correct header may overstate
+    frames: int | None  # samples per channel as declared or counted, never as estimated; None: unknown
+    slack: int  # samples per channel by which a correct length may be too high
     truncated: bool  # the container ends too early
     damaged: int  # places that could not be decoded so far
+    notes: list[str]  # what was found so far
 
-    def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
-        """Yield float32 (frames, channels) from sample ``start`` to ``stop`` or to the end."""
+    def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
+        """Yield the samples from ``start`` to ``stop`` or to the end; where the layout changes, so do the blocks."""
+
+    def close(self) -> None:
+        """Free the decoder."""
 
 
-def block_frames(sample_rate: int, channels: int) -> int:
-    """Samples per channel to decode at once."""
-    return max(1, min(_BLOCK_SAMPLES // channels, _BLOCK_SECONDS * sample_rate))
+class _Part(NamedTuple):
+    """What one decoder can read to its end."""
+
+    file: Any
+    container: Container
+    counted: tuple[int, int] | None = None  # samples per channel and their rate, by a walk
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The parts of a file, and what is known before decoding."""
+
+    parts: list[_Part]
+    is_cut: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def open_reader(source: OpenSource, limits: Limits) -> Iterator[Reader]:
-    """Sniff ``source`` and open it with the backend that can read it.
+    """Recognise ``source`` by its content and open it with the decoder that can read it.
 
     Raises:
-        UnsupportedFormat: no audio, or a codec that neither backend knows.
+        UnsupportedFormat: no audio, or a codec that neither decoder knows.
         BrokenAudio: audio, but its header cannot be read.
         LimitExceeded: sample rate or channels outside ``limits``.
         MissingExtra: PyAV is needed and not installed.
     """
     try:
-        container, truncated, found = _inspect(source)
+        container, start = sniff(source.file, source.size, source.name)
+        file: Any = Pieces([Piece(source.file, start, source.size)]) if start else source.file
+        plan = _plan(file, source.size - start, container, source.name)
     except OSError as error:
         raise AudioError(f"{source.name}: reading failed ({error}); check the disk or the connection") from None
-    reader: Any = None
-    if container.backend == "soundfile":
-        reader = _open_soundfile(source.file, container, source.name)
-        if reader is not None and found is not None:
-            reader = _with_true_length(reader, source, container, found)
-    if reader is None:
-        reader = _open_av(source.file, container, source.name)
+    opens = [partial(_open, part, source.name) for part in plan.parts]
+    reader: Reader = opens[0]() if len(opens) == 1 else ChainReader(opens)
     try:
-        reader.truncated = truncated
+        reader.truncated = plan.is_cut
+        reader.notes += plan.notes
         limits.check_layout(source.name, reader.sample_rate, reader.channels)
         yield reader
     finally:
         reader.close()
 
 
-def _inspect(source: OpenSource) -> tuple[Container, bool, mpeg.MpegFrames | None]:
-    """Container, whether it is truncated, and the frames if it is an mp3."""
-    source.file.seek(0)
-    container = sniff(source.file.read(HEAD_BYTES), source.name)
-    if container.name == "mp3":
-        found = mpeg.count_frames(source.file, source.size)
-        return container, found is not None and found.is_cut, found
-    if container.name == "ogg" and is_chained_ogg(source.file, source.size):
-        container = Container("ogg", "av", "ogg")
-    return container, is_cut(source.file, source.size, container.name), None
+def _plan(file: Any, size: int, container: Container, name: str) -> _Plan:
+    match container.name:
+        case "mp3" | "aac":
+            return _plan_mpeg(file, size, container)
+        case "flac":
+            return _plan_flac(file, size, container)
+        case "ogg":
+            return _plan_ogg(file, size)
+        case "mp4":
+            check_boxes(file, size, name)
+    found = inspect(file, size, container.name)
+    whole = file if found.patch is None else patched(file, size, *found.patch)
+    return _Plan([_Part(whole, container)], found.is_cut, [found.note] if found.note else [])
 
 
-def _with_true_length(
-    reader: SoundFileReader, source: OpenSource, container: Container, found: mpeg.MpegFrames
-) -> SoundFileReader | None:
-    """Open the mp3 again behind a corrected Info frame, where libsndfile finds it shorter than its frames."""
-    if reader.frames is None or reader.frames >= found.num_samples - reader.slack:
-        return reader
-    corrected = mpeg.with_info_frame(source.file, found)
-    if corrected is None:
-        return reader
-    reader.close()
-    return _open_soundfile(corrected, container, source.name)
+def _plan_mpeg(file: Any, size: int, container: Container) -> _Plan:
+    """A part for each run of frames of one layout, behind an Info frame that counts them."""
+    walk = mpeg.walk(file, size)
+    plan = _Plan([], walk.is_cut or not walk.is_whole)
+    if walk.skipped:
+        plan.notes.append(f"{walk.skipped:,} bytes among the frames are no audio and were skipped")
+    if not walk.is_whole:
+        plan.notes.append("too many frames, changes or bytes that look like frames: the rest was not read")
+    for run in walk.runs:
+        counted = run.num_samples, run.first.sample_rate
+        if len(walk.runs) == len(run.spans) == 1 and (walk.stated or 0) >= run.frames:
+            plan.parts.append(_Part(file, container, None if walk.is_cut else counted))
+            continue
+        info = () if run.first.is_aac else (of_bytes(mpeg.info_frame(run)),)
+        pieces = Pieces([*info, *(Piece(file, start, stop) for start, stop in run.spans)])
+        plan.parts.append(_Part(pieces, _AAC if run.first.is_aac else _MP3, counted))
+    return plan if plan.parts else _Plan([_Part(file, container)])
 
 
-class _Nameless:
-    """A file as libsndfile needs it.
-
-    It has no name, because soundfile trusts a name that ends in .raw more than the content. It raises nothing, because
-    an exception cannot cross C: a failed read ends the file, and `check` raises it.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.tell = file.tell
-        self._error: Exception | None = None
-
-    def seek(self, offset: int, whence: int = 0) -> None:
-        with suppress(ValueError, OSError):  # damaged headers send libsndfile before the start
-            self._file.seek(offset, whence)
-
-    def read(self, size: int) -> bytes:
-        try:
-            return bytes(self._file.read(size))
-        except Exception as error:
-            self._error = error
-            return b""
-
-    def check(self, name: str) -> None:
-        """Raise the error of a read."""
-        if self._error is not None:
-            raise AudioError(f"{name}: reading failed ({self._error}); check the disk or the connection") from None
+def _plan_flac(file: Any, size: int, container: Container) -> _Plan:
+    """A part for each joined file or layout; a header that states another layout or fewer samples is corrected."""
+    plan, parts = _Plan([]), flac.walk(file, size)
+    if container.backend == "av" or not parts:  # frames without a header before them
+        return _Plan([_Part(file, container)])
+    for part in parts:
+        piece: Any = Pieces([Piece(file, part.start, part.stop)]) if part.stop - part.start < size else file
+        if header := part.corrected():
+            if part.has_header:
+                plan.notes.append(f"the header states {part.stated:,} samples; {part.counted:,} were found")
+            skipped = len(header) if part.has_header else 0
+            piece = Pieces([of_bytes(header), Piece(file, part.start + skipped, part.stop)])
+        plan.parts.append(_Part(piece, container))
+    if len(parts) >= flac.MOST_PARTS:
+        plan.is_cut = True
+        plan.notes.append("too many joined files: the rest was not read")
+    return plan
 
 
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """Reads forward only: soundfile seeks after every read of a seekable file, which is slow and disturbs mp3."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class SoundFileReader:
-    """libsndfile: wav, flac, ogg, opus, mp3, aiff and other plain containers."""
-
-    damaged = 0
-    truncated = False
-
-    def __init__(self, handle: _Forward, file: _Nameless, container: str, name: str) -> None:
-        """Take over an open libsndfile handle on ``file``."""
-        self._handle, self._file, self._name = handle, file, name
-        self.container, self.codec = container, str(handle.subtype)
-        self.sample_rate, self.channels = int(handle.samplerate), int(handle.channels)
-        self.frames = int(handle.frames) if handle.frames < _UNKNOWN_FRAMES else None
-        self.slack = 4 * 1152 if container == "mp3" else 0
-
-    def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
-        """Yield float32 (frames, channels) from sample ``start`` to ``stop`` or to the end."""
-        position, largest = start, block_frames(self.sample_rate, self.channels)
-        if start:
-            self._seek(start)
-        while stop is None or position < stop:
-            wanted = largest if stop is None else min(largest, stop - position)
-            if stop is None and self.frames is not None and position < self.frames:
-                wanted = min(largest, self.frames - position + 1)  # one more shows the end without another read
-            block = self._read(position, wanted)
-            position += len(block)
-            if len(block):
-                yield block
-            if len(block) < wanted:
-                return
-
-    def _read(self, position: int, wanted: int) -> Samples:
-        buffer = np.empty((wanted, self.channels), np.float32)
-        try:
-            block: Samples = self._handle.read(out=buffer)
-        except soundfile.LibsndfileError:
-            self.damaged += 1
-            block = buffer[: min(max(self._handle.tell() - position, 0), wanted)]
-        self._file.check(self._name)
-        return block
-
-    def _seek(self, start: int) -> None:
-        try:
-            self._handle.seek(start)
-        except soundfile.LibsndfileError as error:
-            where = f"{start / self.sample_rate:.3f} s"
-            raise BrokenAudio(
-                f"{self._name}: cannot be read from {where} on ({error.error_string.strip()}); read it from its start"
-            ) from None
-
-    def close(self) -> None:
-        """Free the decoder."""
-        self._handle.close()
+def _plan_ogg(file: Any, size: int) -> _Plan:
+    walk = ogg.walk(file, size)
+    plan = _Plan([], walk.is_cut)
+    if not walk.is_whole:
+        plan.notes.append("too many pages: the rest was not read")
+    for start, stop in walk.links:
+        piece: Any = Pieces([Piece(file, start, stop)]) if len(walk.links) > 1 else file
+        plan.parts.append(_Part(piece, sniff(piece, stop - start, "")[0]))
+    return plan
 
 
-def _open_soundfile(file: Any, container: Container, name: str) -> SoundFileReader | None:
-    """None where libsndfile knows the container but not the codec, and FFmpeg may."""
-    file.seek(0)
-    plain = _Nameless(file)
+_MP3 = Container("mp3", "soundfile", "mp3")
+_AAC = Container("aac", "av", "aac")
+
+
+def _open(part: _Part, name: str) -> Reader:
+    reader = _open_uncounted(part, name)
+    if part.counted is not None:
+        num_samples, rate = part.counted
+        counted = num_samples if rate == reader.sample_rate else round(num_samples * reader.sample_rate / rate)
+        if reader.frames is None or abs(reader.frames - counted) > reader.slack:
+            reader.frames = counted
+    return reader
+
+
+def _open_uncounted(part: _Part, name: str) -> Reader:
+    container = part.container
+    if container.backend == "av":
+        return _open_av(part.file, container, name)
     try:
-        handle = _Forward(plain)
-    except soundfile.LibsndfileError as error:
-        plain.check(name)
-        if error.code in _FOREIGN_CODEC and container.demuxer and _has_av():
-            return None
-        reason = error.error_string.strip().removeprefix("Error : ") or f"libsndfile error {error.code}"
-        raise BrokenAudio(
-            f"{name}: looks like {container.name}, but its header cannot be used ({reason}); "
-            "expected a complete file. Download or export it again"
-        ) from None
-    return SoundFileReader(handle, plain, container.name, name)
+        reader = SoundFileReader(part.file, container.name, name)
+    except BrokenAudio as error:
+        return _open_after(error, part.file, container, name)
+    if _stops_early(reader, part) and _has_av():
+        reader.close()
+        return _open_av(part.file, container, name)
+    return reader
+
+
+def _stops_early(reader: SoundFileReader, part: _Part) -> bool:
+    """Whether libsndfile estimates fewer samples than were counted, and would read no further."""
+    if part.counted is None or reader.frames is None:
+        return False
+    return reader.frames + reader.slack < part.counted[0]
+
+
+def _open_after(error: BrokenAudio, file: BinaryIO, container: Container, name: str) -> Reader:
+    """Open by FFmpeg what libsndfile refused with ``error``."""
+    if container.demuxer and not _has_av():
+        raise MissingExtra(f"{name}: {container.name} that libsndfile cannot read ({error})", "media") from None
+    try:
+        if container.demuxer:
+            return _open_av(file, container, name)
+    except (BrokenAudio, UnsupportedFormat):
+        pass
+    raise BrokenAudio(
+        f"{name}: looks like {container.name}, but its header cannot be used ({error}); "
+        "expected a complete file. Download or export it again"
+    ) from None
 
 
 def _has_av() -> bool:
@@ -214,9 +207,7 @@ def _has_av() -> bool:
     return True
 
 
-def _open_av(file: Any, container: Container, name: str) -> Any:
-    if not container.demuxer:
-        raise UnsupportedFormat(f"{name}: {container.name} with a codec that is not supported; convert it to flac")
+def _open_av(file: Any, container: Container, name: str) -> Reader:
     if not _has_av():
         raise MissingExtra(f"{name}: {_KIND.get(container.name, container.name)} audio", "media")
     from auricle.audio.pyav import AvReader

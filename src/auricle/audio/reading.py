@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
-from auricle.audio.facts import Facts, Samples, SampleStats
-from auricle.audio.limits import Limits
+from auricle.audio.downmix import DownMix
+from auricle.audio.facts import Block, Facts, Samples, SampleStats
+from auricle.audio.isolated import IsolatedReading, open_isolated
+from auricle.audio.limits import MAX_S, Limits
 from auricle.audio.readers import Reader, open_reader
-from auricle.audio.resample import mix_down, resample_blocks
+from auricle.audio.resample import resample_blocks
 from auricle.audio.sources import Source, open_source
-from auricle.errors import BrokenAudio, ClipTooShort, ConfigError
+from auricle.errors import BrokenAudio, ClipTooShort, ConfigError, check_number
 
 _EIGHT_BIT = ("PCM_S8", "PCM_U8", "pcm_u8", "pcm_s8")
 
@@ -27,6 +30,8 @@ class Reading:
         self._start = round(start_s * rate)
         self._stop = None if stop_s is None else round(stop_s * rate)
         self._stats = SampleStats(eight_bit=reader.codec in _EIGHT_BIT)
+        self._down_mix = DownMix()
+        self._decoded = 0.0  # samples per channel so far, at the rate of the reader
         self._ended = False
         if reader.frames is not None and 0 < reader.frames <= self._start:
             raise self._too_late()
@@ -41,9 +46,10 @@ class Reading:
             LimitExceeded: more was decoded than the limits allow.
         """
         count = 0
-        for waveform in resample_blocks(self._mono(), self._reader.sample_rate):
-            count += len(waveform)
-            yield self._stats.measure(waveform)
+        for rate, blocks in groupby(self._checked(), key=attrgetter("sample_rate")):
+            for waveform in resample_blocks(self._mono(blocks, rate), rate):
+                count += len(waveform)
+                yield self._stats.measure(waveform)
         self._ended = True
         if not count:
             raise self._nothing()
@@ -51,23 +57,40 @@ class Reading:
     def facts(self) -> Facts:
         """Facts of the source and of the samples read so far."""
         stats, rate = self._stats, self._reader.sample_rate
+        found = header_facts(self._name, self._reader)
+        notes = found.notes
+        if self._down_mix.cancelled_s:
+            notes = (*notes, f"channels cancel each other for {self._down_mix.cancelled_s:.1f} s: the loudest was used")
         return replace(
-            header_facts(self._name, self._reader),
+            found,
             duration_s=self._duration(),
             start_s=self._start / rate,
-            stop_s=(self._start + stats.frames) / rate,
+            stop_s=(self._start + self._decoded) / rate,
             truncated=self._reader.truncated or self._fell_short(),
             non_finite=stats.non_finite,
             clipped=stats.clipped,
             peak=stats.peak,
             silent=stats.silent,
+            notes=notes,
         )
 
-    def _mono(self) -> Iterator[Samples]:
+    def _checked(self) -> Iterator[Block]:
+        """Blocks without unusable samples, counted."""
+        layout = self._reader.sample_rate, self._reader.channels
         for block in self._reader.blocks(self._start, self._stop):
-            clean = self._stats.clean(block)
-            self._limits.check_frames(self._name, self._stats.frames, self._reader.sample_rate, self._reader.channels)
-            yield mix_down(clean)
+            rate, channels = block.sample_rate, block.samples.shape[1]
+            if (rate, channels) != layout:
+                layout = rate, channels
+                self._limits.check_layout(self._name, rate, channels)
+            clean = self._stats.clean(block.samples)
+            self._decoded += len(clean) * self._reader.sample_rate / rate
+            self._limits.check_frames(self._name, round(self._decoded), self._reader.sample_rate, self._reader.channels)
+            yield Block(rate, clean)
+
+    def _mono(self, blocks: Iterator[Block], rate: int) -> Iterator[Samples]:
+        for block in blocks:
+            yield self._down_mix.add(block.samples, rate)
+        yield self._down_mix.rest(rate)
 
     def _declared(self) -> int | None:
         """Samples per channel that the range should hold; None: unknown."""
@@ -76,16 +99,17 @@ class Reading:
 
     def _fell_short(self) -> bool:
         declared = self._declared() if self._reader.frames is not None else None
-        return self._ended and declared is not None and self._stats.frames + self._reader.slack < declared
+        return self._ended and declared is not None and self._decoded + self._reader.slack < declared
 
     def _duration(self) -> float | None:
-        """Seconds of the source: as declared, or as decoded if that is more or nothing is declared."""
+        """Seconds of the source: as decoded if all was, or nothing is declared, or that is more; else as declared."""
         rate, declared = self._reader.sample_rate, self._reader.frames
-        decoded = self._start + self._stats.frames
+        decoded = self._start + self._decoded
+        reached_end = self._ended and (self._stop is None or decoded < self._stop)
         if declared is None:
-            reached_end = self._ended and (self._stop is None or decoded < self._stop)
             return decoded / rate if reached_end else None
-        return max(declared, decoded) / rate
+        is_whole = reached_end and not self._reader.truncated and not self._fell_short()
+        return (decoded if is_whole else max(declared, decoded)) / rate
 
     def _too_late(self) -> ClipTooShort:
         frames, rate = self._reader.frames, self._reader.sample_rate
@@ -119,18 +143,29 @@ def header_facts(name: str, reader: Reader) -> Facts:
         stop_s=0.0,
         truncated=reader.truncated,
         damaged=reader.damaged,
+        notes=tuple(reader.notes),
     )
 
 
 def check_range(start_s: float, stop_s: float | None) -> None:
     """Raise `ConfigError` where ``start_s`` to ``stop_s`` is no range of time."""
-    if not (0 <= start_s < math.inf) or (stop_s is not None and not stop_s > start_s):
+    check_number("start_s", start_s, least=0, most=MAX_S)
+    if stop_s is not None:
+        check_number("stop_s", stop_s, least=-MAX_S, most=MAX_S)
+    if stop_s is not None and not stop_s > start_s:
         raise ConfigError(f"the range {start_s} s to {stop_s} s is empty; expected 0 <= start_s < stop_s")
 
 
 @contextmanager
-def open_reading(source: Source, start_s: float, stop_s: float | None, limits: Limits) -> Iterator[Reading]:
+def open_reading(
+    source: Source, start_s: float, stop_s: float | None, limits: Limits
+) -> Iterator[Reading | IsolatedReading]:
     """Open ``source`` and give the pass over its range."""
     check_range(start_s, stop_s)
-    with open_source(source, limits) as opened, open_reader(opened, limits) as reader:
-        yield Reading(opened.name, reader, start_s, stop_s, limits)
+    with open_source(source, limits) as opened:
+        if limits.isolate:
+            with open_isolated(opened, start_s, stop_s, limits) as isolated:
+                yield isolated
+            return
+        with open_reader(opened, limits) as reader:
+            yield Reading(opened.name, reader, start_s, stop_s, limits)

@@ -1,4 +1,4 @@
-"""Any channel layout and rate → mono at 16 kHz."""
+"""Mono at any rate → mono at 16 kHz."""
 
 from __future__ import annotations
 
@@ -11,18 +11,6 @@ from auricle.audio.facts import Samples
 
 SAMPLE_RATE = 16_000  # Hz; of Dasheng and everything built on it
 _QUALITY = "HQ"  # 20 bit: aliases below -140 dB, -0.01 dB at 7 kHz
-
-
-def mix_down(block: Samples) -> Samples:
-    """Mean over channels: (frames, channels) → (frames,)."""
-    channels = block.shape[1]
-    if channels == 1:
-        return block[:, 0]
-    mono = block[:, 0] + block[:, 1]
-    for channel in range(2, channels):
-        mono += block[:, channel]
-    mono /= channels
-    return mono
 
 
 def resample(waveform: Samples, sample_rate: int) -> Samples:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from auricle.audio.limits import MAX_S
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, check_number
 
 
 def segments(
@@ -27,6 +28,9 @@ def segments(
     Raises:
         ConfigError: lengths that are not positive, or a hop that would skip samples.
     """
+    for name, value in (("length_s", length_s), ("hop_s", hop_s), ("min_s", min_s)):
+        if value is not None:
+            check_number(name, value, most=MAX_S)
     length, hop = round(length_s * SAMPLE_RATE), round((length_s if hop_s is None else hop_s) * SAMPLE_RATE)
     if not 0 < hop <= length or num_samples < 0 or not 0 <= min_s <= length_s:
         raise ConfigError(

@@ -5,16 +5,23 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
+from auricle.audio.facts import Clip
 from auricle.audio.limits import Limits
+from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import AudioError, UnsupportedFormat
+from auricle.files import existing_path
 
-Source: TypeAlias = str | Path | bytes | BinaryIO
+Source: TypeAlias = str | Path | bytes | BinaryIO | Mapping[str, Any]
 
 _CHUNK = 1 << 20  # bytes read from a pipe at once
 
@@ -28,8 +35,46 @@ class OpenSource:
     size: int
 
 
+def is_in_memory(source: Any) -> bool:
+    """Whether a source is a `Clip` or what `find_waveform` knows, so that there is nothing to open."""
+    decodes_itself = callable(getattr(source, "get_all_samples", None))
+    return isinstance(source, Clip) or decodes_itself or find_waveform(source) is not None
+
+
+def find_waveform(source: Any) -> tuple[Any, int] | None:
+    """The array and its rate, Hz, of what holds a waveform; None: it is something else.
+
+    Known are arrays and tensors at 16 kHz, pairs of an array and a rate in either order, mappings with ``array`` and
+    ``sampling_rate``, and objects with ``data`` and ``sample_rate``, or which give such by ``get_all_samples()``.
+
+    Raises:
+        UnsupportedFormat: the rate is no number above 0.
+    """
+    if hasattr(source, "__array__"):
+        return source, SAMPLE_RATE
+    if callable(getattr(source, "get_all_samples", None)):
+        source = source.get_all_samples()
+    array, rate = None, None
+    if isinstance(source, tuple) and len(source) == 2:
+        array, rate = source[::-1] if isinstance(source[0], Real) else source
+    elif isinstance(source, Mapping):
+        array = source.get("array")
+        rate = source.get("sampling_rate", source.get("sample_rate"))
+    elif hasattr(source, "data") and hasattr(source, "sample_rate"):
+        array, rate = source.data, source.sample_rate
+    if array is None or isinstance(array, (str, bytes)) or not (hasattr(array, "__array__") or isinstance(array, list)):
+        return None
+    try:
+        hz = int(rate or 0)
+    except (TypeError, ValueError, OverflowError):
+        hz = 0
+    if hz <= 0:
+        raise UnsupportedFormat(f"a waveform with a sample rate of {rate!r}; expected Hz, a whole number above 0")
+    return array, hz
+
+
 @contextmanager
-def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
+def open_source(source: Any, limits: Limits) -> Iterator[OpenSource]:
     """Open ``source`` for reading; a file that was opened here is closed here, a given file object stays open.
 
     A file object is read as a whole, from its first byte; one that cannot seek is read into memory, at most
@@ -40,6 +85,10 @@ def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
         LimitExceeded: more bytes than the limits allow.
         UnsupportedFormat: an object of another type.
     """
+    if isinstance(source, Mapping):
+        source = _of_mapping(source)
+    if isinstance(source, str):
+        source = _of_url(source, limits)
     if isinstance(source, (str, os.PathLike)):
         with _open_path(Path(source), limits) as opened:
             yield opened
@@ -50,18 +99,58 @@ def open_source(source: Source, limits: Limits) -> Iterator[OpenSource]:
     elif callable(getattr(source, "read", None)):
         yield _adopt(source, limits)
     else:
-        raise UnsupportedFormat(
-            f"a {type(source).__name__} is no source of audio; expected a path, bytes, a binary file object, "
-            "or, through as_clip, a waveform"
+        raise _unknown(source)
+
+
+def _unknown(source: Any) -> UnsupportedFormat:
+    expected = "expected a path, bytes, a binary file object, or, through as_clip, a waveform"
+    if isinstance(source, (list, set, tuple)) or hasattr(source, "__next__"):
+        return UnsupportedFormat(
+            f"a {type(source).__name__} where one clip is {expected}. Give many clips to a verb for many, such as "
+            "describe_many"
         )
+    return UnsupportedFormat(f"a {type(source).__name__} is no source of audio; {expected}")
+
+
+def _of_mapping(source: Mapping[str, Any]) -> Any:
+    """The bytes of a row of a data set, or else its path."""
+    found = source.get("bytes")
+    found = source.get("path") if found is None else found
+    if found is None:
+        raise UnsupportedFormat(
+            f"a mapping with the keys {', '.join(map(str, source)) or '(none)'}; expected bytes or path, or array and "
+            "sampling_rate"
+        )
+    return found
+
+
+def _of_url(name: str, limits: Limits) -> str | bytes:
+    """The path of a ``file:`` URL, the bytes of a ``data:`` URL, and any other name as it is."""
+    scheme = name[:5].lower()
+    if scheme == "file:" and not os.path.lexists(name):
+        parts = urlsplit(name)
+        if parts.netloc not in ("", "localhost"):
+            raise AudioError(f"{name}: names a file of another computer; copy it here and give its path")
+        return url2pathname(parts.path)
+    if scheme == "data:" and "," in name:
+        head, _, body = name.partition(",")
+        limits.check_bytes("<data URL>", len(body) * 3 // 4)
+        if not head.lower().endswith(";base64"):
+            return unquote_to_bytes(body)
+        try:
+            return b64decode(unquote(body).translate(str.maketrans("-_", "+/")) + "==", validate=False)
+        except ValueError as error:
+            raise AudioError(f"{name[:40]}…: is no base64 ({error}); encode the file again") from None
+    return name
 
 
 @contextmanager
 def _open_path(path: Path, limits: Limits) -> Iterator[OpenSource]:
-    name = str(path)
+    name, path = str(path), existing_path(path)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
+            os.scandir(path).close()  # fails where the folder cannot be listed either
             raise AudioError(f"{name}: is a folder; expected an audio file. Give the files inside it")
         if not stat.S_ISREG(status.st_mode):
             raise AudioError(f"{name}: is not a regular file; open it yourself and give the file object")

@@ -48,7 +48,6 @@ class AsrSettings:
     validation: Validation = "loss"
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if min(self.epochs, self.batch_size) < 1 or self.rate <= 0 or self.seed < 0:
             raise ConfigError(
                 f"epochs {self.epochs}, batch {self.batch_size}, rate {self.rate} and seed {self.seed}; expected all "
@@ -225,14 +224,7 @@ def train_asr(
     settings: AsrSettings | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, score: None,
 ) -> list[float]:
-    """Train the adapter in place, leave it as after its best epoch, and return the validation score of every epoch.
-
-    Args:
-        head: its language model stays untouched.
-        train: utterances to train on.
-        valid: utterances that pick the epoch, the first with the highest score.
-        settings: None: the defaults of `AsrSettings`.
-        on_epoch: called after each epoch with its number and score.
+    """Train the adapter in place, leave it as after the first best epoch; returns the validation score of every epoch.
 
     Raises:
         DataError: an empty split, or an utterance without frames.

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from auricle.bench.results import Result, by_encoder
-from auricle.errors import ConfigError, DataError
-from auricle.metrics.intervals import Score
+from auricle.errors import DataError, check_number
+from auricle.metrics.intervals import MAX_ROUNDS, Score
 from auricle.metrics.paired import holm_correction, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -101,8 +101,8 @@ def compare(first: Sequence[Result], second: Sequence[Result], *, rounds: int = 
         DataError: no results, or those of several encoders, on one side.
         ConfigError: fewer than one round.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, got {rounds}")
+    check_number("rounds", rounds, least=1, most=MAX_ROUNDS, whole=True)
+    check_number("seed", seed, least=0, most=2**63, whole=True)
     names = [_only_encoder(first, "first"), _only_encoder(second, "second")]
     pairs, left_out = _pairs(first, second)
     groups: dict[tuple[ScoringRule, str], list[_Pair]] = {}
@@ -215,8 +215,7 @@ def _test(pair: _Pair, means: Array) -> PairedTest:
 
 def _overall(scoring_rule: ScoringRule, head: str, group: Sequence[_Pair], means: Mapping[str, Array]) -> Overall:
     items = None
-    tested = [pair for pair in group if len(pair.differences)]
-    if tested:
+    if tested := [pair for pair in group if len(pair.differences)]:
         shares = np.array(_shares(tested))
         centre = float(shares @ [pair.differences.mean() for pair in tested])
         resampled = shares @ np.stack([means[pair.one.task.name] for pair in tested])

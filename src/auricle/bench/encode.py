@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from auricle.audio.decode import as_clip
-from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.bench.examples import Example
 from auricle.bench.store import Pieces, Store
@@ -42,11 +41,9 @@ class ClipSource(Protocol):
     @property
     def id(self) -> str:
         """Unique in the task, shown in errors."""
-        ...
 
     def source(self) -> bytes | Path:
         """Encoded audio, or its path; called when it is needed."""
-        ...
 
 
 class _Loaded(NamedTuple):
@@ -84,11 +81,6 @@ class EmbeddedClips:
         """Frames of all pieces, one after the other (N, D) float16, and how many each has (n,) int64."""
         frames = [frame for piece in self.pieces for frame in piece.frames or ()]
         return torch.cat(frames), torch.tensor([len(frame) for frame in frames])
-
-
-def whole(waveform: Waveform) -> Sequence[Waveform]:
-    """The crop rule of tasks without crops: one piece."""
-    return [waveform]
 
 
 def cut(
@@ -136,19 +128,10 @@ def embed_clips(
     clips: Sequence[ClipSource],
     store: Store,
     *,
-    crop: Crop = whole,
-    limits: Limits = DEFAULT_LIMITS,
+    crop: Crop = lambda waveform: [waveform],
     progress: Progress = lambda finished, total: None,
 ) -> EmbeddedClips:
     """Embed what the store does not have yet; every window is written before the next, so a kill costs one window.
-
-    Args:
-        encode: see `Encode`.
-        clips: of the task, in order.
-        store: for this encoder and this crop rule.
-        crop: pieces of a clip; part of the store's transform.
-        limits: of every clip.
-        progress: called after each window.
 
     Raises:
         DataError: there are no clips, or some could not be embedded; the message names them. What succeeded is kept.
@@ -167,15 +150,14 @@ def embed_clips(
     def load(item: tuple[str, ClipSource]) -> _Loaded:
         digest, clip = item
         try:
-            pieces = list(crop(as_clip(clip.source(), limits=limits).waveform))
+            pieces = list(crop(as_clip(clip.source()).waveform))
         except AuricleError as error:
             return _Loaded(clip.id, digest, error)
         return _Loaded(clip.id, digest, pieces or DataError("the crop rule leaves nothing of it"))
 
     loaded = prefetch(load, wanted.items(), depth=4 * _DECODERS, workers=_DECODERS)
     for window in _windows({digest: size for digest, (_, size) in unique.items()}):
-        missing = list(islice(loaded, len(wanted.keys() & set(window))))
-        if missing:
+        if missing := list(islice(loaded, len(wanted.keys() & set(window)))):
             failed |= _embed_window(encode, missing, store)
             store.flush()
             finished += len(missing)

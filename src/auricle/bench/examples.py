@@ -51,11 +51,9 @@ class Examples:
     unused: Mapping[str, int]  # why readable clips of the folder are no part of the task -> how many
 
     def __len__(self) -> int:
-        """Examples of all splits."""
         return sum(map(len, self.by_split.values()))
 
     def __iter__(self) -> Iterator[Example]:
-        """All examples, split after split."""
         return (example for examples in self.by_split.values() for example in examples)
 
     def check(self) -> None:
@@ -73,10 +71,6 @@ def load_examples(task: Task, folder: str | Path) -> Examples:
     The first of these that is there is taken: a manifest (the path itself, or ``manifest.jsonl``, ``.csv`` or ``.tsv``
     in the folder; columns ``id``, ``audio``, ``split`` or ``fold``, and the label under its own name or as ``labels``);
     the task's audio tars; its authors' layout.
-
-    Args:
-        task: see `auricle.bench.task.load_task`.
-        folder: of the data, or the manifest.
 
     Raises:
         DataError: none of them is there, one cannot be read, or a split has no examples.
@@ -206,6 +200,15 @@ def class_names(examples: Examples) -> tuple[str, ...]:
     return tuple(found)
 
 
+def absent_classes(examples: Examples) -> tuple[str, ...]:
+    """Declared classes that no example has: a score of the others is that of an easier task."""
+    task = examples.task
+    if task.kind not in ("clip", "frame") or not task.has_known_classes:
+        return ()
+    found = {str(name) for example in examples for name in _labels(task, example.label)}
+    return tuple(name for name in class_names(examples) if name not in found)
+
+
 def class_numbers(task: Task, classes: Sequence[str], example: Example) -> list[int]:
     """Numbers of the example's classes in `classes`; -1 for one that no training example has, so none can hit it."""
     places = {name: number for number, name in enumerate(classes)}
@@ -219,12 +222,7 @@ def _labels(task: Task, metadata: Mapping[str, Any]) -> list[Any]:
 
 
 def select_examples(task: Task, folder: str | Path, splits: Sequence[str]) -> Examples:
-    """Examples of the chosen splits or folds; the others need not be there.
-
-    Args:
-        task: see `auricle.bench.task.load_task`.
-        folder: of its data; see `load_examples`.
-        splits: names; none: all folds, or the test split.
+    """Examples of the chosen splits or folds (none: all folds, or the test split); the others need not be there.
 
     Raises:
         DataError: no such split, no data of it, or clips that were refused.
@@ -281,7 +279,7 @@ def read_captioned(task: Task, manifest: str | Path, splits: Sequence[str]) -> E
             continue
         found = next((entry.meta[f] for f in (task.label.field, *CAPTION_FIELDS) if f in entry.meta), None)
         captions = [found] if isinstance(found, str) else found
-        if not _are_captions(captions):
+        if not (isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)):
             refused.append(Refused(entry.id, f"its captions are {found!r:.60}, expected a text or a list of them"))
         elif not entry.audio.is_file():
             refused.append(Refused(entry.id, f"no audio at {entry.audio}"))
@@ -293,10 +291,6 @@ def read_captioned(task: Task, manifest: str | Path, splits: Sequence[str]) -> E
     examples = Examples(task, by_split, tuple(refused), {})
     examples.check()
     return examples
-
-
-def _are_captions(found: Any) -> bool:
-    return isinstance(found, list) and bool(found) and all(isinstance(each, str) and each.strip() for each in found)
 
 
 def _listed(refused: Sequence[Refused]) -> str:

@@ -43,7 +43,6 @@ class HeadSettings:
     seed: int = 42  # of weights and shuffles, < 2^32
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if min(self.epochs, self.batch_size) < 1 or not self.rates or min(self.rates) <= 0:
             raise ConfigError(
                 f"epochs {self.epochs}, batch {self.batch_size} and rates {self.rates}; expected all above 0"
@@ -73,7 +72,6 @@ class LabelledFeatures:
     lengths: Tensor | None = None  # (n,) int64 rows of each item, N in all; None: one each
 
     def __post_init__(self) -> None:
-        """Refuse rows that do not fit."""
         rows = len(self.features) if self.lengths is None else int(self.lengths.sum())
         if self.features.ndim != 2 or not (len(self.features) == len(self.targets) == rows > 0):
             raise DataError(
@@ -90,7 +88,6 @@ class LabelledFeatures:
         return cls(torch.cat(list(features)), torch.cat(fitted), torch.tensor([len(frames) for frames in features]))
 
     def __len__(self) -> int:
-        """Items."""
         return len(self.features) if self.lengths is None else len(self.lengths)
 
     def rows(self, items: Tensor) -> Tensor:
@@ -145,10 +142,6 @@ class Trained:
     scores: Tensor  # (E, F, R) float64 validation scores, -inf where outputs were not finite
     losses: Tensor  # (E, F, R) float64 mean losses on the validation items
     rates: tuple[float, ...]
-
-    def best_rates(self) -> Tensor:
-        """Position in `rates` of each fold's best head by validation score, (F,) int64; of equals the first."""
-        return self.scores.amax(0).argmax(1)
 
 
 def cosine_rates(rate: float, epochs: int) -> list[float]:

@@ -40,7 +40,6 @@ class GridPoint:
     initialisation: Initialisation
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if self.hidden_layers < 1 or self.rate <= 0 or self.initialisation not in get_args(Initialisation):
             raise ConfigError(
                 f"{self}: expected at least one hidden layer, a rate above 0 and one of "
@@ -63,7 +62,6 @@ class PredictorSettings:
     seed: int = 42  # of grid points, weights, dropout and shuffles
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if self.kind not in get_args(Kind):
             raise ConfigError(f"kind is {self.kind!r}, expected one of {', '.join(get_args(Kind))}")
         if (
@@ -86,7 +84,6 @@ class Rows:
     targets: Tensor  # (n,) int64 classes, or (n, C) of 0 and 1 where several may be active
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit."""
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.targets) or not len(self.targets):
             raise DataError(
                 f"embeddings {tuple(self.embeddings.shape)} and targets {tuple(self.targets.shape)} do not fit; "

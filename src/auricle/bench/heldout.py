@@ -71,14 +71,7 @@ def is_utterance(meta: dict[str, Any]) -> bool:
 
 
 def language_model_rows(answer: Answer, test: ShardSet, *, seed: int = 0, limit: int | None = None) -> dict[str, Score]:
-    """Every row about captions, transcripts and answers.
-
-    Args:
-        answer: the model.
-        test: packed clips it was not trained on.
-        seed: of the mixtures made from them.
-        limit: most clips of one row.
-    """
+    """Every row about captions, transcripts and answers, of packed clips the model was not trained on."""
     events = Clips(test, is_event, limit)
     digits = Clips(test, is_digit, limit)
     utterances = Clips(test, is_utterance, limit)

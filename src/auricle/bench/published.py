@@ -60,15 +60,13 @@ def published_tables() -> tuple[PublishedTable, ...]:
 def published_scores() -> tuple[PublishedScore, ...]:
     """Every score of GLAP in the package."""
     stored = _declared("glap.json")
+    fields = ("task", "title", "metric", "direction")
     return tuple(
         PublishedScore(
             system=stored["system"],
-            task=row["task"],
-            title=row["title"],
-            metric=row["metric"],
-            direction=row["direction"],
             value=round(row["value"] / 100, 6),
             source=stored["source"],
+            **{name: row[name] for name in fields},
         )
         for row in stored["rows"]
     )

@@ -106,8 +106,8 @@ def _cost_figure(view: ScoreTable) -> "Figure":
     figure.suptitle(
         f"{drawable(view.head)}, {view.scoring_rule}: cost and quality over {len(names)} tasks", fontsize=11
     )
-    costs = {
-        "parameters": {encoder: _parameters(own) for encoder, own in view.encoders.items()},
+    costs: dict[str, Mapping[str, float | None]] = {
+        "parameters": {e: next(iter(own.values())).encoder.parameters for e, own in view.encoders.items()},
         "seconds to encode an hour of audio": {e: _encode_s_per_hour(own.values()) for e, own in view.encoders.items()},
     }
     plots = figure.subplots(1, 2, sharey=True)
@@ -131,10 +131,6 @@ def _cost_figure(view: ScoreTable) -> "Figure":
     plots[0].set_ylabel("weighted average")
     figure.legend(*plots[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
-
-
-def _parameters(own: Mapping[str, Result]) -> float | None:
-    return next(iter(own.values())).encoder.parameters
 
 
 def _encode_s_per_hour(results: Iterable[Result]) -> float | None:
@@ -174,7 +170,7 @@ def _page(
         leaks=_leaks(results),
         contamination=_contamination(results),
         leaderboard=_leaderboard(results if published else ()),
-        records=_records(results),
+        records=[_record(encoder, result) for encoder, own in by_encoder(results).items() for result in own],
     )
 
 
@@ -266,10 +262,6 @@ def _leaderboard(results: Sequence[Result]) -> Table:
         *(Column(title=title) for title in ("Tasks counted", "Remarks", "Source")),
     ]
     return Table(label="Leaderboard", columns=columns, rows=rows)
-
-
-def _records(results: Sequence[Result]) -> list[Record]:
-    return [_record(encoder, result) for encoder, own in by_encoder(results).items() for result in own]
 
 
 def _record(encoder: str, result: Result) -> Record:

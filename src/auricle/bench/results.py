@@ -7,7 +7,7 @@ mapping are sorted, so the same run gives the same bytes.
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from auricle.bench.task import LOWER_IS_BETTER, Domain, Kind, Listed, Task
 from auricle.data.untrusted_json import StrictFields, check_plain, parse_json, read_text, shorten, validate
 from auricle.errors import DataError
 from auricle.files import make_folder, safe_file_name, write_text
-from auricle.metrics.intervals import Score
+from auricle.metrics.intervals import Score, fault_of_range
 from auricle.metrics.scoring_rule import ScoringRule
 
 FORMAT = "auricle-bench/1"
@@ -37,15 +37,11 @@ def _sorted(value: Any) -> Any:
     return [_sorted(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _write_sorted(value: Any, write: Callable[[Any], Any]) -> Any:
-    return write(_sorted(value))
-
-
 Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-ByName = Annotated[Mapping[Text, T], WrapSerializer(_write_sorted)]
+ByName = Annotated[Mapping[Text, T], WrapSerializer(lambda value, write: write(_sorted(value)))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -311,4 +307,8 @@ def _checked(content: Any, origin: str) -> Result:
     result = validate(Result, content, origin, fix=_FIX)
     if unknown := sorted(set(result.items) - set(result.scores)):
         raise DataError(f"{origin}: items of {shorten(unknown)}, which gave no score; {_FIX}")
+    for head, score in result.scores.items():
+        values = (score.value, score.low, score.high, *score.folds.values(), *score.classes.values())
+        if fault := fault_of_range(result.task.metric, values):
+            raise DataError(f"{origin}: {fault} (head {shorten(head)}); {_FIX}")
     return result

@@ -35,7 +35,6 @@ class RetrievalSettings:
     seed: int = 42  # of weights and shuffles
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range."""
         if self.mode not in get_args(Mode):
             raise ConfigError(f"mode is {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
         if min(self.epochs, self.width) < 1 or self.batch_size < 2 or self.rate <= 0 or self.seed < 0:
@@ -54,7 +53,6 @@ class Captioned:
     owners: Tensor  # (m,) int64, the clip of each caption
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not fit."""
         if not all(self.tokens):
             raise DataError("a caption has no tokens; expected at least one")
         if self.audio.ndim != 2 or len(self.tokens) != len(self.owners) or not len(self.owners):
@@ -157,14 +155,8 @@ def train_retrieval(
     settings: RetrievalSettings | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, score: None,
 ) -> tuple[RetrievalHead, list[float]]:
-    """Train the head and return it as after its best epoch, with the validation score of every epoch.
-
-    Args:
-        train: clips and captions to train on; the run happens on the device of its audio.
-        valid: clips that pick the epoch: the first with the highest mean of both recalls at rank 1.
-        vocabulary: number of different tokens.
-        settings: None: the defaults of `RetrievalSettings`.
-        on_epoch: called after each epoch with its number and score.
+    """Train the head, on the device of the audio, and return it as after the first epoch with the highest mean of both
+    recalls at rank 1, with the validation score of every epoch.
 
     Raises:
         DataError: a token outside the vocabulary, or fewer than two captions to train on.

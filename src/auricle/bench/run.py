@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from auricle import __version__
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.bench.embedded_task import EmbeddedTask, label_embeddings
 from auricle.bench.encode import Crop, EmbeddedClips, Progress, cut, embed_clips, manifest_hash, trim_or_pad
-from auricle.bench.examples import Examples, load_examples
+from auricle.bench.examples import Examples, absent_classes, load_examples
 from auricle.bench.hear import score_hear
 from auricle.bench.leaks import find_contamination, find_leaks
 from auricle.bench.results import NO_LEAKS, Contamination, Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
@@ -43,16 +44,13 @@ class EncoderLike(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of weights and settings."""
-        ...
 
     @property
     def num_parameters(self) -> int:
         """Of the network; 0 for a fixed transform."""
-        ...
 
     def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Any]:
         """Waveforms → for each a result with ``.values`` (T, D), or an error."""
-        ...
 
 
 def run_benchmark(
@@ -84,6 +82,8 @@ def run_benchmark(
     Raises:
         WeightsError: the language model cannot be loaded.
         DataError: no usable data, or clips that could not be embedded; they are named.
+
+    Declared classes that the data lacks are in the settings of each score, as ``absent_classes``.
     """
     examples = load_examples(task, folder)
     examples.check()
@@ -97,6 +97,8 @@ def run_benchmark(
     embedded = embed_clips(encode, list(examples), place, crop=cropping.crop, progress=progress)
     data = label_embeddings(examples, embedded, encoder.hop_size_in_ms)
     scored = _score_heads(data, scoring_rule, seed, language_model, on_epoch)
+    if absent := absent_classes(examples):
+        scored = {name: _with_setting(each, "absent_classes", list(absent)) for name, each in scored.items()}
     heads_s = time.monotonic() - embedded.finished
     facts = EncoderFacts(
         name=encoder.name,
@@ -111,6 +113,10 @@ def run_benchmark(
     contamination = find_contamination(*clips, _names(encoder.name))
     measured = Measured(examples, embedded, seconds, heads_s, contamination, find_leaks(*clips))
     return make_result(TaskFacts.of(task), facts, measured, scored, scoring_rule=scoring_rule, seed=seed)
+
+
+def _with_setting(result: HeadResult, name: str, value: Any) -> HeadResult:
+    return result._replace(score=replace(result.score, settings={**result.score.settings, name: value}))
 
 
 class Measured(NamedTuple):

@@ -57,7 +57,6 @@ class LabelRule(StrictFields):
     event_unit: Literal["s", "ms"] = "s"
 
     def __post_init__(self) -> None:
-        """Refuse half a rule."""
         parts = [part is not None for part in (self.event, self.onset, self.offset)]
         if any(parts) != all(parts):
             raise ConfigError(f"labels of events need event, onset and offset; got {parts} for {self.field!r}")
@@ -175,7 +174,6 @@ class Task(StrictFields):
     hear: HearFacts | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a task that contradicts itself."""
         if fault := self._fault():
             raise ConfigError(f"task {self.name!r}: {fault}")
 

@@ -47,13 +47,6 @@ def score_asr_head(
     ``compat`` picks the epoch by teacher-forced words, as released; ``strict`` by the loss on validation text. An
     item's score is one minus its own word error rate; the interval is over utterances.
 
-    Args:
-        data: with the frames and texts of each clip.
-        scoring_rule: see above.
-        lm: the frozen language model.
-        seed: of adapter and shuffles.
-        on_epoch: called after each epoch with its number.
-
     Raises:
         ConfigError: the tokenizer has no token to set between frames and text, or the longest clip and its transcript
             are beyond the context of the language model.
@@ -102,14 +95,7 @@ def score_retrieval_head(
     """Train the head of `auricle.bench.retrieval_head` and rank captions and clips of the test set.
 
     The score is recall at rank 1, the mean of both directions; an item's score is the same of one clip and its
-    captions, and the interval is over clips.
-
-    Args:
-        data: with the pooled rows and the captions of each clip; a clip is the mean over its pieces.
-        scoring_rule: of the loss, see `contrastive_loss`.
-        tokenizer: of the captions; its word vectors are trained here.
-        seed: of weights and shuffles.
-        on_epoch: called after each epoch with its number.
+    captions, and the interval is over clips. A clip is the mean over its pieces.
 
     Raises:
         DataError: the task has folds, or too few captions.

@@ -88,6 +88,9 @@ def run(
                 continue
             path = write_result(options.output, result)
             print_result({"file": str(path), **result.to_dict()}, _lines(result), as_json=options.as_json)
+            absent = next(iter(result.scores.values())).settings.get("absent_classes")
+            if absent and not options.as_json:
+                print_line(f"auricle: the data has no clip of {len(absent)} classes: {', '.join(absent)}", err=True)
             for one, split, other, elsewhere in result.leaks.exact if not options.as_json else ():
                 print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)
             for one, split, other, elsewhere, _ in result.leaks.near if not options.as_json else ():

@@ -95,6 +95,8 @@ def index(tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar s
             save(made)
             advance()
             print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
+            if made.ignored:
+                warn(f"{tar}: {made.left_out()}")
 
 
 @data.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import typer
 
 from auricle.cli.options import FAILED, AsJson
 from auricle.cli.output import print_result
+from auricle.cores import granted_cores
 
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "transformers", "av", "pyarrow")
 _TONE_HZ = 440
@@ -63,7 +63,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "packages": {name: _version(name) or "absent" for name in _PACKAGES},
         "formats": formats,
-        "threads": {"torch": torch.get_num_threads(), "cores": len(_cores())},
+        "threads": {"torch": torch.get_num_threads(), "cores": granted_cores()},
         "devices": _devices(),
         "memory_free_gb": _free_memory_gb(),
         "cache": str(HF_HUB_CACHE),
@@ -124,10 +124,6 @@ def _media_file(name: str) -> bytes:
         for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
             output.mux(stream.encode(piece))
     return file.getvalue()
-
-
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _devices() -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auricle.cli.inputs import open_sources
-from auricle.cli.options import AsJson, Device, Dtype, Files
+from auricle.cli.options import AsJson, Device, Dtype, Files, Isolate
 from auricle.cli.printing import FilePrinter
 from auricle.errors import MissingExtra
 
@@ -31,6 +32,7 @@ def embed(
     ] = "auricle-tiny-encoder",
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    isolate: Isolate = False,
     as_json: AsJson = False,
 ) -> None:
     """Embed each clip as a vector, or as 25 a second.
@@ -56,6 +58,8 @@ def embed(
     import auricle
 
     encoder = auricle.load_encoder(model, device=device, dtype=dtype)
+    if isolate:
+        encoder.limits = replace(encoder.limits, isolate=True)
     kept: dict[str, Tensor] = {}
 
     def show(name: str, result: Embedding) -> tuple[dict[str, Any], list[str]]:
@@ -95,7 +99,9 @@ def _tensors(kept: dict[str, Tensor], frames: bool) -> dict[str, Tensor]:
 def _write_safetensors(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], frames: bool) -> None:
     from safetensors.torch import save_file
 
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    metadata = {
+        key: value if isinstance(value, str) else json.dumps(value, allow_nan=False) for key, value in facts.items()
+    }
     save_file(_tensors(kept, frames), str(path), metadata=metadata)
 
 
@@ -119,7 +125,7 @@ def _write_parquet(path: Path, kept: dict[str, Tensor], facts: dict[str, Any], f
     # A name that is not UTF-8 must not prevent the table.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in kept]
     table = pyarrow.table({"file": names, "frames" if frames else "embedding": values})
-    metadata = {key: json.dumps(value) for key, value in facts.items() if key != "files"}
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in facts.items() if key != "files"}
     pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path)
 
 

@@ -15,6 +15,7 @@ from auricle.cli.evaluate import RunOptions, open_cache, scored_lines, scoring_c
 from auricle.cli.options import AsJson, Model, check_choice, with_groups
 from auricle.cli.output import print_json, print_line, print_result, progress, warn
 from auricle.cli.printing import Tally
+from auricle.cores import granted_cores
 from auricle.errors import AuricleError, ConfigError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _generate_in_processes(settings: _Settings, part: Share, workers: int, quest
     from multiprocessing.connection import wait
 
     context = get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, granted_cores() // workers)
     processes: dict[Any, Any] = {}
     try:
         for share in part.split(workers):

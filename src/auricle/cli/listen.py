@@ -16,6 +16,7 @@ from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, wi
 from auricle.cli.output import progress
 from auricle.cli.printing import AnswerPrinter
 from auricle.errors import AuricleError, ConfigError
+from auricle.files import read_regular_text
 
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
@@ -154,7 +155,8 @@ def _print_all(
     printer: AnswerPrinter, model: AudioLM, names: list[str], results: Iterator[Any], prompts: Sequence[str] = ()
 ) -> None:
     """Print results in order, and end the verb with its exit code."""
-    with progress(_DONE[printer.key], partial(audio_seconds, names), unit="audio", quiet=printer.as_json) as advance:
+    total = partial(audio_seconds, names, model.limits)
+    with progress(_DONE[printer.key], total, unit="audio", quiet=printer.as_json) as advance:
         model.on_audio = advance
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)
@@ -186,17 +188,20 @@ def _choices(text: str) -> list[str]:
         return text.split(",")
     try:
         options = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f'--choices is not a JSON list ({error}); give a,b,c or ["a", "b, c"]') from None
     if not all(isinstance(option, str) for option in options):
         raise ConfigError(f"--choices holds {options}; expected a list of strings")
     return list(options)
 
 
+_MAX_SCHEMA_BYTES = 2**20
+
+
 def _schema(file: Path) -> dict[str, Any]:
     try:
-        schema = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        schema = json.loads(read_regular_text(file, _MAX_SCHEMA_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read as JSON ({error}); give a file with a JSON schema") from None
     if not isinstance(schema, dict):
         raise ConfigError(f'{file}: holds a {type(schema).__name__}; expected a JSON schema, {{"type": …}}')

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -24,12 +25,14 @@ from auricle.cli import (
     evaluate_score,
     filter,
     heldout,
+    idle_cores,
     listen,
     search,
     train,
     zero_shot,
 )
 from auricle.cli.options import FAILED
+from auricle.cli.output import warn
 from auricle.errors import AuricleError, ConfigError, UnknownModel
 
 USAGE = 2  # exit code; see the epilog
@@ -45,10 +48,10 @@ class _Verbs(TyperGroup):
             sys.stdout.flush()  # shows here whether the reader is gone, or the disk full
             return result
         except AuricleError as error:
-            typer.echo(f"auricle: {error}", err=True)
+            warn(str(error))
             raise typer.Exit(USAGE if isinstance(error, ConfigError | UnknownModel) else FAILED) from None
         except KeyboardInterrupt:
-            typer.echo("auricle: interrupted", err=True)
+            warn("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _drop_output()
@@ -60,6 +63,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_PYTHONS_OWN = warnings.showwarning
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
@@ -115,12 +119,44 @@ def _auricle(
     pass
 
 
+def _leave_cores_to_others() -> None:
+    """Have torch, which is imported later, use the cores that are free, and its waiting threads sleep.
+
+    Beside busy processes threads that spin while they wait for each other take ten times as long as a single one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (free := idle_cores.measure()) < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(free))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A line for a user where the package warns of data; others are for programmers."""
+    if category is UserWarning:
+        warn(str(message))
+    else:
+        _PYTHONS_OWN(message, category, filename, lineno, file, line)
+
+
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
+    _leave_cores_to_others()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    if sys.stdout is None:
+        warn("standard output is closed; send it to a file, or to /dev/null")
+        sys.exit(FAILED)
+    warnings.showwarning = _show_warning
     try:
         app(prog_name="auricle")
     except OSError as error:  # of a disk or device, in most cases the one behind standard output
-        typer.echo(f"auricle: {error.filename or 'standard output'}: {error.strerror or error}", err=True)
+        warn(f"{error.filename or 'standard output'}: {error.strerror or error}")
         if error.filename is None:
             _drop_output()
         sys.exit(FAILED)

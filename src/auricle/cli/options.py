@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -34,6 +34,9 @@ FloatType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or fl
 Quantize = Annotated[
     str | None, typer.Option("--quantize", help="Round the decoder's weights: int8, int8-dynamic; on a GPU int4, fp8.")
 ]
+Isolate = Annotated[
+    bool, typer.Option("--isolate", help="Decode each file in a process of its own, within limits of memory and time.")
+]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge.")]
 
 # --- of zero-shot classification
@@ -60,14 +63,18 @@ class LoadOptions:
     dtype: Dtype = "auto"
     quantize: Quantize = None
     adapter: Adapter = None
+    isolate: Isolate = False
 
     def load(self, name: str) -> AudioLM:
         """Load a model by its name, hub id or folder."""
         import auricle
 
-        return auricle.load(
+        model = auricle.load(
             name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
         )
+        if self.isolate:
+            model.limits = replace(model.limits, isolate=True)
+        return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +86,16 @@ class AlignOptions:
     ] = "auricle-tiny-glap"
     device: Device = "cpu"
     dtype: Dtype = "float32"
+    isolate: Isolate = False
 
     def load(self) -> Aligner:
         """Load the model."""
         import auricle
 
-        return auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+        aligner = auricle.load_aligner(self.model, device=self.device, dtype=self.dtype)
+        if self.isolate:
+            aligner.limits = replace(aligner.limits, isolate=True)
+        return aligner
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from auricle.errors import OutputError, visible
+
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -24,8 +26,12 @@ _KEYS = {"scoring_rule": "protocol", "head": "judge"}  # fields whose names in J
 
 def print_json(record: dict[str, Any]) -> None:
     """Print one object as a line of UTF-8; characters that UTF-8 cannot hold (odd file names) are escaped."""
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OutputError("not printed, as a number of the result is NaN or infinite, which JSON has not") from error
     with _bars.hidden():
-        typer.echo(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        typer.echo(line.encode("utf-8", "backslashreplace"))
 
 
 def to_json(value: Any) -> Any:
@@ -60,11 +66,6 @@ def warn(text: str) -> None:
 def named(name: str, error: str) -> str:
     """An error with the name of its file, once."""
     return error if name in error else f"{name}: {error}"
-
-
-def visible(text: str) -> str:
-    """Text on one line, with control characters escaped."""
-    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else repr(c)[1:-1] for c in text)
 
 
 class Advance:

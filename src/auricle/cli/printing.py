@@ -10,7 +10,7 @@ import typer
 
 from auricle.cli.options import FAILED, PARTLY
 from auricle.cli.output import named, print_json, print_result, progress, warn
-from auricle.errors import AuricleError
+from auricle.errors import AuricleError, escaped, visible
 
 if TYPE_CHECKING:
     from auricle.encode.receipt import Receipt
@@ -132,7 +132,7 @@ class AnswerPrinter(FilePrinter):
     def print_stream(self, name: str, pieces: AnswerStream) -> None:
         """Print an answer while it is generated, and close it."""
         if not self.as_json and self.has_many:
-            typer.echo(f"{name}: ", nl=False)
+            print_piece(f"{visible(name)}: ")
         try:
             with pieces:
                 for piece in pieces:
@@ -173,7 +173,7 @@ def shares(odds: Sequence[Odds]) -> str:
 
 def print_piece(text: str) -> None:
     """Print a part of a line at once; control characters other than a line break cannot reach the terminal."""
-    shown = "".join(c if c.isprintable() or c == "\n" else " " if c in "\r\t" else repr(c)[1:-1] for c in text)
+    shown = "".join(c if c == "\n" else " " if c in "\r\t" else escaped(c) for c in text)
     typer.echo(shown.encode("utf-8", "backslashreplace"), nl=False)
 
 

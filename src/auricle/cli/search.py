@@ -30,11 +30,12 @@ def index(
     """Build an index of clips for `auricle search`, or update it.
 
     The index has exactly the files that are named or found: unchanged ones keep their vectors, new ones are encoded,
-    others are removed. A run that was stopped continues. Files that fail are left out.
+    others are removed. A run that was stopped continues. Files that fail are left out; those that cannot be opened keep
+    the vectors they had.
 
     Example: auricle index recordings/ -o sounds.auricle
     """
-    names = find_sources(files)
+    names = find_sources(files, must_exist=True)
     if STDIN in names:
         raise typer.BadParameter("an index needs files; standard input has no name", param_hint="FILES")
 

@@ -150,11 +150,7 @@ class Calibration:
         return float(both[passes.argmax()]) if passes.any() else None
 
     def facts(self, p: float) -> dict[str, Any]:
-        """The calibration in numbers, as JSON has it.
-
-        Args:
-            p: the threshold of the run.
-        """
+        """The calibration in numbers, as JSON has it."""
         random = np.concatenate([self.randa, self.randt])
         measured = auc(self.real, random)
         error = equal_error(self.real, random, min(self.mismatched, 0.99))

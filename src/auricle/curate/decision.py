@@ -31,7 +31,6 @@ class FilterConfig:
     seed: int = 0  # of the random pairs
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         for name, low in (("near", 0.5), ("alike", 0.5)):
             if not low <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a cosine of {low} to 1, got {getattr(self, name)}")

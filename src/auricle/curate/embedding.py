@@ -37,15 +37,12 @@ class AudioTextModel(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides which vectors come out."""
-        ...
 
     def audio_many(self, sources: Any) -> Iterator[Any]:
         """Waveforms → for each a result with ``.values`` (D,) of length 1, or an error in its place."""
-        ...
 
     def text(self, strings: Sequence[str]) -> Any:
         """Texts → (m, D) of length 1."""
-        ...
 
 
 def embed_pairs(
@@ -56,14 +53,7 @@ def embed_pairs(
     caption: str = "caption",
     on_pairs: Callable[[int], None] = lambda count: None,
 ) -> PairTable:
-    """Embed what the folder does not have yet, window by window.
-
-    Args:
-        model: of audio and texts.
-        shards: the clips.
-        folder: of these clips, this model and this fact; created if absent.
-        caption: the fact that has the caption, or several.
-        on_pairs: called with the number of pairs finished since the last call.
+    """Embed what the folder does not have yet, window by window; ``on_pairs`` gets the pairs finished in each.
 
     Raises:
         DataError: the folder is damaged, or belongs to something else.
@@ -177,7 +167,7 @@ class _Store:
             audio_rows.append(self.audio.rows[line.clip_hash] if not line.error else -1)
             texts.append([self.text.rows[_text_key(text)] for text in line.captions])
             for row, text in zip(texts[-1], line.captions, strict=True):
-                wordings[row] = known.setdefault(_text_key(_plain(text)), len(known))
+                wordings[row] = known.setdefault(_text_key(" ".join(text.casefold().split()).rstrip(".!")), len(known))
             groups.append((line.domain, line.language))
         text_rows = np.full((len(texts), max(map(len, texts), default=0) or 1), -1, np.int64)
         for pair, rows in enumerate(texts):
@@ -197,7 +187,7 @@ class _Store:
 def _check_owner(folder: Path, owner: dict[str, str]) -> None:
     path = folder / "about.json"
     if not path.exists():
-        write_bytes(path, json.dumps(owner, indent=1).encode())
+        write_bytes(path, json.dumps(owner, indent=1, allow_nan=False).encode())
     elif json.loads(path.read_text()) != owner:
         raise DataError(f"{folder} has vectors of other clips, captions or another model; delete it")
 
@@ -281,10 +271,6 @@ def _embed_audio(
 
 def _text_key(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".!")
 
 
 def _name(value: Any) -> str:

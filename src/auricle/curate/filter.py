@@ -126,8 +126,7 @@ def undo_filter(out: str | Path, folder: str | Path | None = None) -> Iterator[t
     if claim is None:
         raise DataError(f"{out} is no folder that the filter wrote; name the one given to it with -o")
     lists = {path.stem for path in (out / "undo").glob("*.json")}
-    missing = [tar for tar, name, _ in claim["tars"] if name not in lists and not Path(tar).exists()]
-    if missing:
+    if missing := [tar for tar, name, _ in claim["tars"] if name not in lists and not Path(tar).exists()]:
         raise DataError(f"{out} does not have {', '.join(missing)}: the run was stopped before; restore it elsewhere")
     with _input_errors(out):
         yield from restore_tars(out, None if folder is None else Path(folder))
@@ -154,7 +153,7 @@ def _claim(out: Path, shards: ShardSet) -> None:
         raise DataError(f"{out} has the output of other shards; choose a new folder, or delete it")
     make_folder(out)
     if earlier is None:
-        write_bytes(out / "filter.json", json.dumps(claim).encode())
+        write_bytes(out / "filter.json", json.dumps(claim, allow_nan=False).encode())
 
 
 def _cut(claim: dict[str, Any]) -> list[tuple[str, int]]:
@@ -187,7 +186,7 @@ def _input_errors(out: Path) -> Iterator[None]:
 def _embed(
     shards: ShardSet, *, folder: Path, aligner: AudioTextModel, caption: str, on_pairs: Callable[[int], None]
 ) -> PairTable:
-    folder /= _hash(aligner.fingerprint, caption)[:16]
+    folder /= sha256(f"{aligner.fingerprint}\0{caption}".encode("utf-8", "backslashreplace")).hexdigest()[:16]
     table = embed_pairs(aligner, shards, folder, caption=caption, on_pairs=on_pairs)
     if not len(table.usable()):
         known = ", ".join(sorted(shards.read_meta(0))) or "none"
@@ -249,8 +248,4 @@ def _write_calibrations(evidence: Evidence, *, out: Path, p: float) -> list[dict
 
 
 def _write_json(content: dict[str, Any] | Sequence[dict[str, Any]], *, path: Path) -> None:
-    write_bytes(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
-
-
-def _hash(*parts: str) -> str:
-    return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
+    write_bytes(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode())

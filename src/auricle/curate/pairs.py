@@ -48,7 +48,6 @@ class PairTable:
     encoded: tuple[int, int]  # clips and texts that the model encoded in this run
 
     def __len__(self) -> int:
-        """Pairs."""
         return len(self.audio_rows)
 
     def usable(self) -> Ids:
@@ -79,13 +78,7 @@ class PairTable:
         return (SCORE_SCALE * self.text[rows[rows >= 0]] @ self.audio[self.audio_rows[pair]]).tolist()
 
     def are_alike(self, one: Ids, other: Ids, cosine: float = 1.0) -> npt.NDArray[np.bool_]:
-        """Which pairs (m,) are no random partners of others (m,): the same audio or words, or captions this close.
-
-        Args:
-            one: numbers of pairs.
-            other: the same.
-            cosine: of captions that count as the same; 1: those of the same words only.
-        """
+        """Which pairs (m,) are no random partners of others (m,): same audio, words or, below 1, close captions."""
         alike = self.audio_rows[one] == self.audio_rows[other]
         own, its = self.text_rows[one], self.text_rows[other]
         for a in range(own.shape[1]):

@@ -87,7 +87,7 @@ def _groups(table: PairTable, usable: Ids, fewest: int, alike: float, seed: int)
             members = usable[np.isin(codes, [code for name, code in names.items() if _is_part(name, group)])]
             scores = sample_scores(table, members, np.random.default_rng((seed, level)), alike=alike)
             if min(map(len, scores)) >= fewest:
-                yield np.array(sorted(own)), members, _Sample(_name(group), scores)
+                yield np.array(sorted(own)), members, _Sample(" / ".join(filter(None, group)) or "all", scores)
             elif group == ALL:
                 larger = ", or a larger p" if fewest > FEWEST_RANDOM else ""
                 raise DataError(
@@ -101,10 +101,6 @@ def _groups(table: PairTable, usable: Ids, fewest: int, alike: float, seed: int)
 
 def _is_part(group: Group, whole: Group) -> bool:
     return all(wanted in ("", own) for own, wanted in zip(group, whole, strict=True))
-
-
-def _name(group: Group) -> str:
-    return " / ".join(filter(None, group)) or "all"
 
 
 def sample_scores(

@@ -50,12 +50,7 @@ def output_names(tars: Sequence[Path]) -> list[str]:
 
 
 def split_tars(splits: Sequence[Split], out: Path, run: str) -> Iterator[Path]:
-    """Split every tar that this run has not split yet; yields each tar of the input when it is done.
-
-    Args:
-        splits: all tars of the input.
-        out: folder of the output.
-        run: names the verdicts; the output of another run is replaced.
+    """Split every tar that this run has not split yet, replacing the output of others; yields each when it is done.
 
     Raises:
         DataError: a tar changed while it was read.
@@ -88,7 +83,7 @@ def restore_tars(out: Path, folder: Path | None = None) -> Iterator[tuple[Path, 
     """
     for path in sorted((out / UNDO).glob("*.json")):
         listed = _read_list(path)
-        tar = Path(listed["tar"]) if folder is None else folder / listed["name"]
+        tar = _former_place(Path(listed["tar"]), out) if folder is None else folder / listed["name"]
         is_there = tar.exists()
         if is_there and _sha256(tar) != listed["sha256"]:
             raise DataError(f"{tar} exists and is not what the filter read; name another folder with -o")
@@ -96,6 +91,17 @@ def restore_tars(out: Path, folder: Path | None = None) -> Iterator[tuple[Path, 
             make_folder(tar.parent)
             _restore(out, listed, tar)
         yield tar, is_there
+
+
+def _former_place(tar: Path, out: Path) -> Path:
+    """Where a tar was, if that is near: the list may be forged."""
+    near = (out.absolute().parent.resolve(), Path.cwd().resolve())
+    if not any(tar.parent.resolve().is_relative_to(folder) for folder in near):
+        raise DataError(
+            f"{tar} was neither below {near[0]} nor below this folder; name the folder for it with -o, as the list in "
+            f"{out / UNDO} may be wrong"
+        )
+    return tar
 
 
 def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> None:
@@ -138,7 +144,7 @@ def _split(split: Split, out: Path, run: str, set_sizes: Mapping[str, int]) -> N
         "files": {target: {"size": size[target], "sha256": hashes[target].hexdigest()} for target in targets},
         "pieces": _runs(pieces),
     }
-    write_bytes(_list_path(split.name, out), json.dumps(listed).encode())
+    write_bytes(_list_path(split.name, out), json.dumps(listed, allow_nan=False).encode())
 
 
 def _pieces(split: Split) -> Iterator[_Piece]:
@@ -197,9 +203,7 @@ def _restore(out: Path, listed: Mapping[str, Any], tar: Path) -> None:
                     restored.write(block)
                     digest.update(block)
         if digest.hexdigest() != listed["sha256"]:
-            damaged = [
-                str(paths[target]) for target, facts in listed["files"].items() if _differs(paths[target], facts)
-            ]
+            damaged = [str(paths[name]) for name, facts in listed["files"].items() if _differs(paths[name], facts)]
             raise DataError(
                 f"{tar} cannot be restored: {', '.join(damaged) or _list_path(listed['name'], out)} changed "
                 "since the filter wrote it; restore it from a copy"

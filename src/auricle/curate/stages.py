@@ -24,10 +24,6 @@ class Stage:
 def check_stages(stages: Sequence[Stage], given: Sequence[str]) -> None:
     """Check that each value a stage needs is there when it runs, and that none is replaced.
 
-    Args:
-        stages: in order.
-        given: names of the values of the input.
-
     Raises:
         ConfigError: a value is missing or given twice.
     """
@@ -47,10 +43,6 @@ def check_stages(stages: Sequence[Stage], given: Sequence[str]) -> None:
 
 def run_stages(stages: Sequence[Stage], given: Mapping[str, Any]) -> dict[str, Any]:
     """Check all stages, then run one after the other; returns all values by name.
-
-    Args:
-        stages: in order.
-        given: values of the input.
 
     Raises:
         ConfigError: see `check_stages`; no stage has run then.

@@ -26,16 +26,7 @@ SIGNS = {
 def summarise(
     shards: ShardSet, table: PairTable, evidence: Evidence, verdicts: Verdicts, *, config: FilterConfig, model: str
 ) -> dict[str, Any]:
-    """What the filter found, as JSON has it; ``run`` follows from all that decides the output.
-
-    Args:
-        shards: the input.
-        table: of all pairs.
-        evidence: of all pairs.
-        verdicts: on all pairs.
-        config: thresholds.
-        model: its fingerprint.
-    """
+    """What the filter found, as JSON has it; ``run`` follows from all that decides the output."""
     usable = table.usable()
     counts = Counter(verdicts.verdict.tolist())
     p = evidence.p[usable]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from auricle.data.order import Ids, Permutation, batch_ids, rank_slice
 from auricle.errors import ConfigError, DataError
 
+Item = TypeVar("Item")
 Step = TypeVar("Step")
 Result = TypeVar("Result")
 
@@ -77,6 +78,20 @@ def bucketed_ids(
     batches = bucket(ids, lengths[ids], batch_size)
     start, stop = rank_slice(batch_size, rank, world_size)
     return batches[int(Permutation(window, seed, number).ids(place))][start:stop]
+
+
+def grouped(items: Iterable[Item], size: Callable[[Item], float], limit: float) -> Iterator[list[Item]]:
+    """Neighbouring items in groups whose sizes add up to at most ``limit``; a larger item is a group of its own."""
+    group: list[Item] = []
+    filled = 0.0
+    for item in items:
+        if group and filled + size(item) > limit:
+            yield group
+            group, filled = [], 0.0
+        group.append(item)
+        filled += size(item)
+    if group:
+        yield group
 
 
 def pad(waveforms: Sequence[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

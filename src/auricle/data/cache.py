@@ -22,7 +22,6 @@ class CachedClips:
         self.kept: dict[int, tuple[Record, npt.NDArray[np.int16]]] = {}  # the records without their waveforms
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.clips)
 
     @property

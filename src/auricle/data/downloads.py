@@ -28,7 +28,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from auricle.errors import DataError
-from auricle.files import atomic_folder, locked, make_folder, output_errors, publish
+from auricle.files import atomic_folder, is_printable, locked, make_folder, output_errors, publish
 
 ZENODO = "https://zenodo.org"
 MAX_FILE_BYTES = 256 << 30  # the largest audio record of X-ARES is smaller
@@ -81,11 +81,7 @@ class RemoteRecord:
 
 
 def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
-    """Read which files a Zenodo record holds, and under which licence.
-
-    Args:
-        record: its number.
-        base_url: of the server; https, or http on this machine.
+    """Read which files a Zenodo record holds, and under which licence; ``base_url`` is https, or http on this machine.
 
     Raises:
         DataError: no network, no such record, or an answer that is no record.
@@ -106,11 +102,6 @@ def zenodo_record(record: str, *, base_url: str = ZENODO) -> RemoteRecord:
         return RemoteRecord(title, str(licence) if licence else None, page, files)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{url} is no description of a record ({error}); see {base_url}/records/{record}") from None
-
-
-def zenodo_files(record: str, *, base_url: str = ZENODO) -> list[RemoteFile]:
-    """The files of a Zenodo record; see `zenodo_record`."""
-    return list(zenodo_record(record, base_url=base_url).files)
 
 
 def bytes_left(files: Iterable[RemoteFile], folder: str | Path) -> int:
@@ -136,14 +127,14 @@ def download_record(
     Args:
         record: its number.
         folder: created if missing.
-        base_url: see `zenodo_files`.
+        base_url: see `zenodo_record`.
         max_bytes: of one file.
         progress: called with the name of the file, bytes so far and bytes in all.
 
     Raises:
-        DataError: see `zenodo_files` and `download`; finished files stay.
+        DataError: see `zenodo_record` and `download`; finished files stay.
     """
-    files = zenodo_files(record, base_url=base_url)
+    files = zenodo_record(record, base_url=base_url).files
     if not files:
         raise DataError(f"record {record} of {base_url} has no files; it may be restricted")
     return [download(file, folder, max_bytes=max_bytes, progress=progress) for file in files]
@@ -234,7 +225,7 @@ def _partial(target: Path) -> Path:
 
 
 def _plain(name: str) -> str:
-    if not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\:"):
+    if not name or name.startswith(".") or not is_printable(name, "/\\:"):
         raise DataError(f"{name!r} is no plain file name; it is not written to this disk")
     return name
 
@@ -342,7 +333,7 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 def _write(archive: Path, folder: Path, name: str, contents: IO[bytes] | None, left: int) -> int:
     """Write one member below the folder; returns its bytes."""
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or not name.isprintable() or "\\" in name:
+    if name.startswith("/") or ".." in parts or not is_printable(name, "\\"):
         raise DataError(f"{archive}: member {name!r} would be outside the folder; the archive is refused")
     target = folder.joinpath(*parts)
     if contents is None:

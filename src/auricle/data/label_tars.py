@@ -21,12 +21,13 @@ from auricle.data.shard_index import (
     AUDIO_SUFFIXES,
     CLIP_LIMITS,
     TarMember,
+    described_by,
     member_objection,
     split_member_name,
     tar_members,
 )
 from auricle.errors import AudioError, DataError
-from auricle.files import atomic_folder
+from auricle.files import atomic_folder, is_unfinished, locked, make_folder
 
 MAX_LABEL_BYTES = 8 << 20  # the notes of the longest recordings of MAESTRO take more than 1 MiB
 MAX_TAR_BYTES = 1 << 30  # of one written tar, where the pattern allows several
@@ -87,7 +88,6 @@ class LabelTar:
     refused: tuple[Refused, ...]
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.clips)
 
 
@@ -116,15 +116,16 @@ def read_label_tar(path: str | Path) -> LabelTar:
         else:
             refused.append(Refused(path, member.name, str(reason)))
     clips = []
+    used = described_by(audio, stored)
     for key, member in audio.items():
-        found = stored.pop(key, None)
         try:
-            label = _label(path, found)
+            label = _label(path, stored[used[key]] if key in used else None)
         except DataError as error:
             refused.append(Refused(path, member.name, str(error)))
         else:
             clips.append(LabelledClip(key, TarAudio(path, member.name, member.offset, member.size), label))
-    refused += [Refused(path, label.name, "a label without audio") for label in stored.values()]
+    without = stored.keys() - used.values()
+    refused += [Refused(path, label.name, "a label without audio") for key, label in stored.items() if key in without]
     return LabelTar(path, tuple(clips), tuple(refused))
 
 
@@ -181,16 +182,22 @@ def write_label_tars(
     Raises:
         DataError: tars of these patterns exist; a key that is repeated or has other characters; audio that is missing,
             empty or too large to be read again; a label that is not JSON or larger than 8 MiB.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another run is writing tars there.
         AudioError: audio that must become FLAC and cannot.
     """
     folder = Path(folder)
-    if present := [path for pattern in sets for path in folder.glob(pattern)]:
-        raise DataError(f"{present[0]} exists already; delete the old tars first, or write to another folder")
-    with atomic_folder(folder) as aside:
-        made = [
-            tar for pattern, clips in sets.items() for tar in _write_set(aside, pattern, clips, max_bytes, progress)
-        ]
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    last = _tar_name(next(iter(sets), ""), 0)
+    with locked(folder):
+        was_killed = bool(last) and is_unfinished(folder, last)  # while it published: then what is there is no set
+        present = [path for pattern in sets for path in folder.glob(pattern)]
+        if present and not was_killed:
+            raise DataError(f"{present[0]} exists already; delete the old tars first, or write to another folder")
+        with atomic_folder(folder, last=last, stale=tuple(sets) if was_killed else ()) as aside:
+            made = [
+                tar for pattern, clips in sets.items() for tar in _write_set(aside, pattern, clips, max_bytes, progress)
+            ]
     return [folder / tar.name for tar in made]
 
 

@@ -1,21 +1,23 @@
 """Lists of audio files with facts about them: JSON Lines, CSV and TSV.
 
 A relative path in a manifest is below the folder of the manifest and may not leave it; an absolute path is used as
-written; addresses (``http://…``) and control characters are refused. Nothing is opened here; later, only regular files
-are, for reading.
+written; addresses (``http://…``) and control characters are refused. A name is looked up in both forms of its accents.
+Nothing is opened here; later, only regular files are, for reading.
 """
 
 import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from auricle.data.untrusted_json import has_half_pair, parse_json
 from auricle.errors import DataError
-from auricle.files import atomic_write
+from auricle.files import atomic_write, existing_path, is_printable
 
 AUDIO_COLUMNS = ("audio", "path", "file", "filename")
 _INTEGERS = ("age", "fold")  # facts that are numbers also in formats of text alone
@@ -36,8 +38,8 @@ def read_manifest(path: str | Path) -> Iterator[Entry]:
     """Entries of a manifest, one at a time.
 
     The audio column is the first of ``audio``, ``path``, ``file``, ``filename``; ``id`` is the name of the entry (by
-    default the path without its suffix); all other columns become `Entry.meta`. Empty CSV and TSV cells are left out.
-    TSV has no quoting.
+    default the path without its suffix); all other columns become `Entry.meta`. Empty CSV and TSV cells are left out,
+    rows of empty cells skipped with a warning; spaces around names of columns do not count. TSV has no quoting.
 
     Args:
         path: ``.jsonl``, ``.csv`` or ``.tsv``, UTF-8; CSV and TSV start with a line of column names.
@@ -108,39 +110,42 @@ def _read_jsonl(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line, allow_nan=True)
+        except ValueError as error:
             raise _LineError(number, f"not valid JSON ({error})") from None
         if not isinstance(row, dict):
             raise _LineError(number, f'a JSON {type(row).__name__}, expected an object such as {{"audio": "a.wav"}}')
+        if broken := next((name for name, value in row.items() if has_half_pair([name, value])), None):
+            raise _LineError(number, f"{broken!a} holds half of a surrogate pair, expected valid characters")
         yield number, row
 
 
-def _read_csv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _read_table(csv.DictReader(file, strict=True))
-
-
-def _read_tsv(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _read_table(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def _read_table(reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_table(reader: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    blank = []
     try:
-        names = reader.fieldnames or []
+        columns: list[str] = next(reader, [])
+        names = [name.strip() for name in columns]
         if len(set(names)) != len(names):
             raise _LineError(1, f"column names repeat: {names}")
         for cells in reader:
-            yield reader.line_num, _row_of(cells, len(names), reader.line_num)
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, _row_of(cells, columns, reader.line_num)
+            elif cells:
+                blank.append(reader.line_num)
     except csv.Error as error:
-        raise _LineError(reader.reader.line_num, str(error)) from None
+        raise _LineError(reader.line_num, str(error)) from None
+    if blank:
+        warnings.warn(f"skipped {len(blank)} rows of empty cells, the first in line {blank[0]}", stacklevel=2)
 
 
-def _row_of(cells: Mapping[Any, Any], columns: int, line: int) -> dict[str, Any]:
-    surplus = len(cells.get(None, ()))
-    missing = sum(value is None for value in cells.values())
-    if surplus or missing:
-        raise _LineError(line, f"{columns + surplus - missing} cells under {columns} column names")
-    row: dict[str, Any] = {name: value for name, value in cells.items() if value != ""}
+def _row_of(cells: Sequence[str], columns: Sequence[str], line: int) -> dict[str, Any]:
+    if len(cells) != len(columns):
+        raise _LineError(line, f"{len(cells)} cells under {len(columns)} column names")
+    # In a table written as "a, b" the space is no part of the cell either.
+    bare = (cell.lstrip(" ") if name[:1] == " " else cell for cell, name in zip(cells, columns, strict=True))
+    found = dict(zip((name.strip() for name in columns), bare, strict=True))
+    audio = next((name for name in AUDIO_COLUMNS if name in found), None)
+    row: dict[str, Any] = {name: cell for name, cell in found.items() if cell != "" or name == audio}
     for name in set(_INTEGERS) & row.keys():
         if not re.fullmatch(r"-?\d{1,9}", row[name]):
             raise _LineError(line, f"{name} is {row[name]!r}, expected a whole number")
@@ -148,7 +153,11 @@ def _row_of(cells: Mapping[Any, Any], columns: int, line: int) -> dict[str, Any]
     return row
 
 
-READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+READERS: dict[str, Callable[[TextIO], Iterator[tuple[int, dict[str, Any]]]]] = {
+    ".jsonl": _read_jsonl,
+    ".csv": lambda file: _read_table(csv.reader(file, strict=True)),
+    ".tsv": lambda file: _read_table(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)),
+}
 
 
 def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entry:
@@ -167,22 +176,23 @@ def _entry(line: int, row: dict[str, Any], folder: Path, seen: set[str]) -> Entr
 
 def resolve_audio(line: int, name: object, folder: Path) -> Path:
     """The file that a row's audio names; a ValueError with the line if that is not a local path below the folder."""
-    if not isinstance(name, str) or not name or not name.isprintable() or _ADDRESS.match(name):
+    if not isinstance(name, str) or not name or not is_printable(name) or _ADDRESS.match(name):
         raise _LineError(line, f"audio is {name!r}, expected the path of a local file")
     if os.path.isabs(name):
-        return Path(name)
+        return existing_path(Path(name))
     inside = os.path.normpath(name)
     if inside.split(os.sep)[0] == os.pardir:
         raise _LineError(line, f"{name!r} is outside the manifest's folder; move the manifest up or use absolute paths")
-    return folder / inside
+    return existing_path(folder / inside)
 
 
 def _row(entry: Entry, folder: Path) -> dict[str, Any]:
-    taken = {"id", *AUDIO_COLUMNS} & entry.meta.keys()
-    if taken:
+    if taken := {"id", *AUDIO_COLUMNS} & entry.meta.keys():
         raise DataError(f"facts of {entry.id!r} use the reserved names {sorted(taken)}")
     audio = entry.audio.absolute()
     where = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+    if broken := [name for name, value in (("id", entry.id), *entry.meta.items()) if has_half_pair([name, value])]:
+        raise DataError(f"{broken[0]!a} of {entry.id!a} holds half of a surrogate pair, expected valid characters")
     return {"id": entry.id, "audio": where.as_posix(), **entry.meta}
 
 

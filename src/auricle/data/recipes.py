@@ -122,8 +122,7 @@ def speechocean762(root: str | Path, *, split: str) -> list[Entry]:
     path = Path(root) / f"{split}.jsonl"
     entries = []
     for row in read_manifest(path):
-        missing = {"text", "speaker", "gender", "age"} - row.meta.keys()
-        if missing:
+        if missing := {"text", "speaker", "gender", "age"} - row.meta.keys():
             raise DataError(f"{path}: {row.id!r} lacks {sorted(missing)}")
         meta = {"kind": "speech", "text": str(row.meta["text"]).lower(), "language": "en", "set": "speechocean762"}
         meta |= {name: row.meta[name] for name in ("gender", "age", "speaker")}
@@ -196,7 +195,7 @@ def _decode(entry: Entry, limits: Limits) -> tuple[Entry, npt.NDArray[np.float32
         return entry, None, f"{type(error).__name__}: {error}"
     facts = clip.facts
     flaws = {"truncated": facts.truncated, "damaged": facts.damaged, "non-finite samples": facts.non_finite}
-    return entry, clip.waveform, ", ".join(flaw for flaw, found in flaws.items() if found)
+    return entry, clip.waveform, ", ".join([*(flaw for flaw, found in flaws.items() if found), *facts.notes])
 
 
 def _write(writer: ShardWriter, entry: Entry, waveform: npt.NDArray[np.float32]) -> str | None:

@@ -38,17 +38,13 @@ DIGITS = frozenset("zero one two three four five six seven eight nine".split())
 class Clips(Protocol):
     """The part of a data set that scenes need, such as `auricle.data.shards.ShardSet`."""
 
-    def __len__(self) -> int:
-        """The number of clips."""
-        ...
+    def __len__(self) -> int: ...
 
     def read_meta(self, i: int, /) -> Mapping[str, Any]:
         """The facts of a clip."""
-        ...
 
     def read(self, i: int, /) -> Any:
         """The record of a clip, with its `.waveform` (float32, 16 kHz)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +120,6 @@ class SceneConfig:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        """Check names and ranges."""
         unknown = set(self.shares) - set(CATEGORIES)
         if unknown or not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
             raise ConfigError(f"shares must be of {CATEGORIES}, not negative and not all zero, got {dict(self.shares)}")
@@ -299,11 +294,6 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
     return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
 
 
-def _background(part: Part) -> Part:
-    """Speech in the background is mentioned, not transcribed."""
-    return replace(part, text=None, foreground=False)
-
-
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
     waveform, part = _SOURCES[front](pools, rng, config)
     background, other = _SOURCES[back](pools, rng, config)
@@ -320,7 +310,8 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
     elif back == "speech":
         background = mixing.place(background, int(rng.integers(0, waveform.size - background.size + 1)), waveform.size)
     mixed = mixing.mix(waveform, background, float(rng.uniform(low, high)))
-    return Scene(mixed, (part, _background(other)), f"mixed_{front}", "over")
+    # Speech in the background is mentioned, not transcribed.
+    return Scene(mixed, (part, replace(other, text=None, foreground=False)), f"mixed_{front}", "over")
 
 
 def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -367,8 +358,7 @@ def _compose(category: str, pools: Pools, rng: np.random.Generator, config: Scen
     if category == "two_speakers":
         return _two_speakers(pools, rng, config)
     front = _NEEDS[category][0]
-    behind = [(kind, share) for kind, share in _BEHIND.get(category, ()) if pools.has(kind)]
-    if behind:
+    if behind := [(kind, share) for kind, share in _BEHIND.get(category, ()) if pools.has(kind)]:
         shares = np.asarray([share for _, share in behind])
         back = behind[int(rng.choice(len(behind), p=shares / shares.sum()))][0]
         return _mixture(front, back, pools, rng, config)

@@ -9,7 +9,7 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from auricle.audio.limits import Limits
+from auricle.data.untrusted_json import has_half_pair
 from auricle.errors import AudioError, DataError
-from auricle.files import write_bytes
+from auricle.files import is_printable, write_bytes
 
 AUDIO_SUFFIXES = frozenset({"flac", "wav", "ogg", "opus", "mp3"})
 MAX_META_BYTES = 1 << 20  # facts of one clip; a larger JSON or text member is ignored
@@ -41,6 +42,7 @@ _COLUMNS = {
 }
 _FINGERPRINT_BYTES = 1 << 16
 _MAX_NAME = 512
+_CHUNK = 1 << 20  # of zeros between two tars
 _UNSAFE_NAME = re.compile(r"(^/)|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
 
 _EXTENDED_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -71,13 +73,17 @@ class ShardIndex:
     set_size: int | None = None  # tars of the set it was written with, if known
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.columns["num_samples"])
 
     @property
     def num_samples(self) -> npt.NDArray[np.int64]:
         """(clips,) samples of each clip at 16 kHz."""
         return self.columns["num_samples"]
+
+    def left_out(self) -> str:
+        """What was ignored, in a sentence."""
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(self.ignored.items()))
+        return f"{sum(self.ignored.values())} members are left out ({reasons})"
 
     def keys(self) -> list[str]:
         """The name of each clip."""
@@ -149,17 +155,20 @@ def load(tar: Path) -> ShardIndex:
         ignored = {str(reason): int(count) for reason, count in json.loads(metadata["ignored"]).items()}
         set_size = int(metadata["shards"]) if "shards" in metadata else None
         _check_columns(columns, tar.stat().st_size)
+        index = ShardIndex(tar, columns, ignored, set_size)
+        _check_keys(index.keys())
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a usable shard index ({error}); delete it and it is built again") from None
     _check_fresh(tar, path, metadata)
-    return ShardIndex(tar, columns, ignored, set_size)
+    return index
 
 
 def build_index(tar: str | Path) -> ShardIndex:
     """Index a tar of any origin by reading it once from start to end; nothing is extracted or executed.
 
     A clip is an audio member (flac, wav, ogg, opus, mp3) with, optionally, a ``.json`` or else ``.txt`` member of the
-    same name up to the last dot. Other members, and damaged ones, are left out and counted in `ignored`.
+    same name up to the last dot, or of its start up to another one, see `described_by`. Other members, and damaged
+    ones, are left out and counted in `ignored`.
 
     Raises:
         DataError: `tar` is not a plain tar, is truncated, or states wrong sizes of its members.
@@ -177,14 +186,18 @@ def build_index(tar: str | Path) -> ShardIndex:
         else:
             ignored[str(reason)] += 1
     rows = []
+    used = {kind: described_by(audio, table) for kind, table in descriptions.items()}
     with tar.open("rb") as file:
         for key, member in audio.items():
-            described = descriptions["json"].pop(key, None) or descriptions["txt"].pop(key, None)
+            kind = "json" if key in used["json"] else "txt"
+            described = descriptions[kind][used[kind][key]] if key in used[kind] else None
             try:
                 rows.append(_read_row(file, key, member, described))
             except (AudioError, DataError) as error:
                 ignored[f"{type(error).__name__}: {error}"[:200]] += 1
-    ignored["description without audio"] += len(descriptions["json"]) + len(descriptions["txt"])
+    read = {*used["json"].values(), *(name for key, name in used["txt"].items() if key not in used["json"])}
+    for table in descriptions.values():
+        ignored["description without audio"] += len(table.keys() - read)
     return from_rows(tar, rows, +ignored)
 
 
@@ -192,7 +205,7 @@ def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
     """A clip's description from its stored bytes; plain text becomes ``{"text": …}``.
 
     Raises:
-        DataError: not UTF-8, not JSON, or not a JSON object.
+        DataError: not UTF-8, not JSON, not a JSON object, or half of a surrogate pair in it.
     """
     if not stored:
         return {}
@@ -202,6 +215,8 @@ def read_meta(stored: bytes, *, is_json: bool) -> dict[str, Any]:
         raise DataError(f"the description is not valid {'JSON' if is_json else 'UTF-8'} ({error})") from None
     if not isinstance(meta, dict):
         raise DataError(f"the description is a JSON {type(meta).__name__}, expected an object with named facts")
+    if broken := next((name for name, value in meta.items() if has_half_pair([name, value])), None):
+        raise DataError(f"{broken!a} of the description holds half of a surrogate pair, expected valid characters")
     return meta
 
 
@@ -218,7 +233,8 @@ def tar_members(tar: Path) -> Iterator[TarMember]:
     """Members of a plain tar in order, each size checked against the file.
 
     `tarfile` parses the headers; moving from one to the next is done here, because `TarFile` follows negative sizes
-    backwards and treats a damaged header as the end of the archive.
+    backwards and treats a damaged header as the end of the archive. Tars one behind the other in a file are read as
+    one, other bytes behind the end of a tar are not.
 
     Raises:
         DataError: compressed, truncated, or a wrong header.
@@ -230,7 +246,10 @@ def tar_members(tar: Path) -> Iterator[TarMember]:
             file.seek(position)
             block = file.read(tarfile.BLOCKSIZE)
             if block == bytes(tarfile.BLOCKSIZE):
-                return
+                position = _behind_zeros(file, position)
+                if not _starts_header(file.read(tarfile.BLOCKSIZE)):
+                    return
+                continue
             header = _parse_header(block, tar, position)
             start = position + tarfile.BLOCKSIZE
             size = extended.get("size", header.size)
@@ -251,6 +270,26 @@ def tar_members(tar: Path) -> Iterator[TarMember]:
             name = extended.get("path", header.name)
             yield TarMember(name, start, size, header.isreg() and not extended.get("sparse"))
             extended = {}
+
+
+def _behind_zeros(file: BinaryIO, position: int) -> int:
+    """Move to the first block that is not empty, or to the end of the file."""
+    file.seek(position)
+    while chunk := file.read(_CHUNK):
+        if filled := len(chunk.lstrip(b"\0")):
+            position += (len(chunk) - filled) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+            break
+        position += len(chunk)
+    file.seek(position)
+    return position
+
+
+def _starts_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _parse_header(block: bytes, tar: Path, position: int) -> tarfile.TarInfo:
@@ -295,6 +334,23 @@ def split_member_name(name: str) -> tuple[str, str]:
     return stem, suffix.lower()
 
 
+def described_by(audio: Iterable[str], described: Collection[str]) -> dict[str, str]:
+    """The description of each clip, by keys of `split_member_name`.
+
+    That of its own name; else that of the longest start of the name that ends before a dot and is of no other clip:
+    ``ID.json`` describes ``ID.speech.flac``, as WebDataset has it.
+    """
+    keys = set(audio)
+    found = {}
+    for key in keys:
+        name, folder = key, key.rpartition("/")[0]
+        while name and name not in described and "." in name[len(folder) :]:
+            name = name.rpartition(".")[0]
+        if name and name in described and (name == key or name not in keys):
+            found[key] = name
+    return found
+
+
 def member_objection(
     member: TarMember, table: Mapping[str, TarMember] | None, *, max_label_bytes: int = MAX_META_BYTES
 ) -> str | None:
@@ -308,13 +364,18 @@ def member_objection(
     stem, suffix = split_member_name(member.name)
     if not member.is_file:
         return "no plain file"
-    if _UNSAFE_NAME.search(member.name) or len(member.name) > _MAX_NAME or not member.name.isprintable():
+    if not _is_safe_name(member.name):
         return "unsafe name"
     if table is None:
         return "no audio, JSON or text"
     if member.size > (CLIP_LIMITS.max_bytes if suffix in AUDIO_SUFFIXES else max_label_bytes):
         return "too large"
     return "second member of the same name" if stem in table else None
+
+
+def _is_safe_name(name: str) -> bool:
+    """Whether a name stays below the folder that it may be written to, and is text."""
+    return not _UNSAFE_NAME.search(name) and len(name) <= _MAX_NAME and is_printable(name)
 
 
 def _read_row(file: BinaryIO, key: str, audio: TarMember, described: TarMember | None) -> Row:
@@ -383,6 +444,16 @@ def _check_fresh(tar: Path, path: Path, metadata: Mapping[str, str]) -> None:
         raise DataError(
             f"{tar} has changed since its index {path.name} was written; delete the index and it is built again"
         )
+
+
+def _check_keys(keys: list[str]) -> None:
+    """Raise ValueError unless every clip has a name of its own that could be a member's."""
+    if wrong := next((key for key in keys if not _is_safe_name(key)), None):
+        raise ValueError(f"the key {wrong!r}")
+    if "" in keys:
+        raise ValueError("a clip without a key")
+    if len(set(keys)) < len(keys):
+        raise ValueError("two clips of one key")
 
 
 def _check_columns(columns: Mapping[str, npt.NDArray[Any]], tar_size: int) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from auricle.data import shard_index
 from auricle.data.shard_index import Row, ShardIndex, build_index
 from auricle.errors import AuricleError, DataError, OutputError
-from auricle.files import atomic_folder, locked, make_folder, remove_leftovers
+from auricle.files import atomic_folder, is_unfinished, locked, make_folder, remove_leftovers
 
 __all__ = ["Record", "ShardSet", "ShardWriter", "build_index", "safe_key"]
 
@@ -54,7 +55,7 @@ class ShardWriter:
     """Writes clips as shards; all of them appear in `folder` on a clean exit, none after an exception.
 
     The same clips give the same bytes: no times, users or host names are stored. A set has one writer at a time; work
-    that is spread over processes gives each its own name.
+    that is spread over processes gives each its own name. What a killed writer published in part is replaced.
     """
 
     def __init__(self, folder: str | Path, name: str, *, max_bytes: int = 256 << 20) -> None:
@@ -74,11 +75,14 @@ class ShardWriter:
         self.folder = make_folder(folder)
         self._resources = ExitStack()
         self._resources.enter_context(locked(self.folder / name))
+        last, pattern = f"{name}-000000.tar", f"{name}-{'[0-9]' * 6}"
+        was_killed = is_unfinished(self.folder, last)  # while it published: then what is there is no set
         remove_leftovers(self.folder)
-        if present := sorted(self.folder.glob(f"{name}-{'[0-9]' * 6}.tar")):
+        if (present := sorted(self.folder.glob(f"{pattern}.tar"))) and not was_killed:
             self._resources.close()
             raise DataError(f"{present[0]} exists already; choose another name or delete the old shards first")
-        self._aside = self._resources.enter_context(atomic_folder(self.folder, last=f"{name}-000000.tar"))
+        stale = (f"{pattern}.tar", f"{pattern}.index.safetensors") if was_killed else ()
+        self._aside = self._resources.enter_context(atomic_folder(self.folder, last=last, stale=stale))
         self.name, self.max_bytes = name, max_bytes
         self._keys: set[str] = set()
         self._finished: list[list[Row]] = []
@@ -86,7 +90,6 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def __enter__(self) -> "ShardWriter":
-        """The writer itself."""
         return self
 
     def __exit__(
@@ -184,7 +187,6 @@ class ShardSet:
             )
 
     def __len__(self) -> int:
-        """Number of clips."""
         return int(self._starts[-1])
 
     @property
@@ -285,6 +287,8 @@ def _open_tar(tar: Path) -> ShardIndex:
     if shard_index.index_path(tar).exists():
         return shard_index.load(tar)
     index = build_index(tar)
+    if index.ignored:
+        warnings.warn(f"{tar}: {index.left_out()}", stacklevel=4)
     with suppress(OutputError):  # a read-only data set is indexed again by the next run
         shard_index.save(index)
     return index

@@ -4,6 +4,7 @@ A class that is read from untrusted JSON derives from `StrictFields`: a frozen d
 format. `validate` refuses unknown and missing fields and values of another type, and names the place of the first.
 """
 
+import errno
 import io
 import json
 import reprlib
@@ -12,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from auricle.errors import AuricleError, DataError
+from auricle.errors import AuricleError, ConfigError, DataError
+from auricle.files import read_regular
 
 if TYPE_CHECKING:  # pydantic takes 60 ms to import
     from pydantic import ConfigDict, TypeAdapter
@@ -21,6 +23,8 @@ if TYPE_CHECKING:  # pydantic takes 60 ms to import
 T = TypeVar("T")
 
 MAX_BYTES = 2**30  # of one file
+_MAX_LEVELS = 8  # of lists and objects in each other
+_MAX_CHARACTERS = 10_000  # of a name or text
 _EXPECTED: Mapping[str, str] = {  # by pydantic's type of error; others have it in their message
     "string_type": "text",
     "string_unicode": "valid characters",
@@ -58,12 +62,13 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES) -> str:
         DataError: absent, larger than ``max_bytes``, or of another encoding.
     """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise DataError(f"{path}: more than {max_bytes} bytes, expected at most that; cut the file in parts")
+        content = read_regular(path, max_bytes)
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(
+                f"{path}: more than {max_bytes} bytes, expected at most that; cut the file in parts"
+            ) from None
         raise DataError(f"{path}: not readable ({error.strerror or error}); check its name and permissions") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not readable ({error}), expected UTF-8; save it in UTF-8") from None
@@ -104,14 +109,7 @@ def parse_object(text: str, where: str, *, allow_nan: bool = True) -> dict[str, 
 def validate(
     kind: type[T], content: Any, origin: str, *, error: type[AuricleError] = DataError, fix: str = "correct it"
 ) -> T:
-    """An instance of ``kind`` from what JSON holds.
-
-    Args:
-        kind: a dataclass derived from `StrictFields`, or whatever else pydantic can validate.
-        content: as `parse_json` gives it.
-        origin: of the content, for messages.
-        error: that is raised.
-        fix: what to do about a fault.
+    """An instance of ``kind`` from what `parse_json` gives; ``error`` is raised with ``fix``, what to do about a fault.
 
     Raises:
         AuricleError: ``error``, with the place, what was found and what was expected. Errors of Auricle that a class
@@ -137,21 +135,36 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: float = 1e15) -> Callable[[Any], Any]:
-    """A check of JSON without a format of its own, as settings: passes a value on.
+def has_half_pair(value: Any) -> bool:
+    """Whether a text, or one anywhere in lists and objects of JSON, holds half of a surrogate pair: no character."""
+    if isinstance(value, str):
+        return not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, Mapping):
+        return any(has_half_pair(name) or has_half_pair(own) for name, own in value.items())
+    return isinstance(value, list | tuple) and any(map(has_half_pair, value))
 
-    Args:
-        max_levels: of lists and objects in each other.
-        max_characters: of a name or text.
-        max_number: largest absolute number.
 
-    Returns:
-        A function for ``pydantic.AfterValidator``; it raises ValueError.
+def check_characters(value: Any, name: str, error: type[AuricleError] = ConfigError) -> None:
+    """Refuse what is no text, and text that no tokenizer can read; of JSON that is no text, all texts are checked.
+
+    Raises:
+        AuricleError: ``error``, with the name of the setting.
+    """
+    if not isinstance(value, str | Mapping):
+        raise error(f"{name} is {shorten(value)}; expected text")
+    if has_half_pair(value):
+        raise error(f"{name} is {shorten(value)}, which holds half of a surrogate pair; expected valid characters")
+
+
+def check_plain(max_number: float = 1e15) -> Callable[[Any], Any]:
+    """A check of JSON without a format of its own, as settings, for ``pydantic.AfterValidator``: passes a value on.
+
+    ``max_number`` is the largest absolute number. The check raises ValueError.
     """
 
     def check(value: Any, level: int = 0) -> Any:
-        if level > max_levels:
-            raise ValueError(f"at most {max_levels} levels")
+        if level > _MAX_LEVELS:
+            raise ValueError(f"at most {_MAX_LEVELS} levels")
         if isinstance(value, Mapping):
             for name, own in value.items():
                 check(name, level)
@@ -160,9 +173,9 @@ def check_plain(max_levels: int = 8, max_characters: int = 10_000, max_number: f
             for own in value:
                 check(own, level + 1)
         elif isinstance(value, str):
-            if len(value) > max_characters:
-                raise ValueError(f"names and texts of at most {max_characters} characters")
-            if any("\ud800" <= letter <= "\udfff" for letter in value):  # half of a surrogate pair
+            if len(value) > _MAX_CHARACTERS:
+                raise ValueError(f"names and texts of at most {_MAX_CHARACTERS} characters")
+            if has_half_pair(value):
                 raise ValueError("valid characters")
         elif isinstance(value, int | float):
             if not abs(value) <= max_number:

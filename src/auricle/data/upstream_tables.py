@@ -11,6 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from auricle.errors import DataError
+from auricle.files import existing_path, is_printable, read_regular_text
+
+MAX_BYTES = 2**30  # of one file
 
 
 def named_audio(
@@ -29,9 +32,9 @@ def inside(folder: Path, name: str) -> Path:
         DataError: the name is absolute, outside the folder, empty or not printable.
     """
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
+    if not parts or name.startswith("/") or ".." in parts or not is_printable(name):
         raise DataError(f"{name!r} is not a file below {folder}; the table is damaged or forged")
-    return folder / name
+    return existing_path(folder / name)
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
@@ -51,11 +54,6 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
 
 def read_table(path: Path, *columns: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
     """Rows of a table by the names in its first line; empty lines are skipped.
-
-    Args:
-        path: of the table.
-        columns: that must be present; others may be.
-        delimiter: between cells.
 
     Raises:
         DataError: see `read_rows`; a column is missing, or a row has more or fewer cells than there are names.
@@ -78,7 +76,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: no such file, or not UTF-8.
     """
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in read_regular_text(path, MAX_BYTES).splitlines() if line.strip()]
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
     except UnicodeError as error:
@@ -104,7 +102,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DataError: no such file, not JSON, or not a JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular_text(path, MAX_BYTES))
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected it in this layout") from None
     except (ValueError, RecursionError) as error:

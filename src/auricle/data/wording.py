@@ -251,8 +251,7 @@ def _all_questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, st
     if scene.parts:
         names = dict.fromkeys(map(_answer_for, scene.parts))
         found.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(names)))
-    events = [event_name(part.event or "") for part in scene.of_kind("sound")]
-    if events:
+    if events := [event_name(part.event or "") for part in scene.of_kind("sound")]:
         found.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
     return found + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)
 

@@ -3,60 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auricle.audio.decode import Clip, Stream, as_clip, stream
-from auricle.audio.facts import Samples
+from auricle.audio.facts import Clip, Facts, Samples
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import open_source
-from auricle.data.batches import prefetch
-from auricle.encode.encoder import Embedding, read_or_error
-from auricle.encode.long_clips import check_windows, floored, loudest, mel_chunks, stream_windows
+from auricle.audio.sources import is_in_memory
+from auricle.data.batches import grouped, prefetch
+from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, open_clip, read_clip
+from auricle.encode.encoder import Embedding, finite, read_or_error
+from auricle.encode.long_clips import check_windows, stream_windows
 from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import AuricleError, PromptError, WeightsError
 from auricle.models.dasheng import MIN_SAMPLES
-from auricle.models.frame_model import Identity, content_hash, count_parameters
-from auricle.models.glap import SCORE_SCALE, Pooling, check_pooling, score
+from auricle.models.frame_model import Identity, check_finite, content_hash, count_parameters
+from auricle.models.glap import SCORE_SCALE, MelChunk, Pooling, check_pooling, score
+from auricle.models.inference import inference
 from auricle.weights.glap import LoadedGlap, load_glap
 
-_BATCH_SECONDS = 120.0  # of audio in one packed batch; a longer clip is embedded in pieces
-_BLOCK_S = 10.0  # of a clip that is read as a stream
 _DECODERS = 2  # threads that decode ahead
 _MIN_REST_S = 0.5  # a shorter last window has little information, and is merged into the one before it
-
-
-class _LongClip(NamedTuple):
-    """A clip that is read block by block, each time it is opened."""
-
-    open: Callable[[], Stream | _ClipStream]
-    name: str
-
-
-class _ClipStream:
-    """A clip in memory, read like a `Stream`."""
-
-    def __init__(self, clip: Clip) -> None:
-        self._clip, self.facts = clip, clip.facts
-
-    def __iter__(self) -> Iterator[Samples]:
-        step = round(_BLOCK_S * SAMPLE_RATE)
-        return (self._clip.waveform[at : at + step] for at in range(0, len(self._clip.waveform), step))
-
-    def __enter__(self) -> _ClipStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 class Aligner:
@@ -127,13 +102,13 @@ class Aligner:
             Results in the order of the sources: (D,) float32 of length 1, and the receipt.
         """
         loaded = prefetch(self._load, _as_many(sources), depth=2 * _DECODERS, workers=_DECODERS)
-        for batch in _batches(loaded):
+        for batch in grouped(loaded, clip_seconds, BATCH_SECONDS):
             waveforms = [self._padded(clip.waveform) for clip in batch if isinstance(clip, Clip)]
             embedded: Iterator[Tensor] = iter(self._embed(waveforms) if waveforms else [])
             for clip in batch:
                 if isinstance(clip, Clip):
-                    yield Embedding(next(embedded), _receipt(clip))
-                elif isinstance(clip, _LongClip):
+                    yield finite(Embedding(next(embedded), _receipt(clip.facts, len(clip.waveform))))
+                elif isinstance(clip, LongClip):
                     yield self._embed_long(clip)
                 else:
                     yield clip
@@ -157,15 +132,15 @@ class Aligner:
         hop = window_s if hop_s is None else hop_s
         check_windows(window_s, hop)
         times, found = [], []
-        with _opened(source, self.limits).open() as blocks:
+        with open_clip(source, self.limits).open() as blocks:
             windows = stream_windows(blocks, length_s=window_s, hop_s=hop, min_s=min(_MIN_REST_S, hop))
-            while group := list(islice(windows, max(1, int(_BATCH_SECONDS / window_s)))):
+            while group := list(islice(windows, max(1, int(BATCH_SECONDS / window_s)))):
                 times += [(start, start + len(samples)) for start, samples in group]
-                found.append(self._embed([self._padded(samples) for _, samples in group]))
+                found.append(check_finite(self._embed([self._padded(samples) for _, samples in group])))
             origin = blocks.facts.start_s
         return origin + torch.tensor(times, dtype=torch.float64) / SAMPLE_RATE, torch.cat(found)
 
-    @torch.inference_mode()
+    @inference()
     def text(self, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         """Embed texts.
 
@@ -190,7 +165,7 @@ class Aligner:
                 f"{self.loaded.identity['name']}: there is no sentencepiece model (*.model) beside the weights, so "
                 "that texts cannot be read; download it into their folder"
             )
-        return self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu()
+        return check_finite(self.model.embed_text(self.tokenizer.encode(texts, language=language)).cpu())
 
     def score(self, clips: Any, strings: str | Sequence[str], *, language: str = "eng_Latn") -> Tensor:
         """Score how well clips and texts fit: 100 × cosine.
@@ -222,32 +197,25 @@ class Aligner:
         settings = {"kind": "glap", "config": config, "pooling": self.pooling, "tokenizer": tokenizer}
         return Identity(settings, self.model.state_dict(), count_parameters(self.model))
 
-    @torch.inference_mode()
+    @inference()
     def _embed(self, waveforms: Sequence[Tensor]) -> Tensor:
         return self.model.embed_audio([w.to(self._device) for w in waveforms], pooling=self.pooling).cpu()
 
-    @torch.inference_mode()
-    def _embed_long(self, clip: _LongClip) -> Embedding | AuricleError:
-        encoder, length = self.model.audio_encoder, self.model.config.audio.target_length
-        group_size = max(1, int(_BATCH_SECONDS * 100 / length))
+    @inference()
+    def _embed_long(self, clip: LongClip) -> Embedding | AuricleError:
+        total, count = torch.zeros((), dtype=torch.float64), 0.0
+
+        def add(group: list[MelChunk]) -> None:
+            nonlocal total, count
+            sums, counts = self.model.sum_frames(group, self.pooling)
+            total, count = total + sums.double().sum(0).cpu(), count + float(counts.sum())
+
         try:
-            with clip.open() as blocks:
-                loudest_db = loudest(mel_chunks(blocks, encoder.front_end, length))
-            total, count = torch.zeros((), dtype=torch.float64), 0.0
-            with clip.open() as blocks:
-                chunks = mel_chunks(blocks, encoder.front_end, length)
-                while group := list(islice(chunks, group_size)):
-                    whole = [floored(chunk, loudest_db, encoder.front_end.spec.top_db) for chunk in group]
-                    sums, counts = self.model.sum_frames(whole, self.pooling)
-                    total, count = total + sums.double().sum(0).cpu(), count + float(counts.sum())
-                facts = blocks.facts
+            facts, num_samples = encode_long(clip, self.model.audio_encoder, add)
         except AuricleError as error:
             return error
         pooled = (total / count).float().to(self._device)
-        num_samples = round((facts.stop_s - facts.start_s) * SAMPLE_RATE)
-        # The receipt needs no samples, only their number.
-        stand_in = np.broadcast_to(np.zeros(1, np.float32), (num_samples,))
-        return Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(Clip(stand_in, facts)))
+        return finite(Embedding(self.model.project_audio(pooled[None])[0].cpu(), _receipt(facts, num_samples)))
 
     @property
     def _device(self) -> torch.device:
@@ -259,8 +227,8 @@ class Aligner:
         samples = torch.from_numpy(np.require(waveform, np.float32, "W"))
         return F.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
 
-    def _load(self, source: Any) -> Clip | _LongClip | AuricleError:
-        return read_or_error(lambda: _read(source, self.limits), source)
+    def _load(self, source: Any) -> Clip | LongClip | AuricleError:
+        return read_or_error(lambda: read_clip(source, self.limits), source)
 
 
 def load_aligner(
@@ -291,68 +259,12 @@ def load_aligner(
 
 def _as_many(sources: Any) -> Iterable[Any]:
     """Sources as an iterable: a single path, array, file or clip is one clip, not many."""
-    alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path, Clip)) or hasattr(sources, "__array__")
-    with_rate = isinstance(sources, tuple) and len(sources) == 2 and isinstance(sources[1], int)
-    return [sources] if alone or with_rate or callable(getattr(sources, "read", None)) else sources
+    alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path, Mapping)) or is_in_memory(sources)
+    return [sources] if alone or callable(getattr(sources, "read", None)) else sources
 
 
-def _read(source: Any, limits: Limits) -> Clip | _LongClip:
-    """A clip of up to `_BATCH_SECONDS` in memory, a longer one as a way to open it."""
-    if _is_in_memory(source):
-        clip = as_clip(source, limits=limits)
-        return clip if len(clip.waveform) <= _BATCH_SECONDS * SAMPLE_RATE else _opened(clip, limits)
-    source = _rereadable(source, limits)
-    parts, length = [], 0
-    with stream(source, block_s=_BLOCK_S, limits=limits) as blocks:
-        for block in blocks:
-            parts.append(block)
-            length += len(block)
-            if length > _BATCH_SECONDS * SAMPLE_RATE:
-                return _opened(source, limits)
-        return Clip(np.concatenate(parts), blocks.facts)
-
-
-def _opened(source: Any, limits: Limits) -> _LongClip:
-    """A clip that is read block by block."""
-    if _is_in_memory(source):
-        clip = as_clip(source, limits=limits)
-        return _LongClip(lambda: _ClipStream(clip), clip.facts.name)
-    source = _rereadable(source, limits)
-    return _LongClip(lambda: stream(source, block_s=_BLOCK_S, limits=limits), f"{source!s:.80}")
-
-
-def _is_in_memory(source: Any) -> bool:
-    return isinstance(source, (Clip, tuple)) or hasattr(source, "__array__")
-
-
-def _rereadable(source: Any, limits: Limits) -> Any:
-    """A source that can be read twice: the bytes of a pipe, anything else unchanged."""
-    if not callable(getattr(source, "read", None)) or getattr(source, "seekable", lambda: False)():
-        return source
-    with open_source(source, limits) as opened:
-        return opened.file.read()
-
-
-def _batches(
-    clips: Iterable[Clip | _LongClip | AuricleError],
-) -> Iterator[list[Clip | _LongClip | AuricleError]]:
-    """Group clips, errors among them, so that each group has about `_BATCH_SECONDS` of audio in memory."""
-    batch: list[Clip | _LongClip | AuricleError] = []
-    seconds = 0.0
-    for clip in clips:
-        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
-        if batch and seconds + length > _BATCH_SECONDS:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(clip)
-        seconds += length
-    if batch:
-        yield batch
-
-
-def _receipt(clip: Clip) -> Receipt:
-    whole = [(0, len(clip.waveform))]
-    return write_receipt(clip, whole, subsample_factor=1, min_samples=MIN_SAMPLES)
+def _receipt(facts: Facts, num_samples: int) -> Receipt:
+    return write_receipt(facts, num_samples, [(0, num_samples)], subsample_factor=1, min_samples=MIN_SAMPLES)
 
 
 def _check_texts(texts: Sequence[str]) -> None:

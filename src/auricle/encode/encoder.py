@@ -12,17 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auricle.audio.decode import as_clip
-from auricle.audio.facts import Clip
+from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.data.batches import prefetch
+from auricle.data.batches import grouped, prefetch
+from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, read_clip
 from auricle.encode.receipt import Receipt, Span, write_receipt
-from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError
-from auricle.models.frame_model import DashengFrames, FrameModel, content_hash
+from auricle.errors import AudioError, AuricleError, ClipTooShort, ConfigError, WeightsError
+from auricle.models.frame_model import NOT_FINITE, DashengFrames, FrameModel, check_finite, content_hash
+from auricle.models.glap import MelChunk
+from auricle.models.inference import inference
 
 T = TypeVar("T")
 
-_BATCH_SECONDS = 120.0  # of audio in one packed batch; more brings no speed and costs memory
 _DECODERS = 2  # threads that decode ahead
 
 
@@ -32,6 +34,11 @@ class Embedding:
 
     values: Tensor  # float32 on the CPU: (D,) pooled, or (T, D) frames
     receipt: Receipt
+
+
+def finite(embedding: Embedding) -> Embedding | WeightsError:
+    """The embedding, or an error where the model gave values that are not finite."""
+    return embedding if torch.isfinite(embedding.values).all() else WeightsError(NOT_FINITE)
 
 
 class Encoder:
@@ -98,7 +105,7 @@ class Encoder:
             raise ClipTooShort(
                 f"waveform has {waves.shape[-1]} samples; one frame needs {self.model.min_samples}: pad it with zeros"
             )
-        return torch.stack(self._frames(list(torch.atleast_2d(waves))))
+        return check_finite(torch.stack(self._frames(list(torch.atleast_2d(waves)))))
 
     def encode(self, sources: Iterable[Any]) -> tuple[Tensor, Tensor]:
         """Encode ragged clips, each as if it were alone.
@@ -126,6 +133,8 @@ class Encoder:
     def embed_many(self, sources: Iterable[Any], *, frames: bool = False) -> Iterator[Embedding | AuricleError]:
         """Embed many clips; one that fails yields its error in its place, and the others continue.
 
+        A clip over two minutes is read twice, as a stream, by encoders whose chunks of 10.08 s are independent.
+
         Args:
             sources: as for `encode`; read when they are needed.
             frames: (T, D) of each clip instead of the mean over them.
@@ -133,17 +142,19 @@ class Encoder:
         Yields:
             Results in the order of the sources.
         """
-        for batch in _batches(prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)):
+        loaded = prefetch(self._load, sources, depth=2 * _DECODERS, workers=_DECODERS)
+        for batch in grouped(loaded, clip_seconds, BATCH_SECONDS):
             clips = [clip for clip in batch if isinstance(clip, Clip)]
             encoded = iter(self._frames([self._padded(clip) for clip in clips]) if clips else [])
             for clip in batch:
-                if isinstance(clip, AuricleError):
-                    yield clip
-                    continue
-                values = next(encoded).cpu()
-                yield Embedding(values if frames else values.mean(0), self._receipt(clip, len(values)))
+                if isinstance(clip, Clip):
+                    values = next(encoded).cpu()
+                    receipt = self._receipt(clip.facts, len(clip.waveform), len(values))
+                    yield finite(Embedding(values if frames else values.mean(0), receipt))
+                else:
+                    yield self._embed_long(clip, frames=frames) if isinstance(clip, LongClip) else clip
 
-    @torch.inference_mode()
+    @inference()
     def _frames(self, waveforms: list[Tensor]) -> list[Tensor]:
         return self.model.frames([waveform.float() for waveform in waveforms])
 
@@ -152,25 +163,55 @@ class Encoder:
         waveform = torch.from_numpy(clip.waveform)
         return F.pad(waveform, (0, max(0, self.model.min_samples - len(waveform))))
 
-    def _receipt(self, clip: Clip, num_frames: int) -> Receipt:
-        whole = [(0, len(clip.waveform))]
-        receipt = write_receipt(clip, whole, subsample_factor=1, min_samples=self.model.min_samples)
+    def _receipt(self, facts: Facts, num_samples: int, num_frames: int) -> Receipt:
+        whole = [(0, num_samples)]
+        receipt = write_receipt(facts, num_samples, whole, subsample_factor=1, min_samples=self.model.min_samples)
         if isinstance(self.model, DashengFrames):
             return receipt
         # The receipt counts Dasheng's tokens: state the frames of this encoder instead.
         start = receipt.read[0].start_s
-        end = round(start + len(clip.waveform) / SAMPLE_RATE, 4)
+        end = round(start + num_samples / SAMPLE_RATE, 4)
         stop = min(end, round(start + num_frames * self.hop_size_in_ms / 1000, 4))
         dropped = (Span(start_s=stop, stop_s=end, reason="shorter than one frame"),) if stop < end else ()
         window_s = getattr(self.model, "window_s", None)
         notes = receipt.notes
-        if window_s is not None and len(clip.waveform) > window_s * SAMPLE_RATE:
+        if window_s is not None and num_samples > window_s * SAMPLE_RATE:
             notes = (*notes, f"encoded in windows of {window_s:g} s that do not see each other")
         read = (Span(start_s=start, stop_s=stop),)
         return replace(receipt, read=read, dropped=dropped, audio_tokens=num_frames, notes=notes)
 
-    def _load(self, source: Any) -> Clip | AuricleError:
-        return read_or_error(lambda: as_clip(source, limits=self.limits), source)
+    def _load(self, source: Any) -> Clip | LongClip | AuricleError:
+        read = as_clip if self._in_chunks is None else read_clip
+        return read_or_error(lambda: read(source, limits=self.limits), source)
+
+    @property
+    def _in_chunks(self) -> DashengFrames | None:
+        """The model, where it encodes chunks of a clip as if they were alone."""
+        model = self.model
+        return model if isinstance(model, DashengFrames) and model.network.config.long_clips == "v009" else None
+
+    @inference()
+    def _embed_long(self, clip: LongClip, *, frames: bool) -> Embedding | AuricleError:
+        model = self._in_chunks
+        assert model is not None  # only its clips are read so
+        kept: list[Tensor] = []
+        total, count = torch.zeros((), dtype=torch.float64), 0
+
+        def add(group: list[MelChunk]) -> None:
+            nonlocal total, count
+            for values in model.frames_of_mels([chunk.mel for chunk in group], [chunk.num_samples for chunk in group]):
+                count += len(values)
+                if frames:
+                    kept.append(values.cpu())
+                else:
+                    total = total + values.double().sum(0).cpu()
+
+        try:
+            facts, num_samples = encode_long(clip, model.network, add)
+        except AuricleError as error:
+            return error
+        values = torch.cat(kept) if frames else (total / count).float()
+        return finite(Embedding(values, self._receipt(facts, num_samples, count)))
 
 
 def read_or_error(read: Callable[[], T], source: Any) -> T | AuricleError:
@@ -196,8 +237,8 @@ def load_encoder(
 
     Args:
         name: embedded name, published name, hub id, folder, or one ``.pt`` or ``.safetensors`` file; a baseline
-            (``log-mel``, ``mfcc``), ``random:FAMILY``, or a ``.py`` file. ``NAME@3,6,9`` takes the mean over blocks
-            3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
+            (``log-mel``, ``mfcc``), ``random:FAMILY``, a ``.py`` file, or ``hear:PACKAGE``. ``NAME@3,6,9`` takes the
+            mean over blocks 3, 6 and 9, ``NAME+NAME`` joins the frames of encoders; see `auricle.encode.names`.
         device: ``cpu``, ``cuda``, …
         dtype: ``float32``, ``bfloat16`` or ``float16`` for networks; front ends and baselines stay float32.
         revision: of a hub id: branch, tag or commit.
@@ -227,21 +268,6 @@ def load_encoder(
 
         return Encoder(FusedFrames(models), name=str(name))
     return Encoder(models[0], name=str(name))
-
-
-def _batches(clips: Iterable[Clip | AuricleError]) -> Iterator[list[Clip | AuricleError]]:
-    """Group clips, errors among them, so that each group holds about `_BATCH_SECONDS` of audio."""
-    batch: list[Clip | AuricleError] = []
-    seconds = 0.0
-    for clip in clips:
-        length = len(clip.waveform) / SAMPLE_RATE if isinstance(clip, Clip) else 0.0
-        if batch and seconds + length > _BATCH_SECONDS:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(clip)
-        seconds += length
-    if batch:
-        yield batch
 
 
 def _value(result: Embedding | AuricleError) -> Tensor:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from auricle.audio.facts import Samples
+from auricle.audio.limits import MAX_S
 from auricle.audio.logmel import LogMel
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.segments import segments
+from auricle.errors import check_number
 from auricle.models.glap import MelChunk, cut_chunks
 
 
@@ -103,6 +105,8 @@ def check_windows(length_s: float, hop_s: float, min_s: float = 0.0) -> None:
     Raises:
         ConfigError: lengths that are not positive, or a hop that would skip samples.
     """
+    check_number("window_s", length_s, most=MAX_S)
+    check_number("hop_s", hop_s, most=MAX_S)
     segments(0, length_s=length_s, hop_s=hop_s, min_s=min_s)
 
 
@@ -110,7 +114,6 @@ class Buffer:
     """Samples of a stream that are still needed."""
 
     def __init__(self) -> None:
-        """Empty."""
         self._start = 0
         self._parts: list[Samples] = []
         self.stop = 0  # samples received

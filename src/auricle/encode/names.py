@@ -6,6 +6,7 @@
 ``mfcc``, ``mfcc-40``           20 or 40 cepstral coefficients of it, and their slopes
 ``random:whisper-tiny``         random weights, see `auricle.models.encoders.random_encoders`
 ``my_encoder.py``               code of the user, run only if trusted: `auricle.encode.custom`
+``hear:PACKAGE``                an installed module of HEAR, run only if trusted; ``hear:PACKAGE:WEIGHTS`` with weights
 ``dasheng-base@3``              frames after block 3, 0 the first, not normalised
 ``dasheng-base@3,6,9``          their mean over blocks 3, 6 and 9
 ``beats.pt@concat``             frequency patches of one time concatenated instead of averaged; ``@none``: one by one
@@ -19,7 +20,6 @@ A path that exists is taken literally, whatever characters are in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -64,7 +64,7 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
         device: ``cpu``, ``cuda``, …
         dtype: of the network, where there is one; front ends and baselines stay float32.
         revision: of a hub id.
-        trust_code: whether a ``.py`` file may be run.
+        trust_code: whether a ``.py`` file or a module of HEAR may be run.
 
     Raises:
         WeightsError: unknown, unsafe or unfitting weights, or code that is not trusted.
@@ -72,13 +72,14 @@ def open_frame_model(part: Part, *, device: str, dtype: str, revision: str | Non
             data type.
     """
     name = part.name
-    if part.pool and (name in _BASELINES or name.endswith(".py") or name.startswith(_RANDOM)):
+    is_code = name.endswith(".py") or name.startswith("hear:")
+    if part.pool and (name in _BASELINES or is_code or name.startswith(_RANDOM)):
         raise ConfigError(f"{name!r} has no frequency patches to pool; leave out @{part.pool}")
-    if name in _BASELINES or name.endswith(".py"):
+    if name in _BASELINES or is_code:
         if part.layers:
             raise ConfigError(f"{name!r} has no known blocks; leave out @{','.join(map(str, part.layers))}")
         if name in _BASELINES:
-            return _BASELINES[name](device)
+            return _baseline(name, device)
         from auricle.encode.custom import load_user_encoder
 
         return load_user_encoder(name, device=device, dtype=dtype, trust_code=trust_code)
@@ -96,22 +97,14 @@ def _parse_part(text: str) -> Part:
     return Part(text)
 
 
-def _log_mel(device: str) -> FrameModel:
-    from auricle.models.encoders.baselines import LogMelFrames
-
-    return LogMelFrames(device)
+# Cepstral coefficients of each; 0: the log-mel itself.
+_BASELINES = {"log-mel": 0, "mfcc": 20, "mfcc-40": 40}
 
 
-def _mfcc(num_coefficients: int) -> Callable[[str], FrameModel]:
-    def build(device: str) -> FrameModel:
-        from auricle.models.encoders.baselines import MfccFrames
+def _baseline(name: str, device: str) -> FrameModel:
+    from auricle.models.encoders.baselines import LogMelFrames, MfccFrames
 
-        return MfccFrames(num_coefficients, device)
-
-    return build
-
-
-_BASELINES: dict[str, Callable[[str], FrameModel]] = {"log-mel": _log_mel, "mfcc": _mfcc(20), "mfcc-40": _mfcc(40)}
+    return MfccFrames(_BASELINES[name], device) if _BASELINES[name] else LogMelFrames(device)
 
 
 def _random(part: Part, device: str, dtype: str) -> FrameModel:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from auricle.audio.facts import Clip, Facts
+from auricle.audio.facts import Facts
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
@@ -29,7 +29,7 @@ class Receipt:
     file: str
     duration_s: float | None  # of the source, as its header states or as decoded; None: unknown
     sample_rate: int  # Hz, of the source
-    channels: int  # of the source; they were averaged
+    channels: int  # of the source; they were averaged, unless the notes say otherwise
     read: tuple[Span, ...]  # the windows given to the model, in order, without their overlaps
     overlaps: tuple[Span, ...] = ()  # in two neighbouring windows, so processed twice
     dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
@@ -54,34 +54,6 @@ class Receipt:
 
 
 def write_receipt(
-    clip: Clip,
-    windows: Sequence[tuple[int, int]],
-    *,
-    subsample_factor: int = 5,
-    min_samples: int = MIN_CLIP_SAMPLES,
-    whole_tokens: bool = False,
-) -> Receipt:
-    """State which parts of a clip were given to a model in windows.
-
-    Args:
-        clip: the waveform and the facts of its source.
-        windows: (start, stop) in samples at 16 kHz, ascending, without overlap; gaps between them are stated as
-            skipped.
-        subsample_factor: 25 Hz frames per audio token.
-        min_samples: shorter windows were padded with zeros to this length.
-        whole_tokens: whether windows were padded with zeros to whole audio tokens.
-    """
-    return state_receipt(
-        clip.facts,
-        len(clip.waveform),
-        windows,
-        subsample_factor=subsample_factor,
-        min_samples=min_samples,
-        whole_tokens=whole_tokens,
-    )
-
-
-def state_receipt(
     facts: Facts,
     num_samples: int,
     windows: Sequence[tuple[int, int]],
@@ -91,17 +63,18 @@ def state_receipt(
     min_samples: int = MIN_CLIP_SAMPLES,
     whole_tokens: bool = False,
 ) -> Receipt:
-    """As `write_receipt`, for a source whose waveform is no longer in memory.
+    """State which parts of a source were given to a model in windows.
 
     Args:
         facts: of the source, after it was read.
         num_samples: of its 16 kHz waveform.
-        windows: as for `write_receipt`.
+        windows: (start, stop) in samples at 16 kHz, ascending, without overlap; gaps between them are stated as
+            skipped.
         given: (start, stop) in samples of the audio given to the model for each window, which may reach into its
             neighbours; None: the windows.
-        subsample_factor: as for `write_receipt`.
-        min_samples: as for `write_receipt`.
-        whole_tokens: as for `write_receipt`.
+        subsample_factor: 25 Hz frames per audio token.
+        min_samples: shorter windows were padded with zeros to this length.
+        whole_tokens: whether windows were padded with zeros to whole audio tokens.
     """
     origin = facts.start_s
     given = windows if given is None else given
@@ -157,7 +130,7 @@ def _notes(facts: Facts) -> list[str]:
         notes.append(f"{facts.clipped:.2%} of the samples are at full scale")
     if facts.silent:
         notes.append("digital silence: nothing exceeds -90 dB of full scale")
-    return notes
+    return [*notes, *facts.notes]
 
 
 def _span(origin_s: float, start: int, stop: int, reason: str = "") -> Span:

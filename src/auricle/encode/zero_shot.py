@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from auricle.data.untrusted_json import check_characters
 from auricle.encode.receipt import Receipt
-from auricle.errors import AuricleError, ConfigError, DataError
+from auricle.errors import AuricleError, ConfigError, DataError, check_number
 from auricle.models.glap import SCORE_SCALE
 
 SLOT = "{label}"  # of a template
@@ -43,15 +43,12 @@ class Aligns(Protocol):
 
     def audio_many(self, sources: Any) -> Iterator[Any]:
         """Clips → for each a result with ``.values`` (D,) and ``.receipt``, or an error."""
-        ...
 
     def text(self, strings: Sequence[str], *, language: str) -> Tensor:
         """Texts → (m, D) of length 1."""
-        ...
 
     def probability(self, scores: Tensor) -> Tensor:
         """Scores of a calibrated model → probabilities."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,13 +75,15 @@ class Prompts:
     language: str = ENGLISH  # of the words, see `auricle.encode.aligner.Aligner.text`
 
     def __post_init__(self) -> None:
-        """Refuse prompts that cannot be made."""
         if not self.templates:
             raise ConfigError(f"found no templates; give one such as {TEMPLATES['sound'][0]!r}")
         for template in self.templates:
             if template.count(SLOT) != 1:
                 raise ConfigError(f"template {template!r} has {template.count(SLOT)} slots; expected one {SLOT}")
+            check_characters(template, "a template")
         for label, phrases in self.phrases.items():
+            for phrase in phrases:
+                check_characters(phrase, f"a phrase of {label!r}")
             if not all(phrase.strip() for phrase in phrases):
                 raise ConfigError(f"the words for {label!r} are {phrases!r}; expected phrases, none empty")
 
@@ -172,6 +171,8 @@ def check_labels(labels: Sequence[str]) -> list[str]:
     if isinstance(labels, str) or not labels or not all(label.strip() for label in labels):
         shown = labels if isinstance(labels, str) else list(labels)[:8]
         raise ConfigError(f"labels are {shown!r}; expected a list of at least one, none of them empty")
+    for label in labels:
+        check_characters(label, "a label")
     if twice := [label for label, count in Counter(labels).items() if count > 1]:
         raise ConfigError(f"label {twice[0]!r} is given twice; leave one out")
     return list(labels)
@@ -198,12 +199,6 @@ def score_many(
     aligner: Aligns, sources: Iterable[Any], texts: Sequence[str], *, language: str = ENGLISH
 ) -> Iterator[TextScores | AuricleError]:
     """Score many clips against the same texts; one that fails yields its error in its place, and the others continue.
-
-    Args:
-        aligner: see `Aligns`.
-        sources: anything `auricle.audio.decode.as_clip` takes.
-        texts: different ones.
-        language: of the texts, see `auricle.encode.aligner.Aligner.text`.
 
     Raises:
         PromptError: an empty text, or none at all.
@@ -255,8 +250,10 @@ def classify_many(
     names, prompts = check_labels(labels), prompts or Prompts()
     if not multi and len(names) < 2:
         raise ConfigError(f"{names[0]!r} is the only label; give more labels, or decide it with multi")
-    if scale is not None and not 0 < scale < math.inf:
-        raise ConfigError(f"scale is {scale}; expected a number above 0")
+    if scale is not None:
+        check_number("scale", scale, least=1e-9, most=1e9, expected="a number above 0")
+    if threshold is not None:
+        check_number("threshold", threshold, least=-1e9, most=1e9)
     own_scale, own_threshold = _calibration(aligner)
     if multi and threshold is None and own_threshold is None:
         raise ConfigError("this model was stored without calibration, so it has no threshold; give one")

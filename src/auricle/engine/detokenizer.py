@@ -33,8 +33,7 @@ class Detokenizer:
         if piece is None:  # in the middle of a character
             return []
         self._text += piece
-        found = [at for at in (self._text.find(word) for word in self._stop) if at >= 0]
-        if found:
+        if found := [at for at in (self._text.find(word) for word in self._stop) if at >= 0]:
             self.is_stopped = True
             return self._stop_at(min(found))
         certain = len(self._text) - self._possible_stop()

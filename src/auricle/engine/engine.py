@@ -26,6 +26,7 @@ from auricle.engine.sampling import Sampler
 from auricle.engine.scheduler import Counts, Prefill, Request, Scheduler
 from auricle.engine.turn_lock import TurnLock
 from auricle.errors import AuricleError, ConfigError
+from auricle.models.inference import inference
 
 if TYPE_CHECKING:
     from auricle.models.midashenglm import MiDashengLM
@@ -218,7 +219,7 @@ class Engine:
         length = len(prompt.ids)
         groups = list(group_continuations(continuations, self._prefill_tokens))
         most = max((sum(len(continuations[i]) for i in group) for group in groups), default=0)
-        with self._turns.turn(), torch.inference_mode():
+        with self._turns.turn(), inference():
             prefill = self._scheduler.open(prompt, length + most)
             (embeddings,) = self._embed([prefill])
             memory, last = self._scheduler.read_alone(prefill, embeddings)
@@ -289,7 +290,7 @@ class Engine:
                         raise ConfigError("this request belongs to another engine; call result() of that engine")
                     self._step()
 
-    @torch.inference_mode()
+    @inference()
     def _step(self) -> None:
         """Admit requests, encode their clips, run the decoder once; where that fails, all requests in work fail."""
         scheduler = self._scheduler
@@ -363,7 +364,7 @@ def generate(
     requests = [Request(CheckedPrompt(tuple(prompt.input_ids)), Sampler(sampling, ends)) for prompt in prompts]
     scheduler = Scheduler(lm.decoder, max_batch=len(prompts), prefill_tokens=sum(lengths))
     scheduler.waiting.extend(requests)
-    with torch.inference_mode():
+    with inference():
         # Laid end to end, so that nothing is padded.
         ids = torch.tensor([[token for prompt in prompts for token in prompt.input_ids]], device=device)
         clips = [clip.to(device) for prompt in prompts for clip in prompt.clips]

@@ -62,7 +62,6 @@ class JsonConstraint:
     """The grammar, advanced to the end of one answer so far."""
 
     def __init__(self, matcher: Any, end_ids: Sequence[int]) -> None:
-        """Start before the first token."""
         self._matcher, self._end_ids = matcher, list(end_ids)
         self._ids: list[int] = []
 

@@ -30,7 +30,6 @@ class Rows:
     """
 
     def __init__(self, decoder: Decoder) -> None:
-        """No rows yet."""
         self._decoder = decoder
         self.cache = decoder.new_cache(0, 0)
         self.lengths: list[int] = []  # slots in use, of each row
@@ -93,11 +92,9 @@ class PrefixCache:
         self._blocks: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def __contains__(self, name: bytes) -> bool:
-        """Whether a block is there."""
         return name in self._blocks
 
     def __len__(self) -> int:
-        """Number of blocks."""
         return len(self._blocks)
 
     def match(self, names: Sequence[bytes]) -> int:

@@ -8,12 +8,17 @@ Shape legend: P prompt tokens, n tokens of a group of continuations, H decoder w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from auricle.data.batches import grouped
+from auricle.errors import WeightsError
+from auricle.models.frame_model import NOT_FINITE
+from auricle.models.inference import inference
 from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
@@ -24,19 +29,10 @@ _LOGIT_ROWS = 128  # positions whose logits are in memory at once: 80 MB with a 
 
 def group_continuations(continuations: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
     """Indices of continuations that are read together: at most ``max_tokens`` tokens, or a single one."""
-    group: list[int] = []
-    filled = 0
-    for index, ids in enumerate(continuations):
-        if group and filled + len(ids) > max_tokens:
-            yield group
-            group, filled = [], 0
-        group.append(index)
-        filled += len(ids)
-    if group:
-        yield group
+    return grouped(range(len(continuations)), lambda index: len(continuations[index]), max_tokens)
 
 
-@torch.inference_mode()
+@inference()
 def score_group(
     decoder: Decoder, prompt: tuple[Tensor, int, Tensor], continuations: Sequence[Sequence[int]]
 ) -> list[list[float]]:
@@ -67,6 +63,8 @@ def score_group(
         logits = decoder.lm_head(hidden[rows[first : first + _LOGIT_ROWS]]).float()
         chosen = torch.tensor(targets[first : first + _LOGIT_ROWS], device=logits.device)
         found += (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
+    if not all(map(math.isfinite, found)):
+        raise WeightsError(NOT_FINITE)
     each = iter(found)
     return [[next(each) for _ in ids] for ids in continuations]
 

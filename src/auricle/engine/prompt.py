@@ -44,13 +44,9 @@ class CheckedPrompt:
 
 
 def check_prompt(lm: MiDashengLM, prompt: PromptLike, max_new_tokens: int, *, share: bool = True) -> CheckedPrompt:
-    """Check a prompt, hash its clips and find their places.
+    """Check a prompt, hash its clips and find their places; the context must have room for ``max_new_tokens`` more.
 
-    Args:
-        lm: the model it is for.
-        prompt: token ids and clips.
-        max_new_tokens: tokens that the context must have room for behind it.
-        share: name its blocks, so that prompts with the same prefix share keys and values.
+    With ``share`` its blocks are named, so that prompts with the same prefix share keys and values.
 
     Raises:
         PromptError: it is empty, it leaves no room for the answer in the context, or the number of placeholders is not
@@ -98,8 +94,7 @@ def place_tokens(lm: MiDashengLM, prompt: CheckedPrompt, start: int, tokens: Map
     """Decoder inputs (L - start, H) from place ``start`` on, with the audio tokens (n, H) of clips by their digests."""
     ids = torch.tensor(prompt.ids[start:], dtype=torch.long, device=lm.decoder.device)
     embeddings = lm.decoder.get_input_embeddings()(ids)
-    clips = prompt.clips_from(start)
-    if clips:
+    if clips := prompt.clips_from(start):
         places = torch.from_numpy(prompt.places[start:]).to(ids.device)
         audio = torch.cat([tokens[prompt.digests[clip]] for clip in clips]).to(embeddings.dtype)
         first = prompt.spans[clips[0]][0]

@@ -8,7 +8,11 @@ from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 from torch import Tensor
 
-from auricle.errors import AuricleError, ConfigError, hint_names
+from auricle.data.untrusted_json import check_characters
+from auricle.errors import AuricleError, ConfigError, check_number, hint_names
+
+_MOST = 2**31  # of counts
+_TINY = 1e-6  # of factors; beyond it, and its inverse, logits are not finite
 
 Stopped = Literal["eos", "length", "stop", "cancelled"]
 
@@ -87,23 +91,27 @@ class SamplingParams:
     stop: tuple[str, ...] = ()  # the answer ends before the first of these strings
 
     def __post_init__(self) -> None:
-        """Reject settings out of range."""
         # A lone string would be taken for its letters, and a list comes from JSON.
         given: Any = self.stop
         stop = (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "stop", stop)
-        checks = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "min_new_tokens": (0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
-            "temperature": (0 < self.temperature < float("inf"), "above 0; for greedy choice leave do_sample off"),
-            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
-            "top_k": (self.top_k >= 0, "0 (all) or more"),
-            "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "above 0"),
-            "stop": (all(isinstance(each, str) and each for each in stop), "strings that are not empty"),
+        most = self.max_new_tokens
+        check_number("max_new_tokens", most, least=1, most=_MOST, whole=True, expected="at least 1")
+        ranges: dict[str, tuple[float, float, bool, str]] = {
+            "min_new_tokens": (0, most, True, "between 0 and max_new_tokens"),
+            "temperature": (_TINY, 1 / _TINY, False, "above 0; for greedy choice leave do_sample off"),
+            "top_p": (_TINY, 1, False, "in (0, 1]"),
+            "top_k": (0, _MOST, True, "0 (all) or more"),
+            "repetition_penalty": (_TINY, 1 / _TINY, False, "above 0"),
         }
-        for name, (is_valid, wanted) in checks.items():
-            if not is_valid:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected {wanted}")
+        for name, (least, largest, whole, wanted) in ranges.items():
+            check_number(name, getattr(self, name), least=least, most=largest, whole=whole, expected=wanted)
+        if self.seed is not None:
+            check_number("seed", self.seed, least=-(2**63), most=2**64 - 1, whole=True)
+        for each in stop:
+            check_characters(each, "stop")
+        if not all(stop):
+            raise ConfigError(f"stop is {stop}; expected strings that are not empty")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:

@@ -5,6 +5,7 @@ Shape legend: B rows, V vocabulary.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from auricle.engine.request import Constraint, SamplingParams
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, WeightsError
+from auricle.models.frame_model import NOT_FINITE
 
 
 @dataclass(slots=True, eq=False)
@@ -98,11 +100,12 @@ def choose(rows: Sequence[Sampler], logits: Tensor) -> tuple[list[int], list[flo
                     failed[index] = error
                     edited[index] = logits[index]
     chosen = edited.argmax(-1)
-    sampled = [index for index, row in enumerate(rows) if row.sampling.do_sample]
-    if sampled:
+    if sampled := [index for index, row in enumerate(rows) if row.sampling.do_sample]:
         chosen[sampled] = _sample([rows[index] for index in sampled], edited[sampled])
-    logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
-    return chosen.tolist(), logprobs.tolist(), failed
+    logprobs = (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
+    # Not finite where any logit of the row is NaN or infinite.
+    lost = [index for index, logprob in enumerate(logprobs) if not math.isfinite(logprob)]
+    return chosen.tolist(), logprobs, {**{index: WeightsError(NOT_FINITE) for index in lost}, **failed}
 
 
 def _sample(rows: Sequence[Sampler], logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ answered the same question, the answer of the older file is used, in later runs 
 An answer is handed to the operating system before the next one: a process that is killed loses no answer. The disk is
 synchronised every `SYNC_S` seconds and at the end, so that a power cut costs the answers of these seconds, which are
 generated again. An incomplete line at the end of a file is what a kill leaves, and is skipped; a line that is damaged
-elsewhere is skipped and reported.
+elsewhere is skipped and reported. Each line has a checksum, so that what a disk has changed is generated again too.
 """
 
 import json
@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -49,16 +49,7 @@ def answer_key(
     reduce: Aggregation = "auto",
     window_s: float | None = None,
 ) -> str:
-    """SHA-256 of everything that decides an answer.
-
-    Args:
-        fingerprint: of the model.
-        prompt: whole.
-        audio: SHA-256 of the file.
-        sampling: parameters.
-        reduce: how answers to the windows of a long clip are aggregated.
-        window_s: longest window, s; None: the model's.
-    """
+    """SHA-256 of everything that decides an answer."""
     decided: Mapping[str, Any] = {
         "format": FORMAT,
         "model": fingerprint,
@@ -98,17 +89,14 @@ class AnswerCache:
                 self._read(path)
 
     def __len__(self) -> int:
-        """Answers."""
         return len(self._kept)
 
     def __enter__(self) -> "AnswerCache":
-        """The cache itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
         self.close()
 
     def get(self, key: str) -> KeptAnswer | None:
@@ -126,7 +114,8 @@ class AnswerCache:
         """
         if key in self._kept:
             return self._kept[key]
-        line = json.dumps({"key": key, "text": answer.text, "complete": answer.complete}).encode() + b"\n"
+        fields = {"key": key, "text": answer.text, "complete": answer.complete}
+        line = json.dumps({**fields, "sum": _checksum(fields)}, allow_nan=False).encode() + b"\n"
         try:
             file = self._file or self._create()
             # After a write that failed half-way, this answer must not end up in the line of that one.
@@ -195,6 +184,10 @@ def _write(file: FileIO, content: bytes) -> None:
         left = left[file.write(left) :]
 
 
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
 def _answer(line: bytes, where: str) -> tuple[str, KeptAnswer]:
     try:
         text = line.decode("utf-8")
@@ -206,4 +199,8 @@ def _answer(line: bytes, where: str) -> tuple[str, KeptAnswer]:
         raise DataError(f"{where}: expected an answer with a key of 64 hex digits and a text")
     if not isinstance(complete, bool):
         raise DataError(f"{where}: complete is {shorten(complete)}, expected true or false")
+    wanted = found.pop("sum", None)
+    # Lines of earlier versions have no checksum.
+    if found.keys() != {"key", "text", "complete"} or wanted not in (None, _checksum(found)):
+        raise DataError(f"{where}: is not what was written, expected a line with its checksum; generated again")
     return key, KeptAnswer(answer, complete)

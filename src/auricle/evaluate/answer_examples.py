@@ -31,13 +31,7 @@ class Worst(NamedTuple):
 def worst_examples(
     rows: Sequence[TaskRow], count: int, *, roots: Sequence[Path] = (), with_players: bool = True
 ) -> list[Worst]:
-    """The worst answers of each task.
-
-    Args:
-        rows: strict ones first.
-        count: items of a task.
-        roots: folders of clips, see `auricle.evaluate.worst_answers.audio_of`.
-        with_players: whether the clips can be played.
+    """The worst answers of each task, whose rows are strict ones first; ``roots`` are as for `audio_of`.
 
     Raises:
         DataError: a file of answers is damaged.
@@ -67,7 +61,7 @@ class _Clips:
             find = self._known.setdefault(key, audio_of(result, self._roots))
             if (content := find(audio)) is not None:
                 return self._players.player(partial(_start, content))
-        return Player("", "clip not found")
+        return Player("", "clip not found; name its folder with --audio")
 
 
 def _start(content: bytes) -> npt.NDArray[np.float32]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, check_number
 from auricle.evaluate.results import SCORING_RULES, LmResult, find_results, only_model
 from auricle.evaluate.scores import Scored, measure
-from auricle.metrics.intervals import ROUNDS, Score
+from auricle.metrics.intervals import MAX_ROUNDS, ROUNDS, Score
 from auricle.metrics.paired import LOWER_IS_BETTER, Measured, holm_correction, pair, sign_test
 from auricle.metrics.scoring_rule import ScoringRule
 
@@ -110,8 +110,8 @@ def compare_results(
     seed: int = 0,
 ) -> AnswerComparison:
     """Paired tests on the tasks both have; arguments as `compare_runs`, with the names of both models."""
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, got {rounds}")
+    check_number("rounds", rounds, least=1, most=MAX_ROUNDS, whole=True)
+    check_number("seed", seed, least=0, most=2**63, whole=True)
     theirs = {(result.task, result.scoring_rule): result for result in second}
     tests: list[PairedAnswers] = []
     left_out: list[LeftOut] = []
@@ -174,13 +174,6 @@ def compare_scored(
     first: Scored, second: Scored, *, task: str = "", rounds: int = ROUNDS, seed: int = 0
 ) -> PairedAnswers:
     """The paired test of two results that `why_not` finds comparable; not yet corrected for other tasks.
-
-    Args:
-        first: scores of one model.
-        second: scores of another.
-        task: its name; its kind if empty.
-        rounds: resamples behind the interval.
-        seed: of the resampling.
 
     Raises:
         ConfigError: the results are not comparable.

@@ -73,9 +73,6 @@ def closed_questions(clips: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[
     Wrong choices are events of the other clips, digits, or the other genders and kinds. Of each of these topics every
     letter is right equally often, give or take one, so a constant answer is right by chance only.
 
-    Args:
-        clips: facts by the name of the clip.
-
     Returns:
         Questions by name, in the order of ``clips``; none where no fact makes one.
     """

@@ -12,9 +12,8 @@ from auricle.errors import AuricleError, DataError
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
 from auricle.evaluate.questions import Question
 from auricle.evaluate.sources import NamedBytes
-from auricle.listen.aggregate import Aggregation
 from auricle.listen.outputs import Answer
-from auricle.metrics.closed_qa import LETTERS
+from auricle.metrics.closed_qa import LETTERS, choice_of
 
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
@@ -47,8 +46,6 @@ class AnswersQuestions(Protocol):
         *,
         batch_size: int = 8,
         sampling: SamplingParams | None = None,
-        reduce: Aggregation = "auto",
-        window_s: float | None = None,
     ) -> Iterator[Any]:
         """For each clip a list of answers with ``text`` and ``receipt``, or its error."""
 
@@ -60,8 +57,6 @@ def generate_answers(
     cache: AnswerCache | None = None,
     sampling: SamplingParams | None = None,
     batch_size: int = 8,
-    reduce: Aggregation = "auto",
-    window_s: float | None = None,
     on_reply: Callable[[Question, Reply], None] | None = None,
 ) -> list[Reply]:
     """The replies of a model, which gets each clip once with all its open questions; a clip that fails is an error.
@@ -73,8 +68,6 @@ def generate_answers(
             kept.
         sampling: None: greedy.
         batch_size: questions in one batch, of any clips; audio files are read as batches need them.
-        reduce: how answers to the windows of a long clip are aggregated.
-        window_s: longest window, s; None: the model's.
         on_reply: called for every question as soon as its reply is known.
 
     Returns:
@@ -85,10 +78,9 @@ def generate_answers(
         ConfigError: a setting out of range.
     """
     chosen = sampling or SamplingParams()
-    key_of = partial(answer_key, model.fingerprint, sampling=chosen, reduce=reduce, window_s=window_s)
+    key_of = partial(answer_key, model.fingerprint, sampling=chosen)
     pending = _Pending(questions, key_of, cache, on_reply)
-    requests = pending.requests()
-    for result in model.ask_each(requests, batch_size=batch_size, sampling=chosen, reduce=reduce, window_s=window_s):
+    for result in model.ask_each(pending.requests(), batch_size=batch_size, sampling=chosen):
         pending.take(result)
     replies = [reply for reply in pending.replies if reply is not None]
     if len(replies) < len(questions):
@@ -217,20 +209,19 @@ class ChoosingLM:
         *,
         batch_size: int = 8,
         sampling: SamplingParams | None = None,
-        reduce: Aggregation = "auto",
-        window_s: float | None = None,
     ) -> Iterator[list[Answer] | AuricleError]:
-        """As `AudioLM.ask_each`; no tokens are generated, so only ``window_s`` matters."""
+        """As `AudioLM.ask_each`; no tokens are generated."""
         for source, prompts in requests:
             try:
                 clip = as_clip(source, limits=self._model.limits)
-                yield [self._choose(clip, prompt, window_s) for prompt in prompts]
+                yield [self._choose(clip, prompt) for prompt in prompts]
             except AuricleError as error:
                 yield error
 
-    def _choose(self, clip: Any, prompt: str, window_s: float | None) -> Answer:
+    def _choose(self, clip: Any, prompt: str) -> Answer:
         row = self._rows[prompt]
         choices: list[str] = row["choices"]
-        chosen = self._model.choose(clip, row["question"], choices, letters=self._offer == "letters", window_s=window_s)
-        text = LETTERS[choices.index(chosen.answer)] if self._lettered else chosen.answer
+        chosen = self._model.choose(clip, row["question"], choices, letters=self._offer == "letters")
+        letter, place = LETTERS[choices.index(chosen.answer)], choices.index(chosen.answer)
+        text = letter if self._lettered and choice_of(letter, choices) == place else chosen.answer
         return Answer(text=text, segments=chosen.segments, receipt=chosen.receipt)

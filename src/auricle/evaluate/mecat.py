@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from auricle.data.untrusted_json import parse_object, read_text, shorten
+from auricle.data.untrusted_json import has_half_pair, parse_object, read_text, shorten
 from auricle.errors import DataError
 
 Kind: TypeAlias = Literal["caption", "qa"]
@@ -162,6 +162,13 @@ def read_values(path: Path) -> Iterator[Value]:
     Raises:
         DataError: another ending, or a damaged row; the row is named.
     """
+    for each in _values(path):
+        if has_half_pair(list(each[1:])):
+            raise DataError(f"{each[0]}: {shorten(each[1:])} holds half of a surrogate pair, expected valid characters")
+        yield each
+
+
+def _values(path: Path) -> Iterator[Value]:
     content, ending = read_text(path), path.suffix.lower()
     if ending == ".jsonl":
         for number, line in enumerate(content.split("\n"), 1):
@@ -260,10 +267,6 @@ def read_mecat_predictions(files: Mapping[str, str | Path], references: str | Pa
 
 def merge_texts(values: Mapping[str, Iterable[Value]], origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Texts by field and clip from the values of files by field; a single file under "" serves every field.
-
-    Args:
-        values: of each file, by field.
-        origins: of the files, for messages.
 
     Raises:
         DataError: an unknown field, a file without values, a value that is no text, or a duplicated clip.

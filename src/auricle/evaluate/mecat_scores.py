@@ -171,7 +171,9 @@ def _score_groups(
             encoder,
             delta=group.released_delta if scoring_rule == "compat" else group.delta,
             scoring_rule=scoring_rule,
-            factors=None if detector is None else _penalties(detector, texts),
+            factors=None
+            if detector is None
+            else error_penalties(detector.probabilities(list(texts.values()))).tolist(),
             metrics=config.metrics,
         )
         clips = [split.clip(name) for name in texts]
@@ -182,11 +184,6 @@ def _score_groups(
         if scores.date is not None and scoring_rule == "compat":
             found.dependence[group.name] = _dependence(scores.date)
     return found
-
-
-def _penalties(detector: ErrorDetector, texts: Mapping[str, str]) -> list[float]:
-    factors: list[float] = error_penalties(detector.probabilities(list(texts.values()))).tolist()
-    return factors
 
 
 def _members(split: mecat.References, group: mecat.Group) -> list[str]:

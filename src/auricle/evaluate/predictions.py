@@ -24,13 +24,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from auricle.data.untrusted_json import parse_object, read_text, shorten
+from auricle.data.untrusted_json import has_half_pair, parse_object, read_text, shorten
 from auricle.errors import DataError
 from auricle.evaluate.generate import Reply
 from auricle.evaluate.mecat import MecatPredictions, Value, merge_texts, parse_references
 from auricle.evaluate.questions import Question
 from auricle.evaluate.scores import TaskKind
 from auricle.evaluate.task import LanguageTask
+from auricle.metrics.languages import language_code
 
 ANSWERS, REFERENCES = "answers.jsonl", "references"  # names in the folder of a run
 _FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # one of each group is needed
@@ -110,14 +111,7 @@ def read_predictions(path: str | Path, kind: TaskKind) -> Predictions:
 def parse_predictions(
     rows: Iterable[tuple[str, Mapping[str, Any]]], kind: TaskKind, *, digest: str, origin: str
 ) -> Predictions:
-    """Predictions and references from the rows of a file, each with its place; otherwise as `read_predictions`.
-
-    Args:
-        rows: in the order of the file.
-        kind: of the task.
-        digest: SHA-256 of the file.
-        origin: of the rows, for messages.
-    """
+    """Predictions and references from the rows of a file, each with its place; otherwise as `read_predictions`."""
     found: list[Row] = []
     first: dict[tuple[str, str, str], str] = {}
     for where, fields in rows:
@@ -139,6 +133,12 @@ def _row(fields: Mapping[str, Any], kind: TaskKind, where: str) -> Row:
     prediction = fields.get("model_output")
     if prediction is not None and not isinstance(prediction, str):
         raise DataError(f"{where}: model_output is {shorten(prediction)}, expected text; correct the row")
+    for name in ("model_output", "prompt", "text", "label", "question", "choices", "answer"):
+        if has_half_pair(fields.get(name)):
+            raise DataError(
+                f"{where}: {name} is {shorten(fields[name])}, which holds half of a surrogate pair; expected valid "
+                "characters, correct the row"
+            )
     for names in _FIELDS[kind]:
         present = [name for name in names if fields.get(name) is not None]
         if not present:
@@ -166,6 +166,11 @@ def _check_field(value: Any, name: str, kind: TaskKind, where: str) -> None:
     if not (takes_text and isinstance(value, str)) and not (takes_list and is_list):
         kinds = [kind for kind, takes in (("text", takes_text), ("a list of texts", takes_list)) if takes]
         raise DataError(f"{where}: {name} is {shorten(value)}, expected {' or '.join(kinds)}")
+    if name == "lang":
+        try:
+            language_code(value)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
     if is_list and not value and name != "choices":
         raise DataError(
             f"{where}: {name} is an empty list, expected at least one text; leave the row out or correct it"
@@ -207,12 +212,6 @@ def run_predictions(
 
     Of MECAT the files are those of `auricle.evaluate.mecat.read_mecat_predictions`, and a question without an answer
     has no line; of other tasks they are those of `read_predictions`, and its ``model_output`` is null.
-
-    Args:
-        task: of the questions.
-        questions: with their references.
-        replies: in the order of the questions.
-        model_name: in every row.
     """
     pairs = list(zip(questions, replies, strict=True))
     if task.kind == "mecat":

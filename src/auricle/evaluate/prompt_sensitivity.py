@@ -99,13 +99,7 @@ def prompt_sensitivity(
     *,
     on_variant: Callable[[str], None] | None = None,
 ) -> PromptSensitivity:
-    """Measure a model on several variants of the questions of a task.
-
-    Args:
-        evaluator: the model and the task.
-        variants: of `auricle.evaluate.prompt_variants`, at least two.
-        kind: what differs between them.
-        on_variant: called with the name of the variant that comes next.
+    """Measure a model on two or more variants of the questions of a task, which differ in ``kind``.
 
     Raises:
         ConfigError: fewer than two variants.

@@ -104,18 +104,24 @@ def moved_choices(questions: Sequence[Question], count: int | None = None) -> li
     wanted = most if count is None else count
     if not 2 <= wanted <= most:
         raise ConfigError(f"{wanted} orders of choices, expected 2 to {most}: more would repeat the first")
-    return [
-        Variant(
-            f"first choice was ({LETTERS[by]})", [_moved(each, by % len(each.row["choices"])) for each in questions]
-        )
-        for by in range(wanted)
-    ]
+    rights = right_places(questions)
+    return [Variant(f"first choice was ({LETTERS[by]})", _all_moved(questions, rights, by)) for by in range(wanted)]
 
 
 def right_places(questions: Sequence[Question]) -> list[int]:
     """Number of the right choice of each closed question."""
     answers = [str(each.row["answer"]) for each in questions]
     return right_choices(answers, [list(each.row["choices"]) for each in questions])
+
+
+def _all_moved(questions: Sequence[Question], rights: Sequence[int], by: int) -> list[Question]:
+    moved = [_moved(each, by % len(each.row["choices"])) for each in questions]
+    wanted = [(place - by) % len(each.row["choices"]) for each, place in zip(moved, rights, strict=True)]
+    if right_places(moved) == wanted:
+        return moved
+    # A letter that is now the text of a choice too would be taken for that.
+    texts = [each.row["choices"][place] for each, place in zip(moved, wanted, strict=True)]
+    return [replace(each, row={**each.row, "answer": text}) for each, text in zip(moved, texts, strict=True)]
 
 
 def _moved(question: Question, by: int) -> Question:

@@ -20,8 +20,9 @@ from auricle.evaluate import mecat
 from auricle.evaluate.composed_questions import caption_references, closed_questions, event_label
 from auricle.evaluate.sources import AudioFile, Clip, read_audio_folder, read_clips, split_source
 from auricle.evaluate.task import LanguageTask
-from auricle.metrics.closed_qa import LETTERS, list_choices
-from auricle.metrics.tags import gender_matcher, plain
+from auricle.metrics.closed_qa import LETTERS, is_answer, list_choices
+from auricle.metrics.languages import language_code
+from auricle.metrics.tags import gender_matcher
 
 _OF_ROWS = ("dataset_name", "audio", "prompt", "model_output", "model_name")
 _REFERENCES = ("text", "lang", "label", "question", "choices", "answer")
@@ -71,7 +72,7 @@ def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], 
     clips, of_several_sets = read_clips(source)
     known = []
     for clip in clips:
-        if _is_of(task, clip.facts):
+        if all(clip.facts.get(name) is None or str(clip.facts[name]) in values for name, values in task.only.items()):
             absent = next((name for name in _needed(task) if clip.facts.get(name) is None), None)
             if absent is None:
                 known.append(clip)
@@ -86,10 +87,6 @@ def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], 
     for clip, own in zip(known, references, strict=True):
         for each in own:
             yield _question(task, clip, each)
-
-
-def _is_of(task: LanguageTask, facts: Mapping[str, Any]) -> bool:
-    return all(facts.get(name) is None or str(facts[name]) in values for name, values in task.only.items())
 
 
 def _needed(task: LanguageTask) -> tuple[str, ...]:
@@ -114,11 +111,7 @@ def _references(task: LanguageTask, clips: Sequence[Clip]) -> list[list[dict[str
     if task.composed == "questions":
         composed = closed_questions({clip.audio.name: clip.facts for clip in clips})
         return [
-            [
-                {"question": each.question, "choices": list(each.choices), "answer": each.answer}
-                for each in composed[clip.audio.name]
-            ]
-            for clip in clips
+            [{**each._asdict(), "choices": list(each.choices)} for each in composed[clip.audio.name]] for clip in clips
         ]
     return [[_reference(task, clip)] for clip in clips]
 
@@ -131,6 +124,10 @@ def _reference(task: LanguageTask, clip: Clip) -> dict[str, Any]:
         return {"text": list(caption_references(facts))}
     if task.kind == "asr":
         lang = task.lang if task.lang and facts.get("lang") is None else _text(clip, "lang")
+        try:
+            language_code(lang)
+        except DataError as error:
+            raise DataError(f"{clip.where}: {error}") from None
         return {"text": _text(clip, task.fact or "text", blank=True), "lang": lang}
     if task.kind == "qa":
         return _closed(task, clip)
@@ -147,8 +144,7 @@ def _closed(task: LanguageTask, clip: Clip) -> dict[str, Any]:
     choices, answer = _texts(clip, "choices"), _text(clip, task.fact or "answer")
     if len(choices) > len(LETTERS):
         _fault(clip, "choices", choices, f"at most {len(LETTERS)}")
-    is_letter = len(answer.strip()) == 1 and answer.strip().upper() in LETTERS[: len(choices)]
-    if not is_letter and [plain(each) for each in choices].count(plain(answer)) != 1:
+    if not is_answer(answer, choices):
         _fault(clip, "answer", answer, f"the letter or the text of one of {choices}")
     return {"question": _text(clip, "question"), "choices": choices, "answer": answer}
 
@@ -179,12 +175,7 @@ def _fault(clip: Clip, name: str, value: Any, expected: str) -> NoReturn:
 
 
 def _question(task: LanguageTask, clip: Clip, reference: Mapping[str, Any]) -> Question:
-    choices = reference.get("choices", ())
-    slots = {
-        "lang": reference.get("lang", ""),
-        "question": reference.get("question", ""),
-        "choices": list_choices(choices),
-    }
+    slots = {"lang": "", "question": "", **reference, "choices": list_choices(reference.get("choices", ()))}
     prompt = task.prompts[""].format(**slots)
     dataset = clip.facts.get("dataset_name")
     row = {

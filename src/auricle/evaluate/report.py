@@ -5,9 +5,9 @@ before they are put into the page.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.errors import DataError
@@ -202,8 +202,7 @@ def _decimals(value: float | None) -> int:
 def _published_note(rows: Sequence[TaskRow]) -> str:
     sources = {each.source for row in rows for each in row.published}
     notes = [each.note for each in published_answers() if each.note and each.source in sources]
-    encoders = sorted({str(name) for row in rows for name in _encoders(row)})
-    if encoders:
+    if encoders := sorted({str(name) for row in rows for name in _encoders(row)}):
         notes.append(f"Sentences were compared by {', '.join(encoders)} here, by paraphrase-TinyBERT-L6-v2 there.")
     return " ".join(dict.fromkeys(notes))
 
@@ -254,7 +253,7 @@ def _figures(rows: Sequence[TaskRow], models: Models) -> "dict[str, tuple[Figure
     rule = max(SCORING_RULES, key=lambda name: len(by_rule[name]))
     if own := by_rule[rule]:
         words, axes = _axes(own)
-        lines = {label: [_mean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
+        lines = {label: [fmean(row.goodness(label) for row in rows) for rows in axes.values()] for label in models}
         title = f"Scoring rule {rule}. Each axis: {words}"
         found["tasks"] = (
             _figure(title, list(axes), lines),
@@ -279,11 +278,6 @@ def _axes(rows: Sequence[TaskRow]) -> tuple[str, dict[str, list[TaskRow]]]:
         return f"mean over the tasks of a domain, {len(rows)} tasks in all", domains
     titles = [row.title for row in rows]
     return "one task", {row.title if titles.count(row.title) == 1 else row.task: [row] for row in rows}
-
-
-def _mean(values: Iterable[float]) -> float:
-    own = list(values)
-    return math.fsum(own) / len(own)
 
 
 def _figure(title: str, titles: Sequence[str], lines: Mapping[str, Sequence[float]]) -> "Figure":

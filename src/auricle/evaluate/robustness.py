@@ -195,12 +195,7 @@ def _curve(corruption: Corruption, levels: Sequence[Level]) -> Curve:
 
 
 def area_under(corruption: Corruption, points: Mapping[float, float]) -> float:
-    """Mean of the retention over the range of levels, straight between them; nan where one is not known.
-
-    Args:
-        corruption: states whether levels count in octaves and which one is clean.
-        points: retention by level.
-    """
+    """Mean of the retention over the range of levels or octaves, straight between them; nan where one is unknown."""
     known = _with_clean(corruption, points)
     places = [math.log2(level) if corruption.in_octaves else level for level in sorted(known)]
     values = [known[level] for level in sorted(known)]
@@ -268,15 +263,7 @@ def _curve_content(curve: Curve) -> dict[str, Any]:
         "area": None if math.isnan(curve.area) else curve.area,
         "falls_below": {f"{share:g}": [each._asdict() for each in own] for share, own in curve.falls.items()},
         "levels": [
-            {
-                "level": each.level,
-                "score": plain_score(each.score),
-                "retention": plain_score(each.retention),
-                "difference": plain_score(each.difference),
-                "lost": each.lost,
-                "failed": each.failed,
-                "partial": each.partial,
-            }
+            {name: plain_score(own) if isinstance(own, Score) else own for name, own in asdict(each).items()}
             for each in curve.levels
         ],
     }

@@ -244,7 +244,7 @@ def _write_answers(
     source: str,
     scoring_rules: Sequence[ScoringRule],
 ) -> None:
-    is_same = all(_holds(folder / name, content) for name, content in files.items())
+    is_same = all((path := folder / name).is_file() and path.read_bytes() == file for name, file in files.items())
     for scoring_rule in get_args(ScoringRule):
         if not is_same or scoring_rule in scoring_rules:
             (folder / f"{scoring_rule}.json").unlink(missing_ok=True)
@@ -258,10 +258,6 @@ def _write_answers(
     for name, content in {**files, **more}.items():
         make_folder((folder / name).parent)
         write_bytes(folder / name, content)
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
 
 
 def _run_json(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -> str:

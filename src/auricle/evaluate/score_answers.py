@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from auricle.data.untrusted_json import parse_object, read_text, validate
+from auricle.data.untrusted_json import parse_object, read_text, shorten, validate
 from auricle.errors import DataError
 from auricle.evaluate.mecat import MecatPredictions
 from auricle.evaluate.mecat_scores import score_mecat
@@ -191,8 +191,7 @@ def _mark_tags(rows: Rows, config: ScoringConfig) -> _Marked:
     if config.scoring_rule == "compat":
         right = [tags.contains_label_compat(label, row.answer) for label, row in zip(labels, rows, strict=True)]
         return _Marked(right=right, classes=labels)
-    several = next((row.item for row in rows if len(row.texts("label")) > 1), None)
-    if several:
+    if several := next((row.item for row in rows if len(row.texts("label")) > 1), None):
         raise DataError(f"{several}: has several labels, expected one; score the file as multitag")
     return _mark_names(rows, labels, tags.LabelMatcher([*labels, *config.synonyms], config.synonyms))
 
@@ -209,7 +208,7 @@ def _mark_genders(rows: Rows, config: ScoringConfig) -> _Marked:
 
 def _mark_names(rows: Rows, labels: list[str], matcher: tags.LabelMatcher) -> _Marked:
     named = [tags.single_label(row.answer, matcher) for row in rows]
-    right = [found == tags.plain(label) for found, label in zip(named, labels, strict=True)]
+    right = [found == matcher.key(label) for found, label in zip(named, labels, strict=True)]
     return _Marked(right=right, unparseable=[each is None for each in named], classes=labels)
 
 
@@ -239,8 +238,8 @@ def _label_sets(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _F
             tags.split_labels_compat(row.answer, dataset=row.dataset, model=row.model) for row in rows
         ]
     else:
-        references = [[tags.plain(label) for label in row.texts("label")] for row in rows]
         matcher = tags.LabelMatcher((label for row in rows for label in row.texts("label")), config.synonyms)
+        references = [[matcher.key(label) for label in row.texts("label")] for row in rows]
         split = [tags.split_labels(row.answer, matcher) for row in rows]
         answers, unknown = [each.known for each in split], [each.unknown for each in split]
     scored = multilabel.multilabel_scores(references, answers, unknown=unknown, **resampling)
@@ -292,7 +291,13 @@ def _captions(rows: Rows, config: ScoringConfig, resampling: Resampling) -> _Fou
 
 
 def _caption_references(row: Row, scoring_rule: ScoringRule) -> tuple[str, ...]:
-    texts = row.texts("text" if row.fields.get("text") is not None else "answer")
+    name = "text" if row.fields.get("text") is not None else "answer"
+    texts = row.texts(name)
+    if scoring_rule == "strict" and not all(map(tags.plain, texts)):
+        raise DataError(
+            f"{row.where}: {name} is {shorten(list(texts))}, of which one has no words; expected references in words, "
+            "take it out"
+        )
     question = row.fields.get("question")
     if scoring_rule == "strict" and isinstance(question, str):
         # MusicQA's answers repeat the question, which every answer of a model would have to do too.

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +13,10 @@ from pydantic_core import core_schema
 
 from auricle import __version__
 from auricle.data.untrusted_json import StrictFields, check_plain, parse_object, read_text, shorten, validate
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, check_number
 from auricle.evaluate import mecat
 from auricle.metrics.fense import PENALTY_RULE
-from auricle.metrics.intervals import ROUNDS, Score, no_score, plain_score
+from auricle.metrics.intervals import MAX_ROUNDS, ROUNDS, Score, fault_of_range, no_score, plain_score
 from auricle.metrics.normalisers import Unit
 from auricle.metrics.paired import Measured, Part
 from auricle.metrics.scoring_rule import ScoringRule
@@ -60,7 +60,6 @@ class ScoreFields(StrictFields):
     n: Count
 
     def __post_init__(self) -> None:
-        """Refuse intervals that are none."""
         if (self.low is None) != (self.high is None) or (self.low or 0.0) > (self.high or 0.0):
             raise ValueError("low before high, or neither")
 
@@ -89,17 +88,17 @@ class Rule(StrictFields):
 # By kind of task and scoring rule. The module of each metric describes them.
 RULES: Mapping[tuple[TaskKind, ScoringRule], Rule] = {
     ("asr", "compat"): Rule("wer-dasheng-lm", 1, "error_rate"),
-    ("asr", "strict"): Rule("wer-by-language", 1, "error_rate"),
+    ("asr", "strict"): Rule("wer-by-language", 2, "error_rate"),
     ("tagging", "compat"): Rule("tag-substring", 1, "accuracy"),
-    ("tagging", "strict"): Rule("tag-whole-words", 1, "accuracy"),
+    ("tagging", "strict"): Rule("tag-whole-words", 2, "accuracy"),
     ("gender", "compat"): Rule("gender-substring", 1, "accuracy"),
-    ("gender", "strict"): Rule("gender-whole-words", 1, "accuracy"),
+    ("gender", "strict"): Rule("gender-whole-words", 2, "accuracy"),
     ("multitag", "compat"): Rule("map-of-split-labels", 1, "mAP"),
-    ("multitag", "strict"): Rule("map-of-known-labels", 1, "mAP"),
+    ("multitag", "strict"): Rule("map-of-known-labels", 2, "mAP"),
     ("qa", "compat"): Rule("qa-token-sets", 1, "accuracy"),
-    ("qa", "strict"): Rule("qa-letter-or-text", 1, "accuracy"),
+    ("qa", "strict"): Rule("qa-letter-or-text", 2, "accuracy"),
     ("caption", "compat"): Rule("sbert-mean", 1, "sbert"),
-    ("caption", "strict"): Rule("fense", 1, "fense"),
+    ("caption", "strict"): Rule("fense", 2, "fense"),
     ("mecat", "compat"): Rule("date-released", 1, "date"),
     ("mecat", "strict"): Rule("date-of-others", 1, "date"),
 }
@@ -122,9 +121,8 @@ class ScoringConfig:
     detector: "Callable[[], ErrorDetector | None]" = lambda: None
 
     def __post_init__(self) -> None:
-        """Reject what cannot be computed."""
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be at least 1, got {self.rounds}")
+        check_number("rounds", self.rounds, least=1, most=MAX_ROUNDS, whole=True)
+        check_number("seed", self.seed, least=0, most=2**63, whole=True)
         if unknown := sorted(set(self.metrics) - set(MECAT_METRICS)):
             raise ConfigError(f"metrics are {', '.join(unknown)}, expected some of {', '.join(MECAT_METRICS)}")
 
@@ -212,7 +210,18 @@ def parse_scored(text: str, origin: str = "scores") -> Scored:
     needed = [names.get(each.name, each.name) for each in fields(Scored) if each.name not in _WITH_DEFAULT]
     if absent := [name for name in needed if name not in content]:
         raise DataError(f"{origin}: has no {', '.join(absent)}; {_FIX}")
-    return validate(Scored, content, origin, fix=_FIX)
+    scored = validate(Scored, content, origin, fix=_FIX)
+    for scores in (scored.scores, *scored.parts.values()):
+        for metric, score in scores.items():
+            _check_range(metric, score[:3], origin)
+    for metric, values in scored.items.items():
+        _check_range(metric.rpartition(".")[2], values.values(), origin)  # MECAT has GROUP.METRIC
+    return scored
+
+
+def _check_range(metric: str, values: Iterable[float], origin: str) -> None:
+    if fault := fault_of_range(metric, values):
+        raise DataError(f"{origin}: {fault}; {_FIX}")
 
 
 def network_settings(encoder: "SentenceEncoder", detector: "ErrorDetector | None") -> dict[str, Any]:

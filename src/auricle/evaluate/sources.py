@@ -38,6 +38,7 @@ class AudioFile:
 
     name: str  # in files of predictions
     read: Callable[[], bytes]  # the bytes of the file; raises AudioError or DataError that names it
+    path: Path | None = None  # where it is a file of its own
 
     def digest(self) -> str:
         """SHA-256 of the file."""
@@ -48,7 +49,6 @@ class NamedBytes(io.BytesIO):
     """The bytes of an audio file, with the name that messages and receipts give it."""
 
     def __init__(self, content: bytes, name: str) -> None:
-        """Start at the first byte."""
         super().__init__(content)
         self.name = name
 
@@ -115,7 +115,7 @@ def read_audio_folder(folder: Path) -> dict[str, AudioFile]:
 
 def _audio_file(path: Path, name: str) -> AudioFile:
     """The audio of a file, which need not exist before it is read."""
-    return AudioFile(name, partial(_read, path))
+    return AudioFile(name, partial(_read, path), path)
 
 
 def _read(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
 from auricle.errors import DataError
@@ -11,13 +12,12 @@ from auricle.evaluate.compare import basis, has_items
 from auricle.evaluate.results import SCORING_RULES, LmResult, published_answers
 from auricle.evaluate.scores import Scored, measure
 from auricle.evaluate.task import language_tasks
-from auricle.metrics.intervals import Score, plain_score
+from auricle.metrics.intervals import Score, no_score, plain_score
 from auricle.metrics.paired import LOWER_IS_BETTER, goodness
 from auricle.metrics.scoring_rule import ScoringRule
 
 Models: TypeAlias = Mapping[str, Sequence[LmResult]]  # by label
 
-NOTHING = Score(math.nan, math.nan, math.nan, 0)
 _DOMAINS = ("speech", "sound", "music", "mixed", "")
 _BY_DOMAIN = "content_long"  # the group of captions that clips of every domain have
 
@@ -79,12 +79,7 @@ class TaskRow:
 
 
 def task_rows(models: Models, *, published: bool = True) -> list[TaskRow]:
-    """Of each scoring rule, strict first, the tasks in the order of their domains.
-
-    Args:
-        models: results by label.
-        published: whether published figures of the tasks are looked up.
-    """
+    """Of each scoring rule, strict first, the tasks in the order of their domains."""
     cells: dict[tuple[ScoringRule, str], dict[str, LmResult]] = {}
     for label, own in models.items():
         for result in own:
@@ -109,7 +104,7 @@ def main_score(scored: Scored) -> tuple[str, Score]:
     if has_items(scored):
         measured = measure(scored)
         return measured.metric, measured.score
-    return scored.rule.metric, scored.headline or NOTHING
+    return scored.rule.metric, scored.headline or no_score()
 
 
 def _row(task: str, scoring_rule: ScoringRule, results: Mapping[str, LmResult], published: bool) -> TaskRow:
@@ -153,11 +148,11 @@ class MecatGroup:
     published: tuple[Published, ...] = ()
 
 
-def mecat_groups(row: TaskRow, *, metrics: Sequence[str] = ("date", "fense", "absence_accuracy")) -> list[MecatGroup]:
+def mecat_groups(row: TaskRow) -> list[MecatGroup]:
     """Groups of a row of MECAT, in the order of the benchmark; metrics no model has are left out."""
     found = []
     for group in [each.name for each in (*mecat.GROUPS, *mecat.CATEGORIES)]:
-        for metric in metrics:
+        for metric in ("date", "fense", "absence_accuracy"):
             scores = {
                 model: result.scored.parts[group][metric]
                 for model, result in row.results.items()
@@ -198,5 +193,5 @@ def mecat_domains(row: TaskRow) -> dict[str, dict[str, float]]:
             values.setdefault(truth.entries[item].domain, []).append(value)
         for domain in mecat.DOMAINS:
             if domain in values:
-                found.setdefault(domain, {})[model] = math.fsum(values[domain]) / len(values[domain])
+                found.setdefault(domain, {})[model] = fmean(values[domain])
     return {domain: found[domain] for domain in mecat.DOMAINS if domain in found}

@@ -19,6 +19,7 @@ from auricle.data.untrusted_json import StrictFields, parse_object, validate
 from auricle.errors import ConfigError, DataError, hint_names
 from auricle.evaluate.mecat import FIELDS
 from auricle.evaluate.scores import TaskKind
+from auricle.metrics.languages import language_code
 
 LanguageDomain: TypeAlias = Literal["speech", "sound", "music", "mixed"]
 Composed: TypeAlias = Literal["event", "captions", "questions"]
@@ -62,7 +63,6 @@ class LanguageTask(StrictFields):
     note: str = ""  # for readers of its scores
 
     def __post_init__(self) -> None:
-        """Refuse what has no prompt or no scorer."""
         if fault := self._fault():
             raise ConfigError(f"task {self.name!r}: {fault}")
 
@@ -86,6 +86,11 @@ class LanguageTask(StrictFields):
         fields = set(self.prompts)
         if fields != {""} and not (self.kind == "mecat" and fields == set(FIELDS)):
             return f'prompts are of {sorted(fields)}, expected one under "", or for mecat those of {", ".join(FIELDS)}'
+        if self.lang is not None:
+            try:
+                language_code(self.lang)
+            except DataError as error:
+                return str(error)
         allowed = _SLOTS.get(self.kind, ())
         for template in self.prompts.values():
             if not template.strip():

@@ -15,7 +15,7 @@ from auricle.evaluate.predictions import REFERENCES, read_predictions
 from auricle.evaluate.questions import read_questions
 from auricle.evaluate.results import LmResult
 from auricle.evaluate.scores import measure
-from auricle.evaluate.sources import AudioFile
+from auricle.evaluate.sources import AudioFile, split_source
 from auricle.evaluate.tables import TaskRow
 from auricle.evaluate.task import load_language_task
 
@@ -70,10 +70,6 @@ class WorstAnswers(NamedTuple):
 
 def worst_answers(row: TaskRow, count: int) -> WorstAnswers:
     """Items on which models are worst, each model's in turn.
-
-    Args:
-        row: results of one task by one scoring rule.
-        count: items at most.
 
     Raises:
         DataError: a file of predictions is damaged.
@@ -182,16 +178,15 @@ def _of_mecat(predictions: mecat.MecatPredictions) -> dict[_Key, Answered]:
 
 
 def audio_of(result: LmResult, roots: Sequence[Path]) -> FindAudio:
-    """Finds the bytes of a clip by its name: below ``roots``, else in the source of the run.
+    """Finds the bytes of a clip by its name: in one of ``roots``, never outside, else in the source of the run.
 
-    Args:
-        result: of a task.
-        roots: folders; names of files outside them are ignored.
+    Results come from anywhere and name their source: it is read only below ``roots``, the folder of the results or the
+    current one, and no file outside them and the source's own folder, whatever links lead there.
     """
 
     @cache
     def known() -> dict[str, AudioFile]:
-        return dict(_of_source(result))
+        return dict(_of_source(result, roots))
 
     def find(name: str) -> bytes | None:
         for root in roots:
@@ -218,15 +213,26 @@ def _inside(root: Path, name: str) -> bytes | None:
         return None
 
 
-def _of_source(result: LmResult) -> Iterator[tuple[str, AudioFile]]:
+def _is_below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _of_source(result: LmResult, roots: Sequence[Path]) -> Iterator[tuple[str, AudioFile]]:
     if not result.run.get("source"):
         return
+    trusted = [*roots, Path.cwd(), result.path.parent]
     try:
+        place, folder = split_source(result.run["source"])
+        if not _is_below(place, trusted) or (folder is not None and not _is_below(folder, trusted)):
+            return
         questions = read_questions(load_language_task(result.task), result.run["source"])
     except (AuricleError, OSError):  # a task that is not declared, or a source that was removed
         return
+    trusted.append(folder or (place if place.is_dir() else place.parent))
     for question in questions:
         audio = question.audio
+        if audio.path is not None and not _is_below(audio.path, trusted):
+            continue
         yield audio.name, audio
         if result.scored.kind == "mecat":
             yield audio.name.rpartition(".")[0] or audio.name, audio

@@ -12,6 +12,7 @@ from auricle.errors import ConfigError
 from auricle.listen.options import best, pool_odds
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
 from auricle.listen.stitching import join_words, stitch
+from auricle.metrics.tags import plain
 
 if TYPE_CHECKING:
     from auricle.listen.long_audio import Recording
@@ -132,7 +133,7 @@ def aggregate_answers(
         The answer, and the name of the rule with what it counted; no rule where there is one segment.
     """
     texts = [segment.text for segment in segments if segment.text]
-    kinds = {_plain(text) for text in texts}
+    kinds = {(plain(text) or text) for text in texts}
     if len(segments) == 1 or not texts:
         return (texts[0] if texts else ""), ""
     if how == "auto":
@@ -142,7 +143,7 @@ def aggregate_answers(
     if len(kinds) == 1:
         return texts[0], "all agree"
     if how == "any":
-        positive = [text for text in texts if _plain(text).split()[:1] == ["yes"]]
+        positive = [text for text in texts if (plain(text) or text).split()[:1] == ["yes"]]
         counted = f"yes where one window answers yes; {len(positive)} of {len(segments)} do"
         return (positive[0] if positive else texts[0]), f"any ({counted})"
     if how == "majority":
@@ -181,7 +182,7 @@ def _majority(segments: Sequence[Segment]) -> tuple[str, str]:
     wording: dict[str, str] = {}
     for segment in segments:
         if segment.text:
-            kind = _plain(segment.text)
+            kind = plain(segment.text) or segment.text
             seconds[kind] = seconds.get(kind, 0.0) + segment.stop_s - segment.start_s
             wording.setdefault(kind, segment.text)
     most = max(seconds, key=lambda kind: seconds[kind])
@@ -190,10 +191,6 @@ def _majority(segments: Sequence[Segment]) -> tuple[str, str]:
 
 def _listed(segments: Sequence[Segment]) -> str:
     return "\n".join(f"{s.start_s:g}-{s.stop_s:g} s: {s.text}" for s in segments if s.text)
-
-
-def _plain(text: str) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) or text
 
 
 def _by_rule(segment: Segment) -> bool:

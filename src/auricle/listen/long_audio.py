@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from auricle.audio.decode import Stream, as_clip, stream
 from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.encode.receipt import Receipt, state_receipt
-from auricle.errors import AudioError, AuricleError
+from auricle.audio.sources import is_in_memory
+from auricle.encode.receipt import Receipt, write_receipt
+from auricle.errors import AudioError, AuricleError, ClipTooShort
 from auricle.listen.outputs import Odds, Segment
 from auricle.listen.silence import stream_split_at_silence
 from auricle.listen.windows import Window, Windowing, stream_quiet_windows
 
 if TYPE_CHECKING:
     from auricle.models.midashenglm import MiDashengLMConfig
+
+
+_MIN_SAMPLES = SAMPLE_RATE // 10  # half an audio token; what is shorter would be zeros for the most part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,17 +39,23 @@ class Reply:
     rule: str = ""  # why the text was set without the model
 
 
+def check_length(num_samples: int, name: str) -> None:
+    """Refuse a clip that is too short for any verb of an audio language model to say something of it.
+
+    Raises:
+        ClipTooShort: shorter than 0.1 s.
+    """
+    if num_samples < _MIN_SAMPLES:
+        raise ClipTooShort(
+            f"{name}: lasts {num_samples / SAMPLE_RATE:.4f} s, too short to describe; expected at least 0.1 s"
+        )
+
+
 class Recording:
     """An opened source: its windows, and the replies so far."""
 
     def __init__(self, opened: Clip | Stream, prompts: Sequence[str], windowing: Windowing) -> None:
-        """Take over an open stream, or a waveform, and read its first window.
-
-        Args:
-            opened: the source.
-            prompts: about every span.
-            windowing: how it is cut.
-        """
+        """Take over an open stream, or a waveform, and read its first window."""
         self.prompts, self.windowing = prompts, windowing
         self.windows: list[tuple[int, int]] = []  # (start, stop) in samples, without what neighbours share
         self.given: list[tuple[int, int]] = []  # the same with it: what the model was given
@@ -59,7 +69,11 @@ class Recording:
         windows = cut(blocks, windowing.max_samples, windowing.overlap_samples)
         try:
             # Read here, so that decoding starts in the thread that opens; a short clip is then read to its end.
-            self._unread = chain([next(windows)], windows)
+            first = [next(windows)]
+            if first[0].stop < _MIN_SAMPLES:  # of a longer source where long silence follows
+                first += islice(windows, 1)
+            check_length(first[-1].stop, self.facts.name)
+            self._unread = chain(first, windows)
         except BaseException:
             self.close()
             raise
@@ -105,13 +119,8 @@ class Recording:
         return [False, *(after[0] < before[1] for before, after in pairwise(self.given))]
 
     def receipt(self, config: MiDashengLMConfig, notes: Iterable[str] = ()) -> Receipt:
-        """State which parts of the source the model processed, with notes on what else was done.
-
-        Args:
-            config: of the model.
-            notes: behind those about the source.
-        """
-        receipt = state_receipt(
+        """State which parts of the source the model processed, with notes on what else was done."""
+        receipt = write_receipt(
             self.facts,
             self.windows[-1][1] if self.windows else 0,
             self.windows,
@@ -133,8 +142,7 @@ def open_recording(source: Any, prompts: Sequence[str], windowing: Windowing, li
     Raises:
         AudioError: the source cannot be read.
     """
-    in_memory = isinstance(source, Clip | tuple) or hasattr(source, "__array__")
-    opened = as_clip(source, limits=limits) if in_memory else stream(source, limits=limits)
+    opened = as_clip(source, limits=limits) if is_in_memory(source) else stream(source, limits=limits)
     return Recording(opened, prompts, windowing)
 
 

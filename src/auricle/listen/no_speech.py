@@ -22,7 +22,6 @@ class NoSpeechRule:
     min_logprob: float | None = None  # nats of the whole answer "no speech"; None: only its own text counts
 
     def __post_init__(self) -> None:
-        """Reject what is no log-probability."""
         if self.min_logprob is not None and not self.min_logprob <= 0:
             raise ConfigError(f"the log-probability of no speech is {self.min_logprob}; expected nats, 0 or less")
 

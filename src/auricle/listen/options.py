@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from auricle.data.untrusted_json import check_characters
 from auricle.engine.json_schema import JsonRules
 from auricle.errors import ConfigError
 from auricle.listen.outputs import Odds
@@ -70,6 +71,7 @@ def write_options(
         ConfigError: fewer than two options, duplicated or empty ones, one with a control token, or more than there are
             letters.
     """
+    check_characters(question, "the question")
     texts = check_options(tokenizer, options)
     if letters and len(texts) > len(LETTERS):
         raise ConfigError(f"there are {len(texts)} options; expected at most {len(LETTERS)} with letters")
@@ -90,12 +92,7 @@ def answer_ids(tokenizer: Tokenizer, text: str, end_id: int) -> tuple[int, ...]:
 def constraint_of(
     loaded: LoadedLM, choices: Sequence[str] | None, schema: Mapping[str, Any] | None
 ) -> Callable[[], Constraint] | None:
-    """Make the factory of constraints, one for each answer; None: any answer is allowed.
-
-    Args:
-        loaded: the model.
-        choices: an answer is one of these.
-        schema: an answer is JSON of this JSON Schema.
+    """Make the factory of constraints, one for each answer: one of the choices, or JSON of a schema; None: any answer.
 
     Raises:
         ConfigError: both choices and a schema, or unusable ones.
@@ -109,6 +106,7 @@ def constraint_of(
         trie = OptionTrie([answer_ids(loaded.tokenizer, option, min(ends))[:-1] for option in options], ends)
         return lambda: trie
     if schema is not None:
+        check_characters(schema, "the schema")
         vocab_size = loaded.model.decoder.config.vocab_size
         return JsonRules(loaded.tokenizer, schema, vocab_size=vocab_size, end_ids=ends).constraint
     return None
@@ -122,6 +120,8 @@ def check_options(tokenizer: Tokenizer, options: Sequence[str]) -> tuple[str, ..
     """
     if isinstance(options, str):
         raise ConfigError(f"the options are one text, {options!r}; expected a list of texts")
+    for option in options:
+        check_characters(option, "an option")
     texts = tuple(option.strip() for option in options)
     if len(texts) < 2 or not all(texts) or len(set(texts)) < len(texts):
         raise ConfigError(f"the options are {list(options)}; expected at least two, none empty or duplicated")
@@ -133,11 +133,7 @@ def check_options(tokenizer: Tokenizer, options: Sequence[str]) -> tuple[str, ..
 
 
 def weigh(options: Options, score: Score) -> tuple[Odds, ...]:
-    """Score every option.
-
-    Args:
-        options: as `write_options` gives them.
-        score: log-probability of each token of given continuations of the prompt.
+    """Score every option with ``score``, the log-probability of each token of given continuations of the prompt.
 
     Returns:
         Odds in the order of the options; one with several spellings has the sum of their probabilities and the best of

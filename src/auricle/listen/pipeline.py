@@ -13,12 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auricle.audio.facts import Clip
+from auricle.audio.limits import MAX_S
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.batches import prefetch
+from auricle.data.untrusted_json import check_characters
 from auricle.data.wording import NO_SPEECH
 from auricle.engine.json_schema import read_answer
 from auricle.engine.request import SamplingParams
-from auricle.errors import AudioError, AuricleError, ConfigError
+from auricle.errors import AudioError, AuricleError, ConfigError, check_number
 from auricle.listen import aggregate
 from auricle.listen.long_audio import Recording, Reply, try_open
 from auricle.listen.no_speech import is_no_speech
@@ -74,7 +76,6 @@ class Captioning(Task):
     """A caption of every window; digital silence is captioned by rule."""
 
     def __init__(self, model: AudioLM, *, dense: bool, window_s: float | None, max_new_tokens: int) -> None:
-        """See `AudioLM.describe`."""
         super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), _windowing(model, window_s))
         self._dense = dense
 
@@ -93,10 +94,10 @@ class Transcription(Task):
     def __init__(
         self, model: AudioLM, *, window_s: float | None, overlap_s: float | None, vad: bool, max_new_tokens: int
     ) -> None:
-        """See `AudioLM.transcribe`."""
-        if overlap_s is None:
-            overlap_s = min(_OVERLAP_S, (window_s or model.max_audio_s) / 5)
-        windowing = _windowing(model, window_s, overlap_samples=int(overlap_s * SAMPLE_RATE), split_silence=True)
+        if overlap_s is not None:
+            check_number("overlap_s", overlap_s, least=0, most=MAX_S)
+        share = min(_OVERLAP_S, _longest(model, window_s) / 5) if overlap_s is None else overlap_s
+        windowing = _windowing(model, window_s, overlap_samples=int(share * SAMPLE_RATE), split_silence=True)
         super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), windowing)
         self._detector = SpeechDetector() if vad else None
         self._no_speech = answer_ids(model.loaded.tokenizer, NO_SPEECH, min(model.loaded.eos_token_ids))
@@ -143,7 +144,6 @@ class Questions(Task):
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> None:
-        """See `AudioLM.ask`."""
         aggregate.check_aggregation(reduce)
         windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
         super().__init__(model, sampling or SamplingParams(), windowing)
@@ -186,7 +186,6 @@ class Choosing(Task):
         per_token: bool,
         window_s: float | None,
     ) -> None:
-        """See `AudioLM.choose`."""
         tokenizer, end_id = model.loaded.tokenizer, min(model.loaded.eos_token_ids)
         self.options = write_options(tokenizer, question, options, end_id=end_id, letters=letters)
         longest = max(len(form) for forms in self.options.forms for form in forms)
@@ -217,18 +216,12 @@ class _Pending(NamedTuple):
 
 
 def process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> Iterator[Any]:
-    """Yield the result of each request, or its error in its place, in the order of the requests.
-
-    Args:
-        task: what is asked.
-        requests: sources with their prompts; taken as they are needed.
-        batch_size: prompts in one batch, of any sources.
+    """Yield the result of each request, or its error in its place, in order; a batch has prompts of any sources.
 
     Raises:
         ConfigError: a batch size below 1, before the first source is taken.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+    check_number("batch_size", batch_size, least=1, whole=True)
     return _process(task, requests, batch_size)
 
 
@@ -341,21 +334,31 @@ def check_questions(questions: Sequence[str]) -> Sequence[str]:
     """Refuse what is not a list of questions.
 
     Raises:
-        ConfigError: a text, or an empty list.
+        ConfigError: a text, an empty list, or a question that is no text.
     """
     if isinstance(questions, str) or not questions:
         raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
+    for question in questions:
+        check_characters(question, "the prompt")
     return questions
 
 
-def _windowing(model: AudioLM, window_s: float | None, **settings: Any) -> Windowing:
-    """Windows of up to ``window_s``.
+def _longest(model: AudioLM, window_s: float | None) -> float:
+    """The longest window, s.
 
     Raises:
-        ConfigError: longer than the model was trained on, or too short to cut.
+        ConfigError: no number of seconds, or longer than the model was trained on.
     """
-    if window_s is not None and not window_s <= model.max_audio_s:
+    if window_s is None:
+        return model.max_audio_s
+    check_number("window_s", window_s, least=0, most=MAX_S)
+    if window_s > model.max_audio_s:
         raise ConfigError(
             f"window_s is {window_s:g}; the model was trained on at most {model.max_audio_s:g} s, expected no more"
         )
-    return Windowing(max_samples=int((window_s or model.max_audio_s) * SAMPLE_RATE), **settings)
+    return window_s
+
+
+def _windowing(model: AudioLM, window_s: float | None, **settings: Any) -> Windowing:
+    """Windows of up to ``window_s``; errors as `_longest`, and ConfigError for windows too short to cut."""
+    return Windowing(max_samples=int(_longest(model, window_s) * SAMPLE_RATE), **settings)

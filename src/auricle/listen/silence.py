@@ -57,8 +57,7 @@ def _pieces(blocks: Iterable[Samples], at_least: int) -> Iterator[tuple[int, Sam
                     continue
                 silence = np.concatenate(waiting)
                 waiting.clear()
-                rest = -(stop - start) % MIN_CLIP_SAMPLES
-                if rest:
+                if rest := -(stop - start) % MIN_CLIP_SAMPLES:
                     yield start, silence[:rest]
                 start = stop = stop + rest
                 in_silence, piece = True, silence[rest:]

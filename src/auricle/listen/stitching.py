@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from auricle.metrics.tags import plain
+
 _MOST_WORDS = 40  # of either side that may be in an overlap; fast speech has 5 words a second
 # Scores of an alignment: of equal words, of a word the neighbour has differently, of a word the neighbour lacks.
 _SAME, _OTHER, _ALONE = 3, -2, -1
@@ -21,14 +23,10 @@ def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
     The last words of a window are aligned with the first of the next one. Both are cut behind the middle one of the
     words they agree on: a window is least reliable at its ends. Where they agree on nothing, nothing is left out.
 
-    Args:
-        texts: transcript of each window, in order.
-        overlaps: whether the window overlaps the one before it; the first one never does.
-
     Returns:
         As many texts, which joined by `join_words` are the whole transcript.
     """
-    pieces = [_words(text) for text in texts]
+    pieces: list[list[str]] = [_WORD.findall(text) for text in texts]
     for index in range(1, len(pieces)):
         if overlaps[index]:
             left, right = pieces[index - 1], pieces[index]
@@ -96,10 +94,6 @@ def _agreements(tail: Sequence[str], head: Sequence[str], score: list[list[int]]
     return pairs[::-1]
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
-
-
 def _plain(word: str) -> str:
     """A word without case and punctuation; punctuation alone stays itself."""
-    return "".join(c for c in word.casefold() if c.isalnum()) or word
+    return plain(word).replace(" ", "") or word

@@ -17,16 +17,13 @@ class AnswerStream:
     """Iterator over pieces of text; close it, or leave its ``with``, to stop early."""
 
     def __init__(self, pieces: Generator[str, None, Answer]) -> None:
-        """Take over a generator of pieces that returns the answer."""
         self._pieces = pieces
         self.answer: Answer | None = None  # set after the last piece
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the pieces that are left."""
         return self
 
     def __next__(self) -> str:
-        """Wait for the next piece."""
         try:
             return next(self._pieces)
         except StopIteration as end:
@@ -34,11 +31,9 @@ class AnswerStream:
             raise StopIteration from None
 
     def __enter__(self) -> AnswerStream:
-        """Use as a context, at whose end the source is closed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         self.close()
 
     def close(self) -> None:
@@ -48,11 +43,6 @@ class AnswerStream:
 
 def stream_answer(task: Questions, source: Any, question: str) -> Generator[str, None, Answer]:
     """Answer a question about every window of a source, in order.
-
-    Args:
-        task: how the question is asked.
-        source: one source.
-        question: about every window.
 
     Yields:
         Pieces of text; between the answers of two windows a line break.

@@ -11,6 +11,7 @@ import torch
 from auricle.audio.facts import Samples
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import MissingExtra
+from auricle.models.inference import inference
 
 _FRAME = 512  # samples that silero-vad rates at once, 32 ms at 16 kHz
 _LIKELY = 0.5  # its authors' default threshold
@@ -37,7 +38,7 @@ class SpeechDetector:
         self._model.reset_states()
         run = 0
         for frame in torch.from_numpy(frames):
-            with torch.inference_mode():
+            with inference():
                 run = run + 1 if float(self._model(frame, SAMPLE_RATE)) >= _LIKELY else 0
             if run >= _FRAMES:
                 return True

@@ -9,6 +9,7 @@ lists of currency and measure words are taken over as facts.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from re import Match
 from string import punctuation
 
@@ -116,8 +117,7 @@ def _percentage(found: str) -> str:
     return f"百分之{cardinal(found.removesuffix('%'))}"
 
 
-def _modern(number: str) -> str:
-    return cardinal(number, units=_MODERN)
+_modern = partial(cardinal, units=_MODERN)
 
 
 # In the order of search: pattern, whose first group is replaced; its reading.

@@ -124,7 +124,8 @@ def segment_f1(
         if len(outputs) < window:
             continue
         # In float32, as the reference rounds: a logit of 1e-9 is a probability of 0.5 there, and not detected.
-        found, wanted = (_windows(each, window) for each in (outputs.float().sigmoid().round(), truth.float()))
+        both = outputs.float().sigmoid().round(), truth.float()
+        found, wanted = (F.max_pool1d(each.t(), window).t() for each in both)
         counts = torch.stack([(found * wanted).sum(0), found.sum(0), wanted.sum(0)]).double()
         total = counts if total is None else total + counts
     if total is None:
@@ -304,10 +305,6 @@ def _number(event: Event, classes: Classes) -> int:
     if event.label not in known:
         raise DataError(f"an event of class {event.label!r}; expected one of {str(list(known))[:200]}")
     return known.index(event.label)
-
-
-def _windows(frames: Tensor, window: int) -> Tensor:
-    return F.max_pool1d(frames.t(), window).t()
 
 
 def _median(values: npt.NDArray[np.floating], width: int) -> npt.NDArray[np.floating]:

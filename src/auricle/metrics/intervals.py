@@ -5,7 +5,7 @@ independent. Equal seeds give equal resamples, whatever the statistic. Legend: n
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ Statistic: TypeAlias = Callable[[Array], Array]  # column sums (r, k) of r resam
 
 Z95 = 1.959964  # two-sided 95 % of the normal distribution
 ROUNDS = 1000  # resamples
+MAX_ROUNDS = 10**7
 QUANTILES = (0.025, 0.975)  # ends of a 95 % interval
 _CELLS = 8_000_000  # of a block of resamples: bounds the memory at 64 MB
 
@@ -32,6 +33,32 @@ class Score(NamedTuple):
 def no_score(n: int = 0) -> Score:
     """A score that does not exist: nan with a nan interval."""
     return Score(math.nan, math.nan, math.nan, n)
+
+
+# Where values of metrics lie; a small excess is rounding.
+_UNIT = (
+    *("accuracy", "recall", "unparseable_rate", "f1", "micro_f1", "macro_f1", "segmentf1_macro", "segmentf1_micro"),
+    *("onset_f", "mAP", "AUCROC", "recallatk_r1", "WER_inv", "bleu", "chrf"),
+    *(f"bleu{order}{end}" for order in range(1, 5) for end in ("", "_of_sentences")),
+)
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(_UNIT, (0.0, 1.0)),
+    **dict.fromkeys(("sbert", "fense", "date", "similarity"), (-1.0, 1.0)),
+    **dict.fromkeys(("error_rate", "errors", "tokens", "MSE"), (0.0, math.inf)),
+}
+
+
+def fault_of_range(metric: str, values: Iterable[float | None]) -> str | None:
+    """What is wrong with values of a metric; None: nothing, or the metric has no known range; nan and None pass.
+
+    >>> fault_of_range("accuracy", [0.5, 1.5])
+    'accuracy is 1.5, expected 0 to 1'
+    """
+    low, high = RANGES.get(metric, (-math.inf, math.inf))
+    wrong = next((each for each in values if each is not None and not low - 1e-9 <= each <= high + 1e-9), None)
+    if wrong is None or math.isnan(wrong):
+        return None
+    return f"{metric} is {wrong:g}, expected {f'{low:g} to {high:g}' if high < math.inf else f'at least {low:g}'}"
 
 
 def plain_score(score: Score) -> dict[str, float | int | None]:

@@ -21,30 +21,30 @@ from collections.abc import Callable
 from functools import cache
 from typing import Literal, TypeAlias
 
-from auricle.errors import ConfigError, DataError, MissingExtra
+from auricle.errors import ConfigError, MissingExtra
+from auricle.metrics.characters import marks, visible
 from auricle.metrics.chinese_text import read_aloud, read_aloud_compat
+from auricle.metrics.languages import language_code
 from auricle.metrics.scoring_rule import ScoringRule
 
 Unit: TypeAlias = Literal["word", "character", "mixed"]
 
 # Written without spaces between words, so that an error rate of words depends on who put the spaces.
-UNSPACED = ("zh", "yue", "ja", "th", "lo", "km", "my", "bo")
+UNSPACED = ("zh", "yue", "wuu", "nan", "hak", "gan", "hsn", "lzh", "ja", "th", "lo", "km", "my", "bo", "dz")
 _COMPAT_CHARACTERS = ("zh", "yue")
 _SPECIAL = re.compile(r"<\|.*?\|>")  # of a decoder's vocabulary, as <|en|>
 _BRACKETED = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\([^()]*\)|（[^（）]*）")  # notes about the audio, as [laughter]
-_NOT_WORD = re.compile(r"[^\w' ]+")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")
 # Characters that are words by themselves in mixed text: Han with its extensions, kana.
 _ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words without punctuation; apostrophes stay.
+    """Lower-case words without punctuation; apostrophes and combining marks stay.
 
     >>> split_words("It's three o'clock!")
     ["it's", 'three', "o'clock"]
     """
-    return _NOT_WORD.sub(" ", text.lower()).split()
+    return re.sub(rf"[^\w{marks()}' ]+", " ", visible(text.lower())).split()
 
 
 def tokens(text: str, language: str, *, scoring_rule: ScoringRule = "strict", unit: Unit | None = None) -> list[str]:
@@ -52,24 +52,25 @@ def tokens(text: str, language: str, *, scoring_rule: ScoringRule = "strict", un
 
     Args:
         text: a transcript.
-        language: ISO 639 code, ``en``, ``zh``, ``yue``, ``zh-CN``, …
+        language: see `auricle.metrics.languages.language_code`; compat knows ``en``, ``zh`` and ``yue`` in these forms
+            only.
         scoring_rule: see above.
         unit: of the strict rule; None: characters for `UNSPACED`, words for others. ``mixed`` takes Han and kana one
             by one and everything else by words, for speech that switches languages.
 
     Raises:
-        DataError: no language code.
+        DataError: no code of a language.
         MissingExtra: whisper-normalizer is needed and not installed.
         ConfigError: zhconv is needed and not installed.
 
     >>> tokens("Selamat <|id|> pagi, (ya)", "id"), tokens("你好！", "zh")
     (['selamat', 'pagi'], ['你', '好'])
     """
-    if not _LANGUAGE.fullmatch(language):
-        raise DataError(f"lang is {language!r}, expected an ISO 639 code as 'en', 'zh', 'yue' or 'th'; correct the row")
+    language_code(language)
     if scoring_rule == "compat":
         return _compat_tokens(normalise_compat(text, language), language)
-    normal = normalise(text, language)
+    # Whisper's English normaliser leaves stops and signs of currencies behind that belong to no word.
+    normal = " ".join(word for word in normalise(text, language).split() if any(map(_is_said, word)))
     if (unit or own_unit(language)) == "word":
         return normal.split()
     if unit == "mixed":
@@ -79,13 +80,16 @@ def tokens(text: str, language: str, *, scoring_rule: ScoringRule = "strict", un
 
 def own_unit(language: str) -> Unit:
     """The unit that the strict rule counts in a language."""
-    return "character" if _base(language) in UNSPACED else "word"
+    return "character" if language_code(language) in UNSPACED else "word"
 
 
 def normalise(text: str, language: str) -> str:
-    """The text by the strict rule: one spelling for what is pronounced alike; errors as in `tokens`."""
-    base = _base(language)
-    text = _SPECIAL.sub(" ", text)
+    """The text by the strict rule: one spelling for what is pronounced alike; errors as in `tokens`.
+
+    Invisible characters go, joiners and soft hyphens without a trace; a space of no width separates words.
+    """
+    base = language_code(language)
+    text = visible(_SPECIAL.sub(" ", text.replace("\u200b", " ")))
     if base == "en":
         return english()(text)
     text = _BRACKETED.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
@@ -97,9 +101,9 @@ def normalise(text: str, language: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Punctuation and symbols become spaces; an apostrophe within a word is deleted."""
+    """Punctuation, symbols and control characters become spaces; an apostrophe within a word is deleted."""
     text = re.sub(r"(?<=\w)['’ʼ](?=\w)", "", text)
-    return "".join(" " if unicodedata.category(each)[0] in "PS" else each for each in text)
+    return "".join(each if _is_said(each) else " " for each in text)
 
 
 def normalise_compat(text: str, language: str) -> str:
@@ -128,8 +132,8 @@ def _compat_tokens(text: str, language: str) -> list[str]:
     return list("".join(found)) if language in _COMPAT_CHARACTERS else found
 
 
-def _base(language: str) -> str:
-    return re.split(r"[-_]", language)[0]
+def _is_said(letter: str) -> bool:
+    return unicodedata.category(letter)[0] not in "PSC"
 
 
 @cache

@@ -16,33 +16,70 @@ Scores of several labels are in `auricle.metrics.multilabel`. Source of compat: 
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from auricle.errors import DataError
+from auricle.metrics.characters import LEADING, is_following, is_mark, is_unspaced, marks, visible
 
 GENDERS: Mapping[str, tuple[str, ...]] = {
     "male": ("male", "man", "masculine", "boy"),
     "female": ("female", "woman", "feminine", "girl"),
 }
 Synonyms = Mapping[str, Sequence[str]]  # other names of each label
+_ALIKE = str.maketrans({"♯": "#", "⁄": "/", "‘": "'", "’": "'", "ʼ": "'", **dict.fromkeys("‐‑‒–—―−", "-")})
+_JOINING = re.compile(r"""[,;:.'"()\[\]«»“”„、。，；：「」『』،؛।]""")
 
 
-def plain(text: str) -> str:
-    """Words in lower case with single spaces: NFKC, punctuation and symbols left out.
+def folded(text: str) -> str:
+    """A text in its compatibility form (NFKC) and lower case, with single spaces and without invisible characters.
 
-    >>> plain(" Bass-guitar, LOUD! ")
-    'bass guitar loud'
+    Dashes are one character, as are apostrophes, and sharps.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"[^\W_]+", folded))
+    text = visible(unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(unicodedata.normalize("NFKC", text).translate(_ALIKE).split())
+
+
+def plain(text: str, signs: str = "") -> str:
+    """Words in lower case with single spaces; punctuation and symbols are left out, combining marks are not.
+
+    Signs within a name stay where they make another name of it: sharps, flats, a plus at the end, minus and point of
+    numbers.
+
+    Args:
+        text: of any script.
+        signs: further signs that stay, as words of their own.
+
+    >>> plain(" Bass-guitar, LOUD! "), plain("C#, B♭ or C++: -5.5 dB")
+    ('bass guitar loud', 'c# b♭ or c++ -5.5 db')
+    """
+    return " ".join(_words(signs).findall(folded(text).replace("_", " ")))
+
+
+@cache
+def _words(signs: str) -> re.Pattern[str]:
+    letter = rf"[\w{marks()}]"
+    word = rf"(?:(?<!{letter})-(?=\d))?{letter}+(?:(?<=\d)\.(?=\d){letter}+|[#♭♮]{letter}*|\++(?!{letter}))*"
+    if not signs:
+        return re.compile(word)
+    return re.compile(rf"{word}|(?!(?<={letter})-{letter})[{re.escape(signs)}]")
+
+
+def _signs(text: str) -> set[str]:
+    """Signs that distinguish a name from another one of the same words; others only join or close words."""
+    return set(_JOINING.sub("", re.sub(rf"(?<=[\w{marks()}])-(?=[\w{marks()}])|[\w\s{marks()}]", "", folded(text))))
 
 
 class LabelMatcher:
     """Finds known labels in free text, by whole words, the longest name first.
 
+    In scripts without spaces, a name may stand beside any other word, but never ends within a syllable. Where names
+    differ in signs alone, signs count.
+
     >>> LabelMatcher(["cat", "dog"], {"cat": ["kitten"]}).find("A dog, and a kitten.")
     ['dog', 'cat']
+    >>> LabelMatcher(["5", "5%", "狗叫"]).find("5%，还有狗叫的声音")
+    ['5 %', '狗叫']
     """
 
     def __init__(self, labels: Iterable[str], synonyms: Synonyms | None = None) -> None:
@@ -55,29 +92,78 @@ class LabelMatcher:
         Raises:
             DataError: a name of two labels, or one without words.
         """
+        pairs = [(label, name) for label in sorted(set(labels)) for name in (label, *(synonyms or {}).get(label, ()))]
+        for label, name in pairs:
+            if not plain(name):
+                raise DataError(f"label {label!r} is called {name!r}, expected words; correct label or synonyms")
+        alike: dict[str, set[frozenset[str]]] = {}
+        for _, name in pairs:
+            alike.setdefault(plain(name), set()).add(frozenset(_signs(name)))
+        differ = [words for words, signs in alike.items() if len(signs) > 1]
+        self._signs = "".join(sorted(sign for words in differ for own in alike[words] for sign in own))
         self.names: dict[str, str] = {}
-        for label in sorted(set(labels)):
-            for name in (label, *(synonyms or {}).get(label, ())):
-                words = plain(name)
-                if not words:
-                    raise DataError(f"label {label!r} is called {name!r}, expected words; correct label or synonyms")
-                if self.names.setdefault(words, plain(label)) != plain(label):
-                    raise DataError(f"{name!r} names {self.names[words]!r} and {label!r}; remove it from one of them")
+        self._whole: dict[str, str] = {}
+        for label, name in pairs:
+            words, own = self.key(name), self.key(label)
+            if self.names.setdefault(words, own) != own:
+                raise DataError(f"{name!r} names {self.names[words]!r} and {label!r}; remove it from one of them")
+            self._whole.setdefault(folded(name), own)
         # Lists within a label are written with commas or with "and".
         self._joined = {_without_and(words): label for words, label in self.names.items()}
-        longest = sorted(self.names, key=lambda name: (-len(name), name))
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)") if longest else None
+        self._closed = frozenset(words for words in self.names if self._without_signs(words) in differ)
+        self._patterns = {name: self._pattern(name) for name in self.names}
+
+    def key(self, label: str) -> str:
+        """A label as results of this matcher have it."""
+        return plain(label, self._signs)
 
     def find(self, text: str) -> list[str]:
-        """Labels named in a text, as `plain` writes them, in order of appearance, each once."""
-        if self._pattern is None:
-            return []
-        return list(dict.fromkeys(self.names[name] for name in self._pattern.findall(plain(text))))
+        """Labels named in a text, see `key`, in order of appearance, each once; a whole name names no other."""
+        if (whole := self._whole.get(folded(text))) is not None:
+            return [whole]
+        words = self.key(text)
+        spans = [
+            (match.start(), -match.end(), name)
+            for name, pattern in self._patterns.items()
+            if name.split(" ", 1)[0] in words
+            for match in pattern.finditer(words)
+            if self._stands_alone(name, words, match.start(), match.end())
+        ]
+        found, end = [], 0
+        for start, negative_end, name in sorted(spans):  # of those that start together the longest
+            if start >= end:
+                found.append(self.names[name])
+                end = -negative_end
+        return list(dict.fromkeys(found))
 
     def exact(self, text: str) -> str | None:
         """The label that the whole text names, if any; "and" and commas are equal."""
-        words = plain(text)
-        return self.names.get(words) or self._joined.get(_without_and(words))
+        words = self.key(text)
+        return self._whole.get(folded(text)) or self.names.get(words) or self._joined.get(_without_and(words))
+
+    def _without_signs(self, words: str) -> str:
+        return " ".join(word for word in words.split() if word not in self._signs) if self._signs else words
+
+    def _pattern(self, name: str) -> re.Pattern[str]:
+        """A name within the words of a text; signs between its words do not count unless it has some."""
+        is_plain = self._signs and self._without_signs(name) == name
+        between = f"(?: [{re.escape(self._signs)}])* " if is_plain else " "
+        return re.compile(between.join(map(re.escape, name.split(" "))))
+
+    def _stands_alone(self, name: str, words: str, start: int, end: int) -> bool:
+        before, after = words[start - 1 : start], words[end : end + 1]
+        if name in self._closed and (
+            set(words[max(0, start - 2) : start].strip()) & set(self._signs)
+            or set(words[end : end + 2].strip()) & set(self._signs)
+        ):
+            return False
+        starts = not (before and before in LEADING) if is_unspaced(name[0]) else _is_free(before)
+        last = next((letter for letter in reversed(name) if not is_mark(letter)), "")
+        return starts and (not is_following(after) if is_unspaced(last) else _is_free(after))
+
+
+def _is_free(beside: str) -> bool:
+    return beside in ("", " ") or is_unspaced(beside)
 
 
 def _without_and(words: str) -> str:

@@ -89,7 +89,7 @@ class TranscriptPair(NamedTuple):
 
     reference: str
     hypothesis: str
-    language: str  # ISO 639 code
+    language: str  # see `auricle.metrics.languages.language_code`
 
 
 class RowErrors(NamedTuple):

@@ -101,6 +101,19 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class PatchEmbed(nn.Module):
+    """Holds the convolution weights (D, 1, height, width) that turn a patch into a token."""
+
+    def __init__(self, width: int, patch: tuple[int, int] = (16, 16)) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, patch, stride=patch)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(P, height · width) → (P, D): the convolution as one matrix product; features are always float32."""
+        weight = self.proj.weight
+        return linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Unmasked attention (B, H, N, C) → (B, H, N, C)."""
     if query.device.type == "cpu" and (query.requires_grad or query.dtype == torch.bfloat16):
@@ -155,7 +168,6 @@ class Mlp(nn.Module):
     """Linear → exact (erf) GELU → Linear."""
 
     def __init__(self, width: int, hidden: int) -> None:
-        """Plain two-layer perceptron."""
         super().__init__()
         self.fc1 = Linear(width, hidden)
         self.fc2 = Linear(hidden, width)

@@ -10,8 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, WeightsError
 from auricle.models.dasheng import HOP_MS, MIN_SAMPLES, Dasheng
+
+NOT_FINITE = (
+    "the model's output has NaN or infinities: its weights or settings are damaged, or float16 is too narrow for it; "
+    "use float32, or download the model again"
+)
+
+
+def check_finite(outputs: Tensor) -> Tensor:
+    """Outputs of a model as they are.
+
+    Raises:
+        WeightsError: one is NaN or infinite.
+    """
+    if not bool(torch.isfinite(outputs).all()):
+        raise WeightsError(NOT_FINITE)
+    return outputs
 
 
 class Identity(NamedTuple):
@@ -27,7 +43,6 @@ class Identified(Protocol):
 
     def identity(self) -> Identity:
         """Settings and tensors."""
-        ...
 
 
 class FrameModel(Identified, Protocol):
@@ -40,7 +55,6 @@ class FrameModel(Identified, Protocol):
 
     def frames(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Ragged clips (N_i,) float32 in [-1, 1] → frames (T_i, D) float32, each clip independent of the others."""
-        ...
 
 
 class DashengFrames:
@@ -67,7 +81,11 @@ class DashengFrames:
         """See `FrameModel`."""
         device = next(self.network.parameters()).device
         moved = [waveform.to(device, torch.float32) for waveform in waveforms]
-        states = self.network.encode_layers(moved, self.layers)
+        return self.frames_of_mels(self.network.mel(moved), [waveform.shape[-1] for waveform in moved])
+
+    def frames_of_mels(self, mels: Sequence[Tensor], num_samples: Sequence[int]) -> list[Tensor]:
+        """As `frames`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples."""
+        states = self.network.encode_mels(mels, num_samples, self.layers)
         chosen = states[: len(self.layers)] or states
         return [mean_of(clip) for clip in zip(*chosen, strict=True)]
 
@@ -88,8 +106,7 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     Raises:
         ConfigError: one does not exist, or is repeated.
     """
-    wrong = [layer for layer in layers if not 0 <= layer < depth]
-    if wrong:
+    if wrong := [layer for layer in layers if not 0 <= layer < depth]:
         raise ConfigError(f"layer is {wrong[0]}; this encoder has blocks 0 to {depth - 1}")
     if len(set(layers)) < len(layers):
         raise ConfigError(f"layers are {', '.join(map(str, layers))}; name each block once")

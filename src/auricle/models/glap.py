@@ -40,7 +40,6 @@ class GlapConfig:
     stored_front_end: bool = False  # window and mel filters are weights of the checkpoint, and no formula
 
     def __post_init__(self) -> None:
-        """Reject unknown rules."""
         check_pooling(self.pooling)
 
 
@@ -76,7 +75,6 @@ class Glap(nn.Module):
     logit_bias: Tensor | None
 
     def __init__(self, config: GlapConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config = config
         self.audio_encoder = Dasheng(config.audio)
@@ -174,7 +172,8 @@ class Glap(nn.Module):
         filled = [chunk.is_rest and rule != "framemean" for chunk in chunks]
         natural = [c for c, fill in zip(chunks, filled, strict=True) if not fill and c.mel.shape[-1] >= PATCH_FRAMES]
         whole = [chunk for chunk, fill in zip(chunks, filled, strict=True) if fill]
-        own = iter(self._natural_frames(natural))
+        encode = self.audio_encoder.encode_mels
+        own = iter(encode([c.mel for c in natural], [c.num_samples for c in natural])[-1] if natural else [])
         padded = iter(self._filled_frames(whole))
         sums, counts = [], []
         for chunk, fill in zip(chunks, filled, strict=True):
@@ -201,11 +200,6 @@ class Glap(nn.Module):
                 "scores with each other, or train and save one with set_calibration"
             )
         return torch.sigmoid(self.logit_scale * cosine.to(self.logit_scale.device) + self.logit_bias)
-
-    def _natural_frames(self, chunks: Sequence[MelChunk]) -> list[Tensor]:
-        if not chunks:
-            return []
-        return self.audio_encoder.encode_mels([c.mel for c in chunks], [c.num_samples for c in chunks])[-1]
 
     def _filled_frames(self, chunks: Sequence[MelChunk]) -> Tensor | list[Tensor]:
         """Chunks filled with zeros behind the batch norm, and encoded as if all of them were audio."""

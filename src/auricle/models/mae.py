@@ -28,7 +28,6 @@ class MAEConfig:
     target: Literal["patch", "global", "none"] = "patch"  # how the dB target is normalised
 
     def __post_init__(self) -> None:
-        """Reject impossible settings."""
         if not 0.0 < self.mask_ratio < 1.0:
             raise ConfigError(f"mask_ratio must be in (0, 1), got {self.mask_ratio}")
         if self.embed_dim % self.num_heads:

@@ -35,7 +35,9 @@ class MiDashengLMConfig:
     whole_tokens: bool = False  # clips are zero-padded to whole audio tokens; the releases drop the rest, up to 0.2 s
 
     def __post_init__(self) -> None:
-        """The encoder must attend as MiDashengLM's does."""
+        """Reject impossible geometries; the encoder must attend as MiDashengLM's does."""
+        if self.subsample_factor < 1:
+            raise ConfigError(f"subsample_factor is {self.subsample_factor}; expected at least 1")
         if self.encoder.attend != "whole":
             raise ConfigError(f"MiDashengLM needs an encoder with attend='whole', got {self.encoder.attend!r}")
 
@@ -56,7 +58,6 @@ class AudioProjector(nn.Module):
     """Stack ``factor`` neighbouring frames, then Linear → exact GELU → Linear, both with bias."""
 
     def __init__(self, width: int, hidden: int, factor: int) -> None:
-        """(factor · D) → H → H."""
         super().__init__()
         self.factor = factor
         self.net = nn.Sequential(Linear(factor * width, hidden), nn.GELU(), Linear(hidden, hidden))
@@ -72,7 +73,6 @@ class MiDashengLM(nn.Module):
     """Audio encoder, projector and decoder; parameter names are those of the official checkpoints."""
 
     def __init__(self, config: MiDashengLMConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config = config
         self.audio_encoder = Dasheng(config.encoder)

@@ -72,6 +72,11 @@ class QwenConfig:
         sizes = (self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers)
         if min(*sizes, self.num_attention_heads, self.num_key_value_heads, self.head_dim) < 1:
             raise ConfigError(f"a decoder needs sizes of at least 1, got {self}")
+        numbers = {name: getattr(self, name) for name in ("rms_norm_eps", "rope_theta", "initializer_range")}
+        if wrong := [f"{name} {value}" for name, value in numbers.items() if not 0 < value < float("inf")]:
+            raise ConfigError(f"{wrong[0]} is no number above 0")
+        if not 0 <= self.attention_dropout < 1:
+            raise ConfigError(f"attention_dropout {self.attention_dropout} is not in [0, 1)")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
@@ -110,7 +115,6 @@ class Rotary:
     """Rotary position angles (arXiv 2104.09864): a table of cosines and signed sines that grows with the context."""
 
     def __init__(self, head_dim: int, theta: float) -> None:
-        """No table yet."""
         self._head_dim, self._theta = head_dim, theta
         self._length, self._kind = 0, (torch.device("meta"), torch.float32)
         self._table: tuple[Tensor, Tensor]
@@ -171,7 +175,6 @@ class QwenMLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) · up(x))."""
 
     def __init__(self, config: QwenConfig) -> None:
-        """Three linear layers without bias."""
         super().__init__()
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)

@@ -29,7 +29,6 @@ class Attend(Protocol):
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries (M, N, C), keys and values (M, K, C) of layer number ``layer`` → (M, N · C)."""
-        ...
 
 
 class Window(NamedTuple):

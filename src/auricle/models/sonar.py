@@ -35,7 +35,6 @@ class SonarConfig:
     max_tokens: int = 514  # longest text, tag and end included
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.width % self.num_heads or self.width % 2 or self.width < 4:
             raise ConfigError(f"width {self.width} is no even multiple of num_heads {self.num_heads}, at least 4")
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 from auricle.models.sonar import SonarConfig, SonarText, check_tokens, in_groups
+from auricle.models.stock_networks import plain_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,7 +66,6 @@ class StockTextConfig:
         return min(self.max_tokens or positions, positions)
 
     def __post_init__(self) -> None:
-        """Reject families that are not known here."""
         if self.family not in FAMILIES:
             raise ConfigError(
                 f"the text encoder's model_type is {self.family!r}, expected one of {', '.join(FAMILIES)}"
@@ -138,7 +138,7 @@ def _geometry(config: StockTextConfig) -> Any:
     config_class = getattr(transformers, FAMILIES[config.family].config)
     known = set(config_class().to_dict()) - {*BOOKKEEPING, "model_type"}
     try:
-        return config_class(**{key: value for key, value in config.settings.items() if key in known})
+        return config_class(**{key: value for key, value in plain_settings(config.settings).items() if key in known})
     except Exception as error:  # the library and its validators raise many kinds
         raise _no_encoder(config, error) from error
 

@@ -76,14 +76,7 @@ def look_of(label: str, number: int) -> dict[str, Any]:
 
 
 def draw_lines(figure: "Figure", titles: Sequence[str], lines: Sequence[Line], *, nothing: str = "") -> "Figure":
-    """A radar with an axis from 0 to 1 for each title; one or two span none and are drawn as bars.
-
-    Args:
-        figure: an empty one, which is returned.
-        titles: of the axes.
-        lines: a value for each title.
-        nothing: text of the figure if there are no axes.
-    """
+    """In an empty figure, a radar with an axis from 0 to 1 for each title; one or two are drawn as bars."""
     if not titles:
         plot = figure.add_subplot()
         plot.text(0.5, 0.5, nothing, ha="center", va="center", fontsize=12)

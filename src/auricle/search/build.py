@@ -11,18 +11,17 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from auricle.audio.decode import probe
 from auricle.audio.facts import Facts
-from auricle.audio.limits import DEFAULT_LIMITS
+from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.sources import open_source
 from auricle.encode.long_clips import check_windows
-from auricle.errors import AudioError, AuricleError, ConfigError
+from auricle.errors import AudioError, AuricleError, ConfigError, DataError
 from auricle.files import check_writable, locked, output_errors
 from auricle.search.index import Entry, IndexFile, Settings, Times, Vectors, read_index, write_index
 from auricle.search.journal import Journal, open_journal
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from auricle.encode.encoder import Embedding
 
 OnFile = Callable[[str, str | None], None]
-Item = TypeVar("Item")
 
 _GROUP = 256  # files that are hashed, then encoded together
 _REST_S = 0.5  # tolerance for the duration in a header, s
@@ -48,7 +46,7 @@ class BuildReport:
     encoded: int  # files encoded in this run
     reused: int  # files whose vectors were there
     removed: int  # files of the former index that are not in this one
-    failed: dict[str, str] = field(default_factory=dict)  # name -> why it is not in the index
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why; its former vectors stay where it was not read
     partial: dict[str, str] = field(default_factory=dict)  # name -> why it was encoded in part only
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,11 +95,12 @@ def build_index(
         on_file: called with the name of each finished file, and the error or None.
 
     Returns:
-        The outcome for the files. Those that failed are listed there; the index has the others.
+        The outcome for the files. Those that failed are listed there; the index has the others, and of those that
+        could not be opened (or are in a folder that could not be listed) what it had before.
 
     Raises:
         ConfigError: impossible windows, or the index was made with another model or other windows.
-        DataError: ``path`` is not an index.
+        DataError: ``path`` is not an index, or it is one and none of the sources can be opened.
         OutputError: another run is writing it, or it cannot be written.
     """
     check_windows(window_s, hop_s)
@@ -145,20 +144,29 @@ class _Run:
         self._by_name = {entry.name: entry for entry in entries}
         self._by_digest = {entry.digest: entry for entry in entries}
         self._encoded = 0
+        self._unread = 0  # files that could not be opened
         self._failed: dict[str, str] = {}
         self._partial: dict[str, str] = {}
 
     def collect(self, names: list[str]) -> list[Entry]:
-        """The entries of all readable files, in the order of their names."""
-        entries: list[Entry] = []
-        for group in _grouped(names, _GROUP):
-            found: dict[str, Entry] = {}
+        """The entries of the index, in the order of their names.
+
+        Raises:
+            DataError: the index has entries, and none of the files can be opened.
+        """
+        found: dict[str, Entry] = {}
+        for group in (names[at : at + _GROUP] for at in range(0, len(names), _GROUP)):
             fresh: dict[bytes, list[_File]] = {}
             for name in group:
                 self._look_up(name, found, fresh)
             self._encode(fresh, found)
-            entries += [found[name] for name in group if name in found]
-        return entries
+        if self._by_name and self._unread == len(names):
+            why = next(iter(self._failed.values()), "none was given")
+            raise DataError(
+                f"none of the {len(names)} sources can be opened ({why}); the index of {len(self._by_name)} files "
+                "stays as it is. To remove it, delete its file"
+            )
+        return [found[name] for name in sorted(found, key=os.fsencode)]
 
     def report(self, entries: list[Entry]) -> BuildReport:
         """The outcome for the files."""
@@ -183,6 +191,9 @@ class _Run:
             file = file._replace(digest=_hash(name))
         except AuricleError as error:
             self._fail(name, error)
+            self._unread += 1
+            inside = os.path.join(name, "")
+            found.update({old: entry for old, entry in self._by_name.items() if old == name or old.startswith(inside)})
             return
         known = self._by_digest.get(file.digest) or self._journal.find(file.digest)
         if known:
@@ -209,7 +220,7 @@ class _Run:
     def _encoded_by(self, files: list[_File]) -> Iterator[tuple[_File, _Segments | AuricleError]]:
         """Short files are encoded in batches, long ones window by window."""
         by_name = {file.name: file for file in files}
-        facts = {name: _probe(name) for name in by_name}
+        facts = {name: _probe(name, self._aligner.limits) for name in by_name}
         short = {name: known for name, known in facts.items() if known and self._is_short(known)}
         for name, result in zip(short, self._aligner.audio_many(list(short)), strict=True):
             whole = result if isinstance(result, AuricleError) else self._whole(name, result, short[name])
@@ -309,15 +320,9 @@ def _hash(name: str) -> bytes:
     return digest.digest()
 
 
-def _probe(name: str) -> Facts | None:
+def _probe(name: str, limits: Limits) -> Facts | None:
     """The facts of the header; None where it cannot be read, which encoding reports."""
     try:
-        return probe(name)
+        return probe(name, limits=limits)
     except AuricleError:
         return None
-
-
-def _grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    rest = iter(items)
-    while group := list(islice(rest, size)):
-        yield group

@@ -74,7 +74,6 @@ class Rows(Protocol):
 
     def rows(self, start: int, count: int) -> tuple[Times, Vectors]:
         """Times (count, 2) and vectors (count, width)."""
-        ...
 
 
 class Entry(NamedTuple):
@@ -158,13 +157,7 @@ def read_index(path: str | Path) -> IndexFile:
 
 
 def write_index(path: str | Path, settings: Settings, entries: Sequence[Entry]) -> None:
-    """Write an index; rows are fetched as they are written.
-
-    Args:
-        path: see `auricle.files.atomic_write`.
-        settings: of all rows.
-        entries: the files, in the order of their names.
-    """
+    """Write an index of files in the order of their names; rows are fetched as they are written."""
     path = Path(path)
     names = [os.fsencode(entry.name) for entry in entries]
     counts = [entry.segments for entry in entries]
@@ -209,7 +202,7 @@ def _layout(rows: int, width: int, files: int, name_bytes: int) -> dict[str, Any
 def _header(settings: Settings, layout: dict[str, Any]) -> bytes:
     """The first bytes of the file; blanks after the JSON, which safetensors allows, align vectors to a cache line."""
     metadata = {"format": FORMAT, **{key: str(value) for key, value in asdict(settings).items()}}
-    text = json.dumps({"__metadata__": metadata, **layout}).encode()
+    text = json.dumps({"__metadata__": metadata, **layout}, allow_nan=False).encode()
     text += b" " * (-(8 + len(text) + layout["vectors"]["data_offsets"][0]) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 

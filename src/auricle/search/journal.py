@@ -30,7 +30,7 @@ class Journal:
         """Read the records of a run with the same settings; drop those of others, and a torn end."""
         self._file, self._width = file, settings.embedding_dim
         self._places: dict[bytes, tuple[int, int]] = {}  # hash of a clip -> offset of its times, number of segments
-        head = json.dumps(asdict(settings) | {"model": ""}).encode() + b"\n"
+        head = json.dumps(asdict(settings) | {"model": ""}, allow_nan=False).encode() + b"\n"
         file.seek(0)
         if file.read(len(head)) != head:
             file.seek(0)

@@ -52,7 +52,6 @@ class Index:
     """An index of clips, open for searching."""
 
     def __init__(self, file: IndexFile) -> None:
-        """Of a mapped file; see `open`."""
         self.file = file
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch has no read-only tensors; nothing here writes
@@ -68,7 +67,6 @@ class Index:
         return cls(read_index(path))
 
     def __len__(self) -> int:
-        """Segments."""
         return len(self.file.vectors)
 
     @property

@@ -40,7 +40,6 @@ class AlignObjective(Objective):
     _CACHED_TEXTS = 1 << 17  # texts; of 384 numbers each they take 200 MB
 
     def __init__(self, config: RunConfig) -> None:
-        """Open the shards and build the network."""
         super().__init__()
         self.config = config
         settings = config.align

@@ -13,6 +13,7 @@ from torch import Tensor
 from auricle.data.scenes import Pools, make_scene
 from auricle.data.wording import example
 from auricle.errors import ConfigError
+from auricle.files import read_regular
 from auricle.models.dasheng import DashengConfig
 from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig
@@ -23,6 +24,7 @@ from auricle.train.pairs import scene_config
 from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
 from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
+from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, open_tokenizer
 
 # Qwen's turns; the audio is where the message puts it.
 CHAT_TEMPLATE = (
@@ -41,17 +43,15 @@ class CaptionObjective(Objective):
     network: MiDashengLM
 
     def __init__(self, config: RunConfig) -> None:
-        """Open the shards and build the network."""
         super().__init__()
-        from tokenizers import Tokenizer
-
         self.config = config
         self.clips = open_clips(config)
         self.scenes = scene_config(config.scenes)
         self.pools = Pools(self.clips, self.scenes.set_weights)
         if not Path(config.caption.tokenizer).is_file():
             raise ConfigError(f"caption.tokenizer {config.caption.tokenizer!r} is no file; expected a tokenizer.json")
-        self.tokenizer = Tokenizer.from_file(config.caption.tokenizer)
+        content = read_regular(config.caption.tokenizer, MAX_TOKENIZER_BYTES)
+        self.tokenizer = open_tokenizer(content, config.caption.tokenizer)
         audio_token = self._id("<|AUDIO|>")
         self.end_of_turn = self._id("<|im_end|>")
         self.network = _build(config.caption, self.tokenizer.get_vocab_size(), audio_token)

@@ -26,7 +26,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     with atomic_folder(final, fresh=True) as scratch:
         save_file({k: v.detach().cpu().contiguous() for k, v in _state(model).items()}, scratch / "model.safetensors")
         save_file(_moments(model, optimizer), scratch / "optimizer.safetensors")
-        (scratch / "state.json").write_text(json.dumps({"step": step}))
+        (scratch / "state.json").write_text(json.dumps({"step": step}, allow_nan=False))
     write_text(folder / POINTER, final.name)
     # A kill before the pointer moved may have left later ones, which the run will write again.
     for old in [path for path in sorted(folder.glob("step-*")) if path.name <= final.name][:-keep]:

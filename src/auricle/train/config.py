@@ -1,11 +1,15 @@
 """Configuration of a run, read from YAML and ``key=value`` overrides."""
 
+import dataclasses
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, check_number
+from auricle.files import read_regular_text
 
 
 @dataclass
@@ -142,6 +146,9 @@ class RunConfig:
     scenes: dict[str, Any] = field(default_factory=dict)  # fields of data.scenes.SceneConfig to change
 
 
+_MAX_BYTES = 2**20  # of a file
+
+
 def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> RunConfig:
     """YAML file and ``key=value`` overrides (``mae.depth=12``) → a checked `RunConfig`.
 
@@ -155,14 +162,37 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     try:
         layers = [OmegaConf.structured(RunConfig)]
         if path is not None:
-            layers.append(OmegaConf.load(path))
+            text = read_regular_text(path, _MAX_BYTES)
+            _check_yaml(text, path)
+            layers.append(OmegaConf.load(io.StringIO(text)))
         layers.append(OmegaConf.from_dotlist(list(overrides or [])))
+        for layer in layers[1:]:
+            _check_plain(OmegaConf.to_container(layer, resolve=False), path)
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
     except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"training configuration {path or ''}: {' '.join(str(error).split())}") from error
     assert isinstance(config, RunConfig)
     _check(config)
     return config
+
+
+def _check_yaml(text: str, path: object) -> None:
+    """Refuse aliases, by which a file of a kilobyte describes gigabytes."""
+    import yaml
+
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+        raise ConfigError(f"training configuration {path}: uses aliases (*name); write the values out")
+
+
+def _check_plain(content: Any, path: object) -> None:
+    """Refuse interpolations: they read the environment, and multiply."""
+    if isinstance(content, dict):
+        content = [*content, *content.values()]
+    if isinstance(content, list):
+        for part in content:
+            _check_plain(part, path)
+    elif isinstance(content, str) and "${" in content:
+        raise ConfigError(f"training configuration {path or ''}: {content[:80]!r} has ${{…}}; write the value out")
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -181,6 +211,9 @@ _AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size"
 
 
 def _check(config: RunConfig) -> None:
+    for name, value in [(name, value) for name, value in _settings(config) if isinstance(value, float)]:
+        check_number(name, value, least=-1e30, most=1e30)
+    check_number("seed", config.seed, least=0, most=2**63 - 1, whole=True)
     for name, known in _CHOICES.items():
         _check_choice(name, attrgetter(name)(config), known)
     for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
@@ -193,6 +226,15 @@ def _check(config: RunConfig) -> None:
         raise ConfigError(f"best={config.best} needs probes to choose by; set probe_every")
     _check_align(config.align)
     _check_sft(config.sft)
+
+
+def _settings(config: Any, start: str = "") -> Iterator[tuple[str, Any]]:
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{start}{each.name}.")
+        else:
+            yield f"{start}{each.name}", value
 
 
 def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:

@@ -27,6 +27,7 @@ from auricle.train import checkpoint
 from auricle.train.config import RunConfig, dump_config
 from auricle.train.objective import Batch, Objective
 from auricle.train.schedule import learning_rate
+from auricle.weights.loaders import place_of
 
 Log = dict[str, Any]
 
@@ -82,7 +83,7 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     objective = _build(config)
-    objective.to(config.device).train()
+    objective.to(place_of("float32", config.device)[1]).train()
     optimizer = torch.optim.AdamW(
         objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
     )
@@ -278,6 +279,6 @@ class _Journal:
         speed = self.sums["audio_s"] / (now - self.last)
         eta = (self.config.steps - step - 1) * (now - self.last) / self.count
         entry = {"step": step + 1, **means, "audio_s_per_s": round(speed, 1), "eta_s": round(eta, 1), **probed}
-        append_bytes(self.path, json.dumps(entry).encode() + b"\n")
+        append_bytes(self.path, json.dumps(entry, allow_nan=False).encode() + b"\n")
         self.on_log(entry)
         self.sums, self.count, self.last = {}, 0, now

@@ -22,7 +22,6 @@ class MaeObjective(Objective):
     network: MaskedAutoencoder
 
     def __init__(self, config: RunConfig) -> None:
-        """Open the shards and build the network."""
         super().__init__()
         settings = config.mae
         self.config = config

@@ -261,5 +261,8 @@ def _seeded(noise: int, device: torch.device) -> Iterator[None]:
 
 
 def _write_skipped(file: Path, sources: Sources) -> None:
-    lines = [json.dumps({"row": where, "reason": reason}, ensure_ascii=False) for where, reason in sources.reports]
+    lines = [
+        json.dumps({"row": where, "reason": reason}, ensure_ascii=False, allow_nan=False)
+        for where, reason in sources.reports
+    ]
     write_text(file, "".join(line + "\n" for line in lines))

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auricle.audio.decode import probe
+from auricle.audio.decode import probe, stream
+from auricle.audio.resample import SAMPLE_RATE
 from auricle.data import manifest
 from auricle.data.batches import bucket
 from auricle.data.order import Permutation
@@ -45,7 +46,7 @@ class Row:
     turns: tuple[Turn, ...]  # user, assistant, …, assistant
     options: tuple[str, ...]
     where: str  # manifest and line, for messages
-    duration_s: float = 0.0  # as in the header; 0 where it is not known
+    duration_s: float = 0.0  # as its header states it, or counted; 0 where it cannot be read
 
     @property
     def answer(self) -> str:
@@ -82,7 +83,7 @@ def read_rows(path: str | Path, *, prompt: str = "", system: str = "") -> list[R
 
 
 def _row(cells: Mapping[str, Any], path: Path, line: int, prompt: str, system: str) -> Row:
-    column = next((name for name in manifest.AUDIO_COLUMNS if cells.get(name)), None)
+    column = next((name for name in manifest.AUDIO_COLUMNS if cells.get(name) is not None), None)
     if column is None:
         raise ValueError(f"found columns {sorted(cells)}, expected the audio file in one of {manifest.AUDIO_COLUMNS}")
     audio = manifest.resolve_audio(line, cells[column], path.parent)
@@ -139,7 +140,10 @@ def check_audio(rows: Iterable[Row], max_audio_s: float) -> Iterator[tuple[Row, 
 
 def _look(audio: Path, max_audio_s: float) -> tuple[float, str]:
     try:
-        duration_s = probe(audio).duration_s or 0.0
+        duration_s = probe(audio).duration_s
+        if duration_s is None:
+            with stream(audio) as blocks:
+                duration_s = sum(map(len, blocks)) / SAMPLE_RATE
     except AuricleError as error:
         return 0.0, str(error)
     if duration_s > max_audio_s:

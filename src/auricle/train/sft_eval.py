@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
@@ -38,11 +38,6 @@ class RowScore(NamedTuple):
 
 def score_rows(loaded: LoadedLM, rows: Sequence[Row], *, max_new_tokens: int = 32) -> list[RowScore]:
     """Predictions of a model for rows, compared with their answers.
-
-    Args:
-        loaded: the model, in evaluation mode.
-        rows: of recordings that can be read.
-        max_new_tokens: of an answer.
 
     Returns:
         One result a row, in order.
@@ -91,10 +86,6 @@ def _choose(model: MiDashengLM, writer: Conversation, rows: Sequence[Row], clips
     hidden = model.decode(model.place(ids, tokens), mask).flatten(0, 1)[inputs["places"].to(device)]
     each = model.decoder.lm_head(hidden).float().log_softmax(-1).gather(1, inputs["targets"].to(device)[:, None])[:, 0]
     sums = torch.zeros(len(examples), device=device).index_add(0, torch.tensor(owners, device=device), each)
-    return _best(sums, rows)
-
-
-def _best(sums: Tensor, rows: Sequence[Row]) -> list[str | None]:
     parts = iter(sums.split([len(row.options) for row in rows if row.options]))
     return [row.options[int(next(parts).argmax())] if row.options else None for row in rows]
 

@@ -13,8 +13,8 @@ from auricle.audio.facts import Clip
 from auricle.errors import DataError
 from auricle.models.qwen_attention import plan
 from auricle.train.sft_data import Row
-from auricle.weights import LoadedLM
-from auricle.weights.processor import Message, Prompt, PromptWriter
+from auricle.weights.loaders import LoadedLM, prompt_writer
+from auricle.weights.processor import Message, Prompt
 
 
 class Example(NamedTuple):
@@ -31,15 +31,7 @@ class Conversation:
     """Rows → tokens, by the chat template and tokenizer of one model."""
 
     def __init__(self, loaded: LoadedLM) -> None:
-        """For the tokenizer and template of this model."""
-        geometry = loaded.model.config
-        self._writer = PromptWriter(
-            loaded.tokenizer,
-            loaded.chat_template,
-            audio_token_id=geometry.audio_token_id,
-            subsample_factor=geometry.subsample_factor,
-            whole_tokens=geometry.whole_tokens,
-        )
+        self._writer = prompt_writer(loaded)
         self._tokenizer, self._end = loaded.tokenizer, loaded.eos_token_ids[0]
         self._controls = [token.content for token in loaded.tokenizer.get_added_tokens_decoder().values()]
 

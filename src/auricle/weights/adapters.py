@@ -4,9 +4,12 @@ Source: the ``adapter_config.json`` / ``adapter_model.safetensors`` layout of Hu
 layer is ``B @ A · alpha / r`` (``alpha / √r`` with rank-stabilised LoRA), computed in float32.
 """
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,16 @@ from auricle.weights import safe
 from auricle.weights.construct import LazyTensor, StoredTensor, made
 
 _PREFIX = "base_model.model."
+# Expressions that cannot take long, as nothing repeats but digits.
+_SIMPLE = re.compile(r"(?:[\w.|]|\\[.d]\+?)*")
+_MATCH = (
+    "import json, re, sys\n"
+    "pattern, *names = json.load(sys.stdin)\n"
+    "json.dump([name for name in names if re.fullmatch(pattern, name)], sys.stdout)"
+)
+_TIMEOUT_S = 10
+_MAX_PATTERN = 10_000  # characters
+_MAX_NUMBER = 1e9
 # Settings that do not change what the stored tensors mean. Any other one that is switched on is refused.
 _HARMLESS = {
     "auto_mapping",
@@ -79,7 +92,30 @@ def merge_adapter(state: Mapping[str, StoredTensor], folder: str | Path) -> dict
                 f"{folder}: replaces {key} by a tensor {tuple(tensor.shape)} that the model does not have"
             )
         merged[key] = tensor.to(merged[key].dtype)
+    _tie(state, merged, config, folder)
     return merged
+
+
+def _tie(
+    state: Mapping[str, StoredTensor], merged: dict[str, StoredTensor], config: Mapping[str, Any], folder: Path
+) -> None:
+    """Keep tensors tied that were replaced together; an update of one alone unties them, as in PEFT."""
+    saved = tuple(config.get("modules_to_save") or ())
+    tied: dict[int, list[str]] = {}
+    for key, tensor in state.items():
+        tied.setdefault(id(tensor), []).append(key)
+    for keys in tied.values():
+        changed = [key for key in keys if merged[key] is not state[key]]
+        if len(keys) == 1 or not changed:
+            continue
+        is_forced = bool(config.get("ensure_weight_tying"))
+        if is_forced and any(isinstance(merged[key], LazyTensor) for key in changed):
+            raise LayoutMismatch(
+                f"{folder}: ensure_weight_tying with an update of {changed[0]}, which is tied; merge it with PEFT first"
+            )
+        # A module that holds both is copied with its ties.
+        if is_forced or any(all(f".{name}." in f".{key}" for key in keys) for name in saved):
+            merged.update(dict.fromkeys(keys, merged[changed[0]]))
 
 
 def _merged(weight: StoredTensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -150,8 +186,13 @@ def _check_features(config: Mapping[str, Any], folder: Path) -> None:
     if str(config.get("peft_type", "")).upper() != "LORA":
         raise LayoutMismatch(f"{folder}: a {config.get('peft_type')!r} adapter, expected 'LORA'")
     for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float) or config[key] <= 0:
+        if not isinstance(config.get(key), int | float) or not 0 < config[key] < _MAX_NUMBER:
             raise LayoutMismatch(f"{folder}: {key} is {config.get(key)!r}, expected a positive number")
+    for key in ("target_modules", "exclude_modules", "modules_to_save"):
+        value = config.get(key)
+        names = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(name, str) and len(name) <= _MAX_PATTERN for name in names):
+            raise LayoutMismatch(f"{folder}: {key} is no list of names; restore adapter_config.json")
     used = sorted(key for key, value in config.items() if value and key not in _HARMLESS)
     if config.get("bias", "none") != "none":
         used.append(f"bias={config['bias']}")
@@ -204,19 +245,35 @@ def _check_targets(state: Mapping[str, StoredTensor], config: Mapping[str, Any],
     target, excluded = config.get("target_modules"), config.get("exclude_modules")
     if not target or target == "all-linear":
         return
-    meant = {layer for layer in layers if _matches(layer, target, folder) and not _matches(layer, excluded, folder)}
+    meant = _matches(layers, target, folder) - _matches(layers, excluded, folder)
     if absent := sorted(meant - adapted):
         raise LayoutMismatch(
             f"{folder}: holds no update for {absent[0]}, which target_modules names; the adapter is incomplete"
         )
 
 
-def _matches(layer: str, target: object, folder: Path) -> bool:
-    if isinstance(target, str):
-        try:
-            return re.fullmatch(target, layer) is not None
-        except re.error as error:
-            raise LayoutMismatch(f"{folder}: target_modules is no regular expression ({error})") from error
+def _matches(layers: Iterable[str], target: object, folder: Path) -> set[str]:
+    """The layers that a setting names."""
     if isinstance(target, list):
-        return any(layer == name or layer.endswith(f".{name}") for name in target)
-    return False
+        return {layer for layer in layers if any(layer == name or layer.endswith(f".{name}") for name in target)}
+    if not isinstance(target, str):
+        return set()
+    if _SIMPLE.fullmatch(target):
+        return {layer for layer in layers if re.fullmatch(target, layer)}
+    # An expression of twenty characters can work for years, and only the end of its process stops it.
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _MATCH],
+            input=json.dumps([target, *layers]).encode(),
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise LayoutMismatch(
+            f"{folder}: target_modules works for more than {_TIMEOUT_S} s on the names of the layers; list them instead"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["it crashes"])[-1]
+        raise LayoutMismatch(f"{folder}: target_modules is no regular expression ({reason})") from None
+    return set(json.loads(done.stdout))

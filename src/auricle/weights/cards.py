@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import WeightsError
+from auricle.files import read_regular_text
+
+_MAX_BYTES = 2**22  # of a README.md
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +70,11 @@ def read_card(folder: str | Path) -> Card:
     path = Path(folder) / "README.md"
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; a model card is a README.md with YAML front matter")
-    _, _, rest = path.read_text(encoding="utf-8").partition("---\n")
+    try:
+        text = read_regular_text(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as text ({error}); download it again") from error
+    _, _, rest = text.partition("---\n")
     front_text, closing, _ = rest.partition("\n---\n")
     try:
         front = yaml.safe_load(front_text) if closing else {}

@@ -100,11 +100,21 @@ def fingerprint(source: Source) -> str | None:
     if source.sha256:
         return source.sha256
     files = list(safe.weight_files(source.path))
-    if len(files) == 1 and files[0].is_symlink() and _HASH.fullmatch(files[0].resolve().name):
-        return files[0].resolve().name
+    if len(files) == 1 and (known := _cached_hash(files[0])) is not None:
+        return known
     if sum(file.stat().st_size for file in files) > MAX_HASHED_BYTES:
         return None
     return safe.sha256(source.path)
+
+
+def _cached_hash(file: Path) -> str | None:
+    """The hash that the hub's cache names a file by; a link elsewhere may be named by anyone."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    blob, cache = file.resolve(), Path(_cache(None) or HF_HUB_CACHE).expanduser().resolve()
+    # CACHE/models--OWNER--NAME/snapshots/COMMIT/FILE is a link to CACHE/models--OWNER--NAME/blobs/HASH.
+    is_cached = blob.parent == file.parent.parent.parent.resolve() / "blobs" and blob.parent.parent.parent == cache
+    return blob.name if file.is_symlink() and is_cached and _HASH.fullmatch(blob.name) else None
 
 
 def _embedded(entry: CatalogEntry) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,11 +11,12 @@ import torch
 from auricle.errors import ConfigError, MissingExtra, WeightsError
 from auricle.models.qwen import QwenForCausalLM
 from auricle.models.stock_decoder import Decoder, StockDecoder
+from auricle.models.stock_networks import check_counts, load_network, plain_settings
 from auricle.weights import safe
 from auricle.weights.catalog import Source, fingerprint, resolve
 from auricle.weights.compressed import decompress
-from auricle.weights.construct import fill, on_meta
-from auricle.weights.layouts import check_keys
+from auricle.weights.construct import fill, made, on_meta
+from auricle.weights.layouts import check_keys, check_sizes, reads_models
 from auricle.weights.lm_layouts import qwen_config, qwen_settings, tie_head, without_computed
 from auricle.weights.loaders import end_tokens, load_midashenglm, place_of, read_tokenizer
 from auricle.weights.memory import check_memory, memory_need
@@ -35,6 +37,7 @@ class CausalLM(NamedTuple):
     sha256: str | None  # of the weights; None where hashing them would take too long
 
 
+@reads_models
 def load_causal_lm(
     name_or_path: str | Path = "auricle-tiny",
     *,
@@ -67,7 +70,7 @@ def load_causal_lm(
     if config.get("model_type") in _OURS:
         model = _load_qwen(source, config, kind, place)
     else:
-        model = _load_stock(source, kind).to(place)
+        model = _load_stock(source, config, kind).to(place)
     tokenizer = read_tokenizer(source.path)
     return _with_facts(model.eval(), tokenizer, end_tokens(source.path, tokenizer)[0][0], source)
 
@@ -78,6 +81,7 @@ def _load_qwen(source: Source, config: dict[str, Any], dtype: torch.dtype, devic
     state = without_computed(decompress(safe.read_stored(source.path), config, source.name))
     if geometry.tie_word_embeddings:
         tie_head(state, source.name)
+    check_sizes(config, state, source.name)
     with on_meta():
         model = QwenForCausalLM(geometry)
     check_keys(state, model.state_dict(), source.name)
@@ -98,22 +102,40 @@ def _check_safetensors(source: Source) -> None:
         raise WeightsError(f"{source.name}: the weights are {wrong[0]}, expected safetensors; convert them")
 
 
-def _load_stock(source: Source, dtype: torch.dtype) -> StockDecoder:
+def _load_stock(source: Source, config: dict[str, Any], dtype: torch.dtype) -> StockDecoder:
+    """A language model of transformers, of which config.json chooses the class and the geometry, but no code."""
     try:
-        from transformers import AutoModelForCausalLM
+        from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
     except ImportError:
         raise MissingExtra(f"{source.name}: a language model other than Qwen2 and Qwen3", "transformers") from None
+    family = config.get("model_type")
+    if (
+        not isinstance(family, str)
+        or family not in CONFIG_MAPPING
+        or CONFIG_MAPPING[family] not in MODEL_FOR_CAUSAL_LM_MAPPING
+    ):
+        raise WeightsError(f"{source.name}: no causal language model that can be read (model_type is {family!r})")
+    config_class: Any = CONFIG_MAPPING[family]
+    network_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
+    # Recurrent networks keep more than keys and values, and fetch kernels from the hub.
+    if network_class._is_stateful or hasattr(sys.modules[network_class.__module__], "lazy_load_kernel"):
+        raise WeightsError(f"{source.name}: {family} is no plain decoder; give a Qwen2, Llama or alike")
+    _check_safetensors(source)
+    stored = decompress(safe.read_stored(source.path), config, source.name)
+    tensors = {name: made(tensor) for name, tensor in without_computed(stored).items()}
+    settings = plain_settings(config)
+    check_counts(settings, len(tensors), source.name)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.path, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
-        )
-        return StockDecoder(model)
+        geometry = config_class(**settings)
+    except Exception as error:  # the library and its validators raise many kinds
+        raise WeightsError(f"{source.name}: config.json describes no {family} ({error}); restore it") from error
+    try:
+        return StockDecoder(load_network(network_class, geometry, tensors, source.name, dtype))
     except ConfigError as error:
         raise WeightsError(f"{source.name}: {error}") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{source.name}: no causal language model that can be read ({error})") from error
 
 
+@reads_models
 def load_text_tokenizer(name_or_path: str | Path = "auricle-tiny", *, revision: str | None = None) -> Tokenizer:
     """The tokenizer alone; arguments and errors as `load_causal_lm`."""
     return read_tokenizer(resolve(name_or_path, revision=revision).path)

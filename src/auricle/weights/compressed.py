@@ -35,11 +35,6 @@ def decompress(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], s
 
     The weights are restored when they are needed, one at a time.
 
-    Args:
-        tensors: as stored.
-        config: contents of ``config.json``.
-        source: for messages.
-
     Raises:
         LayoutMismatch: quantised in a way that cannot be read, or tensors that do not fit each other; where that shows
             only in restoring a weight, then.
@@ -170,8 +165,7 @@ def _from_compressed(parts: dict[str, Tensor], settings: Mapping[str, Any]) -> T
         raise ValueError(f"unknown part {sorted(parts)[0]}")
     if weight.dtype in _HALVES:  # stored at full width, with the scales of a rounding to come
         return weight
-    blocks = _blocks(settings)
-    return _scaled(weight, scale, zero, order, blocks)
+    return _scaled(weight, scale, zero, order, _blocks(settings))
 
 
 def _from_gptq(parts: dict[str, Tensor], settings: Mapping[str, Any]) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from auricle.errors import LayoutMismatch
+from auricle.errors import LayoutMismatch, WeightsError
 
 # Parts of tensors' names that stay float32: rounded, they would cost more than they weigh.
 FLOAT32 = (".init_bn.", ".front_end.", ".logit_")
@@ -87,19 +87,33 @@ def fill(
     """Give a network its tensors, one by one, each on its device at once and of `target_dtype`.
 
     Raises:
-        LayoutMismatch: a tensor of ``source`` has another shape than the network's.
+        LayoutMismatch: a tensor of ``source`` has another shape or kind of numbers than the network's.
+        WeightsError: a number is not finite.
     """
     for key, slot in model.state_dict().items():
         if state[key].shape != slot.shape:
             raise LayoutMismatch(f"{source}: {key} is {tuple(state[key].shape)}, expected {tuple(slot.shape)}")
+        if state[key].dtype.is_floating_point != slot.dtype.is_floating_point:
+            raise LayoutMismatch(f"{source}: {key} holds {state[key].dtype}, expected numbers as {slot.dtype}")
     ready: dict[int, Tensor] = {}  # a tied tensor is cast and moved once
 
     def place(key: str, tensor: StoredTensor) -> Tensor:
         if id(tensor) not in ready:
             ready[id(tensor)] = made(tensor).to(device, target_dtype(key, tensor, dtype))
+            check_weight(ready[id(tensor)], key, source)
         return ready[id(tensor)]
 
     model.load_state_dict({key: place(key, tensor) for key, tensor in state.items()}, strict=True, assign=True)
+
+
+def check_weight(tensor: Tensor, key: str, source: str) -> None:
+    """Refuse numbers that are not finite: attention turns some of them into ordinary ones, and the output is wrong.
+
+    Raises:
+        WeightsError: ``key`` of ``source`` has such.
+    """
+    if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float32)):
+        raise WeightsError(f"{source}: {key} has NaN or infinities; download the model again, or check its training")
 
 
 def target_dtype(key: str, tensor: StoredTensor, dtype: torch.dtype) -> torch.dtype:

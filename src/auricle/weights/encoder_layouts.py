@@ -23,10 +23,11 @@ from auricle.files import write_json
 from auricle.models.encoders.pieces import Family, Parts, PieceFrames, Pool
 from auricle.models.encoders.speech import FAMILIES, build_encoder
 from auricle.models.frame_model import DashengFrames, FrameModel
+from auricle.models.stock_networks import check_counts
 from auricle.weights import safe
 from auricle.weights.catalog import Source, entries, resolve
 from auricle.weights.construct import fill, skip_init
-from auricle.weights.layouts import check_keys, optional_json
+from auricle.weights.layouts import check_keys, optional_json, reads_models
 from auricle.weights.loaders import load_dasheng, place_of
 
 _OURS = "auricle_encoder"  # of config.json: family and configuration of a folder that `save_encoder` wrote
@@ -34,6 +35,7 @@ _SPEECHBRAIN = "model.ckpt"  # in a folder of several .ckpt files
 _ELSEWHERE = {*FAMILIES, "dasheng", "midashenglm"}  # model_type of folders that other readers know
 # These normalise the waveform or not, which only preprocessor_config.json states.
 _NEED_FRONT_END = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
+_MAX_SETTINGS, _MAX_LEVELS = 100_000, 100  # parts of settings, each as often as it occurs, and within each other
 _MADE_OF = "made of"  # no attribute of any class is called so
 
 
@@ -67,6 +69,7 @@ _SETTINGS += [
 ]
 
 
+@reads_models
 def load_encoder_model(
     name_or_path: str | Path,
     *,
@@ -101,6 +104,7 @@ def load_encoder_model(
             raise ConfigError(f"{source.name} has no frequency patches to pool; leave out @{pool}")
         return _stock_or_dasheng(source, kind, place, layers)
     family, parts = found
+    check_counts(dataclasses.asdict(parts.config), len(parts.state), source.name)
     _warn(family)
     with skip_init():
         network = family.network(parts.config)
@@ -116,16 +120,22 @@ def _stock_or_dasheng(source: Source, dtype: torch.dtype, device: torch.device, 
     if family not in FAMILIES:
         model = load_dasheng(source.path, device=str(device), dtype=str(dtype).removeprefix("torch."))
         return DashengFrames(model, layers)
-    front_end = optional_json(source.path / "preprocessor_config.json")
+    front_end = _front_end(source.path)
     if family in _NEED_FRONT_END and "do_normalize" not in front_end:
         raise WeightsError(
-            f"{source.name}: preprocessor_config.json with do_normalize is absent, which states whether "
+            f"{source.name}: neither preprocessor_config.json nor processor_config.json states do_normalize, whether "
             f"this {family} reads normalised waveforms; download it beside the weights"
         )
     tensors = safe.read_tensors(source.path)
     encoder = build_encoder(settings, front_end, tensors, layers=layers, source=source.name)
     encoder.move(device, dtype)
     return encoder
+
+
+def _front_end(folder: Path) -> dict[str, Any]:
+    """Settings of the front end: in a file of their own, or as transformers 5 stores them."""
+    nested = optional_json(folder / "processor_config.json").get("feature_extractor")
+    return {**(nested if isinstance(nested, dict) else {}), **optional_json(folder / "preprocessor_config.json")}
 
 
 def save_encoder(folder: str | Path, model: PieceFrames) -> Path:
@@ -180,20 +190,33 @@ def encoder_families() -> dict[str, Family]:
 
 
 def plain_settings(value: Any) -> Any:
-    """Words, numbers and containers of settings; placeholders of foreign objects are taken apart."""
-    if isinstance(value, _Inert):
-        content = vars(value)
-        for key in ("_content", "_val"):  # of omegaconf's containers and leaves
-            if key in content:
-                return plain_settings(content[key])
-        if _MADE_OF in content:  # an enumeration's member
-            return plain_settings(next(iter(content[_MADE_OF]), None))
-        return {str(key): plain_settings(item) for key, item in content.items()}
-    if isinstance(value, Mapping):
-        return {str(key): plain_settings(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_settings(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(type(value).__name__)
+    """Words, numbers and containers of settings; placeholders of foreign objects are taken apart.
+
+    Raises:
+        LayoutMismatch: they are within each other without end, or so often that they would fill the memory.
+    """
+    left = _MAX_SETTINGS
+
+    def plain(value: Any, level: int = 0) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or level > _MAX_LEVELS:
+            raise LayoutMismatch("the settings beside the weights repeat without end; the file is damaged")
+        if isinstance(value, _Inert):
+            content = vars(value)
+            for key in ("_content", "_val"):  # of omegaconf's containers and leaves
+                if key in content:
+                    return plain(content[key], level + 1)
+            if _MADE_OF in content:  # an enumeration's member
+                return plain(next(iter(content[_MADE_OF]), None), level + 1)
+            value = content
+        if isinstance(value, Mapping):
+            return {str(key): plain(item, level + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item, level + 1) for item in value]
+        return value if isinstance(value, str | int | float | bool | None) else str(type(value).__name__)
+
+    return plain(value)
 
 
 def _warn(family: Family) -> None:
@@ -210,8 +233,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     file = next(iter(safe.weight_files(path)))
     if file.suffix not in safe.PICKLED:
         return safe.read_tensors(path), {}
-    with torch.serialization.safe_globals(_SETTINGS):
-        content = safe.read_pickled(file)
+    content = safe.read_pickled(file, _SETTINGS)
     inside: Any = next((content[key] for key in ("cfg", "hyper_parameters", "config", "args") if content.get(key)), {})
     settings = plain_settings(inside)
     return safe.tensors_of(content, file), settings if isinstance(settings, dict) else {}

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from auricle.errors import MissingExtra, UnsafeWeights, WeightsError
+from auricle.files import read_regular_text
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.sonar import SonarConfig
+from auricle.models.stock_networks import check_counts
 from auricle.models.text import BOOKKEEPING, FAMILIES, StockTextConfig
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
 from auricle.weights.construct import fill, made, skip_init
 from auricle.weights.glap_layouts import Shared, glap_from, stock_text_state
-from auricle.weights.layouts import optional_json, read_source
+from auricle.weights.layouts import optional_json, read_source, reads_models
 from auricle.weights.loaders import identity_of, load_dasheng, place_of
 from auricle.weights.text_tokenizers import NllbTokenizer, StockTokenizer, TextTokenizer
 
@@ -39,6 +41,7 @@ class LoadedGlap:
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights)
 
 
+@reads_models
 def load_glap(
     name_or_path: str | Path, *, device: str = "cpu", dtype: str = "float32", revision: str | None = None
 ) -> LoadedGlap:
@@ -59,6 +62,7 @@ def load_glap(
     source = resolve(name_or_path, revision=revision)
     stored, config = read_source(source.path)
     tensors = {name: made(tensor) for name, tensor in stored.items()}
+    check_counts(config, len(tensors), source.name)
     audio = config.get("audio_encoder")
     text = config.get("text_encoder")
     shared_text = read_text_tower(text) if isinstance(text, str) else None
@@ -79,6 +83,7 @@ def load_glap(
     return LoadedGlap(model=model.to(place).eval(), tokenizer=tokenizer, identity=identity_of(source))
 
 
+@reads_models
 def read_text_tower(name: str) -> tuple[Shared, TextTokenizer]:
     """A stock text tower, geometry and tensors, and its tokenizer.
 
@@ -142,7 +147,7 @@ def _normalises(folder: Path) -> bool:
     if pooling and not pooling.get("pooling_mode_mean_tokens"):
         raise WeightsError(f"{folder}: 1_Pooling needs something else than the mean over tokens; take another encoder")
     modules = folder / "modules.json"
-    return modules.is_file() and "models.Normalize" in modules.read_text(encoding="utf-8")
+    return modules.is_file() and "models.Normalize" in read_regular_text(modules, safe.MAX_JSON_BYTES)
 
 
 def _shared_audio(name: str, config: Mapping[str, Any], source: str) -> Shared:

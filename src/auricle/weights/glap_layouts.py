@@ -21,6 +21,7 @@ from torch import Tensor
 from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import PATCH_FRAMES, DashengConfig
+from auricle.models.encoders.pieces import strip
 from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig
 from auricle.models.text import StockTextConfig, TextConfig
@@ -102,22 +103,18 @@ def glap_from(
         stored_front_end="audio_encoder.front_end.window" in state,
         **_projection_dims(state, source),
     )
-    check_keys(state.keys() - {"logit_scale", "logit_bias"}, _expected_keys(built), source)
+    with skip_init():
+        expected = Glap(built).state_dict()
+    check_keys(state.keys() - {"logit_scale", "logit_bias"}, expected, source)
     if ("logit_scale" in state) != ("logit_bias" in state):
         raise LayoutMismatch(f"{source}: holds one of logit_scale and logit_bias; probabilities need both")
     return GlapParts(built, state)
 
 
 def glap_to_hub(model: Glap, *, audio: bool = True, text: bool = True) -> dict[str, Tensor]:
-    """Our state dict → official keys (those of ours where there are none).
-
-    Args:
-        model: on any device.
-        audio: with the audio tower.
-        text: with the text tower.
-    """
+    """State dict of the chosen towers → official keys (those of ours where there are none)."""
     state = model.state_dict()
-    parts = {name: _part(state, f"{name}.") for name in ("audio_encoder", "text_encoder")}
+    parts = {name: strip(state, f"{name}.") for name in ("audio_encoder", "text_encoder")}
     stored = {k: v for k, v in state.items() if not k.startswith(tuple(f"{name}." for name in parts))}
     if audio:
         names = {ours: official for official, ours in _FRONT_END.items()}
@@ -281,12 +278,3 @@ def _prefix(tensors: Mapping[str, Tensor], end: str, source: str) -> str | None:
             f"{source}: *{end} is found {len(found)} times ({found[0]}, {found[1]}); expected one model"
         )
     return found[0] if found else None
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _expected_keys(config: GlapConfig) -> set[str]:
-    with skip_init():
-        return set(Glap(config).state_dict())

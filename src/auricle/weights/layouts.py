@@ -13,17 +13,20 @@ The front end is computed, never loaded: checkpoints hold it rounded or not at a
 
 import dataclasses
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from auricle.audio.logmel import DASHENG_MEL
-from auricle.errors import ConfigError, LayoutMismatch
+from auricle.errors import AuricleError, ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import PATCH_FRAMES, SIZES, Dasheng, DashengConfig
+from auricle.models.stock_networks import check_counts
 from auricle.weights import safe
 from auricle.weights.construct import StoredTensor, on_meta
 
@@ -46,6 +49,8 @@ _FIXED: dict[str, object] = {
     "patch_stride": [DASHENG_MEL.num_mels, PATCH_FRAMES],
     "input_channels": 1,
 }
+_WIDTHS = ("hidden_size", "intermediate_size", "vocab_size", "embed_dim")  # settings that are sizes of tensors
+_MAX_DEPTH = 1000  # blocks; the largest release has 40
 # Keys that belong to the rest of a whole model around the encoder.
 _SURROUNDINGS = {"encoder.": ("decoder.", "outputlayer."), "audio_encoder.": ("audio_projector.", "decoder.")}
 
@@ -55,6 +60,45 @@ class DashengParts(NamedTuple):
 
     config: DashengConfig
     state: dict[str, StoredTensor]  # names of `Dasheng`
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def reads_models(read: F) -> F:
+    """Decorate a reader whose first argument names a model: what it raises by accident is a fault of the model's files.
+
+    Settings and tensors of others are wrong in more ways than checks foresee.
+    """
+
+    @wraps(read)
+    def reader(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return read(*args, **kwargs)
+        except AuricleError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            name = next(iter((*args, *kwargs.values())), "the model")
+            raise WeightsError(
+                f"{name}: its settings and tensors describe no model ({type(error).__name__}: {reason}); restore the "
+                "files from where they came"
+            ) from error
+
+    return cast(F, reader)
+
+
+def check_sizes(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor], source: str) -> None:
+    """Refuse settings far larger than the tensors they come with, before a network is built.
+
+    Raises:
+        LayoutMismatch: more layers, or wider ones, than there could be.
+    """
+    check_counts(settings, len(tensors), source)
+    widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for key, value in settings.items():
+        if key in _WIDTHS and isinstance(value, int) and value > widest:
+            raise LayoutMismatch(f"{source}: {key} is {value}, but no tensor is wider than {widest}")
 
 
 def read_dasheng(path: str | Path) -> DashengParts:
@@ -87,7 +131,7 @@ def read_source(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
 
 def optional_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file, {} where there is none."""
-    return safe.read_json(path) if path.is_file() else {}
+    return safe.read_json(path) if os.path.lexists(path) else {}  # what is there, but no file, is refused
 
 
 def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> DashengParts:
@@ -105,7 +149,9 @@ def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any],
     geometry["long_clips"] = ours.get("long_clips", "v009")
     state.setdefault("init_bn.num_batches_tracked", torch.zeros((), dtype=torch.int64))
     built = DashengConfig(**geometry)
-    check_keys(state, _expected_keys(built), source)
+    with on_meta():
+        expected = Dasheng(built).state_dict()
+    check_keys(state, expected, source)
     return DashengParts(built, state)
 
 
@@ -196,7 +242,11 @@ def _check_fixed(settings: Mapping[str, Any], source: str) -> None:
 
 def _geometry(state: Mapping[str, StoredTensor], settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     width = state["patch_embed.proj.weight"].shape[0]
-    blocks = {int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))}
+    blocks = {int(m[1]) for key in state if (m := re.match(r"blocks\.(\d{1,9})\.", key))}
+    if len(blocks) > _MAX_DEPTH:
+        raise LayoutMismatch(f"{source}: has {len(blocks)} blocks, expected at most {_MAX_DEPTH}")
+    if empty := next((key for key, tensor in state.items() if not tensor.shape.numel()), None):
+        raise LayoutMismatch(f"{source}: {empty} is empty; the checkpoint is damaged")
     for key in ("time_pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state:
             raise LayoutMismatch(f"{source}: {key} is missing; the checkpoint is incomplete")
@@ -229,12 +279,6 @@ def _heads(width: int, settings: Mapping[str, Any], source: str) -> int:
         f'config.json beside them: {{"encoder_kwargs": {{"embed_dim": {width}, "num_heads": …}}}} '
         f"(known widths: {sorted(HEADS)})"
     )
-
-
-def _expected_keys(config: DashengConfig) -> set[str]:
-    """Keys of `Dasheng`'s state dict, from the class itself."""
-    with on_meta():
-        return set(Dasheng(config).state_dict())
 
 
 def _metadata_config(file: Path) -> dict[str, Any]:

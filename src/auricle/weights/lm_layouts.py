@@ -7,7 +7,7 @@ mispeech/midashenglm-7b as read by vLLM's ``midashenglm.py``.
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from auricle.models.qwen import QwenConfig
 from auricle.weights import safe
 from auricle.weights.compressed import decompress
 from auricle.weights.construct import StoredTensor, made, on_meta
-from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_midashenglm
+from auricle.weights.layouts import check_keys, check_sizes, dasheng_from, dasheng_settings, dasheng_to_midashenglm
 from auricle.weights.quantize import check_unrounded
 
 # Decoders whose 1-D positions make them an ordinary Qwen2; a text_config without model_type is one, too.
@@ -41,6 +41,7 @@ _TEXT_FIELDS = (
     "attention_dropout",
     "initializer_range",
 )
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
 _WINDOW = {"sliding_window": 4096, "max_window_layers": 28}  # and their defaults; nothing without use_sliding_window
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -73,7 +74,18 @@ def read_midashenglm(folder: str | Path) -> LMParts:
         raise LayoutMismatch(f"{folder}: model_type is {config.get('model_type')!r}, expected 'midashenglm'")
     text = qwen_config(text_settings(config.get("text_config"), str(folder)), str(folder))
     tensors = decompress(safe.read_stored(folder), config, str(folder))
+    check_sizes({name: getattr(text, name) for name in _SIZES}, tensors, str(folder))
     return _midashenglm_from(tensors, config, text, str(folder))
+
+
+def with_state(parts: LMParts, state: dict[str, StoredTensor]) -> LMParts:
+    """The same model with other tensors; where the head is no longer that of the embeddings, they are tied no more."""
+    text = parts.config.text
+    if not text.tie_word_embeddings or state[f"decoder.{_HEAD}"] is state[f"decoder.{_EMBEDDING}"]:
+        return parts._replace(state=state)
+    config = replace(parts.config, text=replace(text, tie_word_embeddings=False))
+    with on_meta():
+        return LMParts(config, state, MiDashengLM(config))
 
 
 def text_settings(config: object, source: str) -> dict[str, Any]:
@@ -133,7 +145,7 @@ def qwen_config(settings: Mapping[str, Any], source: str) -> QwenConfig:
         raise LayoutMismatch(f"{source}: the decoder's {wrong[0]} is {settings[wrong[0]]!r}, expected a whole number")
     try:
         return QwenConfig(**settings)
-    except (ConfigError, TypeError) as error:
+    except (ConfigError, TypeError, ValueError) as error:
         raise LayoutMismatch(f"{source}: the decoder's configuration is impossible ({error})") from error
 
 

@@ -1,5 +1,6 @@
 """Names and paths → networks, ready to run; how tensors get into them is in `auricle.weights.construct`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,20 +9,25 @@ import torch
 from torch import nn
 
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
+from auricle.files import read_regular, read_regular_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.int8 import has_int8_kernel
 from auricle.models.midashenglm import MiDashengLM
 from auricle.weights import safe
 from auricle.weights.adapters import merge_adapter
 from auricle.weights.catalog import Source, fingerprint, resolve
+from auricle.weights.chat_template import MAX_TEMPLATE_BYTES
 from auricle.weights.construct import fill, on_meta, own_dtype
-from auricle.weights.layouts import read_dasheng
-from auricle.weights.lm_layouts import LMParts, read_midashenglm
+from auricle.weights.layouts import optional_json, read_dasheng, reads_models
+from auricle.weights.lm_layouts import LMParts, read_midashenglm, with_state
 from auricle.weights.memory import MemoryNeed, check_memory, memory_need
 from auricle.weights.quantize import check_scheme, is_rounded, round_layers, round_on_gpu
+from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, check_sizes, open_tokenizer, tokenizer_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from auricle.weights.processor import PromptWriter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"  # the type of the checkpoint: bfloat16 where it is stored so, else float32
@@ -60,6 +66,21 @@ class LoadedLM:
     identity: dict[str, str | None]  # name, path, revision, sha256 (of the weights), adapter
 
 
+def prompt_writer(loaded: LoadedLM) -> "PromptWriter":
+    """Writes messages as prompts, by the model's template, tokenizer and rule for audio tokens."""
+    from auricle.weights.processor import PromptWriter
+
+    config = loaded.model.config
+    return PromptWriter(
+        loaded.tokenizer,
+        loaded.chat_template,
+        audio_token_id=config.audio_token_id,
+        subsample_factor=config.subsample_factor,
+        whole_tokens=config.whole_tokens,
+    )
+
+
+@reads_models
 def load_dasheng(
     name_or_path: str | Path, *, device: str = "cpu", dtype: str | None = None, revision: str | None = None
 ) -> Dasheng:
@@ -94,6 +115,7 @@ def is_language_model(source: Source) -> bool:
     return not source.is_part and settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
 
 
+@reads_models
 def load_midashenglm(
     name_or_path: str | Path,
     *,
@@ -133,7 +155,7 @@ def load_midashenglm(
     if quantize is not None:
         check_scheme(quantize, place, kind)
     if adapter is not None:
-        parts = parts._replace(state=merge_adapter(parts.state, adapter))
+        parts = with_state(parts, merge_adapter(parts.state, adapter))
     _check_memory(parts, kind, place, quantize, source.name)
     model = _assemble(parts, kind, place, quantize, source.name)
     folder = source.path
@@ -176,25 +198,32 @@ def read_tokenizer(folder: Path) -> "Tokenizer":
     Raises:
         WeightsError: neither is there, or they are damaged.
     """
-    from tokenizers import Tokenizer
-
     file = folder / "tokenizer.json"
+    if not os.path.lexists(file):
+        return _qwen2_tokenizer(folder)
     try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else _qwen2_tokenizer(folder)
-    except WeightsError:
-        raise
-    except Exception as error:  # the tokenizers package raises bare Exception
-        raise WeightsError(f"{folder}: the tokenizer cannot be read ({error}); download it again") from error
+        content = read_regular(file, MAX_TOKENIZER_BYTES)
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read ({error.strerror}); download it again") from error
+    return open_tokenizer(content, str(file))
 
 
 def read_chat_template(folder: Path) -> str:
-    """The Jinja prompt template of a folder; the authors' published format where it has none."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    """The Jinja prompt template of a folder; the authors' published format where it has none.
+
+    Raises:
+        WeightsError: its file is no text of bounded size.
+    """
+    file = folder / "chat_template.jinja"
+    if os.path.lexists(file):
+        try:
+            return read_regular_text(file, MAX_TEMPLATE_BYTES)
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{file}: cannot be read as text ({error}); download it again") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
-        template = _optional(folder / name).get("chat_template")
+        template = optional_json(folder / name).get("chat_template")
         if isinstance(template, str):
-            return template
+            return template.removeprefix("\ufeff")
     return CHAT_TEMPLATE
 
 
@@ -205,7 +234,7 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
         WeightsError: the folder's files name no end.
     """
     generation, model, words = (
-        _optional(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
+        optional_json(folder / name) for name in ("generation_config.json", "config.json", "tokenizer_config.json")
     )
     text = model.get("text_config") or {}
 
@@ -220,9 +249,15 @@ def end_tokens(folder: Path, tokenizer: "Tokenizer") -> tuple[tuple[int, ...], i
         raise WeightsError(
             f"{folder}: no end-of-answer token in generation_config.json or tokenizer_config.json; add one"
         )
-    ids = tuple(int(e) for e in (eos if isinstance(eos, list) else [eos]))
+    ids = tuple(eos if isinstance(eos, list) else [eos])
+    if not ids:
+        raise WeightsError(f"{folder}: eos_token_id is {eos!r}, expected a token's number or a list of some")
     fills = (generation.get("pad_token_id"), named("pad_token"), ids[0])
-    return ids, int(next(p for p in fills if p is not None))
+    fill = next(p for p in fills if p is not None)
+    size = text.get("vocab_size", model.get("vocab_size", tokenizer.get_vocab_size()))
+    if wrong := [end for end in (*ids, fill) if type(end) is not int or not 0 <= end < size]:
+        raise WeightsError(f"{folder}: {wrong[0]!r} ends or fills answers, expected one of {size} tokens")
+    return ids, fill
 
 
 def _assemble(
@@ -271,23 +306,20 @@ def _dtype(name: str | None) -> torch.dtype | None:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); try 'cpu'") from error
     return device
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return safe.read_json(path) if path.is_file() else {}
-
-
 def _audio_tokens(folder: Path, tokenizer: "Tokenizer", audio_token_id: int) -> AudioTokens:
-    settings = {**_optional(folder / "tokenizer_config.json"), **_optional(folder / "processor_config.json")}
+    settings = {**optional_json(folder / "tokenizer_config.json"), **optional_json(folder / "processor_config.json")}
     names = AudioTokens(
         *(str(settings.get(key, default)) for key, default in zip(_AUDIO_KEYS, AudioTokens(), strict=True))
     )
-    absent = [name for name in names if tokenizer.token_to_id(name) is None]
-    if absent:
+    if absent := [name for name in names if tokenizer.token_to_id(name) is None]:
         raise LayoutMismatch(f"{folder}: the tokenizer has no {absent[0]}; it does not belong to this model")
     if tokenizer.token_to_id(names.audio) != audio_token_id:
         raise LayoutMismatch(
@@ -306,7 +338,15 @@ def _qwen2_tokenizer(folder: Path) -> "Tokenizer":
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocab.is_file() and merges.is_file()):
         raise WeightsError(f"{folder}: neither tokenizer.json nor vocab.json with merges.txt; download the tokenizer")
-    tokenizer = Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
+    try:
+        lines = read_regular_text(merges, MAX_TOKENIZER_BYTES).splitlines()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{merges}: cannot be read as text ({error}); download it again") from error
+    pairs: Any = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    numbers = safe.read_json(vocab)
+    check_sizes({"model": {"vocab": numbers}}, str(vocab))
+    with tokenizer_errors(str(folder)):
+        tokenizer = Tokenizer(models.BPE(vocab=numbers, merges=pairs))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -315,8 +355,8 @@ def _qwen2_tokenizer(folder: Path) -> "Tokenizer":
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    added = _optional(folder / "added_tokens.json")
-    listed = _optional(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    added = optional_json(folder / "added_tokens.json")
+    listed = optional_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     added |= {token["content"]: int(number) for number, token in listed.items()}
     for word, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False)])

@@ -85,12 +85,7 @@ def check_memory(need: MemoryNeed, device: torch.device, source: str, smaller: M
 
 
 def available_bytes(device: torch.device, root: Path = _ROOT) -> int | None:
-    """Bytes that can be taken up now: of the machine, within the limits of all control groups; None: not known.
-
-    Args:
-        device: where.
-        root: of /proc and /sys.
-    """
+    """Bytes that can be taken up now: of the machine, within the limits of all control groups; None: not known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -17,8 +17,11 @@ from torch import Tensor
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.data.untrusted_json import check_characters
 from auricle.errors import PromptError
 from auricle.models.midashenglm import audio_token_count
+from auricle.weights.chat_template import compile_template
+from auricle.weights.text_tokenizers import tokenizer_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,7 +53,7 @@ class PromptWriter:
         subsample_factor: int = 5,
         whole_tokens: bool = False,
     ) -> None:
-        """Compile the template, in a sandbox: it comes with the weights and is untrusted.
+        """Compile the template, see `compile_template`: it comes with the weights and is untrusted.
 
         Args:
             tokenizer: of the decoder.
@@ -63,7 +66,7 @@ class PromptWriter:
             PromptError: the template is no Jinja, or the tokenizer lacks the placeholder.
         """
         self._tokenizer = tokenizer
-        self._template = _compile(chat_template)
+        self._render = compile_template(chat_template)
         self._audio_token_id = audio_token_id
         self._subsample_factor, self._whole_tokens = subsample_factor, whole_tokens
         self._controls = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()}
@@ -100,14 +103,15 @@ class PromptWriter:
 
     def _encode(self, turns: list[dict[str, Any]]) -> list[int]:
         turns, shield = self._shield(turns)
-        rendered = _render(self._template, turns)
+        rendered = self._render(turns)
         ids: list[int] = []
         for index, piece in enumerate(self._splitter.split(rendered)):
             if index % 2:
                 ids.append(self._controls[piece])
             elif piece:
                 text = piece.translate(shield)
-                ids.extend(self._plain.encode(text, add_special_tokens=False).ids)
+                with tokenizer_errors("this prompt"):
+                    ids.extend(self._plain.encode(text, add_special_tokens=False).ids)
         return ids
 
     def _shield(self, turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, str]]:
@@ -141,34 +145,6 @@ class PromptWriter:
         return expanded
 
 
-def _compile(source: str) -> Any:
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    # Block trimming and loop controls are what published chat templates are written for.
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _raise_exception
-    try:
-        return environment.from_string(source)
-    except TemplateError as error:
-        raise PromptError(f"the chat template is no valid Jinja ({error}); restore the model's file") from None
-
-
-def _raise_exception(message: str) -> None:
-    raise PromptError(f"the chat template refuses these messages: {message}")
-
-
-def _render(template: Any, turns: list[dict[str, Any]]) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return template.render(messages=turns, add_generation_prompt=True)
-    except TemplateError as error:
-        raise PromptError(f"the chat template cannot render these messages: {error}") from None
-
-
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     """The same tokenizer, to which every control token is plain text."""
     import json
@@ -178,7 +154,8 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = []
     state["padding"] = state["truncation"] = state["post_processor"] = None
-    return Factory.from_str(json.dumps(state))
+    with tokenizer_errors("the vocabulary"):
+        return Factory.from_str(json.dumps(state))
 
 
 def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]:
@@ -189,6 +166,7 @@ def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]
     if role not in ROLES:
         raise PromptError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
     if isinstance(content, str):
+        check_characters(content, f"the text of a message of role {role}", PromptError)
         return {"role": role, "content": content}
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise PromptError(f"content is a str or a list of parts; got {_short(content)}")
@@ -198,14 +176,29 @@ def _turn(message: Message, clips: list[Clip], limits: Limits) -> dict[str, Any]
 def _part(part: Any, clips: list[Clip], limits: Limits) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
+        check_characters(part["text"], "the text of a message", PromptError)
         return {"type": "text", "text": part["text"]}
-    if kind == "audio" and part.get("audio") is not None:
-        clips.append(as_clip(part["audio"], limits=limits))
+    source = _audio_of(part) if isinstance(part, Mapping) else None
+    if source is not None:
+        clips.append(as_clip(source, limits=limits))
         return {"type": "audio", "audio": f"clip-{len(clips)}"}
     raise PromptError(
         'a part is {"type": "text", "text": str} or {"type": "audio", "audio": path or waveform}; '
         f"got {_short(part)}"
     )
+
+
+def _audio_of(part: Mapping[str, Any]) -> Any:
+    """The source of an audio part in any of the forms in use; None: it is no such part."""
+    kind = part.get("type")
+    if kind == "audio":
+        return next((part[key] for key in ("audio", "path", "url") if part.get(key) is not None), None)
+    if kind not in ("audio_url", "input_audio"):
+        return None
+    value = part.get(kind)
+    if not isinstance(value, Mapping):
+        return value
+    return value.get("url") if kind == "audio_url" else f"data:;base64,{value.get('data', '')}"
 
 
 def _text_parts(turn: dict[str, Any]) -> list[dict[str, str]]:

@@ -8,7 +8,8 @@
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auricle.errors import LayoutMismatch, UnsafeWeights, WeightsError
-from auricle.files import atomic_folder, atomic_path, write_json, write_text
+from auricle.errors import LayoutMismatch, OutputError, UnsafeWeights, WeightsError
+from auricle.files import atomic_folder, atomic_path, read_regular_text, write_json, write_text
 from auricle.weights.construct import LazyTensor, StoredTensor, made
+from auricle.weights.pickle_scan import check_pickles
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = (INDEX, "model*.safetensors")  # files that a newly written model replaces
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.safetensors|\.bin)")
 SUMS = "SHA256SUMS"
 ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -31,6 +34,7 @@ _PATHS: list[Any] = [
     for module in ("pathlib", "pathlib._local")
     for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
 ]
+_MAX_VIEWS = 8  # times that the tensors of a checkpoint may be larger than what it stores; tied ones are twice there
 MAX_JSON_BYTES = 64 * 2**20  # an index of 100,000 tensors is under 10 MiB
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors format itself
 MAX_SHARD_BYTES = 4_000_000_000  # transformers' customary shard size
@@ -62,6 +66,7 @@ def read_stored(path: str | Path) -> dict[str, StoredTensor]:
             _check_shard(file, names, found, tensors)
             tensors.update(found)
         return tensors
+    _refuse_lone_shards(path.parent, [path])
     return _read_file(path)
 
 
@@ -70,10 +75,11 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
 
     Raises:
         UnsafeWeights: the index names a file outside the folder.
-        WeightsError: there are no weights, or several candidates.
+        WeightsError: there are no weights, several candidates, or shards without their index.
     """
     path = Path(path)
     if path.is_file():
+        _refuse_lone_shards(path.parent, [path])
         return {path: None}
     if not path.is_dir():
         raise WeightsError(f"{path}: no such file or folder")
@@ -83,6 +89,7 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
         if (path / name).is_file():
             return {path / name: None}
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLED) and p.is_file())
+    _refuse_lone_shards(path, found)
     if len(found) != 1:
         listing = ", ".join(p.name for p in found[:5]) or "none"
         raise WeightsError(
@@ -90,6 +97,20 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
             f"found {listing}: name the file itself"
         )
     return {found[0]: None}
+
+
+def _refuse_lone_shards(folder: Path, files: Sequence[Path]) -> None:
+    """Raise WeightsError where files are parts of a model without its index: nothing tells whether all are there."""
+    shards = [match for file in files if (match := _SHARD.fullmatch(file.name)) and int(match[2]) > 1]
+    if not shards:
+        return
+    name = f"{shards[0][1]}{shards[0][3]}.index.json"
+    if (folder / name).is_file():
+        raise WeightsError(f"{shards[0][0]} is one of {int(shards[0][2])} shards, expected all; name their folder")
+    raise WeightsError(
+        f"{folder}: index missing: found shards as {shards[0][0]}, expected {name} beside them; fetch it: "
+        f"hf download REPOSITORY {name} --local-dir {folder}"
+    )
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -105,18 +126,25 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         ) from error
 
 
-def read_pickled(path: str | Path) -> dict[str, Any]:
+def read_pickled(path: str | Path, classes: Sequence[Any] = ()) -> dict[str, Any]:
     """The mapping in a torch checkpoint, read by the restricted unpickler (tensors, numbers, strings, containers).
 
     Paths of settings beside the weights become `PurePosixPath`, which can do nothing to a file.
 
+    Args:
+        path: of the file.
+        classes: that it may hold besides, as for ``torch.serialization.safe_globals``.
+
     Raises:
-        UnsafeWeights: the file names other code, or is damaged.
+        UnsafeWeights: the file names other code, asks for much more memory than it holds, or is damaged.
     """
     path = Path(path)
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    with torch.serialization.safe_globals(_PATHS):
+    allowed = [*_PATHS, *classes]
+    names = [each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in allowed]
+    check_pickles(path, names)
+    with torch.serialization.safe_globals(allowed):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except Exception as error:
@@ -137,6 +165,13 @@ def tensors_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise LayoutMismatch(f"{path}: holds no tensors; its entries are {', '.join(map(str, list(content)[:5]))}")
+    for name, tensor in tensors.items():
+        # A stride of 0 lets a number stand for gigabytes.
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise UnsafeWeights(f"{path}: {name} is a tensor of {tuple(tensor.shape)}, of which it holds a part")
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > _MAX_VIEWS * sum(stored.values()):
+        raise UnsafeWeights(f"{path}: its tensors show the same numbers again and again; export it again")
     return tensors
 
 
@@ -148,9 +183,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise WeightsError(f"{path}: {path.stat().st_size} bytes of JSON, expected at most {MAX_JSON_BYTES}")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular_text(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not a readable JSON file ({error}); restore it from the model's folder") from error
     if not isinstance(content, dict):
@@ -175,7 +208,14 @@ def model_folder(folder: str | Path) -> AbstractContextManager[Path]:
 def write_folder(
     folder: str | Path, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> list[Path]:
-    """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth."""
+    """Write ``model.safetensors``, or numbered shards and their index when there is more than one shard's worth.
+
+    Raises:
+        OutputError: they cannot be written, or a number of a model is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.itemsize > 1 and not torch.isfinite(tensor).all():
+            raise OutputError(f"{folder}: not written, as {name} has NaN or infinities; check where it comes from")
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
@@ -221,7 +261,7 @@ def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
         scale = tensors.get(f"{name}{ROW_SCALE}")
         if name.endswith(ROW_SCALE) and name.removesuffix(ROW_SCALE) in tensors:
             continue
-        if scale is None or tensor.dtype != torch.int8 or scale.shape != (len(tensor), 1):
+        if scale is None or tensor.dtype != torch.int8 or not tensor.ndim or scale.shape != (len(tensor), 1):
             found[name] = tensor
         else:
             found[name] = LazyTensor(tensor.shape, torch.float32, functools.partial(_scaled_rows, tensor, scale))
@@ -273,6 +313,25 @@ def verify_checksums(folder: str | Path) -> None:
         if found != listed.get(name):
             expected = listed.get(name, "no such file")
             raise UnsafeWeights(f"{file}: SHA-256 is {found}, expected {expected}; install the package again")
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a model's folder whose texts would be copied from elsewhere: a link may lead to private files.
+
+    Raises:
+        UnsafeWeights: a file other than weights is a link out of the folder, or out of its repository in a hub cache.
+    """
+    if not folder.is_dir():
+        return
+    homes = (folder.resolve(), folder.absolute().parent.parent.resolve() / "blobs")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", *PICKLED) or not file.is_symlink():
+            continue
+        if not any(file.resolve().is_relative_to(home) for home in homes):
+            raise UnsafeWeights(
+                f"{file}: is a link to {file.resolve()}, outside the folder; copy the file there if it belongs to the "
+                "model"
+            )
 
 
 def plain_name(name: object, folder: Path) -> str:

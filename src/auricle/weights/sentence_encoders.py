@@ -3,7 +3,7 @@
 A score depends on its networks, so every result states their identity. Legend: n texts, D dimensions, V words.
 """
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch
 from auricle.models.frame_model import tensors_sha256
+from auricle.models.inference import inference
 from auricle.models.sonar import cut_groups
 from auricle.models.text import (
     BOOKKEEPING,
@@ -30,6 +31,7 @@ from auricle.models.text import (
 from auricle.weights import safe
 from auricle.weights.glap import MINILM, read_text_tower
 from auricle.weights.glap_layouts import stock_text_state
+from auricle.weights.layouts import reads_models
 from auricle.weights.text_tokenizers import StockTokenizer
 
 DETECTOR_MAX_TOKENS = 64  # of a caption that the error detector reads; FENSE's own value
@@ -84,7 +86,7 @@ class SentenceEncoder:
         row_of = {text: row for row, text in enumerate(unique)}
         return embeddings[[row_of[text] for text in texts]]
 
-    @torch.inference_mode()
+    @inference()
     def encode_tokens(self, token_ids: Sequence[Sequence[int]], weights: Sequence[Tensor] | None = None) -> Tensor:
         """Mean over tokens (n, D), independent of the other texts.
 
@@ -114,7 +116,6 @@ class ErrorDetector(nn.Module):
     """FENSE's detector of captions that are not fluent: a BERT and a linear layer; its last output is "any error"."""
 
     def __init__(self, tower: StockText, classifier: nn.Linear, tokenizer: StockTokenizer, sha256: str) -> None:
-        """Take parts with weights and the hash of the weights."""
         super().__init__()
         self.tower, self.classifier, self.tokenizer, self.sha256 = tower.eval(), classifier, tokenizer, sha256
 
@@ -127,10 +128,10 @@ class ErrorDetector(nn.Module):
             "max_tokens": self.tokenizer.max_tokens,
         }
 
-    @torch.inference_mode()
+    @inference()
     def probabilities(self, captions: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Probability of an error in each caption (n,), read in lower case and without punctuation."""
-        bare = [re.sub(r"[^\w\s]", "", caption).lower() for caption in captions]
+        """Probability of an error in each caption (n,), read in lower case and without punctuation and symbols."""
+        bare = ["".join(filter(_is_read, caption)).lower() for caption in captions]
         parts = [self._logits(bare[at : at + _CAPTIONS]) for at in range(0, len(bare), _CAPTIONS)]
         if not parts:
             return np.empty(0)
@@ -144,6 +145,12 @@ class ErrorDetector(nn.Module):
         return logits
 
 
+def _is_read(letter: str) -> bool:
+    # Combining marks are no letters to Python, yet parts of words.
+    return letter.isalnum() or letter == "_" or letter.isspace() or unicodedata.category(letter)[0] == "M"
+
+
+@reads_models
 def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> SentenceEncoder:
     """Load a sentence encoder by name or path.
 
@@ -165,6 +172,7 @@ def load_sentence_encoder(name: str = MINILM, *, device: str = "cpu") -> Sentenc
     return SentenceEncoder(tower.to(device), tokenizer, name=name, sha256=tensors_sha256(shared.state))
 
 
+@reads_models
 def load_error_detector(
     folder: str | Path, *, device: str = "cpu", max_tokens: int = DETECTOR_MAX_TOKENS
 ) -> ErrorDetector:
@@ -185,8 +193,7 @@ def load_error_detector(
     folder = Path(folder)
     settings = {key: each for key, each in safe.read_json(folder / "config.json").items() if key not in BOOKKEEPING}
     tensors = safe.read_tensors(folder)
-    absent = [name for name in ("clf.weight", "clf.bias") if name not in tensors]
-    if absent:
+    if absent := [name for name in ("clf.weight", "clf.bias") if name not in tensors]:
         raise LayoutMismatch(
             f"{folder}: has no {', '.join(absent)}, expected the checkpoint of a FENSE error detector; found "
             f"{', '.join(list(tensors)[:3])}"

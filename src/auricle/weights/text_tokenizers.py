@@ -9,15 +9,17 @@ stock      ``tokenizer.json`` of a `transformers` encoder, with that encoder's o
 import difflib
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, WeightsError
-from auricle.files import write_bytes
+from auricle.errors import AuricleError, ConfigError, LayoutMismatch, MissingExtra, WeightsError
+from auricle.files import read_regular, write_bytes
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 SPM_FILE = "sentencepiece.source.256000.model"  # its name in NLLB's and GLAP's releases
 END = 3  # NLLB: 0 padding, 1 unknown, 2 start, 3 end
+MAX_TOKENIZER_BYTES = 2**26  # the largest published ones have half of it
+_MAX_GAP = 2**20  # ids without a token
+_MAX_GROWTH = 64
+_PROBE = "".join(map(chr, range(9, 384))) + "一二三 🙂" + 64 * "a"
 _SHIFT = 1  # sentencepiece has no padding and counts from there
 _FIRST_LANGUAGE = 256_001  # behind the pieces of the released model, and no place of its own in a smaller one
 _SIGNS = 206  # ids that are no piece: 202 languages, padding, 3 markers of data sources
@@ -70,7 +76,7 @@ class _TokenizerFile:
     @cached_property
     def _content(self) -> bytes:
         try:
-            return self.file.read_bytes()
+            return read_regular(self.file, MAX_TOKENIZER_BYTES)
         except OSError as error:
             raise WeightsError(f"{self.file}: cannot be read ({error.strerror}); download it again") from error
 
@@ -158,27 +164,103 @@ class StockTokenizer(_TokenizerFile):
         """
         if self.languages:
             check_language(language, self.languages)
-        found = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        longest = [ids for ids in found if len(ids) > self.max_tokens]
-        if longest:
-            _warn(len(longest), len(found), self.max_tokens)
-            self._tokenizer.enable_truncation(self.max_tokens)
+        with tokenizer_errors(str(self.file)):
             found = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-            self._tokenizer.no_truncation()
+            longest = [ids for ids in found if len(ids) > self.max_tokens]
+            if longest:
+                _warn(len(longest), len(found), self.max_tokens)
+                self._tokenizer.enable_truncation(self.max_tokens)
+                found = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+                self._tokenizer.no_truncation()
         return found
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
-        from tokenizers import Tokenizer
+        return open_tokenizer(self._content, str(self.file))
 
-        content = self._content
-        try:
-            tokenizer = Tokenizer.from_str(content.decode())
-        except Exception as error:  # the tokenizers package raises bare Exception
-            raise WeightsError(f"{self.file}: is no tokenizer ({error}); download it again") from error
+
+def open_tokenizer(content: bytes, source: str) -> "Tokenizer":
+    """The tokenizer in a ``tokenizer.json``, without its padding and truncation.
+
+    Args:
+        content: of the file, which is not trusted.
+        source: for messages.
+
+    Raises:
+        WeightsError: it is damaged, or would make much more of a text than there is.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        text = content.decode("utf-8-sig")
+        state = json.loads(text)
+        if not isinstance(state, dict):
+            raise ValueError("no JSON object")
+        check_sizes(state, source)
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{source}: is no tokenizer ({error}); download it again") from error
+    with tokenizer_errors(source):
+        tokenizer = Tokenizer.from_str(text)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return tokenizer
+        tokenizer.decode(tokenizer.encode(_PROBE, add_special_tokens=False).ids)
+    return tokenizer
+
+
+@contextmanager
+def tokenizer_errors(source: str) -> Iterator[None]:
+    """Report what the tokenizers package raises as a fault of the model's files."""
+    try:
+        yield
+    except AuricleError:
+        raise
+    except BaseException as error:
+        # The package raises bare exceptions, and panics that derive from none.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise WeightsError(
+            f"{source}: the tokenizer fails ({str(error)[:300]}); download the model's tokenizer.json again"
+        ) from error
+
+
+def check_sizes(state: dict[str, Any], source: str) -> None:
+    """Refuse ids far beyond the vocabulary, which the package fills up, and replacements that multiply a text.
+
+    Args:
+        state: content of a ``tokenizer.json``.
+        source: for messages.
+
+    Raises:
+        WeightsError: there are some.
+    """
+    vocabulary = (state.get("model") or {}).get("vocab") or {}
+    added = state.get("added_tokens") or []
+    ids = [token["id"] for token in added if isinstance(token, dict) and isinstance(token.get("id"), int)]
+    ids += [number for number in vocabulary.values() if isinstance(number, int)] if isinstance(vocabulary, dict) else []
+    room = 2 * (len(vocabulary) + len(added)) + _MAX_GAP
+    if any(not 0 <= number < room for number in ids):
+        raise WeightsError(
+            f"{source}: has ids up to {max(ids)} for {len(vocabulary) + len(added)} tokens; download it again"
+        )
+    if any(isinstance(token, dict) and not token.get("content") for token in added):
+        raise WeightsError(f"{source}: an added token is empty; download it again")
+    growth = math.prod(max(1, len(text)) for text in _replacements([v for k, v in state.items() if k != "model"]))
+    if growth > _MAX_GROWTH:
+        raise WeightsError(
+            f"{source}: its replacements make texts {growth:,} times as long, expected at most {_MAX_GROWTH} times; "
+            "download it again"
+        )
+
+
+def _replacements(part: Any) -> Iterator[str]:
+    """What normalizers, pre-tokenizers and decoders put in place of other text."""
+    if isinstance(part, dict):
+        if part.get("type") in ("Replace", "Prepend", "Metaspace"):
+            yield from (part[key] for key in ("content", "prepend", "replacement") if isinstance(part.get(key), str))
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _replacements(inner)
 
 
 @cache

@@ -22,7 +22,7 @@ from auricle.weights.catalog import Source, resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
-from auricle.weights.layouts import dasheng_settings, dasheng_to_hub
+from auricle.weights.layouts import dasheng_settings, dasheng_to_hub, reads_models
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, is_language_model, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
@@ -179,6 +179,7 @@ def save_glap(
     return folder
 
 
+@reads_models
 def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter: str | Path | None = None) -> Path:
     """Any readable model → a folder in the official Hugging Face layout.
 
@@ -190,11 +191,13 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
 
     Raises:
         WeightsError: ``src`` cannot be read, or ``dst`` is not empty.
+        UnsafeWeights: a text beside the weights is a link to a file elsewhere, which would be copied.
     """
     destination = Path(dst)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise WeightsError(f"{destination}: exists and is not an empty folder; name another one")
     source = resolve(src)
+    safe.check_links(source.path)
     origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
     card = Card(
         name=destination.name,

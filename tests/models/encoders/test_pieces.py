@@ -148,18 +148,6 @@ def test_frequency_major_patches_come_in_time_order(name: str) -> None:
     assert int(jumps.argmax()) in (5, 6)  # 1 s is in the patch from 0.96 s on
 
 
-@pytest.mark.parametrize("name", ["eat", "audiomae", "msm_mae"])
-def test_class_tokens(name: str) -> None:
-    model, clips = tiny(name), [noise(1.0), noise(12.0)]
-    tokens = model.class_tokens(clips)
-    assert tokens.shape == (2, 32)
-    for token, pieces in zip(tokens, model.tokens(clips), strict=True):
-        assert torch.allclose(token, torch.stack([piece[0] for piece in pieces]).mean(0), atol=1e-6)
-    assert len(model.tokens(clips[1:])[0]) > 1
-    with pytest.raises(ConfigError, match="no class token"):
-        tiny("beats").class_tokens(clips)
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_are_outputs_of_blocks(name: str) -> None:
     waveform = noise(1.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from auricle.errors import ConfigError, LayoutMismatch, UnknownModel
-from auricle.models.encoders.random_encoders import RANDOM_ENCODERS, random_encoder, stock_settings
+from auricle.models.encoders.random_encoders import RANDOM_ENCODERS, STOCK_SETTINGS, random_encoder
 from auricle.models.encoders.speech import AstFrames, WaveEncoder, WhisperFrames, build_encoder
 from auricle.models.frame_model import FrameModel, content_hash
 
@@ -202,7 +202,7 @@ def test_a_random_dasheng_expects_decibels() -> None:
 
 
 def refuse(kind: type[Exception], match: str, name: str = "wav2vec2-tiny", **changed: Any) -> None:
-    settings, front_end = stock_settings(name)
+    settings, front_end = STOCK_SETTINGS[name]
     arguments = {"front_end": front_end, "tensors": None, **{k: v for k, v in changed.items() if k != "settings"}}
     with pytest.raises(kind, match=match):
         build_encoder({**settings, **changed.get("settings", {})}, source="it", **arguments)
@@ -227,7 +227,7 @@ def without(tensors: dict[str, Tensor], key: str) -> dict[str, Tensor]:
 
 
 def test_a_config_chooses_geometry_and_nothing_else(encoders: dict[str, Any]) -> None:
-    settings, front_end = stock_settings("wav2vec2-tiny")
+    settings, front_end = STOCK_SETTINGS["wav2vec2-tiny"]
     hostile = {
         "_attn_implementation": "someone/kernels",
         "attn_implementation": "someone/kernels",

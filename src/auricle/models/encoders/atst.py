@@ -44,7 +44,6 @@ class AtstConfig(TransformerConfig):
     chunk_frames: int = 1000  # mel frames of a piece; the authors' is 1001
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         TransformerConfig.__post_init__(self)
         if not PATCH <= self.chunk_frames < (self.max_patches + 1) * PATCH:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}, beyond the {self.max_patches} learned positions")
@@ -58,7 +57,6 @@ class Atst(PieceNetwork):
     min_samples = _MEL.min_samples
 
     def __init__(self, config: AtstConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.window_samples = config.chunk_frames * _MEL.hop_length
@@ -103,10 +101,6 @@ def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
     return next((prefix for prefix in _PREFIXES if all(prefix + key in tensors for key in needed)), None)
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _prefix(tensors) is not None
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' Lightning files: the teacher of a pre-trained one, the encoder of a fine-tuned one."""
     state = strip(tensors, _prefix(tensors) or "")
@@ -127,4 +121,4 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     return Parts(config, state)
 
 
-FAMILY = Family("atst", Atst, AtstConfig, _recognises, _read)
+FAMILY = Family("atst", Atst, AtstConfig, lambda tensors: _prefix(tensors) is not None, _read)

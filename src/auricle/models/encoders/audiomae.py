@@ -15,20 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auricle.audio.fbank import EAT_FBANK, FRAME_SAMPLES, HOP_SAMPLES, kaldi_fbank
+from auricle.audio.fbank import FRAME_SAMPLES, HOP_SAMPLES
 from auricle.errors import ConfigError
-from auricle.models.blocks import Block
-from auricle.models.encoders.eat import BANDS, PATCH, centred_patches, grid_positions
+from auricle.models.blocks import Block, PatchEmbed
+from auricle.models.encoders.eat import BANDS, PATCH, fbank_pieces, grid_positions
 from auricle.models.encoders.pieces import (
     Family,
     Parts,
-    PatchEmbed,
     Piece,
     PieceNetwork,
     TransformerConfig,
-    cut,
     geometry_of,
-    pad_frames,
     run_pieces,
     to_patches,
 )
@@ -73,12 +70,8 @@ class AudioMae(PieceNetwork):
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
         """See `PieceNetwork`: the time patches whose centre is in the clip."""
-        found = []
-        for waveform in waveforms:
-            fbank = kaldi_fbank(waveform, EAT_FBANK)
-            clip = cut(fbank, _TIMES * PATCH, centred_patches(len(fbank)))
-            found.append([piece._replace(features=self._window(piece.features)) for piece in clip])
-        return found
+        config = self.config
+        return [fbank_pieces(w, _TIMES * PATCH, config.fbank_mean, config.fbank_std) for w in waveforms]
 
     def embed(self, piece: Piece) -> Tensor:
         """See `PieceNetwork`."""
@@ -116,10 +109,6 @@ class AudioMae(PieceNetwork):
         if not self.config.num_classes:
             raise ConfigError("this AudioMAE has no tagging head; load a fine-tuned checkpoint")
         return self.head(self.pooled(waveforms))
-
-    def _window(self, fbank: Tensor) -> Tensor:
-        padded = pad_frames(fbank, _TIMES * PATCH)
-        return (padded - self.config.fbank_mean) / (2 * self.config.fbank_std)
 
 
 def reference_positions(width: int) -> Tensor:

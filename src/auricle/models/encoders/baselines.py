@@ -26,7 +26,6 @@ class LogMelFrames:
     min_samples = DASHENG_MEL.min_samples
 
     def __init__(self, device: str = "cpu") -> None:
-        """Compute on ``device``."""
         self._front_end = LogMel().to(device).eval()
         self.output_dim = DASHENG_MEL.num_mels
 

@@ -50,7 +50,6 @@ class BeatsConfig:
     compat: bool = False  # pad a batch and mask it as microsoft/unilm does, which blurs the ends of clips
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads or self.embed_dim % self.conv_pos_groups:
             raise ConfigError(
                 f"embed_dim {self.embed_dim} is no multiple of {self.num_heads} heads and {self.conv_pos_groups} groups"
@@ -67,7 +66,6 @@ class Beats(PieceNetwork):
     hop_samples = PATCH * HOP_SAMPLES
 
     def __init__(self, config: BeatsConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.min_samples = 1 if config.repeat_short else _MIN_SAMPLES
@@ -147,7 +145,6 @@ class BeatsBlock(nn.Module):
     """Post-norm block with separate projections and a gated relative bias."""
 
     def __init__(self, config: BeatsConfig) -> None:
-        """One block of the geometry."""
         super().__init__()
         self.residual_gain = config.residual_gain
         self.self_attn = GatedAttention(config.embed_dim, config.num_heads)
@@ -229,10 +226,6 @@ _UNUSED = ("predictor.", "decoder.", "patch_embedding_pad.", "raw2fbank_pad.", "
 _FIXED = {"input_patch_size": PATCH, "layer_norm_first": False, "activation_fn": "gelu", "gru_rel_pos": True}
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return any(prefix + _MARK in tensors for prefix in _PREFIXES)
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """``{"cfg", "model"}`` of microsoft/unilm and of OpenBEATs, or an ESPnet model with that cfg beside it."""
     own = strip(tensors, next(prefix for prefix in _PREFIXES if prefix + _MARK in tensors))
@@ -290,4 +283,4 @@ def _config(state: Mapping[str, Tensor], settings: Mapping[str, Any], *, is_open
     )
 
 
-FAMILY = Family("beats", Beats, BeatsConfig, _recognises, _read)
+FAMILY = Family("beats", Beats, BeatsConfig, lambda own: any(prefix + _MARK in own for prefix in _PREFIXES), _read)

@@ -44,7 +44,6 @@ class BestRqConfig:
     compat: bool = False  # pad a batch as the recipe does: convolutions see the padding
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         object.__setattr__(self, "channels", tuple(self.channels))  # a list where it comes from JSON
         if self.embed_dim % self.num_heads or self.embed_dim % 2 or not self.conv_kernel % 2:
             raise ConfigError(
@@ -62,7 +61,6 @@ class BestRq(PieceNetwork):
     window_samples = _CHUNK * _HOP
 
     def __init__(self, config: BestRqConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         first, second = config.channels
@@ -145,7 +143,6 @@ class FeedForward(nn.Module):
     """Norm, two layers with GELU between."""
 
     def __init__(self, width: int, hidden: int) -> None:
-        """Plain two-layer perceptron."""
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=_EPS)
         self.fc1, self.fc2 = Linear(width, hidden), Linear(hidden, width)
@@ -159,7 +156,6 @@ class ConformerBlock(nn.Module):
     """Half a feed-forward, attention, convolution, half a feed-forward, norm."""
 
     def __init__(self, config: BestRqConfig) -> None:
-        """One block of the geometry."""
         super().__init__()
         self.ffn1 = FeedForward(config.embed_dim, config.ffn_dim)
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=_EPS)
@@ -312,10 +308,6 @@ _NAMES = (
 _UNUSED = (_ENCODER + "positional_encoding",)
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _MARK in tensors
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """``model.ckpt`` of a folder that SpeechBrain's recipe wrote."""
     state: dict[str, Tensor] = {}
@@ -340,4 +332,4 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     return Parts(config, state)
 
 
-FAMILY = Family("best_rq", BestRq, BestRqConfig, _recognises, _read)
+FAMILY = Family("best_rq", BestRq, BestRqConfig, lambda tensors: _MARK in tensors, _read)

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.errors import ConfigError
-from auricle.models.blocks import Block
+from auricle.models.blocks import Block, PatchEmbed
 from auricle.models.encoders.pieces import (
     Family,
     Parts,
-    PatchEmbed,
     Piece,
     PieceNetwork,
     TransformerConfig,
@@ -46,7 +45,6 @@ class CedConfig(TransformerConfig):
     compat: bool = False  # a batch as the authors': one dB floor, padding not masked, the last chunk filled up
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         TransformerConfig.__post_init__(self)
         if not PATCH <= self.chunk_frames < (self.max_times + 1) * PATCH:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}, beyond the {self.max_times} learned positions")
@@ -62,7 +60,6 @@ class Ced(PieceNetwork):
     min_samples = (PATCH - 1) * DASHENG_MEL.hop_length  # give the 16 frames of one patch
 
     def __init__(self, config: CedConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.window_samples = config.chunk_frames * DASHENG_MEL.hop_length
@@ -149,10 +146,6 @@ def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _prefix(tensors) is not None
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' files, flat or under ``model``, and the Hugging Face layout behind ``encoder.``."""
     prefix = _prefix(tensors) or ""
@@ -171,4 +164,4 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
     return Parts(config, state)
 
 
-FAMILY = Family("ced", Ced, CedConfig, _recognises, _read)
+FAMILY = Family("ced", Ced, CedConfig, lambda tensors: _prefix(tensors) is not None, _read)

@@ -54,7 +54,6 @@ class Data2Vec2Config(TransformerConfig):
     compat: bool = False  # pad a batch as fairseq: positions of the last frames depend on the padding
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads or self.embed_dim % self.pos_groups:
             raise ConfigError(
                 f"embed_dim {self.embed_dim} is no multiple of {self.num_heads} heads and {self.pos_groups} groups"
@@ -70,9 +69,9 @@ class Data2Vec2(PieceNetwork):
     window_samples = _CHUNK
 
     def __init__(self, config: Data2Vec2Config) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
+        width, kernel = config.embed_dim, config.pos_kernel
         channels = [1, *[config.conv_dim] * len(_KERNELS)]
         self.convolutions = nn.ModuleList(
             nn.Conv1d(channels[i], channels[i + 1], kernel, stride=_STRIDES[i], bias=False)
@@ -80,29 +79,21 @@ class Data2Vec2(PieceNetwork):
         )
         self.conv_norms = nn.ModuleList(nn.LayerNorm(config.conv_dim, eps=_EPS) for _ in _KERNELS)
         self.feature_norm = nn.LayerNorm(config.conv_dim, eps=_EPS)
-        self.feature_proj = Linear(config.conv_dim, config.embed_dim)
+        self.feature_proj = Linear(config.conv_dim, width)
         self.pos_convolutions = nn.ModuleList(
-            nn.Conv1d(
-                config.embed_dim,
-                config.embed_dim,
-                config.pos_kernel,
-                padding=config.pos_kernel // 2,
-                groups=config.pos_groups,
-            )
+            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_groups)
             for _ in range(config.pos_depth)
         )
-        self.norm = nn.LayerNorm(config.embed_dim, eps=_EPS)
+        self.norm = nn.LayerNorm(width, eps=_EPS)
         self.alibi_scale = nn.Parameter(torch.ones(config.num_heads))
         self.blocks = nn.ModuleList(
-            PostNormBlock(
-                BiasedAttention(config.embed_dim, config.num_heads), config.embed_dim, config.mlp_ratio, eps=_EPS
-            )
+            PostNormBlock(BiasedAttention(width, config.num_heads), width, config.mlp_ratio, eps=_EPS)
             for _ in range(config.depth)
         )
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
         """See `PieceNetwork`: pieces of 30 s that overlap by the reach of a frame."""
-        clips = [self._normalised(waveform) for waveform in waveforms]
+        clips = [F.layer_norm(w, w.shape, eps=1e-5) if self.config.normalize else w for w in waveforms]
         if self.config.compat:
             longest = max(len(clip) for clip in clips)
             counts = [num_frames(len(clip)) for clip in clips]
@@ -144,9 +135,6 @@ class Data2Vec2(PieceNetwork):
             tokens = block(tokens, spans, biases)
             yield tokens
         yield tokens
-
-    def _normalised(self, waveform: Tensor) -> Tensor:
-        return F.layer_norm(waveform, waveform.shape, eps=1e-5) if self.config.normalize else waveform
 
     def _cut(self, clip: Tensor) -> list[Piece]:
         total, step = num_frames(len(clip)), _CHUNK // _STRIDE
@@ -199,10 +187,6 @@ _NAMES = (
 )
 
 
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return any(prefix + _MARK in tensors for prefix in _PREFIXES)
-
-
 def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> Parts:
     """The authors' fairseq files: the student of a pre-trained one, the encoder of a fine-tuned one."""
     own = strip(tensors, next(prefix for prefix in _PREFIXES if prefix + _MARK in tensors))
@@ -213,6 +197,7 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
             continue
         state[_our_name(key, prenet)] = tensor
     width, conv_dim = state["feature_proj.weight"].shape
+    task = settings.get("task")
     geometry = geometry_of(state, model_settings(settings), source)
     heads = geometry["num_heads"]
     scale = own[_AUDIO + "alibi_scale"].flatten()
@@ -226,7 +211,7 @@ def _read(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
         pos_depth=depth_of(state, "pos_convolutions."),
         pos_kernel=kernel.shape[2],
         pos_groups=width // kernel.shape[1],
-        normalize=bool(_task(settings).get("normalize", True)),
+        normalize=bool((task if isinstance(task, Mapping) else settings).get("normalize", True)),
     )
     return Parts(config, state)
 
@@ -244,9 +229,6 @@ def _our_name(key: str, prenet: int) -> str:
     return name
 
 
-def _task(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    task = settings.get("task")
-    return task if isinstance(task, Mapping) else settings
-
-
-FAMILY = Family("data2vec2", Data2Vec2, Data2Vec2Config, _recognises, _read)
+FAMILY = Family(
+    "data2vec2", Data2Vec2, Data2Vec2Config, lambda own: any(prefix + _MARK in own for prefix in _PREFIXES), _read
+)

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from auricle.audio.fbank import EAT_FBANK, FRAME_SAMPLES, HOP_SAMPLES, kaldi_fbank
 from auricle.errors import ConfigError
-from auricle.models.blocks import Attention, Mlp, Spans
+from auricle.models.blocks import Attention, Mlp, PatchEmbed, Spans
 from auricle.models.encoders.pieces import (
     Family,
     Parts,
-    PatchEmbed,
     Piece,
     PieceNetwork,
     TransformerConfig,
@@ -46,7 +45,6 @@ class EatConfig(TransformerConfig):
     fill_up: bool = True  # every piece to a whole window; False: to a whole patch alone
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         if self.embed_dim % self.num_heads or self.embed_dim % 4:
             raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of 4 and of {self.num_heads} heads")
         if self.window_frames % PATCH or not 0 < self.window_frames <= PATCH * self.max_length:
@@ -66,7 +64,6 @@ class Eat(PieceNetwork):
     positions: Tensor
 
     def __init__(self, config: EatConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.window_samples = config.window_frames * HOP_SAMPLES
@@ -81,21 +78,13 @@ class Eat(PieceNetwork):
 
     def pieces(self, waveforms: Sequence[Tensor]) -> list[list[Piece]]:
         """See `PieceNetwork`: the time patches whose centre is in the clip."""
-        return [self._pieces(kaldi_fbank(waveform, EAT_FBANK)) for waveform in waveforms]
+        config = self.config
+        return [fbank_pieces(w, config.window_frames, _MEAN, _STD, fill_up=config.fill_up) for w in waveforms]
 
     def embed(self, piece: Piece) -> Tensor:
         """See `PieceNetwork`."""
         patches = self.patch_embed(to_patches(piece.features))
         return self.norm(torch.cat([self.class_token, patches + self.positions[: len(patches)]]))
-
-    def _pieces(self, fbank: Tensor) -> list[Piece]:
-        window = self.config.window_frames
-        found = []
-        for piece in cut(fbank, window, centred_patches(len(fbank))):
-            length = len(piece.features)
-            padded = pad_frames(piece.features, window if self.config.fill_up else -(-length // PATCH) * PATCH)
-            found.append(piece._replace(features=(padded - _MEAN) / (2 * _STD)))
-        return found
 
 
 class PostNormBlock(nn.Module):
@@ -113,6 +102,16 @@ class PostNormBlock(nn.Module):
         """(M, D) → (M, D)."""
         x = self.norm1(x + self.attn(x, spans, *attention_inputs))
         return self.norm2(x + self.mlp(x))
+
+
+def fbank_pieces(waveform: Tensor, window: int, mean: float, std: float, *, fill_up: bool = True) -> list[Piece]:
+    """Normalised filter bank of a clip (N,), cut every ``window`` frames and filled up to it, or to whole patches."""
+    fbank = kaldi_fbank(waveform, EAT_FBANK)
+    found = []
+    for piece in cut(fbank, window, centred_patches(len(fbank))):
+        padded = pad_frames(piece.features, window if fill_up else -(-len(piece.features) // PATCH) * PATCH)
+        found.append(piece._replace(features=(padded - mean) / (2 * std)))
+    return found
 
 
 def centred_patches(num_frames: int) -> int:
@@ -146,10 +145,6 @@ _NAMES = (
     ("context_encoder.norm.", "norm."),
     ("pre_norm.", "norm."),
 )
-
-
-def _recognises(tensors: Mapping[str, Tensor]) -> bool:
-    return _prefix(tensors) is not None
 
 
 def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
@@ -192,4 +187,4 @@ def model_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
 
 
-FAMILY = Family("eat", Eat, EatConfig, _recognises, _read)
+FAMILY = Family("eat", Eat, EatConfig, lambda tensors: _prefix(tensors) is not None, _read)

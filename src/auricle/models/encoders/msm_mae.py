@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.errors import ConfigError, LayoutMismatch
-from auricle.models.blocks import Block
+from auricle.models.blocks import Block, PatchEmbed
 from auricle.models.encoders.pieces import (
     Family,
     Parts,
-    PatchEmbed,
     Piece,
     PieceNetwork,
     TransformerConfig,
@@ -50,7 +49,6 @@ class MsmMaeConfig(TransformerConfig):
     compat: bool = False  # normalise over a whole padded batch as the authors do: every clip changes every other
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
         TransformerConfig.__post_init__(self)
         if _MELS % self.patch_mels:
             raise ConfigError(f"patch_mels is {self.patch_mels}, expected a divisor of {_MELS}")
@@ -65,7 +63,6 @@ class MsmMae(PieceNetwork):
     min_samples = _N_FFT // 2 + 1  # what reflect padding needs
 
     def __init__(self, config: MsmMaeConfig) -> None:
-        """Random weights."""
         super().__init__()
         self.config, self.width = config, config.embed_dim
         self.num_bands = _MELS // config.patch_mels

@@ -21,12 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.data.batches import grouped
 from auricle.errors import ClipTooShort, ConfigError
-from auricle.models.blocks import Spans, linear, plan_spans
+from auricle.models.blocks import Spans, plan_spans
 from auricle.models.frame_model import Identity, check_layers, count_parameters, mean_of
 
 Pool = Literal["mean", "concat", "none"]
 POOLS: tuple[Pool, ...] = ("mean", "concat", "none")
+_PATCH = 16  # frames and mels of a square patch
 # Tokens that go through the blocks together: what a CPU computes should stay in its cache; a GPU wants to be filled.
 _CPU_TOKENS_PER_THREAD, _GPU_TOKENS = 520, 65_536
 
@@ -41,7 +43,8 @@ class TransformerConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        """Reject impossible geometries."""
+        if min(self.embed_dim, self.num_heads) < 1 or self.depth < 0 or self.mlp_ratio <= 0:
+            raise ConfigError(f"an encoder needs sizes of at least 1, got {self}")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
 
@@ -139,16 +142,6 @@ class PieceFrames:
         """See `FrameModel`; D is F times as wide with ``concat``, T is F times as long with ``none``."""
         return [self._pooled(clip) for clip in self._encode(waveforms)]
 
-    def class_tokens(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """The class token of each clip, (B, D) float32; the mean over pieces of a clip that was cut.
-
-        Raises:
-            ConfigError: the family has none.
-        """
-        if not self.network.num_class_tokens:
-            raise ConfigError(f"{self.network.family} has no class token; take the mean over the frames")
-        return torch.stack([torch.stack([tokens[0] for tokens, _ in clip]).mean(0) for clip in self._encode(waveforms)])
-
     def tokens(self, waveforms: Sequence[Tensor]) -> list[list[Tensor]]:
         """All tokens of each piece of each clip in the network's own order, class tokens in front; (P, D) float32."""
         return [[tokens for tokens, _ in clip] for clip in self._encode(waveforms)]
@@ -198,7 +191,9 @@ def run_pieces(network: PieceNetwork, pieces: Sequence[Piece], layers: Sequence[
     device = next(network.parameters()).device
     limit = _CPU_TOKENS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else _GPU_TOKENS
     found: list[list[Tensor]] = [[] for _ in pieces]
-    for group in _groups(network, pieces, limit):
+    shortest_first = sorted(range(len(pieces)), key=lambda i: len(pieces[i].features))
+    embedded = ((index, network.embed(pieces[index])) for index in shortest_first)
+    for group in grouped(embedded, lambda each: len(each[1]), limit):
         lengths = [len(tokens) for _, tokens in group]
         keys = [pieces[index].keys for index, _ in group]
         order, spans = plan_spans(lengths, [n if k is None else k for n, k in zip(lengths, keys, strict=True)])
@@ -206,21 +201,6 @@ def run_pieces(network: PieceNetwork, pieces: Sequence[Piece], layers: Sequence[
             for i, part in zip(order, state.split([lengths[i] for i in order]), strict=True):
                 found[group[i][0]].append(part)
     return found
-
-
-def _groups(network: PieceNetwork, pieces: Sequence[Piece], limit: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Numbers and tokens of the pieces, shortest first, in groups that go through the blocks together."""
-    group: list[tuple[int, Tensor]] = []
-    filled = 0
-    for index in sorted(range(len(pieces)), key=lambda i: len(pieces[i].features)):
-        tokens = network.embed(pieces[index])
-        if group and filled + len(tokens) > limit:
-            yield group
-            group, filled = [], 0
-        group.append((index, tokens))
-        filled += len(tokens)
-    if group:
-        yield group
 
 
 def _chosen(states: Iterable[Tensor], layers: Sequence[int]) -> Iterator[Tensor]:
@@ -235,25 +215,22 @@ def _chosen(states: Iterable[Tensor], layers: Sequence[int]) -> Iterator[Tensor]
         yield state
 
 
-def cut(features: Tensor, length: int | None, count: int, patch: int = 16) -> list[Piece]:
-    """Cut features at whole time patches.
+def cut(features: Tensor, length: int | None, count: int) -> list[Piece]:
+    """Cut features at whole time patches of 16 frames.
 
     Args:
         features: (frames, mels) of a whole clip.
-        length: frames of a piece, a multiple of ``patch``; None: one piece, however long.
+        length: frames of a piece, a multiple of 16; None: one piece, however long.
         count: time patches of the clip.
-        patch: frames of a time patch.
 
     Returns:
         Pieces of the ``length`` and a last one of what is left, which may be more or less than its time patches hold.
     """
     if length is None:
         return [Piece(features, count)]
-    each = length // patch
-    return [
-        Piece(features[patch * start : patch * start + length], min(each, count - start))
-        for start in range(0, count, each)
-    ]
+    each = length // _PATCH
+    starts = range(0, count, each)
+    return [Piece(features[_PATCH * s : _PATCH * s + length], min(each, count - s)) for s in starts]
 
 
 def chunks_of(features: Tensor, length: int, patch: int) -> list[Piece]:
@@ -266,28 +243,14 @@ def pad_frames(features: Tensor, frames: int) -> Tensor:
     return F.pad(features, (0, 0, 0, max(0, frames - len(features))))
 
 
-def to_patches(features: Tensor, patch: int = 16) -> Tensor:
-    """(T, M) → time-major square patches (T // patch · M // patch, patch²), element index time × patch + mel.
+def to_patches(features: Tensor) -> Tensor:
+    """(T, M) → time-major square patches (T // 16 · M // 16, 256), element index time × 16 + mel.
 
     Frames behind the last whole patch are dropped.
     """
-    rows, bands = len(features) // patch, features.shape[1] // patch
-    grid = features[: rows * patch].reshape(rows, patch, bands, patch)
-    return grid.transpose(1, 2).reshape(rows * bands, patch * patch)
-
-
-class PatchEmbed(nn.Module):
-    """Holds the convolution weights (D, 1, height, width) that turn a patch into a token."""
-
-    def __init__(self, width: int, patch: tuple[int, int] = (16, 16), *, bias: bool = True) -> None:
-        """One patch to ``width`` channels."""
-        super().__init__()
-        self.proj = nn.Conv2d(1, width, patch, stride=patch, bias=bias)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """(P, height · width) → (P, D): the convolution as one matrix product."""
-        weight = self.proj.weight
-        return linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)  # features are always float32
+    rows, bands = len(features) // _PATCH, features.shape[1] // _PATCH
+    grid = features[: rows * _PATCH].reshape(rows, _PATCH, bands, _PATCH)
+    return grid.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def heads_of(width: int, settings: Mapping[str, Any], source: str, known: Mapping[int, int] | None = None) -> int:

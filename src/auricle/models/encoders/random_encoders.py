@@ -21,11 +21,11 @@ _TRANSFORMER = {
     "num_attention_heads": _HEADS,
     "intermediate_size": 2 * _WIDTH,
 }
-_WAVE = {**_TRANSFORMER, "conv_dim": [32] * 7, "num_conv_pos_embedding_groups": 4}
+_WAVE = {**_TRANSFORMER, "conv_dim": [32] * 7, "num_conv_pos_embedding_groups": 4, "num_conv_pos_embeddings": 32}
 _LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 # Name -> config.json and preprocessor_config.json. Convolutions, mels and patches are those of the published models,
 # so hops and frame counts are too; the variants "layer" correspond to the large models, the others for the base ones.
-_STOCK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+STOCK_SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "whisper-tiny": (
         {
             "model_type": "whisper",
@@ -36,21 +36,12 @@ _STOCK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
-    "wav2vec2-tiny": ({"model_type": "wav2vec2", **_WAVE, "num_conv_pos_embeddings": 32}, {"do_normalize": True}),
-    "wav2vec2-layer-tiny": (
-        {"model_type": "wav2vec2", **_WAVE, **_LAYER_NORM, "num_conv_pos_embeddings": 32},
-        {"do_normalize": True},
-    ),
-    "hubert-tiny": ({"model_type": "hubert", **_WAVE, "num_conv_pos_embeddings": 32}, {"do_normalize": True}),
-    "hubert-layer-tiny": (
-        {"model_type": "hubert", **_WAVE, **_LAYER_NORM, "num_conv_pos_embeddings": 32},
-        {"do_normalize": True},
-    ),
-    "wavlm-tiny": ({"model_type": "wavlm", **_WAVE, "num_conv_pos_embeddings": 32}, {"do_normalize": False}),
-    "wavlm-layer-tiny": (
-        {"model_type": "wavlm", **_WAVE, **_LAYER_NORM, "num_conv_pos_embeddings": 32},
-        {"do_normalize": True},
-    ),
+    "wav2vec2-tiny": ({"model_type": "wav2vec2", **_WAVE}, {"do_normalize": True}),
+    "wav2vec2-layer-tiny": ({"model_type": "wav2vec2", **_WAVE, **_LAYER_NORM}, {"do_normalize": True}),
+    "hubert-tiny": ({"model_type": "hubert", **_WAVE}, {"do_normalize": True}),
+    "hubert-layer-tiny": ({"model_type": "hubert", **_WAVE, **_LAYER_NORM}, {"do_normalize": True}),
+    "wavlm-tiny": ({"model_type": "wavlm", **_WAVE}, {"do_normalize": False}),
+    "wavlm-layer-tiny": ({"model_type": "wavlm", **_WAVE, **_LAYER_NORM}, {"do_normalize": True}),
     "data2vec-tiny": (
         {"model_type": "data2vec-audio", **_WAVE, "num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 19},
         {"do_normalize": True},
@@ -58,7 +49,7 @@ _STOCK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ast-tiny": ({"model_type": "audio-spectrogram-transformer", **_TRANSFORMER}, {}),
 }
 _DASHENG = {"dasheng-tiny": SIZES["tiny"], "dasheng-base": SIZES["base"]}
-RANDOM_ENCODERS = (*_DASHENG, *_STOCK)
+RANDOM_ENCODERS = (*_DASHENG, *STOCK_SETTINGS)
 
 
 def random_encoder(family: str, seed: int = 0, *, layers: Sequence[int] = ()) -> FrameModel:
@@ -79,13 +70,7 @@ def random_encoder(family: str, seed: int = 0, *, layers: Sequence[int] = ()) ->
         torch.manual_seed(seed)
         if family in _DASHENG:
             return _dasheng(family, layers)
-        return build_encoder(*_STOCK[family], None, layers=layers, source=f"random:{family}")
-
-
-def stock_settings(family: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Content of config.json and preprocessor_config.json of a stock family, for a folder made of random weights."""
-    config, front_end = _STOCK[family]
-    return {**config}, {**front_end}
+        return build_encoder(*STOCK_SETTINGS[family], None, layers=layers, source=f"random:{family}")
 
 
 def _dasheng(family: str, layers: Sequence[int]) -> FrameModel:

@@ -37,7 +37,6 @@ class WaveEncoder(StockEncoder):
     """
 
     def __init__(self, network: "PreTrainedModel", front_end: Mapping[str, Any], layers: Sequence[int] = ()) -> None:
-        """See `StockEncoder`."""
         super().__init__(network, front_end, layers)
         config = network.config
         strides = list(config.conv_stride)
@@ -106,7 +105,6 @@ class WhisperFrames(StockEncoder):
     """
 
     def __init__(self, network: "PreTrainedModel", front_end: Mapping[str, Any], layers: Sequence[int] = ()) -> None:
-        """See `StockEncoder`."""
         super().__init__(network, front_end, layers)
         self._stride = 2 * HOP_SAMPLES  # the second convolution halves the 100 Hz of the mel
         self._window = network.config.max_source_positions * self._stride
@@ -137,7 +135,6 @@ class AstFrames(StockEncoder):
     """
 
     def __init__(self, network: "PreTrainedModel", front_end: Mapping[str, Any], layers: Sequence[int] = ()) -> None:
-        """See `StockEncoder`."""
         super().__init__(network, front_end, layers)
         config = network.config
         self._spec = FbankSpec(num_mels=config.num_mel_bins)

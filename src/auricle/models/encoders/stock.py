@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.errors import ConfigError, LayoutMismatch, MissingExtra
+from auricle.errors import ConfigError, MissingExtra
 from auricle.models.frame_model import Identity, check_layers, count_parameters, mean_of
+from auricle.models.stock_networks import check_counts, load_network, plain_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,14 +100,17 @@ def build_network(
     if family not in CLASSES:
         raise ConfigError(f"{source}: model_type is {family!r}, expected one of {', '.join(CLASSES)}")
     config_class, network_class, prefixes = _import(family)
-    known = set(config_class().to_dict()) - _UNREAD
+    defaults = config_class().to_dict()
+    geometry = {k: v for k, v in plain_settings(settings).items() if k in defaults and k not in _UNREAD}
+    if tensors is not None:
+        check_counts(geometry, len(tensors), source)
     try:
-        config = config_class(**{k: v for k, v in settings.items() if k in known}, **_fixed(config_class))
+        config = config_class(**geometry, **{k: v for k, v in _FIXED.items() if k in defaults})
         if tensors is None:
             return network_class(config).eval()
     except Exception as error:  # the library and its validators raise many kinds
         raise ConfigError(f"{source}: config.json describes no {family} encoder ({error})") from error
-    return _filled(network_class, config, _encoder_tensors(tensors, prefixes), source).eval()
+    return load_network(network_class, config, _encoder_tensors(tensors, prefixes), source)
 
 
 def blocks_of(network: nn.Module) -> nn.ModuleList:
@@ -132,48 +136,11 @@ def _import(family: str) -> tuple[Any, Any, tuple[str, ...]]:
     return getattr(transformers, config), getattr(transformers, network, WhisperEncoder), prefixes
 
 
-def _fixed(config_class: Any) -> dict[str, Any]:
-    known = config_class().to_dict()
-    return {key: value for key, value in _FIXED.items() if key in known}
-
-
 def _encoder_tensors(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
     """The encoder's tensors under its own names, heads and decoders left out."""
     prefix = next((p for p in prefixes if any(key.startswith(p) for key in tensors)), "")
     own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     return {key: tensor for key, tensor in own.items() if not key.startswith(_UNUSED)}
-
-
-def _filled(network_class: Any, config: Any, tensors: dict[str, Tensor], source: str) -> "PreTrainedModel":
-    # The library itself maps the names that older versions of it wrote (weight_g, attention.attention.query, …).
-    with _quiet():
-        try:
-            network, found = network_class.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are complained about below
-                dtype=torch.float32,
-            )
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise LayoutMismatch(
-                f"{source}: the tensors do not fit config.json ({error}); take both from one place"
-            ) from error
-    faults = [
-        f"{len(keys)} {what} ({', '.join(sorted(map(str, keys))[:3])})"
-        for what, keys in (
-            ("missing", found["missing_keys"]),
-            ("unknown", found["unexpected_keys"]),
-            ("of another shape", found["mismatched_keys"]),
-        )
-        if keys
-    ]
-    if faults:
-        raise LayoutMismatch(
-            f"{source}: the tensors do not fit config.json: {' and '.join(faults)}; take both from one place"
-        )
-    return network
 
 
 @contextmanager
@@ -190,19 +157,3 @@ def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bar and the report of transformers; what is wrong is raised instead."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
