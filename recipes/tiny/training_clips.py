@@ -9,10 +9,10 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-from auricle.audio.acoustic_fingerprint import acoustic_fingerprint
 from auricle.data import ShardSet
+from auricle.data.acoustic_fingerprint import acoustic_fingerprint
 from auricle.weights import safe
-from auricle.weights.training_clips import write_training_clips
+from auricle.weights.cards import write_training_clips
 
 SETS = {
     "esc10": "ESC-10, folds 1-3",

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from auricle.audio.acoustic_fingerprint import acoustic_fingerprint
 from auricle.bench.examples import Example
 from auricle.bench.leaks import find_contamination, find_leaks
+from auricle.data.acoustic_fingerprint import acoustic_fingerprint
 from auricle.errors import WeightsError
-from auricle.weights import training_clips as room
-from auricle.weights.training_clips import read_training_clips, training_clips, write_training_clips
+from auricle.weights.cards import TRAINING_CLIPS, read_training_clips, training_clips, write_training_clips
 
 RATE = 16_000
 
@@ -112,7 +111,7 @@ def test_a_model_with_a_shared_encoder_was_trained_on_its_clips_too(model: Path,
     ],
 )
 def test_a_damaged_list_is_an_error(content: str, tmp_path: Path) -> None:
-    (tmp_path / room.FILE).write_text(content)
+    (tmp_path / TRAINING_CLIPS).write_text(content)
     with pytest.raises(WeightsError, match=r"training_clips\.json"):
         read_training_clips(tmp_path)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auricle.audio.acoustic_fingerprint import acoustic_fingerprint, as_rows
 from auricle.audio.decode import as_clip
+from auricle.data.acoustic_fingerprint import acoustic_fingerprint, as_rows
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
 from auricle.evaluate.corruptions import wav_bytes
@@ -21,8 +21,8 @@ from auricle.evaluate.run import Evaluator, Share, TaskRun, read_share, run_fold
 from auricle.evaluate.score_answers import read_synonyms
 from auricle.evaluate.scores import Scored, ScoringConfig
 from auricle.evaluate.task import load_language_task
+from auricle.weights.cards import TrainingClips
 from auricle.weights.sentence_encoders import SentenceEncoder, load_sentence_encoder
-from auricle.weights.training_clips import TrainingClips
 
 from ..weights.toy_sentences import write_encoder
 from .fake_model import TASK, FakeModel, question, questions

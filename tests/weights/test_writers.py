@@ -21,7 +21,7 @@ from auricle.weights import (
     save_dasheng,
     save_midashenglm,
 )
-from auricle.weights.training_clips import training_clips
+from auricle.weights.cards import training_clips
 
 
 def same(left: nn.Module, right: nn.Module) -> bool:

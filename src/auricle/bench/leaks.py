@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from auricle.audio.acoustic_fingerprint import BYTES, MAX_DIFFERENT_BITS, acoustic_fingerprint, as_rows, different_bits
 from auricle.audio.decode import as_clip
 from auricle.bench.examples import Example
 from auricle.bench.results import NOT_COMPARED, Contamination, Leaks
 from auricle.bench.store import Store
+from auricle.data.acoustic_fingerprint import BYTES, MAX_DIFFERENT_BITS, acoustic_fingerprint, as_rows, different_bits
 from auricle.data.batches import prefetch
 from auricle.errors import AuricleError
-from auricle.weights.training_clips import training_clips
+from auricle.weights.cards import training_clips
 
 _SHOWN = 200  # pairs in a result
 _ROWS = 1024  # clips compared with all others at once

@@ -109,7 +109,7 @@ def _run_all(
     settings: _Settings, part: Share, jobs: Sequence[_Job], tally: Tally, on_error: Callable[[str, str], None]
 ) -> None:
     from auricle.evaluate.run import run_task
-    from auricle.weights.training_clips import training_clips
+    from auricle.weights.cards import training_clips
 
     options = settings.options
     scoring = scoring_config(options, [job.task for job in jobs])

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from auricle import __version__
-from auricle.audio.acoustic_fingerprint import acoustic_fingerprint
 from auricle.audio.decode import as_clip
+from auricle.data.acoustic_fingerprint import acoustic_fingerprint
 from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
@@ -36,7 +36,7 @@ from auricle.evaluate.task import LanguageTask
 from auricle.files import make_folder, safe_file_name, write_bytes
 from auricle.metrics.paired import Measured
 from auricle.metrics.scoring_rule import ScoringRule
-from auricle.weights.training_clips import TrainingClips
+from auricle.weights.cards import TrainingClips
 
 FORMAT = "auricle-run/1"
 _NAMED = 5  # clips in a message

@@ -17,7 +17,7 @@ from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
 from auricle.models.text import StockTextConfig
 from auricle.weights import safe
-from auricle.weights.cards import Card, read_license, render_card
+from auricle.weights.cards import TRAINING_CLIPS, Card, read_license, render_card
 from auricle.weights.catalog import Source, resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
@@ -26,7 +26,6 @@ from auricle.weights.layouts import dasheng_settings, dasheng_to_hub, reads_mode
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, is_language_model, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
-from auricle.weights.training_clips import FILE as TRAINING_CLIPS
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
 INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same

@@ -8,14 +8,14 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auricle.audio.acoustic_fingerprint import (
+from auricle.audio.decode import decode
+from auricle.data.acoustic_fingerprint import (
     BYTES,
     MAX_DIFFERENT_BITS,
     acoustic_fingerprint,
     as_rows,
     different_bits,
 )
-from auricle.audio.decode import decode
 
 RATE = 16_000
 
