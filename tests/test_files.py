@@ -133,7 +133,8 @@ def test_permissions_are_those_of_a_new_file(tmp_path: Path, mask: int) -> None:
             save_file({"x": torch.zeros(3)}, path)  # makes its file private
         with files.atomic_folder(tmp_path / "folder") as folder:
             files.write_text(folder / "text", "x")
-    for name in ("bytes", "x.safetensors", "folder/text"):
+            save_file({"x": torch.zeros(3)}, folder / "x.safetensors")
+    for name in ("bytes", "x.safetensors", "folder/text", "folder/x.safetensors"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~mask
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~mask
 

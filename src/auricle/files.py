@@ -141,8 +141,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _check_target(path, stat.S_ISREG, "a regular file")
         with _temporary_folder(path) as folder:
             temporary = folder / path.name
-            temporary.touch(exist_ok=False)
-            mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask says
+            mode = _new_file(temporary)
             yield temporary
             written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
             for file in written:
@@ -179,11 +178,12 @@ def atomic_folder(
         merges = path.exists() and not fresh
         with _temporary_folder(path, inside=merges) as folder:
             temporary = folder / Path(os.path.abspath(path)).name
+            mode = _new_file(folder / ".mode")
             temporary.mkdir()
             yield temporary
             for where, _, names in os.walk(temporary, topdown=False):
                 for name in names:
-                    _to_disk(Path(where, name))
+                    _to_disk(Path(where, name), mode)
                 _sync_folder(Path(where))
             if merges:
                 _merge(temporary, path, last, stale)
@@ -418,6 +418,12 @@ def _check_target(path: Path, is_right: Any, expected: str) -> None:
         kinds = {stat.S_ISLNK: "a symbolic link", stat.S_ISDIR: "a folder", stat.S_ISREG: "a file"}
         found = next((name for test, name in kinds.items() if test(mode)), "a device, pipe or socket")
         raise OutputError(f"{path}: is {found}, expected {expected} or a new name; name another place")
+
+
+def _new_file(path: Path) -> int:
+    """Make an empty file; its permissions, as the umask says."""
+    path.touch(exist_ok=False)
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _to_disk(file: Path, mode: int = 0) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from auricle.bench.report import write_report
-from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, HeadScore, Leaks, Result, TaskFacts
+from auricle.bench.results import (
+    NO_LEAKS,
+    Contamination,
+    Cost,
+    DataFacts,
+    EncoderFacts,
+    HeadScore,
+    Leaks,
+    Result,
+    TaskFacts,
+)
 from auricle.errors import DataError, MissingExtra
 
 from ..pages.reading import HOSTILE, Page
@@ -115,6 +125,9 @@ def hostile(payload: str, task: str) -> Result:
         data=replace(plain.data, splits={payload: 1}),
         scores={HOSTILE[0]: score},
         leaks=Leaks(exact=(pair,), near=((*pair, 0.9),)),
+        contamination=Contamination(
+            known=True, sets=(payload,), clips=1, share=1.0, splits={payload: 1}, items=(payload,)
+        ),
         version=payload,
     )
 
@@ -150,6 +163,15 @@ def test_random_weights_and_leaks_are_marked(tmp_path: Path) -> None:
     text = written([*three_domains("a", 0.5, leaks=leaks), *floor], tmp_path).text
     assert "floor random weights" in text
     assert "Warning. Some clips are in two splits" in text and "bark.wav (train) and woof.wav (test)" in text
+
+
+def test_an_encoder_that_was_trained_on_the_clips_is_marked(tmp_path: Path) -> None:
+    trained = Contamination(known=True, sets=("Set A",), clips=3, share=0.75, splits={"1": 2, "2": 1}, items=("a",))
+    text = written([*three_domains("a", 0.5, contamination=trained), *three_domains("b", 0.5)], tmp_path).text
+    assert "⚠ a was trained on some of the clips" in text
+    assert "b was trained on" not in text
+    assert "Encoders were trained on some of the clips" in text
+    assert "1: 2, 2: 1" in text and "75.0" in text and "Set A" in text
 
 
 def test_other_data_is_neither_averaged_nor_hidden(tmp_path: Path) -> None:

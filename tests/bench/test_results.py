@@ -173,7 +173,8 @@ def test_any_name_gives_a_safe_file_name(tmp_path_factory: pytest.TempPathFactor
 def test_the_layout_of_the_file() -> None:
     content = json.loads(RESULT.to_json())
     assert list(content) == [
-        *("format", "task", "encoder", "protocol", "seed", "data", "scores", "items", "leaks", "cost", "version")
+        *("format", "task", "encoder", "protocol", "seed", "data", "scores", "items", "leaks", "cost", "version"),
+        "contamination",
     ]
     assert content["format"] == "auricle-bench/1"
     assert content["scores"]["mlp"]["settings"] == {"grid": [1, 2], "lr": 0.001, "note": None}
@@ -272,14 +273,21 @@ def test_numbers_that_are_none(number: str) -> None:
 
 def test_every_field_is_needed() -> None:
     whole = json.loads(RESULT.to_json())
-    for name in whole:
+    for name in whole.keys() - {"contamination"}:
         with pytest.raises(DataError, match=name):
             parse_result(json.dumps({key: value for key, value in whole.items() if key != name}))
-    for name in ("task", "encoder", "data", "leaks", "cost"):
+    for name in ("task", "encoder", "data", "leaks", "cost", "contamination"):
         for own in whole[name]:
             part = {key: value for key, value in whole[name].items() if key != own}
             with pytest.raises(DataError, match=own):
                 parse_result(json.dumps({**whole, name: part}))
+
+
+def test_a_result_of_before_contamination_was_stated_is_read() -> None:
+    content = json.loads(RESULT.to_json())
+    del content["contamination"]
+    found = parse_result(json.dumps(content)).contamination
+    assert (found.known, found.clips) == (False, 0)
 
 
 def test_names_of_python_are_not_those_of_the_file() -> None:

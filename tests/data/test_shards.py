@@ -110,6 +110,22 @@ def test_a_lost_index_is_built_anew_and_equal(tmp_path):
     assert len(list(tmp_path.glob("*.index.safetensors"))) == len(kept)
 
 
+def test_the_tars_of_a_folder_are_all_that_is_not_hidden(tmp_path):
+    fill(tmp_path, 12, max_bytes=8_000)
+    assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith((".", "_"))} == {".tar"}
+
+
+def test_an_index_that_is_not_hidden_is_read_and_replaced(tmp_path):
+    shards = fill(tmp_path, 3)
+    hidden = shard_index.index_path(tmp_path / "set-000000.tar")
+    before = hidden.rename(tmp_path / "set-000000.index.safetensors")
+    assert ShardSet(tmp_path).manifest_hash == shards.manifest_hash
+    assert not hidden.exists()  # the one that is there was used
+    before.write_bytes(b"garbage")
+    with pytest.raises(DataError, match="not a usable shard index"):
+        ShardSet(tmp_path)
+
+
 def test_nothing_appears_after_an_exception(tmp_path):
     with pytest.raises(ZeroDivisionError), ShardWriter(tmp_path, "set", max_bytes=5000) as writer:
         for i in range(10):
@@ -158,7 +174,8 @@ def test_two_writers_do_not_write_one_set(tmp_path):
             ShardWriter(tmp_path, "set")
         fill(tmp_path, 3, name="set-10")  # a name that begins alike is another set
     fill(tmp_path, 2, name="set-10-000000")
-    assert len(ShardSet(tmp_path)) == 6 and not list(tmp_path.glob(".*"))
+    assert len(ShardSet(tmp_path)) == 6
+    assert all(path.name.endswith(".index.safetensors") for path in tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("key", ["", "a.b", "a/b", "../a", "é", "a b", "x" * 91])
@@ -272,7 +289,7 @@ def test_a_forged_index_is_refused(tmp_path, damage):
     from safetensors.numpy import load_file, save_file
 
     fill(tmp_path, 3)
-    path = tmp_path / "set-000000.index.safetensors"
+    path = shard_index.index_path(tmp_path / "set-000000.tar")
     columns = load_file(path)
     if damage == "garbage":
         path.write_bytes(b"\xff" * 100)

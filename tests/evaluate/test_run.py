@@ -7,15 +7,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from auricle.audio.decode import as_clip
+from auricle.data.acoustic_fingerprint import acoustic_fingerprint, as_rows
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
+from auricle.evaluate.corruptions import wav_bytes
 from auricle.evaluate.questions import read_questions
+from auricle.evaluate.results import find_results
 from auricle.evaluate.run import Evaluator, Share, TaskRun, read_share, run_folder, run_task
 from auricle.evaluate.score_answers import read_synonyms
 from auricle.evaluate.scores import Scored, ScoringConfig
 from auricle.evaluate.task import load_language_task
+from auricle.weights.cards import TrainingClips
 from auricle.weights.sentence_encoders import SentenceEncoder, load_sentence_encoder
 
 from ..weights.toy_sentences import write_encoder
@@ -273,3 +279,33 @@ def test_synonyms_are_beside_the_answers_they_score(tmp_path: Path) -> None:
     alone = score_file(done.folder / "answers.jsonl", "tagging", synonyms=read_synonyms(done.folder / "synonyms.json"))
     assert alone.to_json() == done.scored["strict"].to_json()
     assert alone.settings["synonyms_sha256"]
+
+
+def test_clips_that_the_model_was_trained_on_are_named(tmp_path: Path) -> None:
+    def burst(seed: int) -> bytes:
+        rng = np.random.default_rng(seed)
+        parts = [np.convolve(rng.standard_normal(1280), rng.standard_normal(24), "same") for _ in range(20)]
+        return wav_bytes((0.05 * np.concatenate(parts)).astype(np.float32))
+
+    chosen = [question(f"{seed}.wav", content=burst(seed)) for seed in range(4)]
+    chosen.append(question("silence.wav", content=wav_bytes(np.zeros(16_000, np.float32))))
+    known = [found for seed in (1, 3, 7) if (found := acoustic_fingerprint(as_clip(burst(seed)).waveform))]
+    training = TrainingClips(sets=("noises",), rows=as_rows(known))
+    done = run_task(Evaluator(model=FakeModel(), task=TASK, training=training), chosen, tmp_path, source="toy")
+    stored = json.loads((tmp_path / "fake" / "toy" / "run.json").read_text())["contamination"]
+    assert stored == done.contamination
+    assert stored == {"known": True, "sets": ["noises"], "sounds": 2, "share": 0.4, "items": ["1.wav", "3.wav"]}
+    assert find_results(tmp_path)[0].trained_share == 0.4
+
+
+def test_nothing_is_claimed_of_a_model_that_states_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.contamination == {"known": False, "sets": [], "sounds": 0, "share": 0.0, "items": []}
+
+
+@pytest.mark.parametrize("found", [None, [], "x", {}, {"share": "0.5"}, {"share": None}, {"share": -1}, {"share": 1e9}])
+def test_the_share_in_an_untrusted_run_is_one(found: Any, tmp_path: Path) -> None:
+    run(tmp_path, source="toy")
+    file = tmp_path / "fake" / "toy" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "contamination": found}))
+    assert 0 <= find_results(tmp_path)[0].trained_share <= 1

@@ -21,6 +21,7 @@ from auricle.weights import (
     save_dasheng,
     save_midashenglm,
 )
+from auricle.weights.cards import training_clips
 
 
 def same(left: nn.Module, right: nn.Module) -> bool:
@@ -201,6 +202,19 @@ def test_large_models_are_sharded(tmp_path: Path, tiny: Dasheng, monkeypatch: py
     save_dasheng(tmp_path, tiny)
     assert (tmp_path / safe.INDEX).is_file()
     assert same(load_dasheng(tmp_path), tiny)
+
+
+def test_an_embedded_encoder_is_converted_without_its_language_model(tmp_path: Path) -> None:
+    written = convert("auricle-tiny-encoder", tmp_path / "encoder")
+    assert json.loads((written / "config.json").read_text())["model_type"] == "dasheng"
+    assert same(load_dasheng(written), load_dasheng("auricle-tiny-encoder"))
+    assert read_card(written).license == "apache-2.0"
+    assert training_clips([str(written)]) is not None
+
+
+def test_the_name_of_an_encoder_is_no_language_model() -> None:
+    with pytest.raises(WeightsError, match=r"auricle-tiny-encoder is an encoder, .* name auricle-tiny,"):
+        load_midashenglm("auricle-tiny-encoder")
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"])

@@ -19,6 +19,7 @@ from auricle.bench.class_words import declared_words, task_prompts
 from auricle.bench.embedded_task import EmbeddedTask, multi_hot
 from auricle.bench.encode import EmbeddedClips, Progress, Waveform, embed_clips
 from auricle.bench.examples import Examples, class_names, class_numbers, load_examples, read_captioned, select_examples
+from auricle.bench.leaks import find_contamination
 from auricle.bench.results import EncoderFacts, HeadScore, Result, TaskFacts
 from auricle.bench.run import Measured, make_result
 from auricle.bench.store import Store
@@ -101,7 +102,7 @@ def zero_shot(
     labels = embed_labels(_text_embedder(aligner, store, prompts.language), classes, prompts)
     scored = _score_classes(clips, classes, clips.vectors @ labels.t(), prompts)
     facts = TaskFacts.of(task, metric="mAP" if _is_ranked(task) else "accuracy")
-    return _result(aligner, name, clips, facts, {"zero_shot": scored}, "strict")
+    return _result(aligner, name, store, clips, facts, {"zero_shot": scored}, "strict")
 
 
 def text_retrieval(
@@ -144,7 +145,7 @@ def text_retrieval(
     clips = _embed(aligner, read(task, folder, splits), store, progress)
     scored = _score_captions(clips, _text_embedder(aligner, store, language), scoring_rule, language)
     facts = TaskFacts.of(task, kind="retrieval", metric="recallatk_r1")
-    return _result(aligner, name, clips, facts, {"retrieval": scored}, scoring_rule)
+    return _result(aligner, name, store, clips, facts, {"retrieval": scored}, scoring_rule)
 
 
 def _embed(aligner: AlignerLike, examples: Examples, store: str | Path, progress: Progress) -> _Clips:
@@ -273,6 +274,7 @@ def _score_rankings(rankings: RetrievalEstimates, items: Mapping[str, Tensor], f
 def _result(
     aligner: AlignerLike,
     name: str,
+    store: str | Path,
     clips: _Clips,
     task: TaskFacts,
     scored: Mapping[str, HeadResult],
@@ -287,6 +289,7 @@ def _result(
         random=False,
     )
     heads_s = time.monotonic() - clips.embedded.finished
-    measured = Measured(clips.examples, clips.embedded, clips.seconds.double().tolist(), heads_s)
+    contamination = find_contamination(list(clips.examples), clips.embedded.digests, store, [name])
+    measured = Measured(clips.examples, clips.embedded, clips.seconds.double().tolist(), heads_s, contamination)
     # The seed is that of the bootstrap.
     return make_result(task, encoder, measured, scored, scoring_rule=scoring_rule, seed=0)

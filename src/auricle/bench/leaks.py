@@ -1,51 +1,85 @@
-"""Clips in more than one split: the same bytes, the same samples, or nearly the same embedding."""
+"""Clips in more than one split, or in the training data of the model: the same bytes, or the same recording."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from auricle.audio.decode import decode
-from auricle.bench.encode import EmbeddedClips
-from auricle.bench.examples import Example, Refused, load_examples
-from auricle.bench.results import Leaks
-from auricle.bench.task import Task
+from auricle.audio.decode import as_clip
+from auricle.bench.examples import Example
+from auricle.bench.results import NOT_COMPARED, Contamination, Leaks
+from auricle.bench.store import Store
+from auricle.data.acoustic_fingerprint import BYTES, MAX_DIFFERENT_BITS, acoustic_fingerprint, as_rows, different_bits
 from auricle.data.batches import prefetch
-from auricle.errors import AudioError, AuricleError, DataError
+from auricle.errors import AuricleError
+from auricle.weights.cards import training_clips
 
-NEAR = 0.999  # cosine from which clips of different splits are reported as near-duplicates
 _SHOWN = 200  # pairs in a result
-_ROWS = 1024  # rows × n cosines at once
+_ROWS = 1024  # clips compared with all others at once
+_KEPT = 1024  # fingerprints in a segment of the store
+_DECODERS = 2  # threads
 
 
-class Pair(NamedTuple):
-    """Two clips of different splits that are nearly the same to an encoder."""
+def find_contamination(
+    examples: Sequence[Example], digests: Sequence[str], store: str | Path, models: Iterable[str]
+) -> Contamination:
+    """Clips of a task that models were trained on.
 
-    first: str
-    second: str
-    cosine: float
+    Args:
+        examples: of a task.
+        digests: SHA-256 of their bytes.
+        store: folder of embeddings, which keeps fingerprints, too.
+        models: names; of what is no model, or does not state its training clips, nothing is known.
+
+    Raises:
+        WeightsError: a model's list of training clips is damaged.
+    """
+    known = training_clips(models)
+    if known is None:
+        return NOT_COMPARED
+    is_held = known.holds(read_fingerprints(examples, digests, store))
+    held = [example for example, found in zip(examples, is_held, strict=True) if found]
+    return Contamination(
+        known=True,
+        sets=known.sets,
+        clips=len(held),
+        share=round(len(held) / len(examples), 6),
+        splits=Counter(each.split for each in held),
+        items=tuple(each.id for each in held),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """Clips that are in more than one split."""
+def read_fingerprints(examples: Sequence[Example], digests: Sequence[str], store: str | Path) -> list[bytes | None]:
+    """The acoustic fingerprint of each clip, computed once for all runs; None: it has none, or cannot be read."""
+    place = Store(store, "acoustic-fingerprint", "16 kHz mono, bytes as numbers; none: -1")
+    missing = {digest: each for digest, each in zip(digests, examples, strict=True) if digest not in place}
 
-    clips: int  # compared
-    duplicates: tuple[tuple[str, ...], ...]  # ids of equal clips, from two or more splits
-    failed: tuple[Refused, ...]  # could not be decoded, so not compared
+    def read(item: tuple[str, Example]) -> tuple[str, bytes | None]:
+        digest, example = item
+        try:
+            return digest, acoustic_fingerprint(as_clip(example.source()).waveform)
+        except AuricleError:
+            return digest, None
+
+    for number, (digest, found) in enumerate(
+        prefetch(read, missing.items(), depth=4 * _DECODERS, workers=_DECODERS), start=1
+    ):
+        row = [-1.0] * BYTES if found is None else [float(byte) for byte in found]
+        place.add(digest, [torch.tensor([row])])
+        if number % _KEPT == 0:
+            place.flush()
+    place.flush()
+    rows = [place.get(digest).pooled[0] for digest in digests]
+    return [None if row[0] < 0 else bytes(row.to(torch.uint8).tolist()) for row in rows]
 
 
-def find_leaks(examples: Sequence[Example], embedded: EmbeddedClips) -> Leaks:
-    """Clips of different splits with the same bytes, or nearly the same embedding, for a result."""
+def find_leaks(examples: Sequence[Example], digests: Sequence[str], store: str | Path) -> Leaks:
+    """Clips of different splits with the same bytes, or of the same recording; arguments as `find_contamination`."""
     by_digest: dict[str, list[Example]] = defaultdict(list)
-    for example, digest in zip(examples, embedded.digests, strict=True):
+    for example, digest in zip(examples, digests, strict=True):
         by_digest[digest].append(example)
     exact = [
         (one.id, one.split, other.id, other.split)
@@ -53,69 +87,30 @@ def find_leaks(examples: Sequence[Example], embedded: EmbeddedClips) -> Leaks:
         for one, other in pairwise(group)
         if one.split != other.split
     ]
-    splits = {example.id: example.split for example in examples}
-    means = torch.stack([piece.pooled.mean(0) for piece in embedded.pieces])
-    # Around their mean, since embeddings of one encoder share a large common part.
-    pairs = near_duplicates(list(splits), list(splits.values()), (means - means.mean(0)).numpy(), threshold=NEAR)
-    known = {(one, other) for one, _, other, _ in exact}
-    near = [(a, splits[a], b, splits[b], round(cosine, 6)) for a, b, cosine in pairs if (a, b) not in known]
+    pairs = [
+        (one, other, share)
+        for one, other, share in _same_recordings(examples, read_fingerprints(examples, digests, store))
+        if digests[one] != digests[other]
+    ]
+    near = [
+        (examples[one].id, examples[one].split, examples[other].id, examples[other].split, share)
+        for one, other, share in sorted(pairs, key=lambda pair: -pair[2])
+    ]
     return Leaks(exact=tuple(exact[:_SHOWN]), near=tuple(near[:_SHOWN]))
 
 
-def audit(task: Task, folder: str | Path, *, workers: int = 2) -> Audit:
-    """Look for clips that are the same, sample for sample, in different splits of a task.
-
-    Clips are decoded to 16 kHz mono and compared as 16-bit samples, so the container does not matter.
-
-    Raises:
-        DataError: see `load_examples`.
-    """
-
-    def digest(example: Example) -> tuple[Example, bytes | AudioError | DataError]:
-        try:
-            waveform = decode(example.source()).waveform
-        except (AudioError, DataError) as error:
-            return example, error
-        return example, sha256(np.clip(np.rint(waveform * 32_768), -32_768, 32_767).astype("<i2").tobytes()).digest()
-
-    groups: dict[bytes, list[Example]] = defaultdict(list)
-    failed = []
-    for example, found in prefetch(digest, load_examples(task, folder), depth=2 * workers, workers=workers):
-        if isinstance(found, AuricleError):
-            failed.append(Refused(example.id, str(found)))
-        else:
-            groups[found].append(example)
-    shared = [group for group in groups.values() if len({example.split for example in group}) > 1]
-    duplicates = tuple(tuple(example.id for example in group) for group in shared)
-    return Audit(sum(map(len, groups.values())), duplicates, tuple(failed))
-
-
-def near_duplicates(
-    ids: Sequence[str], splits: Sequence[str], embeddings: npt.ArrayLike, *, threshold: float = 0.99
-) -> list[Pair]:
-    """Pairs of clips from different splits whose embeddings have a cosine of `threshold` or more, the nearest first.
-
-    Args:
-        ids: n names.
-        splits: n splits.
-        embeddings: (n, D) of one encoder; what counts as near depends on it.
-        threshold: cosine, -1 to 1.
-
-    Raises:
-        DataError: not n of each, or embeddings that are not finite.
-    """
-    rows = np.asarray(embeddings, dtype=np.float32)
-    if rows.ndim != 2 or not len(rows) == len(ids) == len(splits) or not np.isfinite(rows).all():
-        raise DataError(
-            f"{len(ids)} ids, {len(splits)} splits, embeddings {rows.shape}; expected n, n and (n, D), finite"
-        )
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    numbers = np.unique(np.asarray(splits), return_inverse=True)[1]
-    pairs = []
+def _same_recordings(examples: Sequence[Example], fingerprints: Sequence[bytes | None]) -> list[tuple[int, int, float]]:
+    """Numbers of clips of two splits with nearly the same fingerprint, and their share of equal bits."""
+    known = [(number, found) for number, found in enumerate(fingerprints) if found is not None]
+    numbers = np.array([number for number, _ in known], np.int64)
+    rows = as_rows([found for _, found in known])
+    splits = np.unique([examples[number].split for number in numbers], return_inverse=True)[1]
+    found = []
     for start in range(0, len(rows), _ROWS):
-        cosines = rows[start : start + _ROWS] @ rows.T
-        near = (cosines >= threshold) & (numbers[start : start + _ROWS, None] != numbers[None])
+        different = different_bits(rows[start : start + _ROWS], rows)
+        near = (different <= MAX_DIFFERENT_BITS) & (splits[start : start + _ROWS, None] != splits[None])
         for row, column in zip(*np.nonzero(near), strict=True):
             if start + row < column:
-                pairs.append(Pair(ids[start + row], ids[column], float(cosines[row, column])))
-    return sorted(pairs, key=lambda pair: -pair.cosine)
+                share = 1 - int(different[row, column]) / (8 * BYTES)
+                found.append((int(numbers[start + row]), int(numbers[column]), round(share, 6)))
+    return found

@@ -22,7 +22,7 @@ from auricle.pages.plots import (
     write_page,
 )
 from auricle.pages.render import render
-from auricle.pages.table import Column, Number, Record, Table, Text, count
+from auricle.pages.table import Column, Entry, Number, Record, Table, Text, count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,6 +168,7 @@ def _page(
         rules=[rule for rule in rules if rule.tables],
         figures=[Drawing(svg(figure, name), captions[name]) for name, figure in figures.items()],
         leaks=_leaks(results),
+        contamination=_contamination(results),
         leaderboard=_leaderboard(results if published else ()),
         records=[_record(encoder, result) for encoder, own in by_encoder(results).items() for result in own],
     )
@@ -181,7 +182,8 @@ def _scores(view: ScoreTable) -> Table:
         best = (max if task.higher_is_better else min)(view.value(result) for result in results)
         metric = task.metric if task.higher_is_better else f"{task.metric} (lower is better)"
         is_same = len({result.data.manifest for result in results}) == 1
-        tags = () if is_same else ("⚠ not on the same data",)
+        tags = [f"⚠ {encoder} was trained on some of the clips" for encoder in _trained(view, name)]
+        tags += [] if is_same else ["⚠ not on the same data"]
         title = Text(text=task.title, note=f"{task.domain} · {metric}", tags=tags)
         rows.append([title, *(_score(view, own.get(name), best) for own in view.encoders.values())])
     shared = view.shared
@@ -217,10 +219,30 @@ def _leaks(results: Sequence[Result]) -> Table:
                 rows.append([*names, len(exact), len(near), closest, first])
     columns = [
         *(Column(title="Task"), Column(title="Encoder"), Column(title="Same bytes", decimals=0)),
-        *(Column(title="Nearly the same", decimals=0), Column(title="Highest cosine", decimals=4)),
+        *(Column(title="Same recording", decimals=0), Column(title="Most alike", decimals=4)),
         Column(title="First pair"),
     ]
     return Table(label="Leaks", columns=columns, rows=rows)
+
+
+def _trained(view: ScoreTable, task: str) -> list[str]:
+    """Encoders that were trained on clips of a task."""
+    return [name for name, own in view.encoders.items() if task in own and own[task].contamination.clips]
+
+
+def _contamination(results: Sequence[Result]) -> Table:
+    rows: list[list[Entry]] = []
+    for encoder, own in by_encoder(results).items():
+        for result in (each for each in own if each.contamination.clips):
+            found = result.contamination
+            splits = ", ".join(f"{split}: {number}" for split, number in found.splits.items())
+            names = (Text(text=result.task.title, note=result.scoring_rule), encoder)
+            rows.append([*names, found.clips, found.share, splits, ", ".join(found.sets)])
+    columns = [
+        *(Column(title="Task"), Column(title="Encoder"), Column(title="Clips", decimals=0)),
+        *(Column(title="Share", decimals=1, is_percent=True), Column(title="Splits"), Column(title="Trained on")),
+    ]
+    return Table(label="Clips in the training data", columns=columns, rows=rows)
 
 
 def _leaderboard(results: Sequence[Result]) -> Table:

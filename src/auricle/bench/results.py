@@ -143,11 +143,26 @@ class Leaks(StrictFields):
 
     # item, split, item, split: the same bytes
     exact: Listed[Annotated[tuple[Text, Text, Text, Text], Strict(False)]]
-    # and the cosine of their embeddings
+    # and the share of equal bits of their acoustic fingerprints, the same recording
     near: Listed[Annotated[tuple[Text, Text, Text, Text, Number], Strict(False)]]
 
 
 NO_LEAKS = Leaks(exact=(), near=())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contamination(StrictFields):
+    """Clips of the task that the model was trained on: a score on them is no held-out score."""
+
+    known: bool  # whether the model states its training clips; False: nothing was compared
+    sets: Listed[Text]  # data sets that it was trained on
+    clips: Annotated[Count, Field(alias="sounds")]  # of the task that are among them
+    share: Annotated[float, Field(ge=0, le=1)]  # of all clips of the task
+    splits: ByName[Count]  # of these clips
+    items: Listed[Text]
+
+
+NOT_COMPARED = Contamination(known=False, sets=(), clips=0, share=0.0, splits={}, items=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +193,7 @@ class Result(StrictFields):
     leaks: Leaks
     cost: Cost
     version: Text  # of auricle
+    contamination: Contamination = NOT_COMPARED  # absent from older files
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON has of it, without the name of the format.

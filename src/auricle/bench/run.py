@@ -18,13 +18,14 @@ from auricle.bench.embedded_task import EmbeddedTask, label_embeddings
 from auricle.bench.encode import Crop, EmbeddedClips, Progress, cut, embed_clips, manifest_hash, trim_or_pad
 from auricle.bench.examples import Examples, absent_classes, load_examples
 from auricle.bench.hear import score_hear
-from auricle.bench.leaks import find_leaks
-from auricle.bench.results import NO_LEAKS, Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
+from auricle.bench.leaks import find_contamination, find_leaks
+from auricle.bench.results import NO_LEAKS, Contamination, Cost, DataFacts, EncoderFacts, Leaks, Result, TaskFacts
 from auricle.bench.store import Store
 from auricle.bench.task import Task
 from auricle.bench.text_heads import score_asr_head, score_retrieval_head
 from auricle.bench.xares import HeadResult, score_knn, score_linear_head
-from auricle.errors import AuricleError
+from auricle.encode.names import parse_name
+from auricle.errors import AuricleError, ConfigError
 from auricle.metrics.scoring_rule import ScoringRule
 from auricle.weights.causal_lm import load_causal_lm, load_text_tokenizer
 
@@ -108,7 +109,9 @@ def run_benchmark(
         random="random:" in encoder.name,
     )
     seconds = [int(piece.lengths.sum()) * encoder.hop_size_in_ms / 1000.0 for piece in embedded.pieces]
-    measured = Measured(examples, embedded, seconds, heads_s, find_leaks(list(examples), embedded))
+    clips = (list(examples), embedded.digests, store)
+    contamination = find_contamination(*clips, _names(encoder.name))
+    measured = Measured(examples, embedded, seconds, heads_s, contamination, find_leaks(*clips))
     return make_result(TaskFacts.of(task), facts, measured, scored, scoring_rule=scoring_rule, seed=seed)
 
 
@@ -123,6 +126,7 @@ class Measured(NamedTuple):
     embedded: EmbeddedClips
     seconds: Sequence[float]  # of each clip
     heads_s: float  # wall clock of training and testing all heads
+    contamination: Contamination
     leaks: Leaks = NO_LEAKS
 
 
@@ -153,6 +157,7 @@ def make_result(
         scores={name: each.score for name, each in scored.items()},
         items={name: each.items for name, each in scored.items()},
         leaks=measured.leaks,
+        contamination=measured.contamination,
         cost=Cost(
             encode_s=round(embedded.encode_s, 3),
             audio_s=round(math.fsum(own for digest, own in by_digest.items() if digest in embedded.fresh), 3),
@@ -164,6 +169,14 @@ def make_result(
         ),
         version=__version__,
     )
+
+
+def _names(encoder: str) -> list[str]:
+    """The names of models in the name of an encoder, which may be that of no model."""
+    try:
+        return [part.name for part in parse_name(encoder)]
+    except ConfigError:
+        return []
 
 
 class _Cropping(NamedTuple):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auricle.cli import bench_align, bench_data
+from auricle.cli.bench_align import warn_contamination
 from auricle.cli.options import AsJson, BenchData, BenchOptions, FloatType, with_groups
 from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, table_lines, to_json, warn
 from auricle.cli.printing import Tally
@@ -97,6 +98,9 @@ def run(
                 print_line(f"auricle: the data has no clip of {len(absent)} classes: {', '.join(absent)}", err=True)
             for one, split, other, elsewhere in result.leaks.exact if not options.as_json else ():
                 print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same file", err=True)
+            for one, split, other, elsewhere, _ in result.leaks.near if not options.as_json else ():
+                print_line(f"leak: {one} ({split}) and {other} ({elsewhere}) are the same recording", err=True)
+            warn_contamination(result, quiet=options.as_json)
     tally.leave()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from auricle.cli.options import BenchOptions, Dtype, LabelsFile, Language, Template, domain_templates, with_groups
-from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, to_json
+from auricle.cli.output import clip_progress, print_json, print_line, print_result, progress, to_json, warn
 from auricle.cli.printing import Tally
 from auricle.errors import AuricleError, ConfigError
 
@@ -137,6 +137,18 @@ def _measure(
     else:
         path = write_result(options.output, result)
         print_result({"file": str(path), **result.to_dict()}, _lines(result), as_json=options.as_json)
+        warn_contamination(result, quiet=options.as_json)
+
+
+def warn_contamination(result: Result, *, quiet: bool) -> None:
+    """Say that a model was trained on clips of the task; with JSON the result says it."""
+    found = result.contamination
+    if found.clips and not quiet:
+        splits = ", ".join(f"{split}: {count}" for split, count in found.splits.items())
+        warn(
+            f"{result.encoder.name} was trained on {found.clips} of the {result.data.clips} clips of "
+            f"{result.task.name} ({100 * found.share:.0f} %; {splits}): its scores on them are no held-out scores"
+        )
 
 
 def _lines(result: Result) -> Iterator[str]:

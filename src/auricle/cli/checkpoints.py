@@ -59,29 +59,33 @@ def convert(
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Audio language model: name, hub id or folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Encoder or audio language model.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, .pt2 (torch.export) or .onnx.")],
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Of an audio language model the encoder alone, without projector.")
+    ] = False,
     adapter: Adapter = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Export encoder and projector of an audio language model.
+    """Export an encoder, or encoder and projector of an audio language model, as one graph.
 
-    The graph turns one clip of 16 kHz samples into audio tokens and is compared with the model. An older file of
-    this name is replaced.
+    The graph turns one clip of 16 kHz samples of any length into frames at 25 Hz, or audio tokens at 5 Hz. It pads the
+    clip itself, and is compared with the model. An older file of this name is replaced.
 
     Example: auricle export auricle-tiny encoder.onnx
     """
-    from auricle.weights import load_midashenglm
-    from auricle.weights.export import MAX_SAMPLES, check_export, save_audio
+    from auricle.weights.export import check_export, export_named
 
     check_export(file)
-    with progress("exporting"):
-        loaded = load_midashenglm(model, dtype="float32", adapter=adapter, revision=revision)
-        written = save_audio(loaded.model, file)
-    width = loaded.model.decoder.config.hidden_size
-    print_line(f"{written.path}: waveform (N,) float32 at 16 kHz, 0.2 to {MAX_SAMPLES // 16_000} s")
-    print_line(f"  -> audio_tokens (n, {width}) float32 at {25 / loaded.model.config.subsample_factor:g} Hz")
+    with progress("exporting", quiet=as_json):
+        written = export_named(model, file, frames=frames, adapter=adapter, revision=revision)
+    facts = written.facts
+    lines = [f"{written.path}: {facts['input']}", f"  -> {facts['output']}, one each {facts['hop_ms']} ms"]
+    lines.append(f"  padding {facts['padding']}; licence {facts['license']}")
     if written.difference is None:
-        print_line("  not compared with the model: onnxruntime is not installed")
+        lines.append("  not compared with the model: onnxruntime is not installed")
     else:
-        print_line(f"  within {written.difference:.0e} of the model, relative to the largest value")
+        lines.append(f"  within {written.difference:.0e} of the model, relative to the largest value")
+    record = {"file": str(written.path), "difference": written.difference, "metadata": dict(facts)}
+    print_result(record, lines, as_json=as_json)

@@ -125,15 +125,17 @@ def _run_all(
     settings: _Settings, part: Share, jobs: Sequence[_Job], tally: Tally, on_error: Callable[[str, str], None]
 ) -> None:
     from auricle.evaluate.run import run_task
+    from auricle.weights.cards import training_clips
 
     options = settings.options
     scoring = scoring_config(options, [job.task for job in jobs])
     model = options.load(settings.model, quiet=options.as_json)
+    training = training_clips([settings.model])
     with open_cache(options.cache_folder) as cache:
         for job in jobs:
             before = cache.added
             try:
-                evaluator = replace(_evaluator(settings, job, model, cache), scoring=scoring)
+                evaluator = replace(_evaluator(settings, job, model, cache), scoring=scoring, training=training)
                 what = f"{evaluator.model.model} on {job.task.name}"
                 with progress(what, len(job.questions), quiet=options.as_json) as advance:
                     done = run_task(
@@ -270,6 +272,7 @@ def _report(tally: Tally, model: str, job: _Job, done: TaskRun, generated: int, 
         "asked": generated,
         "failed": done.failed,
         "heard_in_part": done.partial,
+        "contamination": dict(done.contamination),
         "scores": {rule: scored.content(items=False) for rule, scored in done.scored.items()},
         "error": None,
     }
@@ -277,5 +280,11 @@ def _report(tally: Tally, model: str, job: _Job, done: TaskRun, generated: int, 
     line = f"{model} on {job.task.name}: {answered} of {len(done.replies)} answered, {generated} generated{where}"
     tables = (row for scored in done.scored.values() for row in scored_lines(scored))
     print_result(record, [line, *tables], as_json=as_json)
+    if done.contamination.get("sounds") and not as_json:
+        number, share = done.contamination["sounds"], 100 * done.contamination["share"]
+        warn(
+            f"{model} was trained on {number} of the clips of {job.task.name} ({share:.0f} %): its scores on them are "
+            "no held-out scores"
+        )
     if done.folder is not None and not done.scored and not as_json:
         print_line("not scored: answers are missing; fix or leave out their clips, or give --missing worst", err=True)

@@ -99,8 +99,12 @@ class ShardIndex:
 
 
 def index_path(tar: Path) -> Path:
-    """The index file beside `tar`."""
-    return tar.with_suffix(".index.safetensors")
+    """The index file beside `tar`: hidden, so that readers of whole folders, such as Ray's, take the tars alone.
+
+    An index of the name that was written before, which is not hidden, is used further.
+    """
+    before, now = tar.with_suffix(".index.safetensors"), tar.with_name(f".{tar.stem}.index.safetensors")
+    return before if before.exists() and not now.exists() else now
 
 
 def from_rows(tar: Path, rows: list[Row], ignored: Mapping[str, int], set_size: int | None = None) -> ShardIndex:

@@ -6,6 +6,8 @@ from .encoder import Encoder as Encoder
 from .encoder import load_encoder as load_encoder
 from .receipt import Receipt as Receipt
 from .receipt import Span as Span
+from .wrappers import EncoderModule as EncoderModule
+from .wrappers import MtebModel as MtebModel
 from .zero_shot import Classification as Classification
 from .zero_shot import Prompts as Prompts
 from .zero_shot import classify as classify

@@ -38,6 +38,7 @@ _RUN_FACTS = {
     "prompts": "Prompts",
     "decoding": "Sampling parameters",
     "questions_sha256": "Questions (SHA-256)",
+    "contamination": "Clips in the training data",
 }
 _RULES = {
     "strict": "Answers are scored by what they say: whole words, one choice, empty answers count as wrong.",
@@ -160,7 +161,10 @@ def _percent(title: str) -> Column:
 def _title(row: TaskRow) -> Text:
     metric = f"{row.metric.replace('_', ' ')}{' ↓' if row.lower_is_better else ''}"
     note = " · ".join(filter(None, (row.domain, metric)))
-    return Text(text=row.title, note=note, tags=() if row.is_same else ("⚠ not the same items or tools",))
+    shares = {label: result.trained_share for label, result in row.results.items()}
+    tags = [f"⚠ {label} was trained on {share:.0%} of the clips" for label, share in shares.items() if share]
+    tags += [] if row.is_same else ["⚠ not the same items or tools"]
+    return Text(text=row.title, note=note, tags=tags)
 
 
 def _scores(scores: Mapping[str, Score], models: Iterable[str], best: Sequence[str] = ()) -> list[Number | None]:

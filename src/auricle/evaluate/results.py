@@ -42,6 +42,13 @@ class LmResult:
         return str(self.run.get("fingerprint", ""))
 
     @property
+    def trained_share(self) -> float:
+        """The share of the clips that the model was trained on, as far as it is known; the file may hold anything."""
+        found = self.run.get("contamination")
+        share = found.get("share") if isinstance(found, dict) else 0.0
+        return min(1.0, max(0.0, share)) if isinstance(share, int | float) else 0.0
+
+    @property
     def answers(self) -> Path | None:
         """The file of predictions that was scored, where it is known."""
         path = self.path.parent / "answers.jsonl"

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from auricle import __version__
+from auricle.audio.decode import as_clip
+from auricle.data.acoustic_fingerprint import acoustic_fingerprint
 from auricle.engine.request import SamplingParams
-from auricle.errors import ConfigError, DataError
+from auricle.errors import AuricleError, ConfigError, DataError
 from auricle.evaluate.answer_cache import AnswerCache
 from auricle.evaluate.generate import AnswersQuestions, Reply, generate_answers
 from auricle.evaluate.mecat import MecatPredictions
@@ -29,10 +31,12 @@ from auricle.evaluate.predictions import ANSWERS, REFERENCES, Predictions, RunPr
 from auricle.evaluate.questions import Question
 from auricle.evaluate.score_answers import score_predictions
 from auricle.evaluate.scores import Scored, ScoringConfig, measure
+from auricle.evaluate.sources import AudioFile
 from auricle.evaluate.task import LanguageTask
 from auricle.files import atomic_folder, locked, make_folder, safe_file_name, write_bytes
 from auricle.metrics.paired import Measured
 from auricle.metrics.scoring_rule import ScoringRule
+from auricle.weights.cards import TrainingClips
 
 FORMAT = "auricle-run/1"
 _NAMED = 5  # clips in a message
@@ -100,6 +104,7 @@ class Evaluator:
     sampling: SamplingParams | None = None  # None: greedy, up to the task's number of tokens
     batch_size: int = 8  # questions in one batch
     on_reply: Callable[[Question, Reply], None] | None = None  # called for every question as its reply is known
+    training: TrainingClips | None = None  # clips that the model was trained on; None: not known
 
     def evaluate(self, questions: Sequence[Question]) -> Evaluation:
         """Answers to questions and their scores; nothing is written but answers into the cache.
@@ -169,6 +174,7 @@ class TaskRun:
     questions: Sequence[Question]
     replies: Sequence[Reply]
     scored: dict[ScoringRule, Scored] = field(default_factory=dict)
+    contamination: Mapping[str, Any] = field(default_factory=dict)  # clips that the model was trained on
 
     @property
     def failed(self) -> dict[str, str]:
@@ -212,7 +218,8 @@ def run_task(
         return TaskRun(folder=None, questions=own, replies=evaluator.generate(own))
     folder = make_folder(run_folder(out, evaluator.model.model, evaluator.task))
     with locked(folder):
-        run = TaskRun(folder=folder, questions=own, replies=evaluator.generate(own))
+        contamination = _contamination(own, evaluator.training)
+        run = TaskRun(folder=folder, questions=own, replies=evaluator.generate(own), contamination=contamination)
         predictions = evaluator.predictions(own, run.replies)
         try:
             if not run.failed or evaluator.scoring.missing != "error":
@@ -273,11 +280,35 @@ def _run_json(evaluator: Evaluator, run: TaskRun, source: str, answers: bytes) -
         },
         "failed": [{"audio": name, "error": error} for name, error in run.failed.items()],
         "heard_in_part": run.partial,
+        "contamination": run.contamination,
         "questions_sha256": sha256(rows.encode()).hexdigest(),
         "answers_sha256": sha256(answers).hexdigest(),
         "version": __version__,
     }
     return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _contamination(questions: Sequence[Question], training: TrainingClips | None) -> dict[str, Any]:
+    """The clips that a model was trained on: a score on them is no held-out score. Read only where some are known."""
+    clips = {question.audio.name: question.audio for question in questions}
+    held: list[str] = []
+    if training is not None:
+        is_held = training.holds([_fingerprint(audio) for audio in clips.values()])
+        held = [name for name, found in zip(clips, is_held, strict=True) if found]
+    return {
+        "known": training is not None,
+        "sets": [] if training is None else list(training.sets),
+        "sounds": len(held),
+        "share": round(len(held) / max(1, len(clips)), 6),
+        "items": held,
+    }
+
+
+def _fingerprint(audio: AudioFile) -> bytes | None:
+    try:
+        return acoustic_fingerprint(as_clip(audio.read()).waveform)
+    except AuricleError:  # reported where the question is answered
+        return None
 
 
 def _failed(questions: Sequence[Question], replies: Sequence[Reply]) -> dict[str, str]:

@@ -44,7 +44,8 @@ class MiDashengLMConfig:
 
 def padded_length(num_samples: int, subsample_factor: int = 5, *, whole_tokens: bool = False) -> int:
     """Samples of a clip after zero-padding: at least 0.2 s and one audio token, or whole audio tokens."""
-    length = max(num_samples, MIN_CLIP_SAMPLES, subsample_factor * SAMPLES_PER_TOKEN)
+    least = max(MIN_CLIP_SAMPLES, subsample_factor * SAMPLES_PER_TOKEN)
+    length = torch.sym_max(num_samples, least)  # of a symbolic number in an exported graph, too
     return length + -length % (subsample_factor * SAMPLES_PER_TOKEN) if whole_tokens else length
 
 

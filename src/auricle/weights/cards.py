@@ -1,12 +1,28 @@
-"""Model cards: what a model was made from, measured at and cannot do, as README.md with YAML front matter."""
+"""Model cards: what a model was made from, measured at and cannot do, as README.md with YAML front matter.
 
+What it was trained on, clip by clip, is beside it where it is known: ``training_clips.json`` holds, for each data set,
+its number of clips and their acoustic fingerprints (`auricle.data.acoustic_fingerprint`) in base64.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from auricle.errors import WeightsError
-from auricle.files import read_regular_text
+import numpy as np
+import numpy.typing as npt
 
+from auricle.data.acoustic_fingerprint import BYTES, MAX_DIFFERENT_BITS, as_rows, different_bits
+from auricle.errors import AuricleError, WeightsError
+from auricle.files import read_regular_text, write_json
+from auricle.weights import safe
+from auricle.weights.catalog import resolve
+
+TRAINING_CLIPS = "training_clips.json"
+_FORMAT = "auricle-training-clips/1"
+_ROWS = 1024  # clips compared at once
 _MAX_BYTES = 2**22  # of a README.md
 
 
@@ -86,7 +102,8 @@ def read_card(folder: str | Path) -> Card:
         raise WeightsError(f"{path}: the front matter is no YAML ({error})") from error
     if not isinstance(front, dict):
         raise WeightsError(f"{path}: the front matter is a {type(front).__name__}, expected a mapping")
-    own = front.get("auricle") or {}
+    own = front.get("auricle")
+    own = own if isinstance(own, dict) else {}
     base = front.get("base_model")
     return Card(
         name=str(own.get("name", Path(folder).name)),
@@ -101,6 +118,14 @@ def read_card(folder: str | Path) -> Card:
         base_model=str(base) if base else None,
         tags=tuple(front.get("tags") or ()),
     )
+
+
+def read_license(path: Path) -> str:
+    """The licence that the card in a model's folder states; ``unknown`` where there is no readable card."""
+    try:
+        return read_card(path).license
+    except (WeightsError, OSError, ValueError):
+        return "unknown"
 
 
 def _loader() -> Any:
@@ -119,3 +144,85 @@ def _yaml(value: dict[str, Any]) -> str:
 
 def _bullets(title: str, lines: tuple[str, ...]) -> str:
     return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+# --- training clips
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingClips:
+    """The clips that a model was trained on, as far as they are known."""
+
+    sets: tuple[str, ...]  # names of data sets
+    rows: npt.NDArray[np.uint8]  # (n, 32) fingerprints of all of them
+
+    def holds(self, fingerprints: Sequence[bytes | None]) -> list[bool]:
+        """For each clip whether it is one of them; False where it has no fingerprint."""
+        known = [number for number, found in enumerate(fingerprints) if found is not None]
+        rows = as_rows([found for found in fingerprints if found is not None])
+        held = [False] * len(fingerprints)
+        for start in range(0, len(rows) if len(self.rows) else 0, _ROWS):
+            nearest = different_bits(rows[start : start + _ROWS], self.rows).min(1)
+            for number, bits in zip(known[start : start + _ROWS], nearest, strict=True):
+                held[number] = bool(bits <= MAX_DIFFERENT_BITS)
+        return held
+
+
+def write_training_clips(folder: str | Path, sets: Mapping[str, Sequence[bytes]]) -> Path:
+    """Write the fingerprints of data sets, by name, into a model's folder."""
+    stored = {name: base64.b64encode(b"".join(own)).decode() for name, own in sets.items()}
+    content = {name: {"clips": len(own), "fingerprints": stored[name]} for name, own in sets.items()}
+    path = Path(folder) / TRAINING_CLIPS
+    write_json(path, {"format": _FORMAT, "sets": content})
+    return path
+
+
+def read_training_clips(folder: str | Path) -> TrainingClips | None:
+    """The fingerprints in a model's folder; None: there are none.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    path = Path(folder) / TRAINING_CLIPS
+    if not path.is_file():
+        return None
+    content = safe.read_json(path)
+    try:
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format is {content['format']!r}, expected {_FORMAT!r}")
+        stored = {name: base64.b64decode(own["fingerprints"], validate=True) for name, own in content["sets"].items()}
+        rows = [as_rows([own]) for own in stored.values()]
+    except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
+        raise WeightsError(f"{path}: no readable list of training clips ({error}); restore or delete it") from error
+    return TrainingClips(sets=tuple(stored), rows=np.concatenate([np.zeros((0, BYTES), np.uint8), *rows]))
+
+
+def training_clips(names: Iterable[str]) -> TrainingClips | None:
+    """The training clips of models by their names, with those of an encoder that they share; None: not known.
+
+    Nothing is downloaded. A name that is no model's has none.
+
+    Raises:
+        WeightsError: a list of training clips is damaged.
+    """
+    folders = [folder for name in names if (folder := _folder(name))]
+    folders += [folder for own in folders if (folder := _folder(_shared_encoder(own)))]
+    found = [own for folder in dict.fromkeys(folders) if (own := read_training_clips(folder))]
+    if not found:
+        return None
+    sets = tuple(dict.fromkeys(name for each in found for name in each.sets))
+    return TrainingClips(sets=sets, rows=np.concatenate([each.rows for each in found]))
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        return resolve(name, offline=True).path if name else None
+    except AuricleError:
+        return None
+
+
+def _shared_encoder(folder: Path) -> str:
+    """The encoder that an audio–text model names in place of a tower of its own; empty: none."""
+    settings = folder / "config.json"
+    name = safe.read_json(settings).get("audio_encoder") if settings.is_file() else None
+    return name if isinstance(name, str) else ""

@@ -33,6 +33,7 @@ class Source:
     path: Path  # folder or single file
     revision: str | None = None  # commit on the hub
     sha256: str | None = None  # of the weights, where already known
+    is_part: bool = False  # the name means the encoder alone of the language model that is there
 
 
 def entries() -> tuple[CatalogEntry, ...]:
@@ -134,7 +135,7 @@ def _resolve_embedded(entry: CatalogEntry) -> Source:
             "train it with recipes/tiny and name the resulting folder"
         )
     safe.verify_checksums(folder)
-    return Source(name=entry.name, path=folder)
+    return Source(name=entry.name, path=folder, is_part=entry.within is not None)
 
 
 def _resolve_hub(

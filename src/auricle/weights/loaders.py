@@ -109,6 +109,12 @@ def load_dasheng(
     return model.to(place).eval()
 
 
+def is_language_model(source: Source) -> bool:
+    """Whether a source is an audio language model, and is named as a whole rather than for its encoder."""
+    settings = source.path / "config.json"
+    return not source.is_part and settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
+
+
 @reads_models
 def load_midashenglm(
     name_or_path: str | Path,
@@ -132,7 +138,7 @@ def load_midashenglm(
             neither be trained nor saved.
 
     Raises:
-        WeightsError: it cannot be found, trusted or fitted, or does not fit into memory.
+        WeightsError: it cannot be found, trusted or fitted, is an encoder, or does not fit into memory.
         ConfigError: unknown dtype, device or ``quantize``, or one that this hardware cannot run.
         MissingExtra: ``quantize`` on a GPU needs torchao.
     """
@@ -140,6 +146,10 @@ def load_midashenglm(
     if quantize is not None:
         check_scheme(quantize, place, stated or torch.bfloat16)
     source = resolve(name_or_path, revision=revision)
+    if source.is_part:
+        raise WeightsError(
+            f"{source.name} is an encoder, expected an audio language model: name {source.path.name}, whose part it is"
+        )
     parts = read_midashenglm(source.path)
     kind = stated or own_dtype(parts.state)
     if quantize is not None:

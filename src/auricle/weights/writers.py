@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
-from auricle.files import check_folder, remove_leftovers, write_json, write_text
+from auricle.files import check_folder, remove_leftovers, write_bytes, write_json, write_text
 from auricle.models.dasheng import Dasheng
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
 from auricle.models.text import StockTextConfig
 from auricle.weights import safe
-from auricle.weights.cards import Card, render_card
-from auricle.weights.catalog import resolve
+from auricle.weights.cards import TRAINING_CLIPS, Card, read_license, render_card
+from auricle.weights.catalog import Source, resolve
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub, reads_models
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
-from auricle.weights.loaders import DTYPES, AudioTokens, load_dasheng, load_midashenglm
+from auricle.weights.loaders import DTYPES, AudioTokens, is_language_model, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
@@ -201,24 +201,23 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
     check_folder(destination)
     source = resolve(src)
     safe.check_links(source.path)
-    settings = source.path / "config.json"
-    is_lm = settings.is_file() and safe.read_json(settings).get("model_type") == "midashenglm"
     origin = source.path.name if source.path == Path(source.name).expanduser() else source.name
     card = Card(
         name=destination.name,
         base_model=source.name if source.revision else None,
         summary=f"Converted from {origin}.",
-        license="unknown",
+        license=read_license(source.path),
     )
-    if not is_lm:
+    if not is_language_model(source):
         if adapter is not None:
             raise ConfigError(f"{source.name}: an encoder; adapters are merged into language models only")
-        return save_dasheng(destination, load_dasheng(source.path), dtype=dtype, card=card)
+        written = save_dasheng(destination, load_dasheng(source.path), dtype=dtype, card=card)
+        return _with_training_clips(source, written)
     lm = load_midashenglm(source.path, adapter=adapter)
     generation = {"eos_token_id": list(lm.eos_token_ids), "pad_token_id": lm.pad_token_id}
     if (source.path / "generation_config.json").is_file():
         generation = {**generation, **safe.read_json(source.path / "generation_config.json")}
-    return save_midashenglm(
+    written = save_midashenglm(
         destination,
         lm.model,
         lm.tokenizer.to_str(pretty=True),
@@ -228,6 +227,14 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
         generation=generation,
         audio_tokens=lm.audio_tokens,
     )
+    return _with_training_clips(source, written)
+
+
+def _with_training_clips(source: Source, folder: Path) -> Path:
+    """The folder of a converted model, which was trained on what its source was trained on."""
+    if (source.path / TRAINING_CLIPS).is_file():
+        write_bytes(folder / TRAINING_CLIPS, (source.path / TRAINING_CLIPS).read_bytes())
+    return folder
 
 
 def _declared(dtype: str) -> str:
