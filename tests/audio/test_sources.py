@@ -17,7 +17,7 @@ import auricle
 from auricle.audio.decode import as_clip, decode, probe
 from auricle.audio.limits import Limits
 from auricle.audio.sources import is_in_memory
-from auricle.errors import AudioError, AuricleError, LimitExceeded, UnsupportedFormat
+from auricle.errors import AudioError, AuricleError, ConfigError, LimitExceeded
 
 RATE = 8000
 WAVE = (0.3 * np.sin(np.arange(RATE) / 7)).astype(np.float32)
@@ -138,7 +138,7 @@ def test_every_verb_takes_them(wav: bytes) -> None:
     row = {"bytes": wav, "path": None}
     for source in (row, {"array": WAVE, "sampling_rate": RATE}, (RATE, WAVE), Decoder()):
         assert model.describe(source).caption == plain
-    with pytest.raises(UnsupportedFormat, match="describe_many"):
+    with pytest.raises(ConfigError, match="describe_many"):
         model.describe([wav, wav])
     part = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav).decode(), "format": "wav"}}
     url = "data:audio/wav;base64," + base64.b64encode(wav).decode()

@@ -73,6 +73,7 @@ def test_fingerprints_are_kept(examples: list[Example], tmp_path: Path, monkeypa
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
+    (folder / "config.json").write_text("{}")
     known = [found for seed in (1, 9) if (found := acoustic_fingerprint(clip(seed)))]
     write_training_clips(folder, {"ones": known[:1], "nines": known[1:]})
     return folder

@@ -10,6 +10,7 @@ from typing import Any
 
 from auricle.errors import ConfigError, check_number
 from auricle.files import read_regular_text
+from auricle.weights.cards import yaml_loader
 
 
 @dataclass
@@ -180,7 +181,7 @@ def _check_yaml(text: str, path: object) -> None:
     """Refuse aliases, by which a file of a kilobyte describes gigabytes."""
     import yaml
 
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml_loader())):
         raise ConfigError(f"training configuration {path}: uses aliases (*name); write the values out")
 
 

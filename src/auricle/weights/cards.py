@@ -97,7 +97,7 @@ def read_card(folder: str | Path) -> Card:
     _, _, rest = text.partition("---\n")
     front_text, closing, _ = rest.partition("\n---\n")
     try:
-        front = yaml.load(front_text, Loader=_loader()) if closing else {}
+        front = yaml.load(front_text, Loader=yaml_loader()) if closing else {}
     except yaml.YAMLError as error:
         raise WeightsError(f"{path}: the front matter is no YAML ({error})") from error
     if not isinstance(front, dict):
@@ -128,8 +128,8 @@ def read_license(path: Path) -> str:
         return "unknown"
 
 
-def _loader() -> Any:
-    """The safe loader, in C where it was built: a card with curves takes it a fifth of the time."""
+def yaml_loader() -> Any:
+    """The safe loader, in C where it was built: it takes a fifth of the time, and ends at a thousand levels."""
     import yaml
 
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
