@@ -62,7 +62,7 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Encoder or audio language model.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, .pt2 (torch.export) or .onnx.")],
     frames: Annotated[
-        bool, typer.Option("--frames", help="Of an audio language model the encoder alone, without projector.")
+        bool, typer.Option("--frames", help="Export only the encoder of an audio language model.")
     ] = False,
     adapter: Adapter = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
