@@ -49,7 +49,7 @@ def convert(
     Reads Dasheng encoders in every published layout, MiDashengLM folders, and models trained with Auricle of these two
     kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are, and not converted.
 
-    Example: auricle convert dasheng_base.pt dasheng-base/
+    Example: auricle convert dasheng_base.pt my-dasheng/
     """
     from auricle.weights import convert as convert_weights
 
