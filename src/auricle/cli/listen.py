@@ -61,6 +61,11 @@ class AnswerOptions(LoadOptions):
         if chosen is None:
             chosen = "txt" if self.output is None else self.output.suffix.lower().removeprefix(".")
         hint = "--output" if self.format is None and not self.as_json else "--format"
+        if not chosen:
+            raise typer.BadParameter(
+                f"{self.output} has no ending that names its format; add one of .{', .'.join(FORMATS)}, or give --format",
+                param_hint=hint,
+            )
         check_choice(hint, chosen, FORMATS)
         if self.as_json and chosen not in ("json", "jsonl"):
             raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint="--format")

@@ -18,6 +18,7 @@ from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from pathlib import Path
+from traceback import extract_tb
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -98,9 +99,10 @@ def run(code: UserCode) -> ModuleType:
     try:
         return importlib.import_module(root)
     except Exception as error:
-        raise AuricleError(
-            f"{code.path}: running it failed ({type(error).__name__}: {error}); see the cause"
-        ) from error
+        files = {str(path) for path, _ in code.sources.values()}
+        frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in files]
+        where = f", line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+        raise AuricleError(f"{code.path}: running it failed ({type(error).__name__}: {error}){where}") from error
 
 
 class _Source(SourceLoader):
@@ -147,7 +149,7 @@ class _Finder(MetaPathFinder):
         is_package = file.name == "__init__.py" or "." not in fullname
         spec = spec_from_loader(fullname, _Source(fullname, file, content), is_package=is_package)
         if spec is not None and is_package:
-            spec.submodule_search_locations = []  # nobody else may look into the folder
+            spec.submodule_search_locations = []  # no other finder searches the folder
         return spec
 
 
