@@ -63,7 +63,7 @@ class AnswerOptions(LoadOptions):
         hint = "--output" if self.format is None and not self.as_json else "--format"
         if not chosen:
             raise typer.BadParameter(
-                f"{self.output} has no ending that names its format; add one of .{', .'.join(FORMATS)}, or give --format",
+                f"{self.output} has no ending; add one of .{', .'.join(FORMATS)}, or give --format",
                 param_hint=hint,
             )
         check_choice(hint, chosen, FORMATS)
