@@ -54,9 +54,9 @@ class UserCode:
             for node in tree.body
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         ]
-        found = ", ".join(names[:8]) or "statements without a class or function"
+        found = _listed(names) or "statements without a class or function"
         others = sorted(str(path.relative_to(self.path.parent)) for name, (path, _) in self.sources.items() if name)
-        return f"{found}; and {', '.join(others[:8])}" if others else found
+        return f"{found}; and {_listed(others)}" if others else found
 
 
 def read_user_code(path: Path) -> UserCode:
@@ -174,6 +174,11 @@ def _importer(root: str) -> Any:
         return module if fromlist else sys.modules[f"{root}.{top}"]
 
     return import_module
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + rest
 
 
 def _parse(content: bytes) -> ast.Module | None:
