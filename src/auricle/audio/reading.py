@@ -123,9 +123,9 @@ class Reading:
                 "give a longer clip or range"
             )
         if self._stop is not None and self._stop <= self._start:
-            rate = self._reader.sample_rate
+            at, rate = self._start / self._reader.sample_rate, self._reader.sample_rate
             return ClipTooShort(
-                f"{self._name}: the range at {self._start / rate:.3f} s holds no sample at {rate} Hz; give a longer range"
+                f"{self._name}: the range at {at:.3f} s holds no sample at {rate} Hz; give a longer range"
             )
         if self._start:
             return self._too_late()
