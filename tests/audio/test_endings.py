@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -117,6 +118,38 @@ def test_junk_among_frames_is_mentioned_and_a_tag_is_not(tone, encode: Encode) -
     assert decode(mp3 + b"TAG" + bytes(125) + mp3).facts.notes == ()
     (note,) = decode(mp3 + bytes(range(1, 200)) + mp3).facts.notes
     assert note.startswith("199 bytes")
+
+
+ID3V1 = b"TAG" + b"Title".ljust(125, b"\0")
+
+
+def ape_tag(with_header: bool) -> bytes:
+    item = struct.pack("<II", 4, 0) + b"Title\0" + b"Rain"
+    size, flags = len(item) + 32, 1 << 31 if with_header else 0
+    footer = struct.pack("<8sIIIIQ", b"APETAGEX", 2000, size, 1, flags, 0)
+    header = struct.pack("<8sIIIIQ", b"APETAGEX", 2000, size, 1, flags | 1 << 29, 0)
+    return (header if with_header else b"") + item + footer
+
+
+@pytest.mark.parametrize("tags", [ID3V1, ape_tag(False), ape_tag(True), ape_tag(True) + ID3V1, ID3V1 + ape_tag(False)])
+@pytest.mark.parametrize(("muxer", "codec"), [("flac", "flac"), ("wv", "wavpack"), ("tta", "tta")])
+def test_tags_behind_the_audio_are_no_damage(tone, encode: Encode, encode_av, tags, muxer: str, codec: str) -> None:
+    sound = tone(1.0)
+    data = encode(sound, fmt="FLAC") if codec == "flac" else encode_av(sound, 44_100, muxer, codec)
+    plain, tagged = decode(data), decode(data + tags)
+    np.testing.assert_array_equal(tagged.waveform, plain.waveform)
+    facts = tagged.facts
+    assert (facts.duration_s, facts.damaged, facts.truncated, facts.notes) == (plain.facts.duration_s, 0, False, ())
+
+
+def test_a_cut_before_a_tag_is_found(tone, encode: Encode) -> None:
+    assert decode(encode(tone(1.0), fmt="FLAC")[:-9000] + ID3V1).facts.truncated
+
+
+@pytest.mark.parametrize("length", [0, 31, 1 << 31, (1 << 32) - 1])
+def test_a_tag_of_an_impossible_length_is_left_in_place(tone, encode: Encode, length: int) -> None:
+    footer = struct.pack("<8sIIIIQ", b"APETAGEX", 2000, length, 1, 0, 0)
+    assert decode(encode(tone(1.0), fmt="FLAC") + footer).facts.stop_s == 1.0
 
 
 # --- B: estimates are not declarations
@@ -285,3 +318,33 @@ def test_zeros_or_junk_before_the_first_frame(tone, encode: Encode, encode_av, b
     for name, data in (("mp3", mp3), ("aac", aac)):
         facts = decode(before + data).facts
         assert (facts.container, facts.stop_s) == (name, decode(data).facts.stop_s)
+
+
+def test_a_frame_beyond_the_end_is_no_first_frame(tone, encode: Encode) -> None:
+    mp3 = encode(tone(0.3), fmt="MP3")
+    aac_header = b"\xff\xf1\x50\x83\xff\xff\x00"  # of a frame of 8191 bytes, more than the file holds
+    assert len(mp3) < 8000
+    facts = decode(b"\x96\x54" + aac_header + bytes(range(100, 150)) + mp3).facts
+    assert (facts.container, facts.stop_s) == ("mp3", decode(mp3).facts.stop_s)
+
+
+def musepack(frames: int) -> bytes:
+    """Digital silence as Musepack of stream version 7: frames of 12 bits, each behind 20 bits for its length."""
+    bits = "0" * 8 + (f"{12:020b}" + "0" * 12) * frames
+    bits += "0" * (-len(bits) % 32)
+    words = [int(bits[at : at + 32], 2) for at in range(0, len(bits), 32)]
+    return b"MP+\x07" + struct.pack("<I", frames) + bytes(16) + struct.pack(f"<{len(words)}I", *words)
+
+
+def test_musepack_is_recognised_by_its_content() -> None:
+    facts = decode(musepack(40)).facts
+    assert (facts.container, facts.sample_rate, facts.channels, facts.truncated) == ("musepack", 44_100, 2, False)
+    assert facts.stop_s == pytest.approx(40 * 1152 / 44_100, abs=0.03)
+    assert decode(musepack(40)[:100]).facts.truncated
+    assert decode(musepack(40) + ape_tag(True)).facts == replace(facts, name="<bytes>")
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.0])
+def test_a_range_between_two_samples_is_too_short(tone, encode: Encode, start_s: float) -> None:
+    with pytest.raises(ClipTooShort, match=r"the range at .* holds no sample at 44100 Hz; give a longer range"):
+        decode(encode(tone(2.0)), start_s=start_s, stop_s=start_s + 1e-9)

@@ -10,7 +10,8 @@ from auricle.errors import BrokenAudio, UnsupportedFormat
 
 HEAD_BYTES = 4096  # enough for every signature here, and to recognise text
 _JUNK_BYTES = 1 << 20  # before the first frame of MPEG audio
-_MOST_TAGS = 16  # before the audio; real files have one or two
+_MOST_TAGS = 16  # before or behind the audio; real files have one or two
+_TAGGED_BEHIND = frozenset(("flac", "wavpack", "ape", "tta", "musepack"))  # decoders take such a tag for damage
 
 _W64 = b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
@@ -42,6 +43,8 @@ _PREFIXES: tuple[tuple[bytes, Container], ...] = (
     (b"wvpk", Container("wavpack", "av", "wv")),
     (b"MAC ", Container("ape", "av", "ape")),
     (b"TTA1", Container("tta", "av", "tta")),
+    (b"MP+", Container("musepack", "av", "mpc")),
+    (b"MPCK", Container("musepack", "av", "mpc8")),
     (b"ADIF", Container("aac", "av", "aac")),
     (b"\x0b\x77", Container("ac3", "av", "ac3")),
     (b"\x7f\xfe\x80\x01", Container("dts", "av", "dts")),
@@ -139,6 +142,24 @@ def id3_size(head: bytes) -> int:
     for byte in head[6:10]:
         size = size << 7 | byte & 0x7F
     return size + (20 if head[5] & 0x10 else 10)
+
+
+def audio_end(file: BinaryIO, size: int, container: Container) -> int:
+    """Where the audio of a file of ``size`` bytes ends: before the ID3v1 and APE tags that stand behind it."""
+    for _ in range(_MOST_TAGS if container.name in _TAGGED_BEHIND else 0):
+        file.seek(max(size - 128, 0))
+        tail = file.read(min(size, 128))
+        if len(tail) == 128 and tail.startswith(b"TAG"):
+            tag = 128
+        elif tail[-32:-24] == b"APETAGEX":
+            footer = tail[-32:]  # its length counts the footer, and not the header that bit 31 of the flags announces
+            tag = int.from_bytes(footer[12:16], "little") + 32 * (footer[23] >> 7)
+        else:
+            break
+        if not 32 <= tag < size:
+            break
+        size -= tag
+    return size
 
 
 def _mpeg_audio(head: bytes) -> Container | None:

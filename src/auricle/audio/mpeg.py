@@ -218,12 +218,17 @@ def _add(run: Run, at: int, header: Header) -> None:
 
 
 def _linked(window: _Window, at: int) -> Header | None:
-    """The header at ``at`` if frames of the same kind follow it, up to the end or to a tag."""
+    """The header at ``at`` if frames of the same kind follow it, up to the end or to a tag.
+
+    One that states a frame beyond the end has nothing behind it that shows it to be no accident.
+    """
     first = header = window.header(at)
-    for _ in range(_LINKS - 1):
+    for link in range(_LINKS - 1):
         if header is None or first is None or header.layout != first.layout:
             return None
         at += header.length
+        if at > window.size and link == 0:
+            return None
         follower = window.bytes(at, 12)
         if at >= window.size - 3 or follower.startswith(_TAGS):
             return first

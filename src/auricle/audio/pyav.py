@@ -18,7 +18,8 @@ _SLACK_S = 0.25  # containers round, and count priming samples that decoders dro
 _HOLE_S = 0.05  # shorter steps of time stamps are rounding
 _LONGEST_HOLE_S = 3600.0  # in a file that does not state its length
 _LATE_S = 0.02  # the same for the first one
-_DECLARING = frozenset(("mp4", "flac", "wavpack", "ape", "tta", "aiff", "caf"))  # with the length of each stream
+# With the length of each stream.
+_DECLARING = frozenset(("mp4", "flac", "wavpack", "ape", "tta", "musepack", "aiff", "caf"))
 _SEEKABLE = frozenset(("mp4", "matroska"))  # by time stamps that are exact; others are read from their start
 _STAMPED = frozenset(("mp4", "matroska", "flv", "asf", "mpegts"))  # packets have the time at which they were captured
 _BATCH = 1 << 16  # frames of a few ms are gathered to blocks of this many samples

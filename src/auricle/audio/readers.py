@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from auricle.audio import flac, mpeg, ogg
 from auricle.audio.boxes import check_boxes
 from auricle.audio.chains import ChainReader
-from auricle.audio.containers import Container, sniff
+from auricle.audio.containers import Container, audio_end, sniff
 from auricle.audio.facts import Block
 from auricle.audio.integrity import inspect
 from auricle.audio.libsndfile import SoundFileReader
@@ -70,8 +70,10 @@ def open_reader(source: OpenSource, limits: Limits) -> Iterator[Reader]:
     """
     try:
         container, start = sniff(source.file, source.size, source.name)
-        file: Any = Pieces([Piece(source.file, start, source.size)]) if start else source.file
-        plan = _plan(file, source.size - start, container, source.name)
+        stop = audio_end(source.file, source.size, container)
+        is_all = start == 0 and stop == source.size
+        file: Any = source.file if is_all else Pieces([Piece(source.file, start, stop)])
+        plan = _plan(file, stop - start, container, source.name)
     except OSError as error:
         raise AudioError(f"{source.name}: reading failed ({error}); check the disk or the connection") from None
     opens = [partial(_open, part, source.name) for part in plan.parts]

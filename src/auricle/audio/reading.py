@@ -122,6 +122,11 @@ class Reading:
                 f"{self._name}: {self._stats.frames} samples at {self._reader.sample_rate} Hz make none at 16 kHz; "
                 "give a longer clip or range"
             )
+        if self._stop is not None and self._stop <= self._start:
+            at, rate = self._start / self._reader.sample_rate, self._reader.sample_rate
+            return ClipTooShort(
+                f"{self._name}: the range at {at:.3f} s holds no sample at {rate} Hz; give a longer range"
+            )
         if self._start:
             return self._too_late()
         return BrokenAudio(
