@@ -59,13 +59,16 @@ class AnswerOptions(LoadOptions):
         """
         from auricle.files import check_writable
 
-        chosen = self.format or ("jsonl" if self.as_json else None)
+        ending = "" if self.output is None else self.output.suffix.lower().removeprefix(".")
+        chosen = self.format
+        if chosen is None and self.as_json and ending not in ("srt", "vtt"):
+            chosen = "jsonl"
         if chosen is None:
-            chosen = "txt" if self.output is None else self.output.suffix.lower().removeprefix(".")
-        hint = "--output" if self.format is None and not self.as_json else "--format"
+            chosen = "txt" if self.output is None else ending
+        hint = "--output" if self.format is None and chosen == ending else "--format"
         check_choice(hint, chosen, FORMATS)
         if self.as_json and chosen not in ("json", "jsonl"):
-            raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint="--format")
+            raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint=hint)
         if chosen in ("srt", "vtt") and not has_times:
             raise typer.BadParameter(
                 f"{chosen} needs times, which transcribe and describe --dense have", param_hint=hint
