@@ -10,7 +10,7 @@ import auricle
 
 CLIPS = Path(__file__).parent
 
-model = auricle.load("auricle-tiny")  # or a hub id such as "mispeech/midashenglm-7b", a folder, a file
+model = auricle.load("auricle-tiny")  # or a hub id such as "mispeech/midashenglm-7b", or a folder
 description = model.describe(CLIPS / "voice_over_piano.ogg")
 print(description.caption)
 

@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.data.label_tars import read_label_tar
-from auricle.data.shard_index import (
-    TarMember,
-    described_by,
-    from_rows,
-    load,
-    member_objection,
-    save,
-    split_member_name,
-    tar_members,
-)
+from auricle.data.shard_index import from_rows, load, save
 from auricle.data.shards import ShardSet, build_index
+from auricle.data.tar_members import TarMember, described_by, member_objection, split_member_name, tar_members
 from auricle.errors import DataError
 
 

@@ -14,6 +14,7 @@ import torch
 
 from auricle import load_encoder
 from auricle.encode.contract import check_encoder
+from auricle.encode.user_code import read_user_code
 from auricle.errors import AuricleError, ConfigError, UnsafeWeights
 
 HEAD = "from pathlib import Path\nimport torch\nPath(__file__).with_suffix('.ran').touch()\n"
@@ -302,3 +303,10 @@ def test_code_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     with pytest.raises(ConfigError, match="no such file"):
         load_encoder(str(tmp_path / "pipe.py"), trust_code=True)
+
+
+def test_an_outline_counts_the_names_that_it_leaves_out(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.py"
+    path.write_text("".join(f"def step_{number}(): ...\n" for number in range(11)))
+    outline = read_user_code(path).outline()
+    assert outline.endswith("function step_7 and 3 more")

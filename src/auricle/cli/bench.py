@@ -35,7 +35,7 @@ Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Resul
 def run(
     encoder: Annotated[list[str], typer.Option("--encoder", "-e", help="Encoder; repeat for several.")],
     task: Annotated[list[str], typer.Option("--task", "-t", metavar="NAME[=DIR]", help="Task and its data.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of heads and validation sets.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of heads and validation sets.")] = 42,
     language_model: Annotated[
         str, typer.Option("--language-model", help="Frozen, of ASR and caption tasks; X-ARES has Qwen/Qwen2.5-0.5B.")
     ] = "auricle-tiny",
@@ -152,7 +152,7 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Results of one encoder, or of both.")],
     second: Annotated[Path | None, typer.Argument(metavar="B", help="Results of another.")] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option("--encoder", "-e", help="Of results of more than two: the two to compare.")
+        list[str] | None, typer.Option("--encoder", "-e", help="The two to compare, where there are results of more.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

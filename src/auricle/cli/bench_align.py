@@ -48,7 +48,7 @@ def align(
     labels_file: LabelsFile = None,
     language: Language = "eng_Latn",
     pooling: Annotated[
-        str | None, typer.Option("--pooling", help="Of clips over 10.08 s: framemean, v013 or zeropad.")
+        str | None, typer.Option("--pooling", help="Pooling of clips over 10.08 s: framemean, v013 or zeropad.")
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show published scores, and the results in OUTPUT beside them.")

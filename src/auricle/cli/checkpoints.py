@@ -49,7 +49,7 @@ def convert(
     Reads Dasheng encoders in every published layout, MiDashengLM folders, and models trained with Auricle of these two
     kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are, and not converted.
 
-    Example: auricle convert dasheng_base.pt dasheng-base/
+    Example: auricle convert dasheng_base.pt my-dasheng/
     """
     from auricle.weights import convert as convert_weights
 
@@ -62,7 +62,7 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Encoder or audio language model.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, .pt2 (torch.export) or .onnx.")],
     frames: Annotated[
-        bool, typer.Option("--frames", help="Of an audio language model the encoder alone, without projector.")
+        bool, typer.Option("--frames", help="Export only the encoder of an audio language model.")
     ] = False,
     adapter: Adapter = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,

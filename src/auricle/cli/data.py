@@ -17,7 +17,9 @@ data = typer.Typer(no_args_is_help=True, help="Write, index and inspect tar shar
 def pack(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Manifest (.jsonl, .csv, .tsv), or data set folder.")],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the shards.")],
-    name: Annotated[str | None, typer.Option("--name", help="Of the shards; by default that of the folder.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the shards; by default that of the folder.")
+    ] = None,
     layout: Annotated[str, typer.Option("--layout", help="manifest, esc50, fsdd or speechocean762.")] = "manifest",
     only: Annotated[
         str | None,

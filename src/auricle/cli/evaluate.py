@@ -42,7 +42,7 @@ class ScoringOptions(RuleOptions):
         str, typer.Option("--missing", help="Rows without an answer: error, or worst to count them as wrong.")
     ] = "error"
     encoder: Annotated[
-        str, typer.Option("--encoder", help="Of sentences: minilm, or a folder or hub id; published is TinyBERT.")
+        str, typer.Option("--encoder", help="Sentence encoder: minilm, or a folder or hub id; published is TinyBERT.")
     ] = "minilm"
     error_detector: Annotated[
         Path | None, typer.Option("--error-detector", help="Folder of FENSE's detector; without it no FENSE.")

@@ -33,7 +33,7 @@ def prompts(
     ] = False,
     count: Annotated[int | None, typer.Option("--count", "-k", min=2, help="At most so many variants.")] = None,
     field: Annotated[
-        str | None, typer.Option("--field", help="Of MECAT's captions the one whose prompt is changed.")
+        str | None, typer.Option("--field", help="The one of MECAT's captions whose prompt is changed.")
     ] = None,
     *,
     options: RunOptions,

@@ -45,7 +45,7 @@ class _Job(NamedTuple):
 @with_groups
 def run(
     model: Model = "auricle-tiny",
-    prompt: Annotated[str | None, typer.Option("--prompt", help="In place of the task's own.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Question to ask in place of the task's own.")] = None,
     choose: Annotated[
         str | None,
         typer.Option(

@@ -34,13 +34,15 @@ def score(
         Path | None, typer.Option("--references", help="Folder of MECAT's references of a split.")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Of mecat: date, fense or bleu; repeat; all by default.")
+        list[str] | None,
+        typer.Option("--metric", help="Metrics of mecat: date, fense or bleu; repeat; all by default."),
     ] = None,
     synonyms: Annotated[
         Path | None, typer.Option("--synonyms", help='JSON of other names: {"label": ["name", ...]}.')
     ] = None,
     unit: Annotated[
-        str | None, typer.Option("--unit", help="Of strict error rates: word, character or mixed; else by language.")
+        str | None,
+        typer.Option("--unit", help="Unit of strict error rates: word, character or mixed; else by language."),
     ] = None,
     group_by: Annotated[
         str, typer.Option("--group-by", help="Field of the rows; rows that agree in it are resampled together.")

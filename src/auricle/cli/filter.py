@@ -40,7 +40,7 @@ class DecisionOptions:
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Only mark the same and nearly the same clips.")
     ] = False
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random pairs.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random pairs.")] = 0
 
 
 @with_groups

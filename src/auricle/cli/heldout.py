@@ -32,7 +32,7 @@ def heldout(
         str, typer.Option("--encoder", help="Encoder: name, hub id, folder or file.")
     ] = "auricle-tiny-encoder",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most clips of one row; all by default.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the mixtures made from the clips.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the mixtures made from the clips.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in one batch.")] = 32,
     device: Device = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table here, as JSON.")] = None,

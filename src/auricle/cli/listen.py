@@ -16,7 +16,7 @@ from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, ch
 from auricle.cli.output import progress, warn
 from auricle.cli.printing import FORMATS, AnswerPrinter, Layout
 from auricle.errors import AuricleError, ConfigError
-from auricle.files import read_regular_text
+from auricle.files import check_writable, read_regular_text
 
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
@@ -57,15 +57,14 @@ class AnswerOptions(LoadOptions):
             typer.BadParameter: an unknown form, or one that these answers do not have.
             OutputError: the file cannot be written.
         """
-        from auricle.files import check_writable
-
-        ending = "" if self.output is None else self.output.suffix.lower().removeprefix(".")
-        chosen = self.format
-        if chosen is None and self.as_json and ending not in ("srt", "vtt"):
-            chosen = "jsonl"
-        if chosen is None:
-            chosen = "txt" if self.output is None else ending
+        ending = "txt" if self.output is None else self.output.suffix.lower().removeprefix(".")
+        chosen = self.format or ("jsonl" if self.as_json and ending not in ("srt", "vtt") else ending)
         hint = "--output" if self.format is None and chosen == ending else "--format"
+        if not chosen:
+            raise typer.BadParameter(
+                f"{self.output} has no ending; add one of .{', .'.join(FORMATS)}, or give --format",
+                param_hint=hint,
+            )
         check_choice(hint, chosen, FORMATS)
         if self.as_json and chosen not in ("json", "jsonl"):
             raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint=hint)
@@ -174,13 +173,15 @@ def transcribe(
     overlap_s: Annotated[
         float | None,
         typer.Option(
-            "--overlap", min=0.0, help="Overlap of the windows around a cut outside a pause, s; by default 2."
+            "--overlap",
+            min=0.0,
+            help="Overlap at a cut outside a pause, s [default: 2, at most window / 5].",
         ),
     ] = None,
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
     language: Annotated[
         str | None,
-        typer.Option("--language", help="That is spoken, as en or zh; only for models whose prompt names it."),
+        typer.Option("--language", help="Language spoken, as en or zh; only for models whose prompt names it."),
     ] = None,
     *,
     options: AnswerOptions,

@@ -43,7 +43,7 @@ FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cl
 # --- of most verbs
 
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in one batch; most clips are one window.")]
 
 # --- of models
@@ -82,11 +82,11 @@ Template = Annotated[
 LabelsFile = Annotated[
     Path | None, typer.Option("--labels-file", help="Labels, one a line; after tabs, phrases used instead. Or JSON.")
 ]
-Language = Annotated[str, typer.Option("--language", help="Of the words, by the tokenizer's code.")]
+Language = Annotated[str, typer.Option("--language", help="Language of the words, by the tokenizer's code.")]
 
 # --- of benchmarks and evaluation
 
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")]
 BenchData = Annotated[Path, typer.Option("--data", help="Folder with a folder of data for each task that names none.")]
 
 

@@ -80,7 +80,7 @@ def warn(text: str) -> None:
 
 def named(name: str, error: str) -> str:
     """An error with the name of its file, once."""
-    return error if name in error else f"{name}: {error}"
+    return error if name.rstrip("/") in error else f"{name}: {error}"
 
 
 class Advance:

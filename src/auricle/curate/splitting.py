@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from auricle.curate.decision import NAMES
 from auricle.data import shard_index
-from auricle.data.shard_index import ShardIndex, split_member_name, tar_members
+from auricle.data.shard_index import ShardIndex
+from auricle.data.tar_members import split_member_name, tar_members
 from auricle.errors import DataError
 from auricle.files import atomic_path, atomic_write, make_folder, write_bytes
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from auricle.data.shard_index import (
+from auricle.data.tar_members import (
     AUDIO_SUFFIXES,
     CLIP_LIMITS,
     TarMember,

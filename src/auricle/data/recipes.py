@@ -17,8 +17,8 @@ import numpy.typing as npt
 from auricle.audio.limits import Limits
 from auricle.data.batches import prefetch
 from auricle.data.manifest import Entry, read_manifest
-from auricle.data.shard_index import CLIP_LIMITS
 from auricle.data.shards import ShardSet, ShardWriter, safe_key
+from auricle.data.tar_members import CLIP_LIMITS
 from auricle.errors import DataError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from auricle.data import shard_index
 from auricle.data.shard_index import Row, ShardIndex, build_index
+from auricle.data.tar_members import CLIP_LIMITS, MAX_META_BYTES
 from auricle.errors import AuricleError, DataError, OutputError
 from auricle.files import atomic_folder, is_unfinished, locked, make_folder, remove_leftovers
 
@@ -309,7 +310,7 @@ def _decode(audio: bytes, row: Row) -> npt.NDArray[np.float32]:
     if not row.is_native:
         from auricle.audio.decode import decode
 
-        return decode(audio, limits=shard_index.CLIP_LIMITS).waveform
+        return decode(audio, limits=CLIP_LIMITS).waveform
     import soundfile
 
     if shard_index.native_samples(audio) != row.num_samples:
@@ -349,8 +350,8 @@ def _to_json(key: str, meta: Mapping[str, Any]) -> bytes:
         stored = json.dumps(dict(meta), ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"facts of clip {key!r} cannot be stored as JSON: {error}") from None
-    if len(stored) > shard_index.MAX_META_BYTES:
-        raise DataError(f"facts of clip {key!r} take {len(stored)} bytes, at most {shard_index.MAX_META_BYTES} fit")
+    if len(stored) > MAX_META_BYTES:
+        raise DataError(f"facts of clip {key!r} take {len(stored)} bytes, at most {MAX_META_BYTES} fit")
     return stored
 
 

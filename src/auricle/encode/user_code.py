@@ -18,6 +18,7 @@ from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from pathlib import Path
+from traceback import extract_tb
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -54,9 +55,9 @@ class UserCode:
             for node in tree.body
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         ]
-        found = ", ".join(names[:8]) or "statements without a class or function"
+        found = _listed(names) or "statements without a class or function"
         others = sorted(str(path.relative_to(self.path.parent)) for name, (path, _) in self.sources.items() if name)
-        return f"{found}; and {', '.join(others[:8])}" if others else found
+        return f"{found}; and {_listed(others)}" if others else found
 
 
 def read_user_code(path: Path) -> UserCode:
@@ -98,9 +99,10 @@ def run(code: UserCode) -> ModuleType:
     try:
         return importlib.import_module(root)
     except Exception as error:
-        raise AuricleError(
-            f"{code.path}: running it failed ({type(error).__name__}: {error}); see the cause"
-        ) from error
+        files = {str(path) for path, _ in code.sources.values()}
+        frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in files]
+        where = f", line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+        raise AuricleError(f"{code.path}: running it failed ({type(error).__name__}: {error}){where}") from error
 
 
 class _Source(SourceLoader):
@@ -147,7 +149,7 @@ class _Finder(MetaPathFinder):
         is_package = file.name == "__init__.py" or "." not in fullname
         spec = spec_from_loader(fullname, _Source(fullname, file, content), is_package=is_package)
         if spec is not None and is_package:
-            spec.submodule_search_locations = []  # nobody else may look into the folder
+            spec.submodule_search_locations = []  # no other finder searches the folder
         return spec
 
 
@@ -174,6 +176,11 @@ def _importer(root: str) -> Any:
         return module if fromlist else sys.modules[f"{root}.{top}"]
 
     return import_module
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + rest
 
 
 def _parse(content: bytes) -> ast.Module | None:

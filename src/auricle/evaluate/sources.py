@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from auricle.audio.limits import DEFAULT_LIMITS
 from auricle.audio.sources import open_source
 from auricle.data.manifest import READERS, read_manifest, resolve_audio
-from auricle.data.shard_index import AUDIO_SUFFIXES
 from auricle.data.shards import ShardSet
+from auricle.data.tar_members import AUDIO_SUFFIXES
 from auricle.data.untrusted_json import parse_json, parse_object, read_text
 from auricle.errors import AudioError, DataError
 

@@ -4,6 +4,7 @@ Thirty-five bytes can ask for a ``bytearray`` of gigabytes, and a list that is c
 pickle grows with the square of its size. The stack is followed without making any object.
 """
 
+import copy
 import functools
 import io
 import pickletools
@@ -38,7 +39,9 @@ _POPS = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}  # and leave what is below
 
 
 class _Item:
-    """An object that would be made."""
+    """An object that would be made; not changed after it is."""
+
+    __slots__ = ("is_plain", "is_shared", "name", "parts", "size")
 
     def __init__(self, name: str = "", parts: Collection["_Item"] | None = None) -> None:
         self.name = name  # of a global
@@ -46,6 +49,10 @@ class _Item:
         self.size: int = 1 + sum(part.size for part in parts or ())
         self.is_shared = False  # it was taken from the memo: what copies it does so again
         self.is_plain = not name and parts is None
+
+
+# One of each for the millions that a large pickle pushes.
+_VALUE, _CONTAINER = _Item(), _Item("", ())
 
 
 def check_pickles(path: Path, extra: Collection[str] = ()) -> None:
@@ -119,22 +126,24 @@ def _scan(file: BinaryIO, allowed: Collection[str]) -> None:
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
             copied += length * _copies(function, arguments, allowed)
-            stack.append(_Item("", ()))
+            stack.append(_CONTAINER)
         elif name in _POPS:
             popped = [stack.pop() for _ in range(_POPS[name])]
             copied += length * (name == "BUILD" and popped[0].is_shared)
         elif name == "BINPERSID":
-            stack[-1] = _Item("", ())
+            stack[-1] = _CONTAINER
         elif name.endswith("PUT"):
-            memo[argument] = stack[-1]
+            memo[argument] = _shared(stack[-1])
         elif name.endswith("GET"):
-            stack.append(_shared(memo[argument]))
+            stack.append(memo[argument])
         elif name == "GLOBAL":
             stack.append(_Item(_global_name(argument)))
         elif name.startswith("EMPTY"):
-            stack.append(_Item("", ()))
+            stack.append(_CONTAINER)
         elif name not in ("PROTO", "STOP"):
-            stack.append(_Item())
+            stack.append(_VALUE)
+        if len(stack) > _MAX_NESTED:
+            raise _Refused("holds millions of parts at once")
         if copied > _MAX_COPIED:
             raise _Refused("copies what it holds again and again")
 
@@ -179,8 +188,8 @@ def _tuple(items: list[_Item]) -> _Item:
 
 
 def _shared(item: _Item) -> _Item:
-    found = _Item(item.name, item.parts)
-    found.is_plain, found.is_shared = item.is_plain, True
+    found = copy.copy(item)
+    found.is_shared = True
     return found
 
 
