@@ -262,6 +262,7 @@ def test_subtitles_are_of_one_file_with_times(tmp_path: Path, folder: Path) -> N
         ["describe", long, "--format", "srt"],
         ["transcribe", folder, "--format", "srt"],
         ["transcribe", long, "--json", "--format", "srt"],
+        ["transcribe", long, "--json", "--output", "words.srt"],
         ["transcribe", long, "-o", tmp_path / "a.doc"],
         ["transcribe", long, "--format", "doc"],
         ["ask", long, "-p", "?", "--stream", "-o", tmp_path / "a.txt"],

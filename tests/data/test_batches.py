@@ -128,6 +128,11 @@ def test_prefetch_ends_its_threads():
     assert threading.active_count() == before
 
 
+def test_prefetch_takes_any_step():
+    steps = [1, None, 2, None]
+    assert list(prefetch(lambda step: step, steps, depth=2)) == steps
+
+
 def test_prefetch_refuses_no_depth():
     with pytest.raises(ConfigError, match="depth"):
         prefetch(lambda step: step, range(3), depth=0)

@@ -228,6 +228,16 @@ def test_texts_that_are_none(aligner: Aligner, texts: list[str], message: str) -
         aligner.text(texts)
 
 
+@pytest.mark.parametrize("found", [None, 3])
+def test_what_is_neither_one_nor_several_is_refused(aligner: Aligner, found: object) -> None:
+    with pytest.raises(ConfigError, match=r"expected a list of them: write \[source\]"):
+        aligner.audio(found)
+    with pytest.raises(PromptError, match="expected a text or a list of texts"):
+        aligner.text(found)  # type: ignore[arg-type]
+    with pytest.raises(AudioError, match="no source of audio"):
+        aligner.audio([None])
+
+
 def test_unknown_language_lists_near_ones(aligner: Aligner) -> None:
     with pytest.raises(ConfigError, match="did you mean deu_Latn"):
         aligner.text(["ein Hund"], language="deu_Lat")

@@ -165,7 +165,7 @@ def test_the_rate_of_an_encoder_is_checked(encoder: Encoder) -> None:
         load_encoder("log-mel")(noise(256))
 
 
-@pytest.mark.parametrize("source", ["a.wav", Path("a.wav"), b"RIFF"])
+@pytest.mark.parametrize("source", ["a.wav", Path("a.wav"), b"RIFF", None, 3])
 def test_one_source_is_no_list_of_them(encoder: Encoder, source: object) -> None:
     for verb in (encoder.embed, encoder.encode, lambda one: list(encoder.embed_many(one))):
         with pytest.raises(ConfigError, match=r"expected a list of them: write \[source\]"):

@@ -69,11 +69,25 @@ def test_several_sources_are_for_the_other_method(model: AudioLM, verb: str) -> 
     for several in (["a.wav", "b.wav"], ("a.wav", "b.wav"), {"a.wav"}, list(clips), clips, (clip for clip in clips)):
         with pytest.raises(ConfigError, match=f"{verb}_many takes several"):
             one(several, **more)
-    for single in ("a.wav", Path("a.wav"), b"RIFF"):
+    for single in ("a.wav", Path("a.wav"), b"RIFF", None, 3):
         with pytest.raises(ConfigError, match=f"{verb} takes one"):
             many(single, **more)
     assert isinstance(next(iter(many(["missing.wav"], **more))), AuricleError)
     assert one((noise(0.5), np.int64(16_000)), **more).receipt.complete
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"a": 1, "b": 2}, np.zeros(2)])
+def test_questions_are_a_list(model: AudioLM, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a list of at least one"):
+        model.ask_all(noise(0.5), wrong)
+
+
+def test_options_are_any_collection_of_texts(model: AudioLM) -> None:
+    found = model.ask(noise(0.5), "Which?", choices=(option for option in ("dog", "rain")))  # type: ignore[arg-type]
+    assert found.text in ("dog", "rain")
+    for wrong in (None, 3):
+        with pytest.raises(ConfigError, match="expected a list of texts"):
+            model.choose(noise(0.5), "Which?", wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -86,10 +86,10 @@ def check_several(sources: object, fix: str) -> None:
     """Refuse one source where several are expected: the characters of a path would be taken for paths.
 
     Raises:
-        ConfigError: it is a path, bytes, a file object, a mapping or a clip.
+        ConfigError: it is a path, bytes, a file object, a mapping or a clip, or cannot be iterated over.
     """
     one = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Clip)
-    if isinstance(sources, one) or hasattr(sources, "read"):
+    if isinstance(sources, one) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
         raise ConfigError(f"the sources are one {type(sources).__name__}; expected a list of them: {fix}")
 
 
@@ -164,8 +164,8 @@ def _unknown(source: Any) -> UnsupportedFormat:
     expected = "expected a path, bytes, a binary file object, or, through as_clip, a waveform"
     if isinstance(source, (list, set, tuple)) or hasattr(source, "__next__"):
         return UnsupportedFormat(
-            f"a {type(source).__name__} where one clip is {expected}. Give many clips to a verb for many, such as "
-            "describe_many"
+            f"the source is a {type(source).__name__}; {expected}. Give several clips to a function for several, "
+            "such as describe_many"
         )
     return UnsupportedFormat(f"a {type(source).__name__} is no source of audio; {expected}")
 

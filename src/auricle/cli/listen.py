@@ -57,10 +57,9 @@ class AnswerOptions(LoadOptions):
             typer.BadParameter: an unknown form, or one that these answers do not have.
             OutputError: the file cannot be written.
         """
-        chosen = self.format or ("jsonl" if self.as_json else None)
-        if chosen is None:
-            chosen = "txt" if self.output is None else self.output.suffix.lower().removeprefix(".")
-        hint = "--output" if self.format is None and not self.as_json else "--format"
+        ending = "txt" if self.output is None else self.output.suffix.lower().removeprefix(".")
+        chosen = self.format or ("jsonl" if self.as_json and ending not in ("srt", "vtt") else ending)
+        hint = "--output" if self.format is None and chosen == ending else "--format"
         if not chosen:
             raise typer.BadParameter(
                 f"{self.output} has no ending; add one of .{', .'.join(FORMATS)}, or give --format",
@@ -68,7 +67,7 @@ class AnswerOptions(LoadOptions):
             )
         check_choice(hint, chosen, FORMATS)
         if self.as_json and chosen not in ("json", "jsonl"):
-            raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint="--format")
+            raise typer.BadParameter(f"--json prints JSON Lines, and the format is {chosen}", param_hint=hint)
         if chosen in ("srt", "vtt") and not has_times:
             raise typer.BadParameter(
                 f"{chosen} needs times, which transcribe and describe --dense have", param_hint=hint

@@ -6,6 +6,7 @@ All of it depends on the step number alone, so a run that resumes at step N prep
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -144,7 +145,7 @@ def _prefetch(fn: Callable[[Step], Result], steps: Iterator[Step], depth: int, w
     pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
     try:
         while True:
-            while len(pending) < depth and (step := next(steps, None)) is not None:
+            for step in islice(steps, depth - len(pending)):
                 pending.append((step, pool.submit(fn, step)))
             if not pending:
                 return

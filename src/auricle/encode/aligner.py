@@ -17,7 +17,7 @@ from torch import Tensor
 from auricle.audio.facts import Clip, Facts, Samples
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import is_in_memory
+from auricle.audio.sources import check_several, is_in_memory
 from auricle.data.batches import grouped, prefetch
 from auricle.encode.clips import BATCH_SECONDS, LongClip, clip_seconds, encode_long, open_clip, read_clip
 from auricle.encode.encoder import Embedding, finite, read_or_error
@@ -158,6 +158,8 @@ class Aligner:
             WeightsError: the model has no tokenizer, or one that does not belong to it.
             MissingExtra: the tokenizer needs a package that is not installed.
         """
+        if not hasattr(strings, "__iter__"):
+            raise PromptError(f"the texts are {strings!r}; expected a text or a list of texts")
         texts = [strings] if isinstance(strings, str) else list(strings)
         _check_texts(texts)
         if self.tokenizer is None:
@@ -260,7 +262,10 @@ def load_aligner(
 def _as_many(sources: Any) -> Iterable[Any]:
     """Sources as an iterable: a single path, array, file or clip is one clip, not many."""
     alone = isinstance(sources, (str, bytes, bytearray, memoryview, Path, Mapping)) or is_in_memory(sources)
-    return [sources] if alone or callable(getattr(sources, "read", None)) else sources
+    if alone or callable(getattr(sources, "read", None)):
+        return [sources]
+    check_several(sources, "write [source]")
+    return cast("Iterable[Any]", sources)
 
 
 def _receipt(facts: Facts, num_samples: int) -> Receipt:

@@ -120,6 +120,9 @@ def check_options(tokenizer: Tokenizer, options: Sequence[str]) -> tuple[str, ..
     """
     if isinstance(options, str):
         raise ConfigError(f"the options are one text, {options!r}; expected a list of texts")
+    if not hasattr(options, "__iter__"):
+        raise ConfigError(f"the options are {options!r}; expected a list of texts")
+    options = list(options)
     for option in options:
         check_characters(option, "an option")
     texts = tuple(option.strip() for option in options)

@@ -379,7 +379,7 @@ def check_questions(questions: Sequence[str]) -> Sequence[str]:
     Raises:
         ConfigError: a text, an empty list, or a question that is no text.
     """
-    if isinstance(questions, str) or not questions:
+    if not isinstance(questions, list | tuple) or not questions:
         raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
     for question in questions:
         check_characters(question, "the prompt")
