@@ -105,3 +105,11 @@ def test_objectives_name_what_does_not_fit(configure: Configure, tmp_path: Path)
         CaptionObjective(configure("caption", scenes={"loudness": 3}))
     with pytest.raises(DataError, match="nowhere"):
         MaeObjective(configure("mae", data=[str(tmp_path / "nowhere")]))
+
+
+@pytest.mark.parametrize("setting", ["lr=-1", "weight_decay=-0.1", "lr_floor=1.5", "beta2=2", "align.translations=-1"])
+def test_rates_and_shares_are_in_range(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"{name} is .*; expected"):
+        load_config(None, ["out=x", setting])
+    assert load_config(None, ["align.bias=-12.5"]).align.bias == -12.5

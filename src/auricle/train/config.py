@@ -208,12 +208,13 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _AT_LEAST_1: tuple[str, ...] = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
 _AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens")
+_SHARES = ("lr_floor", "beta2", "mae.mask_ratio", "caption.dropout", "align.name_share", "align.translations")
 _AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size")
 
 
 def _check(config: RunConfig) -> None:
     for name, value in [(name, value) for name, value in _settings(config) if isinstance(value, float)]:
-        check_number(name, value, least=-1e30, most=1e30)
+        check_number(name, value, least=-1e30 if name == "align.bias" else 0, most=1 if name in _SHARES else 1e30)
     check_number("seed", config.seed, least=0, most=2**63 - 1, whole=True)
     for name, known in _CHOICES.items():
         _check_choice(name, attrgetter(name)(config), known)
