@@ -348,3 +348,18 @@ def test_musepack_is_recognised_by_its_content() -> None:
 def test_a_range_between_two_samples_is_too_short(tone, encode: Encode, start_s: float) -> None:
     with pytest.raises(ClipTooShort, match=r"the range at .* holds no sample at 44100 Hz; give a longer range"):
         decode(encode(tone(2.0)), start_s=start_s, stop_s=start_s + 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64"])
+@pytest.mark.parametrize("num_samples", [1600, 1601])
+def test_bytes_behind_the_chunks_are_noted(kind: str, num_samples: int) -> None:
+    file, other = io.BytesIO(), io.BytesIO()
+    soundfile.write(file, np.full(num_samples, 0.1), 16_000, format=kind)
+    soundfile.write(other, np.full(800, 0.1), 16_000, format=kind)
+    whole = file.getvalue()
+    chunk = b"note" + (4).to_bytes(4, "big" if kind == "AIFF" else "little") + b"text"
+    for behind, is_noted in ((b"", False), (chunk, False), (other.getvalue(), True), (b"\xffjunk" * 20, True)):
+        clip = decode(whole + behind)
+        assert len(clip.waveform) == num_samples and not clip.facts.truncated
+        notes = [note for note in clip.facts.notes if "behind the audio" in note]
+        assert notes == ([f"{len(behind):,} bytes behind the audio are no part of it and were not read"] * is_noted)

@@ -14,6 +14,7 @@ _DOUBTFUL_LENGTH = 2_000_000_000  # or this, which a file may also hold
 _MAX_CHUNKS = 4096  # real files have a few; more is an attack
 
 Order = Literal["big", "little"]
+_FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")  # another file begins
 
 
 class Structure(NamedTuple):
@@ -103,19 +104,23 @@ def _chunks(
             if length_at is not None and stated >= _OPEN_LENGTH:
                 file.seek(length_at)
                 found = _Field(length_at, 8, order, int.from_bytes(file.read(8), order), at)
-            return found.compare(size, is_empty=_is_chunk(file, at, size, order))
+            structure = found.compare(size, is_empty=_is_chunk(file, at, size, order))
+            stop = at + found.stated + (found.stated & 1)
+            if structure != Structure() or stop >= size or _is_chunk(file, stop, size, order):
+                return structure
+            return Structure(note=f"{size - stop:,} bytes behind the audio are no part of it and were not read")
         file.seek(stated + (stated & 1), 1)
     return Structure()
 
 
 def _is_chunk(file: BinaryIO, at: int, size: int, order: Order) -> bool:
-    """Whether chunks up to the end of the file start at byte ``at``, so that none of it is audio."""
+    """Whether chunks of the same file reach from byte ``at`` to the end, so that none of it is audio."""
     for _ in range(_MAX_CHUNKS):
         if at == size:
             return True
         file.seek(at)
         header = file.read(8)
-        if len(header) < 8 or not all(31 < byte < 127 for byte in header[:4]):
+        if len(header) < 8 or header[:4] in _FILES or not all(31 < byte < 127 for byte in header[:4]):
             return False
         length = int.from_bytes(header[4:], order)
         at += 8 + length + (length & 1 if at + 8 + length < size else 0)
