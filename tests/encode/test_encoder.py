@@ -170,3 +170,15 @@ def test_one_source_is_no_list_of_them(encoder: Encoder, source: object) -> None
     for verb in (encoder.embed, encoder.encode, lambda one: list(encoder.embed_many(one))):
         with pytest.raises(ConfigError, match=r"expected a list of them: write \[source\]"):
             verb(source)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["auricle-tiny-encoder", "log-mel"])
+def test_the_default_type_of_the_caller_changes_nothing(name: str) -> None:
+    clip = 0.1 * np.random.default_rng(3).standard_normal(16_000).astype(np.float32)
+    expected = load_encoder(name).embed([clip])
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = load_encoder(name).embed([clip])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=1e-5)

@@ -52,8 +52,8 @@ def mel_filterbank(spec: MelSpec = DASHENG_MEL) -> Tensor:
     def to_mel(hz: float) -> float:
         return 2595.0 * math.log10(1.0 + hz / 700.0)
 
-    freqs = torch.linspace(0, spec.sample_rate // 2, spec.n_fft // 2 + 1)
-    points = torch.linspace(to_mel(spec.f_min), to_mel(spec.f_max), spec.num_mels + 2)
+    freqs = torch.linspace(0, spec.sample_rate // 2, spec.n_fft // 2 + 1, dtype=torch.float32)
+    points = torch.linspace(to_mel(spec.f_min), to_mel(spec.f_max), spec.num_mels + 2, dtype=torch.float32)
     points = 700.0 * (10.0 ** (points / 2595.0) - 1.0)
     width = points[1:] - points[:-1]
     slopes = points[None, :] - freqs[:, None]
@@ -77,7 +77,9 @@ class LogMel(nn.Module):
         """Build the window and the filter bank; neither is stored in checkpoints."""
         super().__init__()
         self.spec = spec
-        self.register_buffer("window", torch.hann_window(spec.n_fft, periodic=True), persistent=False)
+        self.register_buffer(
+            "window", torch.hann_window(spec.n_fft, periodic=True, dtype=torch.float32), persistent=False
+        )
         self.register_buffer("filterbank", mel_filterbank(spec), persistent=False)
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
@@ -86,7 +88,7 @@ class LogMel(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.window.dtype != torch.float32:
             device = self.window.device
-            self.window = torch.hann_window(self.spec.n_fft, periodic=True, device=device)
+            self.window = torch.hann_window(self.spec.n_fft, periodic=True, dtype=torch.float32, device=device)
             self.filterbank = mel_filterbank(self.spec).to(device)
         return self
 

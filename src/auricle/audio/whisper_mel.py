@@ -32,7 +32,7 @@ def whisper_log_mel(waveforms: Tensor, num_mels: int = 80) -> Tensor:
     Source: openai/whisper `audio.py`.
     Differs from: `auricle.audio.logmel` (HTK scale without area norm, dB, floor 120 dB below the loudest bin).
     """
-    window = torch.hann_window(N_FFT, device=waveforms.device)
+    window = torch.hann_window(N_FFT, dtype=torch.float32, device=waveforms.device)
     spectrum = torch.stft(waveforms.float(), N_FFT, HOP_SAMPLES, window=window, return_complex=True)
     power = spectrum[..., :-1].abs().square()  # the last frame is behind the end
     mel = slaney_filterbank(num_mels).to(power.device) @ power
