@@ -39,9 +39,11 @@ def index(
     if STDIN in names:
         raise typer.BadParameter("an index needs files; standard input has no name", param_hint="FILES")
 
+    from auricle.encode.long_clips import check_windows
     from auricle.files import check_writable
     from auricle.search.build import build_index
 
+    check_windows(window, hop)
     check_writable(output)
     aligner = options.load(quiet=as_json)
     tally = Tally(quiet=as_json)

@@ -106,7 +106,7 @@ def check_windows(length_s: float, hop_s: float, min_s: float = 0.0) -> None:
         ConfigError: lengths that are not positive, or a hop that would skip samples.
     """
     check_number("window_s", length_s, most=MAX_S)
-    check_number("hop_s", hop_s, most=MAX_S)
+    check_number("hop_s", hop_s, least=1 / SAMPLE_RATE, most=MAX_S)
     segments(0, length_s=length_s, hop_s=hop_s, min_s=min_s)
 
 

@@ -96,7 +96,7 @@ class SamplingParams:
         stop = (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "stop", stop)
         most = self.max_new_tokens
-        check_number("max_new_tokens", most, least=1, most=_MOST, whole=True, expected="at least 1")
+        check_number("max_new_tokens", most, least=1, most=_MOST, whole=True)
         ranges: dict[str, tuple[float, float, bool, str]] = {
             "min_new_tokens": (0, most, True, "between 0 and max_new_tokens"),
             "temperature": (_TINY, 1 / _TINY, False, "above 0; for greedy choice leave do_sample off"),
