@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from auricle.errors import DataError
@@ -139,6 +139,7 @@ def test_two_letters_are_no_answer(letters: list[str], between: str, lead: str) 
 
 
 @given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=5))
+@example("", ["0", "A{"])
 def test_any_text_names_one_choice_or_none(text: str, choices: list[str]) -> None:
     number = closed_qa.choice_of(text, choices)
     assert number is None or 0 <= number < len(choices)

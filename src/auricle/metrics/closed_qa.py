@@ -151,7 +151,9 @@ def choice_of(prediction: str, choices: Sequence[str]) -> int | None:
     if len(same) == 1:
         letter = _ONE_LETTER.fullmatch(bare)
         is_clear = letter is None or _letter_number(letter[1], len(choices)) in (None, same[0])
-        return same[0] if is_clear or folded(core) == folded(choices[same[0]]) else None
+        text = choices[same[0]]
+        is_text = prediction.strip() == text.strip() or folded(core) == folded(text)
+        return same[0] if is_clear or is_text else None
     letters, texts = _letters(bare, choices), _by_text(prediction, choices)
     if not letters:
         return texts[0] if len(texts) == 1 else None

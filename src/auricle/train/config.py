@@ -208,7 +208,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _AT_LEAST_1: tuple[str, ...] = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
 _AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens")
-_SHARES = ("lr_floor", "beta2", "mae.mask_ratio", "caption.dropout", "align.name_share", "align.translations")
+_SHARES = ("lr_floor", "beta2", "mae.mask_ratio", "caption.dropout")
 _AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size")
 
 
