@@ -30,7 +30,7 @@ from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig, QwenForCausalLM
 from auricle.weights import LoadedLM, load_midashenglm
-from auricle.weights.loaders import AudioTokens
+from auricle.weights.loaders import AudioTokens, prompt_writer
 from auricle.weights.processor import Prompt, PromptWriter
 
 RATE = 16_000  # Hz
@@ -294,7 +294,7 @@ def model_requests(args: argparse.Namespace, scale: Scale) -> Row:
     exact = load_midashenglm(args.model)
     # `quantize` is passed on where it is asked for; the reference stays in float32.
     loaded = load_midashenglm(args.model, quantize=args.quantize) if args.quantize else exact
-    writer = _writer(exact)
+    writer = prompt_writer(exact)
     lengths_s = [min(each[0], 10.0) for each in scale.requests]
     given = [(_question(writer, clip, CAPTION_PROMPT), 48) for clip in make_clips(lengths_s)]
     name = f"{len(given)} captions by {args.model}" + (f", {args.quantize}" if args.quantize else "")
@@ -305,7 +305,7 @@ def model_questions(args: argparse.Namespace, scale: Scale) -> Row:
     """Several questions on each clip to a trained model."""
     exact = load_midashenglm(args.model)
     loaded = load_midashenglm(args.model, quantize=args.quantize) if args.quantize else exact
-    writer = _writer(exact)
+    writer = prompt_writer(exact)
     texts = (
         "Is there speech?",
         "Is there music?",
@@ -318,17 +318,6 @@ def model_questions(args: argparse.Namespace, scale: Scale) -> Row:
     given = [(_question(writer, clip, text), 16) for clip in clips for text in texts]
     name = f"{len(texts)} questions on each of {len(clips)} clips to {args.model}"
     return _requests(args, name, loaded, exact, given, scale.together)
-
-
-def _writer(loaded: LoadedLM) -> PromptWriter:
-    config = loaded.model.config
-    return PromptWriter(
-        loaded.tokenizer,
-        loaded.chat_template,
-        audio_token_id=config.audio_token_id,
-        subsample_factor=config.subsample_factor,
-        whole_tokens=config.whole_tokens,
-    )
 
 
 def _question(writer: PromptWriter, clip: Tensor, text: str) -> Prompt:

@@ -58,7 +58,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     from auricle.audio import decode
     from auricle.engine import Engine, SamplingParams
-    from auricle.weights import PromptWriter, load_midashenglm
+    from auricle.weights import load_midashenglm
+    from auricle.weights.loaders import prompt_writer
 
     load_midashenglm("auricle-tiny")  # imports what loading imports
     imported, before = time.perf_counter(), memory_mb()
@@ -66,14 +67,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     peak.start()
     loaded = load_midashenglm(args.folder, dtype=args.dtype, quantize=args.quantize, adapter=args.adapter)
     ready, peaks, after = time.perf_counter(), peak.stop(), memory_mb()
-    config = loaded.model.config
-    writer = PromptWriter(
-        loaded.tokenizer,
-        loaded.chat_template,
-        audio_token_id=config.audio_token_id,
-        subsample_factor=config.subsample_factor,
-        whole_tokens=config.whole_tokens,
-    )
+    writer = prompt_writer(loaded)
     content = [{"type": "audio", "audio": decode(args.clip).waveform}, {"type": "text", "text": args.prompt}]
     prompt = writer.write([{"role": "user", "content": content}])
     peak = Peak()

@@ -37,7 +37,8 @@ from auricle.models.midashenglm import MiDashengLM, MiDashengLMConfig
 from auricle.models.qwen import QwenConfig
 from auricle.weights import LoadedLM, load_midashenglm
 from auricle.weights.construct import fill
-from auricle.weights.processor import Prompt, PromptWriter
+from auricle.weights.loaders import prompt_writer
+from auricle.weights.processor import Prompt
 from auricle.weights.quantize import round_layers
 
 KINDS = ("float32", "int8", "int8-dynamic")
@@ -225,10 +226,7 @@ def answers(clips: Sequence[Any]) -> dict[str, Any]:
     found = {"float32": load_midashenglm("auricle-tiny")}
     found |= {kind: load_midashenglm("auricle-tiny", quantize=kind) for kind in KINDS[1:]}
     lm = found["float32"]
-    config = lm.model.config
-    writer = PromptWriter(
-        lm.tokenizer, lm.chat_template, audio_token_id=config.audio_token_id, whole_tokens=config.whole_tokens
-    )
+    writer = prompt_writer(lm)
     parts = [{"type": "text", "text": CAPTION_PROMPT}]
     prompts = [
         writer.write([{"role": "user", "content": [{"type": "audio", "audio": as_clip(clip)}, *parts]}])

@@ -62,8 +62,11 @@ def test_tars_of_others(tmp_path, options):
 
 
 class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/auricle-was-here",)
+        return os.mkdir, (str(self.mark),)
 
 
 def special(name, kind, target=""):
@@ -80,8 +83,8 @@ def test_hostile_members_are_left_out_and_counted(tmp_path):
         tmp_path / "x.tar",
         [
             ("good.flac", good),
-            ("evil.pkl", pickle.dumps(Bomb())),
-            ("good.pth", pickle.dumps(Bomb())),
+            ("evil.pkl", pickle.dumps(Bomb(tmp_path / "was-run"))),
+            ("good.pth", pickle.dumps(Bomb(tmp_path / "was-run"))),
             ("../climb.flac", good),
             ("/etc/passwd.flac", good),
             ("a/../../b.flac", good),
@@ -113,7 +116,7 @@ def test_hostile_members_are_left_out_and_counted(tmp_path):
     assert counts["too large"] == 1
     assert counts["description without audio"] == 1
     assert sum(counts.values()) == 19
-    assert not os.path.exists("/tmp/auricle-was-here")
+    assert not (tmp_path / "was-run").exists()
     with pytest.warns(UserWarning, match=r"19 members are left out \(.*unsafe name: 4\)"):
         assert len(ShardSet(path).read(0).waveform) == 800
 
