@@ -188,11 +188,14 @@ def atomic_folder(
             if merges:
                 _merge(temporary, path, last, stale)
             else:
-                if path.exists() and not fresh:
-                    raise OutputError(f"{path}: another run has written it meanwhile; name another place")
-                if path.exists():
+                if path.exists() and fresh:
                     path.rename(folder / ".replaced")
-                temporary.rename(path)
+                try:
+                    temporary.rename(path)
+                except OSError as error:
+                    if not path.exists():
+                        raise
+                    raise OutputError(f"{path}: another run has written it meanwhile; name another place") from error
         _sync_folder(path.parent)
 
 

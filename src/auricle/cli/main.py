@@ -123,11 +123,13 @@ def _auricle(
 
 
 def _leave_cores_to_others() -> None:
-    """Have torch, which is imported later, use the cores that are free, and its waiting threads sleep.
+    """Have torch, which is imported later, use the cores that are free, and its threads wait for each other asleep.
 
-    Beside busy processes threads that spin while they wait for each other take ten times as long as a single one.
+    Beside busy processes threads that spin for long while they wait take ten times as long as a single one; where cores
+    are free, threads that sleep at once take 1.4 times as long as those that spin for some microseconds first.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if (free := idle_cores.measure()) < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(free))
 
