@@ -66,7 +66,7 @@ class MaeObjective(Objective):
         if self.head is not None:
             frames = self.network.encoder.encode(list(waveform))
             taught = self.head(frames, list(map(Taught, logits, embeddings)))
-            self.values = {"rebuild_loss": float(loss), "teacher_loss": float(taught)}
+            self.values = {"rebuild_loss": loss.item(), "teacher_loss": taught.item()}
             loss = loss + self.config.mae.teacher_weight * taught
         return loss
 
