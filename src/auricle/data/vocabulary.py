@@ -73,6 +73,11 @@ LANGUAGES: dict[str, str] = {
     "ru": "Russian",
     "pt": "Portuguese",
     "ja": "Japanese",
+    "ar": "Arabic",
+    "pl": "Polish",
+    "sv": "Swedish",
+    "tr": "Turkish",
+    "ko": "Korean",
 }
 
 _SPEECH = re.compile(r"\b(says?|said|speaks?|speaking|spoken|talks?|talking|voices?|speech|speakers?)\b", re.I)

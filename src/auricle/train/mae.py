@@ -1,5 +1,7 @@
 """Objective ``mae``: rebuild hidden log-mel patches; with a teacher, predict also what it finds in the whole crop."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from auricle.data import mixing
+from auricle.data.cache import CachedClips
 from auricle.data.order import batch_ids
 from auricle.errors import ConfigError
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, Dasheng, DashengConfig, num_tokens
@@ -40,6 +43,7 @@ class MaeObjective(Objective):
         )
         if settings.init:
             encoder = load_dasheng(settings.init, dtype="float32")
+        self.sets = _numbers_by_set(self.clips, settings.set_shares) if settings.set_shares else None
         self.values: dict[str, float] = {}
         self.teach = load_teacher(settings.teacher).teach if settings.teacher else None
         self.head = TeacherHead(encoder.config.embed_dim) if settings.teacher else None
@@ -80,7 +84,7 @@ class MaeObjective(Objective):
         crops, noises = [], []
         for place, clip in enumerate(ids, start):
             rng = np.random.default_rng((self.config.seed, step, place))
-            crops.append(self._crop(int(clip), rng))
+            crops.append(self._crop(self._any_clip(rng) if self.sets else int(clip), rng))
             noises.append(rng.random(self.num_tokens // 2, dtype=np.float32))
         waveform = torch.from_numpy(np.stack(crops))
         taught = self.teach(waveform) if self.teach else [NOTHING_TAUGHT] * len(crops)
@@ -97,7 +101,7 @@ class MaeObjective(Objective):
         """A crop at a random level; by ``mae.mix`` a sum of two, which are also played faster or slower."""
         crop = self._joined(clip, rng)
         if rng.random() < self.config.mae.mix:
-            other = self._joined(int(rng.integers(len(self.clips))), rng)
+            other = self._joined(self._any_clip(rng), rng)
             factors = np.exp(rng.uniform(-0.5, 0.5, size=2))
             crop, other = (mixing.change_speed(*pair) for pair in zip((crop, other), factors, strict=True))
             crop = mixing.loop(mixing.mix(crop, other, float(rng.uniform(-5, 15))), self.num_samples)
@@ -113,8 +117,14 @@ class MaeObjective(Objective):
             piece = waveform[offset : offset + self.num_samples - filled]
             crop[filled : filled + len(piece)] = piece
             filled += len(piece) + int(rng.integers(800))  # up to 50 ms of silence between clips
-            clip = int(rng.integers(len(self.clips)))
+            clip = self._any_clip(rng)
         return crop
+
+    def _any_clip(self, rng: np.random.Generator) -> int:
+        if self.sets is None:
+            return int(rng.integers(len(self.clips)))
+        limits, numbers = self.sets
+        return int(rng.choice(numbers[int(np.searchsorted(limits, rng.random(), side="right"))]))
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """One group: the reference decays every parameter."""
@@ -128,3 +138,18 @@ class MaeObjective(Objective):
     def export(self, folder: Path) -> None:
         """The encoder alone, in the official Hugging Face layout."""
         save_dasheng(folder, self.network.encoder, card=run_card(self.config, self.clips.manifest_hash))
+
+
+def _numbers_by_set(clips: CachedClips, shares: Mapping[str, float]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Upper limits in 0 … 1 of each set's share, and the numbers of its clips.
+
+    Raises:
+        ConfigError: a set without a share, or a share of none of the sets.
+    """
+    found: dict[str, list[int]] = defaultdict(list)
+    for number in range(len(clips)):
+        found[str(clips.read_meta(number).get("set", ""))].append(number)
+    if found.keys() != shares.keys() or not sum(shares.values()) > 0:
+        raise ConfigError(f"mae.set_shares name {sorted(shares)}, the clips are of the sets {sorted(found)}")
+    limits = np.cumsum([shares[name] for name in found])
+    return limits / limits[-1], [np.asarray(numbers) for numbers in found.values()]
