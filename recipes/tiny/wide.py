@@ -20,6 +20,7 @@ Row = dict[str, Any]
 
 FACTS = ("text", "language", "gender", "age", "speaker", "event", "recording", "command", "slots", "instruments")
 FACTS += ("license", "author", "source")
+INSTRUMENTS = ("piano", "violin")  # labels of events that are music
 TEST, VALID = 0.15, 0.08  # shares of the groups of a set
 
 
@@ -118,6 +119,8 @@ def convert(name: str, row: Row, folder: Path) -> Row:
     """A row of a wide set → a row that `auricle data pack` reads."""
     found = {fact: row[fact] for fact in FACTS if row.get(fact) is not None}
     found |= SETS[name][1](row)
+    if row.get("event") in INSTRUMENTS:
+        found |= {"kind": "music", "instruments": [row["event"]], "event": None}
     audio = folder / row["audio"]
     known = {fact: value for fact, value in found.items() if value is not None}
     return {"id": audio.stem, "audio": str(audio.resolve()), "kind": row["kind"], **known, "set": name}

@@ -51,7 +51,7 @@ class CaptionObjective(Objective):
         self.config = config
         self.clips = open_clips(config)
         self.scenes = scene_config(config.scenes)
-        self.pools = Pools(self.clips, self.scenes.set_weights)
+        self.pools = Pools(self.clips, self.scenes.set_weights, self.scenes.event_weights)
         if not Path(config.caption.tokenizer).is_file():
             raise ConfigError(f"caption.tokenizer {config.caption.tokenizer!r} is no file; expected a tokenizer.json")
         content = read_regular(config.caption.tokenizer, MAX_TOKENIZER_BYTES)
@@ -69,7 +69,7 @@ class CaptionObjective(Objective):
         width = self.network.config.encoder.embed_dim
         self.heads: facts.FactHeads | None = None
         if config.caption.ctc_weight or config.caption.tag_weight:
-            self.heads = facts.FactHeads(width, facts.tag_weights(self.pools.events))
+            self.heads = facts.FactHeads(width, facts.tag_weights(self.pools.labels))
         self.rebuild = nn.Linear(width, PATCH_VALUES) if config.caption.rebuild_weight else None
         self.teach = load_teacher(config.caption.teacher).teach if config.caption.teacher else None
         self.teacher_head = TeacherHead(width) if config.caption.teacher else None
@@ -149,7 +149,7 @@ class CaptionObjective(Objective):
             clips.append(torch.from_numpy(scene.waveform))
             blanks.append(self._sample_blanks(len(scene.waveform), rng))
             letters.append(facts.letters(scene))
-            tags.append(facts.tags(scene, self.pools.events))
+            tags.append(facts.tags(scene, self.pools.labels))
             if self.config.caption.dropout:
                 gains.append(self._sample_gains(len(scene.waveform), rng))
         taught = self.teach(clips) if self.teach else []
