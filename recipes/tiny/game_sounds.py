@@ -68,8 +68,9 @@ def main() -> None:
     for file in files:
         path = file.relative_to(options.audio).as_posix()
         found = facts(path)
+        part = "unlabelled" if found is None else "train"
         row = {"id": path.removesuffix(".ogg").replace("/", "-"), "audio": str(file.resolve())}
-        rows["unlabelled" if found is None else "train"].append({**row, **(found or {}), "set": "0ad", **SOURCE})
+        rows[part].append({**row, **(found or {}), "set": "0ad" if found else "0ad-unlabelled", **SOURCE})
     options.out.mkdir(parents=True, exist_ok=True)
     for name, lines in rows.items():
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

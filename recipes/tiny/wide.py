@@ -2,9 +2,10 @@
 
     python recipes/tiny/wide.py WIDE OUT
 
-WIDE holds a folder for each set, with `manifest.jsonl` and `audio/`. Writes OUT/{train,valid,test}/SET.jsonl, whose
-rows have the facts that scenes use. Of one recording, or one speaker where speakers are known, all clips are in one
-part. Where a set names no speakers, a speaker of the test part may have been heard in training.
+WIDE holds a folder for each set that is there, with `manifest.jsonl` and `audio/`. Writes
+OUT/{train,valid,test}/SET.jsonl, whose rows have the facts that scenes use. Of one recording, or one speaker where
+speakers are known, all clips are in one part. Where a set names no speakers, a speaker of the test part may have been
+heard in training.
 """
 
 import argparse
@@ -134,14 +135,18 @@ def main() -> None:
     options = parser.parse_args()
     for name, (split, _) in SETS.items():
         folder = options.wide / name
+        if not folder.is_dir():
+            print(f"{name}: not there, left out")
+            continue
         lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
         rows = list({row["audio"]: row for row in map(json.loads, lines)}.values())  # some rows are there twice
-        for part, chosen in split(rows).items():
+        parts = {part: chosen for part, chosen in split(rows).items() if chosen}
+        for part, chosen in parts.items():
             file = options.out / part / f"{name}.jsonl"
             file.parent.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(convert(name, row, folder), ensure_ascii=False) + "\n" for row in chosen)
             file.write_text(text, encoding="utf-8")
-        print(name, {part: len(chosen) for part, chosen in split(rows).items()})
+        print(name, {part: len(chosen) for part, chosen in parts.items()})
 
 
 if __name__ == "__main__":
