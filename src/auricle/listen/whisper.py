@@ -214,9 +214,10 @@ def _segment(piece: Any, speech: _Speech) -> Segment | None:
         return Segment(start_s=start_s, stop_s=stop_s, text="", mean_logprob=mean, no_speech_logprob=denied)
     words, until = [], start_s
     for word in piece.words or ():
-        begin, until = max(place(word.start), until), max(place(word.end), until)
+        begin = max(place(word.start), until)
+        until = max(place(word.end), begin)
         logprob = round(math.log(max(float(word.probability), 1e-9)), 4)
-        words.append(Segment(start_s=begin, stop_s=max(begin, until), text=word.word, mean_logprob=logprob))
+        words.append(Segment(start_s=begin, stop_s=until, text=word.word, mean_logprob=logprob))
     return Segment(start_s=start_s, stop_s=stop_s, text=text, mean_logprob=mean, words=tuple(words))
 
 
