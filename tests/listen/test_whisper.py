@@ -163,6 +163,29 @@ def test_a_weakly_detected_language_gives_way_to_that_of_the_windows_before() ->
     assert any(note.startswith("transcribed in the language fr: ") for note in changed.receipt.notes)
 
 
+@pytest.mark.parametrize("fault", [{"avg_logprob": -1.4}, {"compression_ratio": 9.0, "avg_logprob": -0.1}])
+@pytest.mark.parametrize("second", [0.3, 0.05])
+def test_unlikely_words_are_compared_with_those_in_the_second_language(fault: dict[str, float], second: float) -> None:
+    class Mistaken(Counter):
+        def pieces(self, audio: Samples) -> list[SimpleNamespace]:
+            is_right = self.calls[-1]["language"] == "en"
+            return (
+                [piece([word(" yes", 0, 1)], avg_logprob=-0.6)] if is_right else [piece([word(" da", 0, 1)], **fault)]
+            )
+
+    network = Mistaken(({"fr": 0.95 - second, "en": second},))
+    result = Whisper(network, "whisper:toy").transcribe(numbered(2))
+    if second == 0.05:  # too unlikely to be tried
+        assert (result.text, result.language) == ("da", "fr")
+    else:
+        assert (result.text, result.language, result.language_probability) == ("yes", "en", second)
+        assert result.receipt.notes == (
+            "transcribed in en instead of the detected fr, as its words are likelier: 0-2 s",
+        )
+    given = Whisper(network, "whisper:toy").transcribe(numbered(2), language="fr")
+    assert (given.text, given.language) == ("da", "fr")
+
+
 def test_a_given_language_is_used_and_an_unknown_one_refused(model: Whisper) -> None:
     result = model.transcribe(numbered(2), language="fr")
     assert (result.language, result.language_probability) == ("fr", None)

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
@@ -38,7 +38,8 @@ _BEAM = 5  # this and the three bounds: arXiv 2212.04356, section 4.5
 _MIN_NO_SPEECH, _MAX_LOGPROB = 0.6, -1.0  # nobody speaks where "no speech" is likelier and the words are less likely
 _MAX_COMPRESSION = 2.4  # text that compresses better repeats itself
 _REPEATED_TOKENS = 5  # as many in the same order may not come twice, where a text had repeated itself
-_SURE = 0.5  # a language detected with less gives way to that of the windows before
+_SURE = 0.5  # a language detected with less is compared with another
+_LIKELY = 0.1  # least probability of a language that is tried
 
 
 class Network(Protocol):
@@ -154,12 +155,8 @@ class _WhisperTranscription(Transcription):
 
     def _reply(self, speech: _Speech) -> Reply:
         found, info = self._decode(speech, self._language)
-        before, language = self._spoken.get(speech.recording), str(info.language)
-        if info.all_language_probs and before not in (None, language) and info.language_probability < _SURE:
-            language = str(before)
-            found, _ = self._decode(speech, language)
-        pieces, remark = list(found), ""
-        if any(piece.compression_ratio > _MAX_COMPRESSION for piece in pieces):
+        language, pieces, remark = self._settled(speech, info, list(found))
+        if _repeats(pieces):
             again, _ = self._decode(speech, language, no_repeat_ngram_size=_REPEATED_TOKENS)
             pieces = list(again)
             remark = f"transcribed again without the same {_REPEATED_TOKENS} tokens twice, as the text repeated itself"
@@ -173,6 +170,26 @@ class _WhisperTranscription(Transcription):
             self._spoken[speech.recording] = language
         detected = dict(info.all_language_probs) if info.all_language_probs else None
         return Reply(text=text, parts=parts, language=language, languages=detected, remark=remark)
+
+    def _settled(self, speech: _Speech, info: Any, pieces: list[Any]) -> tuple[str, list[Any], str]:
+        """The language and the segments in it, and what the receipt says of them.
+
+        Where the detected language is unsure, or its text is unlikely or repeats itself, the other candidate is tried:
+        the language of the windows before, else the second likeliest. The likelier text is kept.
+        """
+        language, before = str(info.language), self._spoken.get(speech.recording)
+        is_weak = info.language_probability < _SURE
+        if not info.all_language_probs or not pieces or not (is_weak or _merit(pieces) < (True, _MAX_LOGPROB)):
+            return language, pieces, ""
+        likely = [each for each, probability in info.all_language_probs if probability >= _LIKELY and each != language]
+        other = before if before not in (None, language) else next(iter(likely), None)
+        if other is None:
+            return language, pieces, ""
+        in_other = list(self._decode(speech, other)[0])
+        difference = (_merit(in_other) > _merit(pieces)) - (_merit(in_other) < _merit(pieces))
+        if difference < 0 or (difference == 0 and not (is_weak and other == before)):
+            return language, pieces, ""
+        return other, in_other, f"transcribed in {other} instead of the detected {language}, as its words are likelier"
 
     def _decode(self, speech: _Speech, language: str | None, **more: Any) -> tuple[Iterable[Any], Any]:
         # Lower bounds at which faster-whisper would drop text, or draw other text at random, are off.
@@ -196,6 +213,17 @@ class _WhisperTranscription(Transcription):
         for piece in pieces:
             counts[piece.seek] = counts.get(piece.seek, 0) + len(piece.tokens)
         return any(count >= self._limit - 1 for count in counts.values())  # a last token of time is not in them
+
+
+def _repeats(pieces: Iterable[Any]) -> bool:
+    return any(piece.compression_ratio > _MAX_COMPRESSION for piece in pieces)
+
+
+def _merit(pieces: Sequence[Any]) -> tuple[bool, float]:
+    """How credible a transcript is: whether it does not repeat itself, and the mean log-probability of its tokens."""
+    tokens = sum(len(piece.tokens) for piece in pieces)
+    mean = sum(piece.avg_logprob * len(piece.tokens) for piece in pieces) / tokens if tokens else -math.inf
+    return not _repeats(pieces), mean
 
 
 def _segment(piece: Any, speech: _Speech) -> Segment | None:
