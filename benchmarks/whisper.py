@@ -88,8 +88,8 @@ def long_file(model: Any, data: Path, rows: list[dict[str, Any]], minutes: float
     words = [word for segment in result.segments for word in segment.words]
     return {
         "audio_s": round(seconds, 1),
-        "ours": rate([" ".join(spoken)], [result.text]),
-        "faster_whisper": rate([" ".join(spoken)], [theirs]),
+        "ours": {"wer": rate([" ".join(spoken)], [result.text])["wer"]},
+        "faster_whisper": {"wer": rate([" ".join(spoken)], [theirs])["wer"]},
         "seconds": {"ours": round(ours_s, 1), "faster_whisper": round(theirs_s, 1)},
         "receipt_covers_all": spans[0].start_s == 0
         and abs(spans[-1].stop_s - seconds) < 1e-3
