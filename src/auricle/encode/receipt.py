@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from auricle.audio.facts import Facts
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
+
+
+class TokenGrid(Protocol):
+    """How a model makes audio tokens of a waveform, see `write_receipt`."""
+
+    @property
+    def subsample_factor(self) -> int:
+        """25 Hz frames per audio token."""
+
+    @property
+    def min_samples(self) -> int:
+        """Length to which shorter windows are padded."""
+
+    @property
+    def whole_tokens(self) -> bool:
+        """Whether windows are padded to whole audio tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +50,7 @@ class Receipt:
     overlaps: tuple[Span, ...] = ()  # in two neighbouring windows, so processed twice
     dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
     skipped: tuple[Span, ...] = ()  # not read, with reasons
-    padded_s: float = 0.0  # zeros appended to reach one audio token
+    padded_s: float = 0.0  # zeros appended to reach one audio token; of Whisper, 30 s
     truncated: bool = False  # the source ends before its header says
     damaged: int = 0  # places that could not be decoded and are missing
     audio_tokens: int = 0  # tokens given to the decoder, 0.2 s each; from an encoder 0.04 s each
