@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -335,3 +336,38 @@ def test_segments_are_printed_while_the_file_is_read(tmp_path: Path, monkeypatch
     monkeypatch.setattr("auricle.cli.printing.print_line", lambda text, **_: lines.append(text))
     with_tiny(*command)
     assert lines == whole.out.splitlines() and at == [max(0, number - 1) for number in range(len(lines))]
+
+
+def test_what_is_odd_about_a_file_is_said_once_on_standard_error(tmp_path: Path) -> None:
+    samples = np.full(16_000, 0.1, np.float32)
+    samples[100:110] = np.nan
+    odd = tmp_path / "odd.wav"
+    soundfile.write(odd, samples, 16_000, subtype="FLOAT")
+    done = with_tiny("describe", odd)
+    assert done.code == 0 and done.err.count("odd.wav: 10 samples that were not finite were replaced by 0") == 1
+    assert "window" not in done.err
+    (record,) = with_tiny("describe", odd, "--json").records
+    assert record["receipt"]["warnings"] == ["10 samples that were not finite were replaced by 0"]
+    good = tmp_path / "good.wav"
+    soundfile.write(good, np.full(16_000, 0.1, np.float32), 16_000)
+    assert "good.wav" not in with_tiny("describe", good).err
+
+
+def test_a_file_without_one_number_is_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    soundfile.write(bad, np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    done = with_tiny("describe", bad)
+    assert done.code == 1 and "all 16,000 samples are NaN or infinite" in done.err and not done.out
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_empty_prompts_are_refused(tmp_path: Path, prompt: str) -> None:
+    file = write_noise(tmp_path / "a.wav", 0.5)
+    for more in ([], ["--choices", "yes,no"]):
+        done = with_tiny("ask", file, "-p", prompt, *more)
+        assert done.code == 2 and "is empty; expected" in done.err
+
+
+def test_choices_have_a_rule_of_their_own(tmp_path: Path) -> None:
+    done = with_tiny("ask", write_noise(tmp_path / "a.wav", 0.5), "-p", "Which?", "--choices", "a,b", "--reduce", "any")
+    assert done.code == 2 and "--reduce" in done.err

@@ -149,6 +149,8 @@ def ask(
     Example: auricle ask yard.ogg -p "Which sound is this?" --choices dog,rain
     """
     _check_modes(prompts, choices is not None, schema is not None, letters=letters, stream=stream)
+    if choices is not None and reduce != "auto":
+        raise typer.BadParameter("does not go with --choices, which has a rule of its own", param_hint="--reduce")
     offered = None if choices is None else _choices(choices)
     rules = None if schema is None else _schema(schema)
 

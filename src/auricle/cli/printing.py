@@ -46,7 +46,9 @@ class Tally:
         self._report(f"{name}: {reason}")
 
     def note_receipt(self, name: str, receipt: Receipt) -> None:
-        """Count a file by its receipt, if it was partly processed."""
+        """Count a file by its receipt, if it was partly processed, and report what was odd about it."""
+        for remark in receipt.warnings:
+            self._report(f"{name}: {remark}")
         if receipt.complete:
             return
         seconds = sum(span.stop_s - span.start_s for span in receipt.read)

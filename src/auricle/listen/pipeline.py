@@ -408,12 +408,14 @@ def check_questions(questions: Sequence[str]) -> Sequence[str]:
     """Refuse what is not a list of questions.
 
     Raises:
-        ConfigError: a text, an empty list, or a question that is no text.
+        ConfigError: a text, an empty list, or a question that is no text, or empty.
     """
     if not isinstance(questions, list | tuple) or not questions:
         raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
     for question in questions:
         check_characters(question, "the prompt")
+        if not question.strip():
+            raise ConfigError("the prompt is empty; expected a question or an instruction")
     return questions
 
 
