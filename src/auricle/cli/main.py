@@ -18,11 +18,10 @@ from auricle.cli import (
     doctor,
     embed,
     evaluate,
-    evaluate_prompts,
     evaluate_report,
-    evaluate_robustness,
     evaluate_run,
     evaluate_score,
+    evaluate_variants,
     filter,
     heldout,
     idle_cores,
@@ -98,8 +97,8 @@ for verb in (
     evaluate_run.tasks,
     evaluate_report.compare,
     evaluate_report.report,
-    evaluate_robustness.robustness,
-    evaluate_prompts.prompts,
+    evaluate_variants.robustness,
+    evaluate_variants.prompts,
 ):
     evaluate.evaluate.command()(verb)
 app.add_typer(data.data, name="data")
