@@ -27,6 +27,7 @@ from auricle.cli import (
     idle_cores,
     listen,
     search,
+    serve,
     train,
     zero_shot,
 )
@@ -82,6 +83,7 @@ for verb in (
     zero_shot.classify,
     search.index,
     search.search,
+    serve.serve,
     checkpoints.models,
     checkpoints.convert,
     checkpoints.export,

@@ -272,10 +272,6 @@ class Engine:
             self._has_own_thread = False
             self._turns.wake()
 
-    def wake(self) -> None:
-        """End `wait_for_work` early."""
-        self._turns.wake()
-
     def forget(self) -> None:
         """Drop all cached clips and prompts, as must be done when the model's weights have changed."""
         with self._turns.turn():

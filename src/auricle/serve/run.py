@@ -1,0 +1,127 @@
+"""Runs the application: loads the models beside it, and ends without breaking an answer."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from threading import Thread, Timer
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from auricle.serve.app import create_app
+
+if TYPE_CHECKING:
+    from auricle.serve.service import Models, Service
+    from auricle.serve.settings import Settings
+
+_FUSE = 512  # connections, far above what admission lets in: uvicorn refuses more without a word of why
+_GRACE_S = 30  # for the answers that are in work when the server ends
+
+
+def run(
+    settings: Settings,
+    load: Callable[[], Models],
+    *,
+    host: str,
+    port: int,
+    drain_s: float = 5.0,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        settings: limits and budgets.
+        load: gives the models; called in a thread, while the server already says that it is loading.
+        host: address to listen at; see `auricle.serve.settings.check_exposed`.
+        port: 0: any that is free.
+        drain_s: after SIGTERM, how long requests are still taken while `/health` sends new ones elsewhere.
+        on_ready: called with the address once the models are loaded.
+
+    Raises:
+        AuricleError: what ``load`` raises.
+        MissingExtra: the packages of the extra ``serve`` are not installed.
+    """
+    app: Any = create_app(settings)
+    import uvicorn
+
+    _log_to_stderr()
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_FUSE,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = draining_server(config, app.service, drain_s)
+    failures: list[BaseException] = []
+
+    def load_models() -> None:
+        try:
+            app.service.serve(load())
+            on_ready(address_of(server, host))
+        except BaseException as error:  # raised again by the thread that runs the server
+            failures.append(error)
+            server.should_exit = True
+
+    loading = Thread(target=load_models, name="auricle-load", daemon=True)
+    loading.start()
+    server.run()
+    app.service.close()
+    for error in failures:
+        raise error
+
+
+def address_of(server: Any, host: str) -> str:
+    """Where a server that has started can be reached."""
+    while not server.started and not server.should_exit:
+        server.has_started.wait(0.01)
+    port = next((each.getsockname()[1] for own in server.servers for each in own.sockets), 0)
+    return f"http://{host}:{port}"
+
+
+def draining_server(config: Any, service: Service, drain_s: float) -> Any:
+    """A server of uvicorn that at SIGTERM first sends new requests elsewhere, then takes none, then ends."""
+    from threading import Event
+
+    import uvicorn
+
+    class Draining(uvicorn.Server):
+        """See `draining_server`."""
+
+        has_started = Event()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Take a signal; a second one, or one of the keyboard, does not wait."""
+            if sig != signal.SIGTERM or service.is_leaving or not drain_s:
+                service.is_leaving = service.admission.is_closed = True
+                super().handle_exit(sig, frame)
+                return
+            service.is_leaving = True
+            timer = Timer(drain_s, self._end)
+            timer.daemon = True
+            timer.start()
+
+        def _end(self) -> None:
+            service.admission.is_closed = True
+            self.should_exit = True
+
+    return Draining(config)
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("auricle.serve")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
