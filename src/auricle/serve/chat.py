@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -19,11 +19,10 @@ from auricle.engine.request import MOST_TOP, SamplingParams
 from auricle.errors import visible
 from auricle.listen.long_audio import check_length
 from auricle.listen.options import constraint_of
-from auricle.listen.pipeline import Questions
-from auricle.listen.streaming import stream_answer
 from auricle.serve.faults import refused
 from auricle.serve.inputs import Fields, Upload, audio_part, parts_of, read_json
-from auricle.serve.replies import event_stream, key_of, pick_listener, stripped
+from auricle.serve.replies import event_stream, key_of, only, pick_listener, stripped
+from auricle.serve.service import LONG_BATCH
 
 if TYPE_CHECKING:
     from auricle.audio.facts import Clip
@@ -37,7 +36,6 @@ _MOST_CHOICES = 4
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _NOT_HERE = "this server does not do that; leave it out"
 _DEFAULT_TOKENS = 128  # of an answer
-_Stream: TypeAlias = Callable[[], Generator[str, None, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +255,7 @@ class _Answering:
         model = job.view(chat.model, self._service.settings.limits)
         longest = max((len(clip.waveform) for clip in clips), default=0)
         if longest > model.max_audio_s * SAMPLE_RATE:
-            yield 0, _Windows(self._windows(model, clips), job, self._receipts)
+            yield 0, _Windows(self._windows(model, clips), job)
             return
         for number, clip in enumerate(clips):
             check_length(len(clip.waveform), chat.uploads[number].name)
@@ -274,25 +272,29 @@ class _Answering:
         for index, request in enumerate(requests):
             yield index, _Prompted(model, request)
 
-    def _windows(self, model: AudioLM, clips: list[Clip]) -> _Stream:
-        """A question about one clip that is longer than the model was trained on: asked of each window.
+    def _windows(self, model: AudioLM, clips: list[Clip]) -> Callable[[], str]:
+        """A question about one clip that is longer than the model was trained on: the answer of all its windows.
 
         Raises:
             ApiError: anything else with such a clip.
         """
         chat = self._chat
         texts = [part for _, content in chat.turns for part in content if isinstance(part, str)]
-        is_plain = chat.num_choices == 1 and chat.schema is None and not chat.has_logprobs
-        if len(clips) != 1 or len(chat.turns) != 1 or not texts or not is_plain:
+        if len(clips) != 1 or len(chat.turns) != 1 or not texts or chat.num_choices > 1 or chat.has_logprobs:
             raise refused(
                 "messages",
                 f"a clip is longer than the {model.max_audio_s:g} s that {model.model} takes at once; expected one "
-                "user turn with that clip and a text, asked of each window, and no n, logprobs or response_format; "
-                "or cut the clip",
+                "user turn with that clip and a text, asked of each window, and no n or logprobs; or cut the clip",
                 "clip_too_long",
             )
-        task = Questions(model, chat.sampling, reduce="auto", window_s=None)
-        return partial(stream_answer, task, clips[0], "\n".join(texts))
+
+        def ask() -> str:
+            settings: dict[str, Any] = {"sampling": chat.sampling, "schema": chat.schema, "batch_size": LONG_BATCH}
+            answer = only(model.ask_many(clips, "\n".join(texts), **settings))
+            self._receipts.append(answer.receipt.as_dict())
+            return answer.text
+
+        return ask
 
     def _usage(self) -> dict[str, Any]:
         job = self._job
@@ -341,17 +343,14 @@ class _Prompted(_Choice):
 
 
 class _Windows(_Choice):
-    """The answers about the windows of a long clip."""
+    """The one answer about all windows of a long clip."""
 
-    def __init__(
-        self, stream: Callable[[], Generator[str, None, Any]], job: Job, receipts: list[dict[str, Any]]
-    ) -> None:
-        self._stream, self._job, self._receipts = stream, job, receipts
+    def __init__(self, ask: Callable[[], str], job: Job) -> None:
+        self._ask, self._job = ask, job
 
     def tokens(self) -> Iterator[Token | str]:
         """See `_Choice`."""
-        answer = yield from self._stream()
-        self._receipts.append(answer.receipt.as_dict())
+        yield self._ask()
         self.reason = "length" if self._job.is_cut else "stop"
 
 

@@ -90,29 +90,29 @@ def _input(value: Any, place: str, uploads: list[Upload], settings: Settings) ->
 def embed(
     aligner: Aligner, inputs: list[str | int], job: Job, clips: list[Clip]
 ) -> tuple[list[Any], dict[str, int], dict[str, Any]]:
-    """Embed texts and clips, each clip alone, so that no other changes a bit of its vector.
+    """Embed texts and clips, each alone, so that no other changes a bit of its vector.
 
     Returns:
         A vector (D,) float32 for each input, the tokens, and the receipts of the clips.
     """
-    texts = [each for each in inputs if isinstance(each, str)]
     noted: list[str] = []
-    vectors, num_tokens = job.call(partial(_embed_texts, aligner, texts, noted)) if texts else ([], 0)
+    words = [job.call(partial(_embed_text, aligner, each, noted)) for each in inputs if isinstance(each, str)]
     found = [job.call(partial(_embed_clip, aligner, clip)) for clip in clips]
-    words = iter(vectors)
+    num_tokens = sum(count for _, count in words)
     audio_tokens = sum(each.receipt.audio_tokens for each in found)
     usage = {"prompt_tokens": num_tokens + audio_tokens, "total_tokens": num_tokens + audio_tokens}
-    ordered = [next(words) if isinstance(each, str) else found[each].values.numpy() for each in inputs]
+    vectors = iter([vector for vector, _ in words])
+    ordered = [next(vectors) if isinstance(each, str) else found[each].values.numpy() for each in inputs]
     return ordered, usage, {"receipts": [each.receipt.as_dict() for each in found], "warnings": noted}
 
 
-def _embed_texts(aligner: Aligner, texts: list[str], noted: list[str]) -> tuple[list[Any], int]:
+def _embed_text(aligner: Aligner, text: str, noted: list[str]) -> tuple[Any, int]:
     with warnings.catch_warnings(record=True) as caught:  # a text that is cut
         warnings.simplefilter("always")
-        vectors = aligner.text(texts)
-        count = 0 if aligner.tokenizer is None else sum(map(len, aligner.tokenizer.encode(texts)))
+        vector = aligner.text([text])[0].numpy()
+        count = 0 if aligner.tokenizer is None else len(aligner.tokenizer.encode([text])[0])
     noted += dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning)
-    return list(vectors.numpy()), count
+    return vector, count
 
 
 def _embed_clip(aligner: Aligner, clip: Clip) -> Any:
