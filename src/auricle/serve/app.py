@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None, models: Any = None) -> ASGIApp:
         message = f"{request.method} {request.url.path[:100]}: {error.detail}"
         return ApiError(error.status_code, message, what, headers=error.headers).response()
 
-    handlers: dict[Any, Any] = {ApiError: failed, AuricleError: failed, HTTPException: of_http}
+    handlers: dict[Any, Any] = {ApiError: failed, AuricleError: failed, HTTPException: of_http, Exception: failed}
     return Guard(Starlette(routes=_routes(service), exception_handlers=handlers), service)
 
 

@@ -62,7 +62,7 @@ class _Chat:
         if not self.is_repeatable:
             return None
         settings = [self.turns, repr(self.sampling), self.num_choices, self.has_logprobs, self.schema]
-        return key_of("chat", self.model.fingerprint, self.uploads, settings)
+        return key_of("chat", self.model.model, self.uploads, settings)
 
 
 def chat_routes(service: Service) -> list[Route]:

@@ -34,7 +34,7 @@ def embedding_routes(service: Service) -> list[Route]:
         fields = await read_json(request, service.in_pool)
         found = await service.in_pool(_read, Fields(fields), service.ready, service.settings)
         aligner, inputs, uploads, as_floats = found
-        key = key_of("embed", aligner.fingerprint, uploads, inputs)
+        key = key_of("embed", service.ready.aligner_name, uploads, inputs)
         vectors, usage, stated = await service.answer(request, uploads, partial(embed, aligner, inputs), key)
         data = [
             {"object": "embedding", "index": index, "embedding": _written(vector, as_floats)}

@@ -121,10 +121,10 @@ def _download(opened: socket.socket, host: str, path: str, limits: Limits, deadl
     connection.sock = opened
     try:
         connection.request("GET", path, headers={"Accept": "audio/*", "Accept-Encoding": "identity"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ValueError(f"status {response.status}")
-        return _read(response, opened, limits, deadline)
+        with connection.getresponse() as response:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}")
+            return _read(response, opened, limits, deadline)
     finally:
         connection.close()
 

@@ -192,7 +192,7 @@ class _Verbs:
             return job.call(lambda: index.search(wanted, limit, without=unwanted, all_segments=all_segments))
 
         uploads = [] if upload is None else [upload]
-        key = key_of("search", aligner.fingerprint, uploads, [texts, without, limit, all_segments])
+        key = key_of("search", models.aligner_name, uploads, [texts, without, limit, all_segments])
         hits = await self._service.answer(request, uploads, work, key)
         data = [{"file": hit.path, **{k: v for k, v in asdict(hit).items() if k != "path"}} for hit in hits]
         return JSONResponse({"object": "list", "data": data, "model": models.aligner_name})
@@ -226,7 +226,7 @@ class _Verbs:
     ) -> Response:
         """The record of an audio language model's result."""
         clip = needed(upload)
-        same = key_of(request.url.path, model.fingerprint, [clip], decided)
+        same = key_of(request.url.path, model.model, [clip], decided)
         result = await self._service.answer(request, [clip], work, same)
         return JSONResponse(record(key, clip.name, result, model, self._service.ready.device))
 
@@ -234,9 +234,7 @@ class _Verbs:
         """The record of a comparison with words."""
         clip, models = needed(upload), self._service.ready
         assert models.aligner is not None
-        result = await self._service.answer(
-            request, [clip], work, key_of(verb, models.aligner.fingerprint, [clip], decided)
-        )
+        result = await self._service.answer(request, [clip], work, key_of(verb, models.aligner_name, [clip], decided))
         entries = {name: value for name, value in result.as_dict().items() if name != "receipt"}
         return JSONResponse(file_record(clip.name, entries, result.receipt, models.aligner_name, models.device))
 

@@ -118,6 +118,7 @@ def draining_server(config: Any, service: Service, drain_s: float) -> Any:
 
 
 def _log_to_stderr() -> None:
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it quotes what clients send
     log = logging.getLogger("auricle.serve")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)

@@ -40,7 +40,7 @@ def transcription_routes(service: Service) -> list[Route]:
         work = partial(transcript_of, asked.model, asked.language, service.settings.limits)
         if asked.is_streamed:
             return event_stream(await service.stream(request, [upload], partial(_stream, work)))
-        key = key_of("transcribe", asked.model.fingerprint, [upload], asked.language)
+        key = key_of("transcribe", asked.model.model, [upload], asked.language)
         transcript, usage = await service.answer(request, [upload], work, key)
         return _reply(transcript, usage, asked)
 
