@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.options import Device, Dtype, Quantize, complete_model
+from auricle.cli.options import Device, Dtype, Quantize, complete_model, with_groups
 from auricle.cli.output import print_line, progress, warn
 from auricle.errors import ConfigError, MissingExtra
 
@@ -17,11 +17,66 @@ if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
     from auricle.search import Index
     from auricle.serve.service import Models
+    from auricle.serve.settings import Settings
 
 _ALIGNER = "auricle-tiny-glap"
 _NONE = "none"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Who can reach the server, and how much it takes."""
+
+    host: Annotated[str, typer.Option("--host", help="Address to listen at; other machines need a key.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", help="API keys, or sha256: and their hashes, one a line.")
+    ] = None
+    isolate: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Decode each clip in a process of its own [default: where other machines can reach the server].",
+        ),
+    ] = None
+    max_seconds: Annotated[float, typer.Option("--max-seconds", min=1, help="Longest clip, s.")] = 600.0
+    queue_seconds: Annotated[
+        float, typer.Option("--queue-seconds", min=0.1, help="Requests that would wait longer are refused, s.")
+    ] = 20.0
+    seconds_per_minute: Annotated[
+        float | None, typer.Option("--seconds-per-minute", min=1, help="Audio of one client in a minute, s.")
+    ] = None
+    url_hosts: Annotated[
+        list[str] | None,
+        typer.Option("--allow-url-host", help="Host whose https: URLs may be given as audio; repeatable."),
+    ] = None
+    drain_seconds: Annotated[
+        float,
+        typer.Option("--drain-seconds", min=0, help="Time for a proxy to look elsewhere, between SIGTERM and the end."),
+    ] = 5.0
+
+    def settings(self) -> Settings:
+        """The same as the server takes it.
+
+        Raises:
+            ConfigError: unusable keys, or an address that needs some.
+        """
+        from auricle.serve.keys import read_keys
+        from auricle.serve.settings import NETWORK_LIMITS, Settings, check_exposed, is_loopback
+
+        keys = read_keys(self.api_key_file) if self.api_key_file is not None else {}
+        check_exposed(self.host, keys)
+        is_isolated = not is_loopback(self.host) if self.isolate is None else self.isolate
+        return Settings(
+            limits=replace(NETWORK_LIMITS, max_seconds=self.max_seconds, isolate=is_isolated),
+            queue_s=self.queue_seconds,
+            seconds_per_minute=self.seconds_per_minute,
+            url_hosts=frozenset(each.lower() for each in self.url_hosts or ()),
+            keys=keys,
+        )
+
+
+@with_groups
 def serve(
     model: Annotated[
         list[str] | None,
@@ -42,36 +97,11 @@ def serve(
     index: Annotated[
         Path | None, typer.Option("--index", help="Made by `auricle index`, for searches over HTTP.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at; other machines need a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
-    api_key_file: Annotated[
-        Path | None, typer.Option("--api-key-file", help="API keys, or sha256: and their hashes, one a line.")
-    ] = None,
-    isolate: Annotated[
-        bool | None,
-        typer.Option(
-            "--isolate/--no-isolate",
-            help="Decode each clip in a process of its own [default: where other machines can reach the server].",
-        ),
-    ] = None,
-    max_seconds: Annotated[float, typer.Option("--max-seconds", min=1, help="Longest clip, s.")] = 600.0,
-    queue_seconds: Annotated[
-        float, typer.Option("--queue-seconds", min=0.1, help="Requests that would wait longer are refused, s.")
-    ] = 20.0,
-    seconds_per_minute: Annotated[
-        float | None, typer.Option("--seconds-per-minute", min=1, help="Audio of one client in a minute, s.")
-    ] = None,
-    url_hosts: Annotated[
-        list[str] | None,
-        typer.Option("--allow-url-host", help="Host whose https: URLs may be given as audio; repeatable."),
-    ] = None,
-    drain_seconds: Annotated[
-        float,
-        typer.Option("--drain-seconds", min=0, help="Time for a proxy to look elsewhere, between SIGTERM and the end."),
-    ] = 5.0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    *,
+    options: NetworkOptions,
 ) -> None:
     """Offer models over HTTP: the OpenAI API, the verbs of this program, and a page.
 
@@ -82,20 +112,7 @@ def serve(
     from auricle.serve.app import check_extra
 
     check_extra()
-    from auricle.serve.keys import read_keys
     from auricle.serve.run import run
-    from auricle.serve.settings import NETWORK_LIMITS, Settings, check_exposed, is_loopback
-
-    keys = read_keys(api_key_file) if api_key_file is not None else {}
-    check_exposed(host, keys)
-    is_isolated = not is_loopback(host) if isolate is None else isolate
-    settings = Settings(
-        limits=replace(NETWORK_LIMITS, max_seconds=max_seconds, isolate=is_isolated),
-        queue_s=queue_seconds,
-        seconds_per_minute=seconds_per_minute,
-        url_hosts=frozenset(each.lower() for each in url_hosts or ()),
-        keys=keys,
-    )
 
     def load() -> Models:
         from auricle.serve.service import Models
@@ -113,7 +130,8 @@ def serve(
     def announce(url: str) -> None:
         print_line(f"ready at {url}", err=True)
 
-    run(settings, load, host=host, port=port, drain_s=drain_seconds, on_ready=announce)
+    settings = options.settings()
+    run(settings, load, host=options.host, port=options.port, drain_s=options.drain_seconds, on_ready=announce)
 
 
 def _load_listeners(names: list[str], device: str, dtype: str, quantize: str | None) -> dict[str, AudioLM]:
