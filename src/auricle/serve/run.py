@@ -101,11 +101,11 @@ def draining_server(config: Any, service: Service, drain_s: float) -> Any:
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             """Take a signal; a second one, or one of the keyboard, does not wait."""
-            if sig != signal.SIGTERM or service.is_leaving or not drain_s:
-                service.is_leaving = service.admission.is_closed = True
+            is_first, service.is_leaving = not service.is_leaving, True
+            if sig != signal.SIGTERM or not is_first:
+                service.admission.is_closed = True
                 super().handle_exit(sig, frame)
                 return
-            service.is_leaving = True
             timer = Timer(drain_s, self._end)
             timer.daemon = True
             timer.start()

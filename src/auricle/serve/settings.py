@@ -29,7 +29,7 @@ class Settings:
     body_s: float = 60.0  # in which a request must have arrived
     long_s: float = 60.0  # longer clips wait in a queue of their own
     max_clips: int = 16  # of one request
-    max_requests: int = 32  # of one client at once
+    max_requests: int = 64  # of one client at once
     seconds_per_minute: float | None = None  # of audio, of one client; None: no such budget
     max_prompt_chars: int = 8_000
     max_new_tokens: int = 2048
