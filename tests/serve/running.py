@@ -95,3 +95,10 @@ def write(folder: Path, name: str, content: bytes) -> Path:
     path = folder / name
     path.write_bytes(content)
     return path
+
+
+def wait_until(is_true: Any, seconds: float = 5.0) -> None:
+    last = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < last
+        time.sleep(0.005)

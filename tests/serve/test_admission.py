@@ -110,3 +110,14 @@ def test_a_server_that_ends_takes_nothing() -> None:
     admission.is_closed = True
     error = refusal(admission)
     assert (error.status, error.headers["x-should-retry"], error.headers["Retry-After"]) == (503, "true", "2")
+
+
+def test_clips_that_wait_for_their_decoding_count(clock: Clock) -> None:
+    admission = Admission(Settings(queue_s=2), clock)
+    for _ in range(100):
+        admission.note_decoding(0.5)
+    with admission.decoding(), admission.decoding(), admission.decoding():
+        admission.check()
+        with admission.decoding(), admission.decoding():
+            assert admission.wait_s() == pytest.approx(2.5, rel=1e-3) and refusal(admission).code == "overloaded"
+    admission.check()

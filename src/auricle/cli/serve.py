@@ -141,6 +141,7 @@ def _load_listeners(names: list[str], device: str, dtype: str, quantize: str | N
     for name in names:
         with progress(f"loading {name}"):
             loaded = auricle.load(name=name, device=device, dtype=dtype, quantize=quantize)
+        _hide_folder(loaded, name)
         if loaded.model in found:
             raise ConfigError(f"--model {name} is given twice; leave one out")
         found[loaded.model] = loaded
@@ -155,6 +156,7 @@ def _load_aligner(name: str | None, device: str) -> Aligner | None:
     try:
         with progress(f"loading {name or _ALIGNER}"):
             aligner = auricle.load_aligner(name or _ALIGNER, device=device)
+            _hide_folder(aligner, name or _ALIGNER)
             aligner.text(["warm"])  # its tokenizer is read with the first text
     except MissingExtra as error:
         if name is not None:
@@ -162,6 +164,13 @@ def _load_aligner(name: str | None, device: str) -> Aligner | None:
         warn(f"no embeddings, labels or search: {error}")
         return None
     return aligner
+
+
+def _hide_folder(model: AudioLM | Aligner, name: str) -> None:
+    """Call a model of this machine by the last part of its path: clients need not know the others."""
+    path = Path(name).expanduser()
+    if path.exists():
+        model.loaded.identity["name"] = path.resolve().name
 
 
 def _open_index(path: Path, aligner: Aligner | None) -> Index:

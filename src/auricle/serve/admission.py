@@ -21,6 +21,7 @@ _MOST_WAITING_S = 3600.0  # of decoded audio in memory: 230 MB
 _MOST_BYTES = 512_000_000  # of requests that are being read
 _FIRST_FACTOR = 0.02  # seconds of work a second of audio, before any was measured
 _MEMORY_S = 120.0  # of audio, over which the factor is averaged
+_DECODE_WEIGHT = 0.1  # of one clip in the average
 _LANES = ("short", "long")
 
 
@@ -32,6 +33,7 @@ class Admission:
         self._settings, self._clock = settings, clock
         self.factor = _FIRST_FACTOR  # seconds of work a second of audio
         self.seconds = dict.fromkeys(_LANES, 0.0)  # of audio in work
+        self.num_decoding, self.decode_s = 0, 0.0  # clips that are being decoded, or wait for it; time for one of them
         self.is_closed = False  # for good: what is in work is finished, and nothing else taken
         self._bytes = 0
         self._running: Counter[str] = Counter()  # requests of each client
@@ -41,7 +43,8 @@ class Admission:
     def wait_s(self, lane: str = "short") -> float:
         """How long a new request would wait, s; short clips share with long ones, and need not wait for them."""
         short, long = self.seconds["short"], self.seconds["long"]
-        return self.factor * (short + long if lane == "long" else short + min(short, long))
+        work_s = self.factor * (short + long if lane == "long" else short + min(short, long))
+        return work_s + self.num_decoding * self.decode_s
 
     def check(self, lane: str = "short") -> None:
         """Refuse a request before it is read.
@@ -59,7 +62,7 @@ class Admission:
             )
         wait, most = self.wait_s(lane), self._settings.queue_s
         is_full = sum(self.seconds.values()) > _MOST_WAITING_S
-        if self.seconds[lane] and (wait > most or is_full):
+        if (self.seconds[lane] or self.num_decoding) and (wait > most or is_full):
             raise ApiError(
                 429,
                 f"the queue is full: a request would wait {wait:.0f} s, the limit is {most:g} s; try again later",
@@ -116,6 +119,19 @@ class Admission:
             taken, self._last_end = now - max(start, self._last_end), now
             weight = min(1.0, cost / _MEMORY_S)
             self.factor += weight * (taken / cost - self.factor)
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Count a clip while it is decoded, or waits for that."""
+        self.num_decoding += 1
+        try:
+            yield
+        finally:
+            self.num_decoding -= 1
+
+    def note_decoding(self, taken_s: float) -> None:
+        """Learn from the time that the decoding of one clip held all others up."""
+        self.decode_s += _DECODE_WEIGHT * (taken_s - self.decode_s)
 
     def _charge(self, client: str, seconds: float) -> None:
         most = self._settings.seconds_per_minute

@@ -21,7 +21,7 @@ from auricle.listen.long_audio import check_length
 from auricle.listen.options import constraint_of
 from auricle.serve.faults import refused
 from auricle.serve.inputs import Fields, Upload, audio_part, parts_of, read_json
-from auricle.serve.replies import event_stream, key_of, only, pick_listener, stripped
+from auricle.serve.replies import event_stream, only, pick_listener, stripped
 from auricle.serve.service import LONG_BATCH
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ class _Chat:
         """Whether the same request has the same answer."""
         return not self.sampling.do_sample or self.sampling.seed is not None
 
-    def key(self) -> bytes | None:
-        """What tells it from other requests; None: no two have the same answer."""
+    def decided(self) -> list[Any] | None:
+        """What decides the answer beside the clips; None: no two requests have the same answer."""
         if not self.is_repeatable:
             return None
         settings = [self.turns, repr(self.sampling), self.num_choices, self.has_logprobs, self.schema]
-        return key_of("chat", self.model.model, self.uploads, settings)
+        return ["chat", self.model.model, settings]
 
 
 def chat_routes(service: Service) -> list[Route]:
@@ -77,7 +77,7 @@ def chat_routes(service: Service) -> list[Route]:
             chunk = {**made, "object": "chat.completion.chunk"}
             events = await service.stream(request, chat.uploads, partial(answering.stream, chunk))
             return event_stream(events)
-        body = await service.answer(request, chat.uploads, answering.whole, chat.key())
+        body = await service.answer(request, chat.uploads, answering.whole, chat.decided())
         return JSONResponse({**made, "object": "chat.completion", **body})
 
     return [Route("/v1/chat/completions", completions, methods=["POST"])]

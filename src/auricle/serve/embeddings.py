@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from auricle.serve.faults import refused
 from auricle.serve.inputs import Fields, Upload, audio_part, read_json
-from auricle.serve.replies import key_of, only, pick_aligner
+from auricle.serve.replies import only, pick_aligner
 
 if TYPE_CHECKING:
     from auricle.audio.facts import Clip
@@ -34,8 +34,8 @@ def embedding_routes(service: Service) -> list[Route]:
         fields = await read_json(request, service.in_pool)
         found = await service.in_pool(_read, Fields(fields), service.ready, service.settings)
         aligner, inputs, uploads, as_floats = found
-        key = key_of("embed", service.ready.aligner_name, uploads, inputs)
-        vectors, usage, stated = await service.answer(request, uploads, partial(embed, aligner, inputs), key)
+        work, decided = partial(embed, aligner, inputs), ["embed", service.ready.aligner_name, inputs]
+        vectors, usage, stated = await service.answer(request, uploads, work, decided)
         data = [
             {"object": "embedding", "index": index, "embedding": _written(vector, as_floats)}
             for index, vector in enumerate(vectors)

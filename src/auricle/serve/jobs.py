@@ -112,6 +112,7 @@ class Job:
     def add(self, request: Request) -> None:
         """Count a request that was submitted to the engine."""
         self._requests.append(request)
+        self.thread.monitoring.clips += len(request.prompt.spans)
         self.prompt_tokens += len(request.prompt.ids)
         self.audio_tokens += sum(count for _, count in request.prompt.spans)
         if self.is_cancelled:

@@ -23,6 +23,7 @@ class Monitoring:
     def __init__(self, engines: Iterable[Engine] = ()) -> None:
         """Start at 0; ``engines`` are read when the figures are."""
         self.registry, self.engines = CollectorRegistry(), list(engines)
+        self.clips = 0  # given to the engines
         self.http_requests = self._counter("http_requests", "Answers by route and status.", "endpoint", "status")
         self.successes = self._counter("request_success", "Finished generations.", "finished_reason")
         self.audio_seconds = self._counter("audio_seconds", "Audio processed, s.", "endpoint")
@@ -46,7 +47,8 @@ class Monitoring:
                 ("generation_tokens_total", "Tokens generated."),
                 ("prefix_cache_queries_total", "Tokens of prompts looked for in the prefix cache."),
                 ("prefix_cache_hits_total", "Tokens found there."),
-                ("encoder_clips_total", "Clips that went through the encoder; those of its cache did not."),
+                ("encoder_clips_total", "Clips that went through the encoder."),
+                ("encoder_cache_hits_total", "Clips that need not, because the engine still had their tokens."),
             )
         }
 
@@ -73,7 +75,9 @@ class Monitoring:
         self._work["generation_tokens_total"].set(sum(each.answer_tokens for each in counts))
         self._work["prefix_cache_queries_total"].set(read + reused)
         self._work["prefix_cache_hits_total"].set(reused)
-        self._work["encoder_clips_total"].set(sum(engine.encoded_clips for engine in self.engines))
+        encoded = sum(engine.encoded_clips for engine in self.engines)
+        self._work["encoder_clips_total"].set(encoded)
+        self._work["encoder_cache_hits_total"].set(max(0, self.clips - encoded))
         return generate_latest(self.registry)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:

@@ -24,7 +24,6 @@ from auricle.serve.mel import mel_bytes
 from auricle.serve.replies import (
     event_stream,
     file_record,
-    key_of,
     only,
     pick_aligner,
     pick_listener,
@@ -192,8 +191,8 @@ class _Verbs:
             return job.call(lambda: index.search(wanted, limit, without=unwanted, all_segments=all_segments))
 
         uploads = [] if upload is None else [upload]
-        key = key_of("search", models.aligner_name, uploads, [texts, without, limit, all_segments])
-        hits = await self._service.answer(request, uploads, work, key)
+        decided = ["search", models.aligner_name, texts, without, limit, all_segments]
+        hits = await self._service.answer(request, uploads, work, decided)
         data = [{"file": hit.path, **{k: v for k, v in asdict(hit).items() if k != "path"}} for hit in hits]
         return JSONResponse({"object": "list", "data": data, "model": models.aligner_name})
 
@@ -226,15 +225,13 @@ class _Verbs:
     ) -> Response:
         """The record of an audio language model's result."""
         clip = needed(upload)
-        same = key_of(request.url.path, model.model, [clip], decided)
-        result = await self._service.answer(request, [clip], work, same)
+        result = await self._service.answer(request, [clip], work, [request.url.path, model.model, decided])
         return JSONResponse(record(key, clip.name, result, model, self._service.ready.device))
 
     async def _compared(self, request: Request, verb: str, upload: Upload | None, work: Any, decided: Any) -> Response:
         """The record of a comparison with words."""
         clip, models = needed(upload), self._service.ready
-        assert models.aligner is not None
-        result = await self._service.answer(request, [clip], work, key_of(verb, models.aligner_name, [clip], decided))
+        result = await self._service.answer(request, [clip], work, [verb, models.aligner_name, decided])
         entries = {name: value for name, value in result.as_dict().items() if name != "receipt"}
         return JSONResponse(file_record(clip.name, entries, result.receipt, models.aligner_name, models.device))
 

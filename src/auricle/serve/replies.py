@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import StreamingResponse
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from auricle.encode.receipt import Receipt
     from auricle.listen.model import AudioLM
     from auricle.listen.outputs import Output
-    from auricle.serve.inputs import Upload
     from auricle.serve.service import Models
 
 T = TypeVar("T")
@@ -59,12 +57,6 @@ def pick_aligner(models: Models, name: str | None) -> Aligner:
     if name is not None and name not in models.listeners:
         raise unknown_model(name, models)
     raise refused("model", "this needs a model that compares audio with words, see --align-model", "model_cannot")
-
-
-def key_of(endpoint: str, model: str, uploads: Iterable[Upload], settings: Any) -> bytes:
-    """What tells requests with the same answer from others."""
-    parts = [endpoint, model, *(each.digest.hex() for each in uploads)]
-    return sha256(json.dumps([parts, settings], sort_keys=True, default=str).encode()).digest()
 
 
 def only(found: Iterable[T | AuricleError]) -> T:

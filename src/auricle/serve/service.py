@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from time import time
+from hashlib import sha256
+from json import dumps
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SHORT_WORKERS, LONG_WORKERS, DECODERS = 16, 2, 2  # threads; those of the first two sleep for the most part
+SHORT_WORKERS, LONG_WORKERS = 16, 2  # threads, which sleep for the most part
+DECODERS = max(2, os.cpu_count() or 1)
 LONG_BATCH = 4  # windows of a long clip in the engine at once: the rest of its places is for others
 _MOST_KEPT = 512  # answers
 _KEEP_ALIVE_S = 10.0  # between signs of life in a stream without events
@@ -110,19 +114,21 @@ class Service:
         """Call a function in the pool of decoders."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
-    async def answer(self, request: Request, uploads: Sequence[Upload], work: Work[T], key: bytes | None) -> T:
+    async def answer(self, request: Request, uploads: Sequence[Upload], work: Work[T], decided: Any) -> T:
         """The result of ``work`` on the decoded clips, in a thread of its own.
 
         Args:
             request: where its client leaves, the work ends, unless others wait for the same.
             uploads: the clips.
             work: takes the job and the clips.
-            key: equal for requests with the same result, which is made once; None: it is made anew.
+            decided: what decides the result beside the clips, as JSON: equal requests are answered by one result; None:
+                each is answered by its own.
 
         Raises:
             AuricleError: what ``work`` or the decoding raises.
             ApiError: the request is not taken.
         """
+        key = None if decided is None else await self.in_pool(_key, uploads, decided)
         if key is not None and key in self._kept:
             self._kept.move_to_end(key)
             self.monitoring.coalesced.labels("kept").inc()
@@ -188,7 +194,12 @@ class Service:
     async def _run(self, request: Request, uploads: Sequence[Upload], work: Work[T], job: Job) -> T:
         """Decode, wait for admission to a lane, and work in one of its threads."""
         endpoint = str(getattr(request.scope.get("route"), "path", ""))
-        clips = [await self.in_pool(self._decode, upload) for upload in uploads]
+        clips = []
+        for upload in uploads:
+            with self.admission.decoding():
+                clip, taken = await self.in_pool(self._decode, upload)
+            self.admission.note_decoding(taken / DECODERS)
+            clips.append(clip)
         lengths = [len(clip.waveform) / 16_000 for clip in clips]
         lane = "long" if max(lengths, default=0.0) > self.settings.long_s else "short"
         loop, seconds = asyncio.get_running_loop(), sum(lengths)
@@ -207,9 +218,12 @@ class Service:
             job.check()
             return work(job, clips)
 
-    def _decode(self, upload: Upload) -> Clip:
-        with self.monitoring.audio_decode.time():
-            return upload.decode(self.settings.limits)
+    def _decode(self, upload: Upload) -> tuple[Clip, float]:
+        start = monotonic()
+        clip = upload.decode(self.settings.limits)
+        taken = monotonic() - start
+        self.monitoring.audio_decode.observe(taken)
+        return clip, taken
 
     def _job(self) -> Job:
         assert self._thread is not None
@@ -241,6 +255,12 @@ class _Shared:
                 self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
+def _key(uploads: Sequence[Upload], decided: Any) -> bytes:
+    """What tells requests with the same answer from others."""
+    parts = [decided, [each.digest.hex() for each in uploads]]
+    return sha256(dumps(parts, sort_keys=True).encode()).digest()
+
+
 async def _until_left(request: Request) -> None:
     """Wait until the client closes the connection."""
     while (await request.receive())["type"] != "http.disconnect":
@@ -249,7 +269,6 @@ async def _until_left(request: Request) -> None:
 
 async def _events(task: asyncio.Future[None], events: asyncio.Queue[Any], job: Job) -> AsyncIterator[bytes]:
     """Events as they come, signs of life between them, and at last the error, if there was one."""
-    from json import dumps
 
     def line(event: Any) -> bytes:
         return f"data: {dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -16,7 +16,7 @@ from auricle.listen.stitching import join_words
 from auricle.listen.subtitles import subtitles
 from auricle.serve.faults import ApiError, refused
 from auricle.serve.inputs import Fields, needed, read_form
-from auricle.serve.replies import event_stream, key_of, only, pick_listener, receipt_header
+from auricle.serve.replies import event_stream, only, pick_listener, receipt_header
 from auricle.serve.service import LONG_BATCH
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def transcription_routes(service: Service) -> list[Route]:
         work = partial(transcript_of, asked.model, asked.language, service.settings.limits)
         if asked.is_streamed:
             return event_stream(await service.stream(request, [upload], partial(_stream, work)))
-        key = key_of("transcribe", asked.model.model, [upload], asked.language)
-        transcript, usage = await service.answer(request, [upload], work, key)
+        decided = ["transcribe", asked.model.model, asked.language]
+        transcript, usage = await service.answer(request, [upload], work, decided)
         return _reply(transcript, usage, asked)
 
     async def translations(request: Request) -> Response:
