@@ -152,6 +152,8 @@ def _forged(rate: int = 16_000, channels: int = 1, frames: int = 16_000) -> byte
 # What is small and claims, or becomes, something large; and what is no audio whatever its name says.
 ATTACKS: dict[str, tuple[Callable[[], bytes], int]] = {
     "silence of hours": (lambda: wav(np.zeros(8_000 * 600, "i2"), 8_000, "FLAC"), 413),
+    "silence of hours without a header": (lambda: wav(np.zeros(8_000 * 90, "i2"), 8_000, "OGG", "OPUS"), 413),
+    "joined mp3": (lambda: 3 * wav(np.zeros(8_000 * 30, "i2"), 8_000, "MP3", "MPEG_LAYER_III"), 413),
     "too many bytes": (lambda: wav(noise(10.0)), 413),
     "declared rate of a radio": (lambda: _forged(rate=2_000_000_000), 413),
     "declared rate of a clock": (lambda: _forged(rate=1), 413),

@@ -1,10 +1,13 @@
 """Many requests at once: the same bytes, refusals before the queue grows, equal requests, lost clients, the end."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,20 @@ from auricle.serve.settings import Settings
 
 from ..listen.test_whisper import Counter, numbered
 from .conftest import ALIGNER, own_engine
-from .running import Models, Running, audio_part, error_of, events_of, httpx, noise, running, user, wait_until, wav
+from .running import (
+    Models,
+    Running,
+    audio_part,
+    error_of,
+    events_of,
+    httpx,
+    noise,
+    running,
+    user,
+    wait_until,
+    wav,
+    write,
+)
 
 
 class Held(Counter):
@@ -229,6 +245,58 @@ def test_the_command_line_refuses_before_it_serves(arguments: list[str], free_po
 
     done = auricle("serve", *arguments, "--port", free_port)
     assert done.code == 2 and done.err.count("\n") == 1
+
+
+def test_a_port_that_is_taken(free_port: int) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", free_port)), pytest.raises(ConfigError, match="--port"):
+        run(Settings(), lambda: pytest.fail("models are loaded"), host="127.0.0.1", port=free_port)
+    with pytest.raises(ConfigError, match="cannot listen"):
+        run(Settings(), lambda: pytest.fail("models are loaded"), host="203.0.113.1", port=free_port)
+
+
+def test_the_command_line_starts_and_ends_a_server() -> None:
+    command = [
+        sys.executable,  # a signal is for the process itself
+        "-m",
+        "auricle.cli.main",
+        "serve",
+        "--port",
+        "0",
+        "--align-model",
+        "none",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen([*command, "--drain-seconds", "0.1"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        url = ""
+        while not url and (line := process.stderr.readline()):
+            url = line.split()[-1] if "ready at" in line else ""
+        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+        described = httpx.post(f"{url}/v1/audio/describe", files={"file": ("a.wav", wav(noise(1.0)))}).json()
+        assert described["caption"] and described["model"] == "auricle-tiny" and described["error"] is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0 and "POST /v1/audio/describe 200" in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "isolate"),
+    [({}, False), ({"isolate": True}, True), ({"host": "0.0.0.0"}, True), ({"host": "::", "isolate": False}, False)],
+)
+def test_clips_from_a_network_are_decoded_apart(tmp_path: Path, more: dict[str, Any], isolate: bool) -> None:
+    from auricle.cli.serve import NetworkOptions
+
+    keys = write(tmp_path, "keys", b"a-key-of-these-tests\n")
+    settings = NetworkOptions(api_key_file=keys, url_hosts=["Sounds.example.org"], max_seconds=5, **more).settings()
+    assert settings.limits.isolate is isolate and settings.limits.max_seconds == 5
+    assert settings.url_hosts == {"sounds.example.org"} and list(settings.keys) == ["key1"]
 
 
 def test_settings_are_checked() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auricle.serve.service import Models, Service
     from auricle.serve.settings import Settings
 
-_MOST_INPUTS = 256
+_MOST_INPUTS, _MOST_KEPT = 256, 16
 
 
 def embedding_routes(service: Service) -> list[Route]:
@@ -34,7 +34,9 @@ def embedding_routes(service: Service) -> list[Route]:
         fields = await read_json(request, service.in_pool)
         found = await service.in_pool(_read, Fields(fields), service.ready, service.settings)
         aligner, inputs, uploads, as_floats = found
-        work, decided = partial(embed, aligner, inputs), ["embed", service.ready.aligner_name, inputs]
+        work = partial(embed, aligner, inputs)
+        # Many vectors are not kept, for want of memory.
+        decided = ["embed", service.ready.aligner_name, inputs] if len(inputs) <= _MOST_KEPT else None
         vectors, usage, stated = await service.answer(request, uploads, work, decided)
         data = [
             {"object": "embedding", "index": index, "embedding": _written(vector, as_floats)}

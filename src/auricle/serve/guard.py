@@ -76,6 +76,7 @@ class _Exchange:
             yield
             return
         admission.check()
+        _ = self._service.ready  # refused before it is read, where there are no models yet
         size = self._declared_size()
         with admission.reading(client, size) if size else nullcontext():
             yield

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from threading import Thread, Timer
+from time import sleep
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from auricle.errors import ConfigError
 from auricle.serve.app import create_app
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from auricle.serve.settings import Settings
 
 _FUSE = 512  # connections, far above what admission lets in: uvicorn refuses more without a word of why
+_BACKLOG = 512  # connections that wait to be taken
 _GRACE_S = 30  # for the answers that are in work when the server ends
 
 
@@ -41,16 +45,16 @@ def run(
 
     Raises:
         AuricleError: what ``load`` raises.
+        ConfigError: another program listens there, or there is no such address.
         MissingExtra: the packages of the extra ``serve`` are not installed.
     """
     app: Any = create_app(settings)
+    opened = _listen(host, port)
     import uvicorn
 
     _log_to_stderr()
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         access_log=False,
         log_config=None,
         log_level="warning",
@@ -67,37 +71,42 @@ def run(
     def load_models() -> None:
         try:
             app.service.serve(load())
-            on_ready(address_of(server, host))
+            while not server.started and not server.should_exit:
+                sleep(0.01)
+            on_ready(f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}")
         except BaseException as error:  # raised again by the thread that runs the server
             failures.append(error)
             server.should_exit = True
 
     loading = Thread(target=load_models, name="auricle-load", daemon=True)
     loading.start()
-    server.run()
+    server.run([opened])
     app.service.close()
     for error in failures:
         raise error
 
 
-def address_of(server: Any, host: str) -> str:
-    """Where a server that has started can be reached."""
-    while not server.started and not server.should_exit:
-        server.has_started.wait(0.01)
-    port = next((each.getsockname()[1] for own in server.servers for each in own.sockets), 0)
-    return f"http://{host}:{port}"
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections at an address.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at {host}, port {port} ({error.strerror or error}); choose others with --host and --port"
+        ) from None
 
 
 def draining_server(config: Any, service: Service, drain_s: float) -> Any:
     """A server of uvicorn that at SIGTERM first sends new requests elsewhere, then takes none, then ends."""
-    from threading import Event
-
     import uvicorn
 
     class Draining(uvicorn.Server):
         """See `draining_server`."""
-
-        has_started = Event()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             """Take a signal; a second one, or one of the keyboard, does not wait."""
