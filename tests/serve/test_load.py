@@ -247,6 +247,14 @@ def test_the_command_line_refuses_before_it_serves(arguments: list[str], free_po
     assert done.code == 2 and done.err.count("\n") == 1
 
 
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ..cli.conftest import auricle
+
+    monkeypatch.setattr("auricle.serve.app.find_spec", lambda name: None)
+    done = auricle("serve")
+    assert done.code == 1 and "auricle[serve]" in done.err
+
+
 def test_a_port_that_is_taken(free_port: int) -> None:
     import socket
 

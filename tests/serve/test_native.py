@@ -133,3 +133,19 @@ def test_models_are_chosen_by_what_they_can(server: Running, model: AudioLM) -> 
     assert error_of(server.post("/v1/audio/ask", LONG, prompt=" "))["code"] == "invalid_value"
     assert error_of(server.post("/v1/audio/ask", LONG, prompt="x", letters="true"))["param"] == "choices"
     assert error_of(server.post("/v1/audio/describe", wav(noise(0.05))))["code"] == "clip_too_short"
+
+
+@pytest.mark.parametrize(
+    ("verb", "param", "fields"),
+    [
+        ("describe", "window_s", {"window_s": "0.5"}),
+        ("describe", "max_new_tokens", {"max_new_tokens": "5000"}),
+        ("ask", "prompt", {"prompt": "x" * 9000}),
+        ("ask", "schema", {"prompt": "x", "schema": json.dumps({"enum": ["x" * 20_000]})}),
+        ("classify", "template", {"labels": "a,b", "template": ["{label}"] * 20}),
+        ("classify", "labels", {"labels": [f"label {number}" for number in range(255)] + ["x" * 9000]}),
+    ],
+)
+def test_much_work_for_little_is_refused(server: Running, verb: str, param: str, fields: dict[str, Any]) -> None:
+    found = server.post(f"/v1/audio/{verb}", LONG, **fields)
+    assert found.status_code == 400 and error_of(found)["param"] == param

@@ -20,7 +20,7 @@ from auricle.errors import visible
 from auricle.listen.long_audio import check_length
 from auricle.listen.options import constraint_of
 from auricle.serve.faults import refused
-from auricle.serve.inputs import Fields, Upload, audio_part, parts_of, read_json
+from auricle.serve.inputs import Fields, Upload, audio_part, check_schema, parts_of, read_json
 from auricle.serve.replies import event_stream, only, pick_listener, stripped
 from auricle.serve.service import LONG_BATCH
 
@@ -156,9 +156,7 @@ def _schema(wanted: Any) -> Mapping[str, Any] | None:
         return {"type": "object"}
     inner = wanted.get("json_schema") if kind == "json_schema" else None
     schema = inner.get("schema") if isinstance(inner, dict) else None
-    if not isinstance(schema, dict):
-        raise refused("response_format", "expected text, json_object, or json_schema with a schema")
-    return schema
+    return check_schema(schema, "response_format")
 
 
 def _turns(messages: Any, settings: Settings) -> tuple[list[tuple[str, list[str | int]]], list[Upload]]:

@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from json import dumps
 from typing import Any, TypeVar
 
 from starlette.datastructures import UploadFile
@@ -29,6 +30,7 @@ _MOST_FIELDS = 256  # of a form
 _MOST_NAME = 200  # characters of a file's name
 _SHOWN = 60  # characters of a value in a message
 _DIGITS = 20  # of a number in a form
+_MOST_SCHEMA = 16_000  # characters of a JSON schema, which is compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,19 @@ def parts_of(content: Any, param: str) -> Sequence[Mapping[str, Any]]:
     ):
         return content
     raise refused(param, f"{param} is {_shown(content)}; expected text, or a list of parts with a type each")
+
+
+def check_schema(schema: Any, param: str) -> dict[str, Any]:
+    """A JSON schema of a bounded size.
+
+    Raises:
+        ApiError: it is none, or too large.
+    """
+    if not isinstance(schema, dict):
+        raise refused(param, f"{param} has {_shown(schema)} for a JSON schema; expected an object")
+    if len(dumps(schema)) > _MOST_SCHEMA:
+        raise refused(param, f"the JSON schema has more than {_MOST_SCHEMA:,} characters; expected a smaller one")
+    return schema
 
 
 def _shown(value: Any) -> str:

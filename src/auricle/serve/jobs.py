@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from auricle.engine.engine import Engine
 from auricle.engine.request import Generation, SamplingParams
+from auricle.listen.whisper import Network, Whisper
 
 if TYPE_CHECKING:
+    from auricle.audio.facts import Samples
     from auricle.audio.limits import Limits
     from auricle.engine.prompt import CheckedPrompt
     from auricle.engine.request import Constraint, PromptLike
@@ -135,9 +137,32 @@ class Job:
         """The model for this job alone: its work is counted and can be cancelled, and its reports are the job's."""
         own = copy(model)
         own.limits, own.on_audio, own.on_segment = limits, None, None
-        if isinstance(getattr(model, "__dict__", {}).get("engine"), Engine):
+        if isinstance(own, Whisper):
+            own.network = _JobNetwork(own.network, self)
+        else:
             own.engine = JobEngine(model.engine, self)
         return own
+
+
+class _JobNetwork:
+    """Whisper's network for one job: each window is one call of the model's thread, between those of others."""
+
+    def __init__(self, network: Network, job: Job) -> None:
+        self._network, self._job = network, job
+
+    @property
+    def supported_languages(self) -> list[str]:
+        """See `Network`."""
+        return self._network.supported_languages
+
+    def transcribe(self, audio: Samples, **options: Any) -> tuple[Iterable[Any], Any]:
+        """See `Network`; the segments are made at once, for making them is the work."""
+
+        def whole() -> tuple[list[Any], Any]:
+            segments, info = self._network.transcribe(audio, **options)
+            return list(segments), info
+
+        return self._job.call(whole)
 
 
 class JobEngine(Engine):

@@ -19,7 +19,7 @@ from auricle.listen.pipeline import Captioning, Questions, Task, check_questions
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.search import embed_query
 from auricle.serve.faults import ApiError, refused
-from auricle.serve.inputs import Fields, Upload, needed, read_form
+from auricle.serve.inputs import Fields, Upload, check_schema, needed, read_form
 from auricle.serve.mel import mel_bytes
 from auricle.serve.replies import (
     event_stream,
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from auricle.serve.jobs import Job
     from auricle.serve.service import Emit, Service
 
-_MOST_TEXTS, _MOST_HITS = 256, 1000
+_MOST_TEXTS, _MOST_TEMPLATES, _MOST_HITS = 256, 16, 1000
+_LEAST_WINDOW_S = 1.0  # each window has an answer of its own, so that many of them are much work
 _REDUCTIONS = ("auto", "distinct", "majority", "any", "summary")
 
 Made = tuple[str, dict[str, Any], Callable[[Any, list[Any]], Any]]  # model's fingerprint, what decides, and the work
@@ -158,6 +159,8 @@ class _Verbs:
         given = fields.texts("labels")
         labels = parse_labels(given[0]) if len(given) == 1 else given
         domain, templates = fields.text("domain", "sound", tuple(TEMPLATES)), fields.texts("template")
+        if len(templates) > _MOST_TEMPLATES:
+            raise refused("template", f"there are {len(templates)} templates; expected at most {_MOST_TEMPLATES}")
         multi, threshold = fields.flag("multi"), fields.number("threshold", None, least=-100, most=100)
         prompts = Prompts(templates=tuple(templates) or TEMPLATES[domain], language=fields.text("language", "eng_Latn"))
         fields.finish()
@@ -260,7 +263,7 @@ class _Verbs:
 
 
 def _window(fields: Fields, model: AudioLM) -> float | None:
-    found: float | None = fields.number("window_s", None, least=0.4, most=model.max_audio_s)
+    found: float | None = fields.number("window_s", None, least=_LEAST_WINDOW_S, most=model.max_audio_s)
     return found
 
 
@@ -272,6 +275,4 @@ def _schema(fields: Fields) -> dict[str, Any] | None:
         schema = parse_json(text)
     except ValueError:
         schema = None
-    if not isinstance(schema, dict):
-        raise refused("schema", "expected a JSON schema, {…}")
-    return schema
+    return check_schema(schema, "schema")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 
+from auricle.listen.whisper import Whisper
 from auricle.serve.admission import Admission
 from auricle.serve.faults import ApiError, fault_of
 from auricle.serve.jobs import Cancelled, Job, ModelThread
@@ -80,7 +81,7 @@ class Service:
 
     def serve(self, models: Models) -> None:
         """Start to serve models."""
-        engines = [each.__dict__["engine"] for each in models.listeners.values() if "engine" in each.__dict__]
+        engines = [each.engine for each in models.listeners.values() if not isinstance(each, Whisper)]
         self.monitoring.engines = engines
         self._thread = ModelThread(engines, self.monitoring)
         self._thread.start()

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from auricle.listen.whisper import Whisper
 from auricle.serve.faults import ApiError
 from auricle.serve.monitoring import CONTENT_TYPE
 
@@ -51,8 +52,8 @@ def status_routes(service: Service) -> list[Route]:
 
 
 def capabilities_of(model: AudioLM) -> list[str]:
-    """What an audio language model can be asked for: Whisper has no engine, and only transcribes."""
-    return ["chat", "describe", "ask", "transcriptions"] if "engine" in model.__dict__ else ["transcriptions"]
+    """What an audio language model can be asked for."""
+    return ["transcriptions"] if isinstance(model, Whisper) else ["chat", "describe", "ask", "transcriptions"]
 
 
 def unknown_model(name: str, models: Models) -> ApiError:
@@ -66,7 +67,7 @@ def _cards(service: Service) -> dict[str, dict[str, Any]]:
     shared = {"created": service.started, "max_seconds": service.settings.limits.max_seconds}
     cards = {}
     for name, model in models.listeners.items():
-        identity = model.__dict__["loaded"].identity if "loaded" in model.__dict__ else {}
+        identity = {} if isinstance(model, Whisper) else model.loaded.identity
         cards[name] = {**_card(name, identity), **shared, "capabilities": capabilities_of(model)}
     if models.aligner is not None:
         able = ["embeddings", "score", "classify", *(["search"] if models.index else [])]

@@ -125,9 +125,7 @@ def transcript_of(
             emit({"type": "transcript.text.delta", "delta": after[len(before) :]})
 
     own.on_segment = report
-    work = partial(own.transcribe_many, clips, language=language, batch_size=LONG_BATCH, **settings)
-    # A network without an engine would otherwise compute on this thread.
-    transcript = only(work()) if "engine" in own.__dict__ else job.call(lambda: only(work()))
+    transcript = only(own.transcribe_many(clips, language=language, batch_size=LONG_BATCH, **settings))
     if not job.prompt_tokens:
         return transcript, {"type": "duration", "seconds": transcript.receipt.duration_s or 0.0}
     return transcript, {
