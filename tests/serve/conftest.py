@@ -53,12 +53,12 @@ def models(tiny: AudioLM, model: AudioLM, aligner: Aligner) -> Any:
     talker = own_engine(model)
     talker.loaded = copy(model.loaded)
     object.__setattr__(talker.loaded, "identity", {**model.loaded.identity, "name": "talker"})
-    listeners = {
+    audio_lms = {
         "auricle-tiny": own_engine(tiny),
         "talker": talker,
         "whisper:toy": Whisper(Counter(), "whisper:toy", fingerprint="f"),
     }
-    return Models(listeners=listeners, aligner=aligner, aligner_name=ALIGNER)
+    return Models(audio_lms=audio_lms, aligner=aligner, aligner_name=ALIGNER)
 
 
 def own_engine(model: AudioLM) -> AudioLM:

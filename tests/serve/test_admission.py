@@ -2,11 +2,11 @@
 
 import pytest
 
+pytest.importorskip("starlette", reason="needs the extra serve")
+
 from auricle.serve.admission import Admission
 from auricle.serve.faults import ApiError
 from auricle.serve.settings import Settings
-
-from . import running  # noqa: F401 - skips where the extra is not installed
 
 
 class Clock:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from auricle.audio.limits import Limits
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+
 from auricle.serve.faults import ApiError
 from auricle.serve.fetch import fetch, is_public
-
-from . import running  # noqa: F401 - skips where the extra is not installed
 
 HOSTS = {"sounds.example.org"}
 URL = "https://sounds.example.org/a.wav"

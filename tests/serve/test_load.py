@@ -52,7 +52,7 @@ class Held(Counter):
 @pytest.fixture
 def held() -> Iterator[tuple[Running, Held]]:
     network = Held()
-    models = Models(listeners={"held": Whisper(network, "held", fingerprint="f")})
+    models = Models(audio_lms={"held": Whisper(network, "held", fingerprint="f")})
     with running(models=models) as found, ThreadPoolExecutor(8) as pool:
         found.pool = pool  # type: ignore[attr-defined]
         yield found, network
@@ -110,13 +110,13 @@ def test_a_failure_is_not_kept(held: tuple[Any, Held], monkeypatch: pytest.Monke
 def talking(model: AudioLM) -> Iterator[Running]:
     """A model that goes on talking, and is slow."""
     talker = own_engine(model)
-    with running(models=Models(listeners={"talker": talker})) as found:
+    with running(models=Models(audio_lms={"talker": talker})) as found:
         yield found
 
 
 def tokens_of(server: Running) -> int:
     assert server.service.models is not None
-    return next(iter(server.service.models.listeners.values())).engine.counts.answer_tokens
+    return next(iter(server.service.models.audio_lms.values())).engine.counts.answer_tokens
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -167,7 +167,7 @@ def test_answers_under_load_are_those_of_requests_alone(models: Any) -> None:
         alone = [server.http.post(path, **request) for path, request in asked]
         assert {each.status_code for each in alone} == {200}
         server.service._kept.clear()
-        for model in server.service.models.listeners.values():
+        for model in server.service.models.audio_lms.values():
             if "engine" in model.__dict__:
                 model.engine.forget()
         with ThreadPoolExecutor(12) as pool:
@@ -190,7 +190,7 @@ def test_a_signal_ends_a_server_behind_its_answers(model: AudioLM, free_port: in
     ready, servers = threading.Event(), []
 
     def load() -> Models:
-        return Models(listeners={"talker": own_engine(model)})
+        return Models(audio_lms={"talker": own_engine(model)})
 
     def make(*arguments: Any) -> Any:
         servers.append(draining_server(*arguments))

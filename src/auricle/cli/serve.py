@@ -120,7 +120,7 @@ def serve(
 
         aligner = _load_aligner(align_model, device)
         return Models(
-            listeners=_load_listeners(model or ["auricle-tiny"], device, dtype, quantize),
+            audio_lms=_load_audio_lms(model or ["auricle-tiny"], device, dtype, quantize),
             aligner=aligner,
             aligner_name="" if aligner is None else str(aligner.loaded.identity["name"]),
             index=None if index is None else _open_index(index, aligner),
@@ -134,7 +134,7 @@ def serve(
     run(settings, load, host=options.host, port=options.port, drain_s=options.drain_seconds, on_ready=announce)
 
 
-def _load_listeners(names: list[str], device: str, dtype: str, quantize: str | None) -> dict[str, AudioLM]:
+def _load_audio_lms(names: list[str], device: str, dtype: str, quantize: str | None) -> dict[str, AudioLM]:
     import auricle
 
     found: dict[str, AudioLM] = {}

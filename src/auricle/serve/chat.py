@@ -21,7 +21,7 @@ from auricle.listen.long_audio import check_length
 from auricle.listen.options import constraint_of
 from auricle.serve.faults import refused
 from auricle.serve.inputs import Fields, Upload, audio_part, check_schema, parts_of, read_json
-from auricle.serve.replies import event_stream, only, pick_listener, stripped
+from auricle.serve.replies import event_stream, only, pick_audio_lm, stripped
 from auricle.serve.service import LONG_BATCH
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _read(fields: Fields, models: Models, settings: Settings) -> _Chat:
     Raises:
         ApiError: one cannot be honoured.
     """
-    model = pick_listener(models, fields.text("model"), "chat")
+    model = pick_audio_lm(models, fields.text("model"), "chat")
     turns, uploads = _turns(fields.take("messages"), settings)
     logprobs, top = fields.flag("logprobs"), fields.number("top_logprobs", 0, least=0, most=MOST_TOP, whole=True)
     if top and not logprobs:

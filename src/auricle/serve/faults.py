@@ -37,7 +37,7 @@ _CODES: dict[type[AuricleError], tuple[int, str]] = {  # the first that fits
 
 
 class ApiError(Exception):
-    """A refusal or failure that the client is told."""
+    """A refusal or failure that is reported to the client."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ def refused(param: str, message: str, code: str = "invalid_value") -> ApiError:
 
 
 def fault_of(error: BaseException, param: str | None = None) -> ApiError:
-    """Any error as one that the client may see; what is not for users says nothing of its cause."""
+    """Any error as one that the client may see; of one that is not for users it states nothing."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineBusy):

@@ -26,7 +26,7 @@ from auricle.serve.replies import (
     file_record,
     only,
     pick_aligner,
-    pick_listener,
+    pick_audio_lm,
     record,
     stripped,
 )
@@ -70,7 +70,7 @@ class _Verbs:
     async def describe(self, request: Request) -> Response:
         """A caption, as a stream where it is wanted."""
         fields, upload = await self._form(request)
-        model = pick_listener(self._service.ready, fields.text("model"), "describe")
+        model = pick_audio_lm(self._service.ready, fields.text("model"), "describe")
         dense, window_s, longest, streams = (
             fields.flag("dense"),
             _window(fields, model),
@@ -94,7 +94,7 @@ class _Verbs:
     async def ask(self, request: Request) -> Response:
         """An answer to a question: free, one of several choices, or JSON of a schema."""
         fields, upload = await self._form(request)
-        model = pick_listener(self._service.ready, fields.text("model"), "ask")
+        model = pick_audio_lm(self._service.ready, fields.text("model"), "ask")
         prompt = fields.text("prompt") or ""
         check_questions([prompt])
         if len(prompt) > self._settings.max_prompt_chars:
@@ -128,7 +128,7 @@ class _Verbs:
     async def transcribe(self, request: Request) -> Response:
         """A transcript with the settings of the command line."""
         fields, upload = await self._form(request)
-        model = pick_listener(self._service.ready, fields.text("model"), "transcriptions")
+        model = pick_audio_lm(self._service.ready, fields.text("model"), "transcriptions")
         language, window_s = fields.text("language"), _window(fields, model)
         overlap_s = fields.number("overlap_s", None, least=0, most=model.max_audio_s)
         options: dict[str, Any] = {"window_s": window_s, "overlap_s": overlap_s, "vad": fields.flag("vad")}

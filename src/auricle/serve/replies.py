@@ -25,22 +25,22 @@ T = TypeVar("T")
 _MOST_HEADER = 4096  # bytes of a receipt in a header
 
 
-def pick_listener(models: Models, name: str | None, use: str) -> AudioLM:
+def pick_audio_lm(models: Models, name: str | None, use: str) -> AudioLM:
     """The audio language model of a name, or where there is none the first that can do it.
 
     Raises:
         ApiError: unknown, or it cannot do this.
     """
     if name is None:
-        able = [each for each in models.listeners.values() if use in capabilities_of(each)]
+        able = [each for each in models.audio_lms.values() if use in capabilities_of(each)]
         if not able:
             raise refused("model", f"no model of this server can do this: {use}", "model_cannot")
         return able[0]
-    if name not in models.listeners:
+    if name not in models.audio_lms:
         if models.aligner is not None and name == models.aligner_name:
             raise refused("model", f"{name} compares audio with words; it cannot do this: {use}", "model_cannot")
         raise unknown_model(name, models)
-    model = models.listeners[name]
+    model = models.audio_lms[name]
     if use not in capabilities_of(model):
         raise refused("model", f"{name} cannot do this: {use}", "model_cannot")
     return model
@@ -54,7 +54,7 @@ def pick_aligner(models: Models, name: str | None) -> Aligner:
     """
     if models.aligner is not None and name in (None, models.aligner_name):
         return models.aligner
-    if name is not None and name not in models.listeners:
+    if name is not None and name not in models.audio_lms:
         raise unknown_model(name, models)
     raise refused("model", "this needs a model that compares audio with words, see --align-model", "model_cannot")
 

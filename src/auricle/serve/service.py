@@ -46,7 +46,7 @@ Emit = Callable[[Any], None]
 class Models:
     """What a server serves."""
 
-    listeners: dict[str, AudioLM]  # audio language models by name, the first where a request names none
+    audio_lms: dict[str, AudioLM]  # audio language models by name, the first where a request names none
     aligner: Aligner | None = None
     aligner_name: str = ""
     index: Index | None = None
@@ -81,7 +81,7 @@ class Service:
 
     def serve(self, models: Models) -> None:
         """Start to serve models."""
-        engines = [each.engine for each in models.listeners.values() if not isinstance(each, Whisper)]
+        engines = [each.engine for each in models.audio_lms.values() if not isinstance(each, Whisper)]
         self.monitoring.engines = engines
         self._thread = ModelThread(engines, self.monitoring)
         self._thread.start()

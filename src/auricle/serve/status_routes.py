@@ -58,7 +58,7 @@ def capabilities_of(model: AudioLM) -> list[str]:
 
 def unknown_model(name: str, models: Models) -> ApiError:
     """The error of a name that is none."""
-    known = ", ".join([*models.listeners, *([models.aligner_name] if models.aligner else [])])
+    known = ", ".join([*models.audio_lms, *([models.aligner_name] if models.aligner else [])])
     return ApiError(404, f"there is no model {name[:80]!r}; this server has {known}", "model_not_found", param="model")
 
 
@@ -66,7 +66,7 @@ def _cards(service: Service) -> dict[str, dict[str, Any]]:
     models = service.ready
     shared = {"created": service.started, "max_seconds": service.settings.limits.max_seconds}
     cards = {}
-    for name, model in models.listeners.items():
+    for name, model in models.audio_lms.items():
         identity = {} if isinstance(model, Whisper) else model.loaded.identity
         cards[name] = {**_card(name, identity), **shared, "capabilities": capabilities_of(model)}
     if models.aligner is not None:

@@ -16,7 +16,7 @@ from auricle.listen.stitching import join_words
 from auricle.listen.subtitles import subtitles
 from auricle.serve.faults import ApiError, refused
 from auricle.serve.inputs import Fields, needed, read_form
-from auricle.serve.replies import event_stream, only, pick_listener, receipt_header
+from auricle.serve.replies import event_stream, only, pick_audio_lm, receipt_header
 from auricle.serve.service import LONG_BATCH
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def transcription_routes(service: Service) -> list[Route]:
 
     async def transcriptions(request: Request) -> Response:
         fields, upload = await read_form(request, service.settings.limits)
-        asked = _Asked(fields, service)
+        wanted = _Request(fields, service)
         upload = needed(upload)
-        work = partial(transcript_of, asked.model, asked.language, service.settings.limits)
-        if asked.is_streamed:
+        work = partial(transcript_of, wanted.model, wanted.language, service.settings.limits)
+        if wanted.is_streamed:
             return event_stream(await service.stream(request, [upload], partial(_stream, work)))
-        decided = ["transcribe", asked.model.model, asked.language]
+        decided = ["transcribe", wanted.model.model, wanted.language]
         transcript, usage = await service.answer(request, [upload], work, decided)
-        return _reply(transcript, usage, asked)
+        return _reply(transcript, usage, wanted)
 
     async def translations(request: Request) -> Response:
         raise ApiError(
@@ -59,7 +59,7 @@ def transcription_routes(service: Service) -> list[Route]:
     ]
 
 
-class _Asked:
+class _Request:
     """The fields of a request, read."""
 
     def __init__(self, fields: Fields, service: Service) -> None:
@@ -68,7 +68,7 @@ class _Asked:
         Raises:
             ApiError: one cannot be honoured.
         """
-        self.model = pick_listener(service.ready, fields.text("model"), "transcriptions")
+        self.model = pick_audio_lm(service.ready, fields.text("model"), "transcriptions")
         self.language = fields.text("language")
         self.format = fields.text("response_format", "json", FORMATS)
         self.is_streamed = fields.flag("stream")
@@ -148,21 +148,21 @@ def _stream(work: Any, job: Job, clips: list[Clip], emit: Emit) -> None:
     emit({**done, **_verbose(transcript, has_words=False), **_stated(transcript)})
 
 
-def _reply(transcript: Transcript, usage: dict[str, Any], asked: _Asked) -> Response:
+def _reply(transcript: Transcript, usage: dict[str, Any], wanted: _Request) -> Response:
     header = receipt_header(transcript.receipt.as_dict())
-    if asked.format == "text":
+    if wanted.format == "text":
         return PlainTextResponse(f"{transcript.text}\n", headers=header)
-    if asked.format in ("srt", "vtt"):
-        kind = "text/vtt" if asked.format == "vtt" else "text/plain"
-        text = subtitles(transcript.segments, asked.format)
+    if wanted.format in ("srt", "vtt"):
+        kind = "text/vtt" if wanted.format == "vtt" else "text/plain"
+        text = subtitles(transcript.segments, wanted.format)
         return Response(f"{text}\n" if text else "", headers=header, media_type=f"{kind}; charset=utf-8")
-    if asked.format == "json":
+    if wanted.format == "json":
         return JSONResponse({"text": transcript.text, "usage": usage, **_stated(transcript)}, headers=header)
-    has_words = "word" in asked.granularities
+    has_words = "word" in wanted.granularities
     if has_words and transcript.text and not any(segment.words for segment in transcript.segments):
         raise refused(
             "timestamp_granularities[]",
-            f"{asked.model.model} gives no times of words; leave out word, or serve a Whisper model",
+            f"{wanted.model.model} gives no times of words; leave out word, or serve a Whisper model",
             "unsupported_parameter",
         )
     seconds = {"type": "duration", "seconds": transcript.receipt.duration_s or 0.0}
