@@ -279,12 +279,16 @@ def test_many_fields_and_files_are_refused(server: Running) -> None:
 
 def test_nothing_personal_is_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    server.post("/v1/audio/ask", CLIP, name="my diary.wav", prompt="What does Ada say?")
-    server.http.post("/v1/chat/completions", json={"messages": user("Ada's secret"), "model": "my model"})
-    server.http.get("/v1/Ada/secret")
+    sent = [
+        server.post("/v1/audio/ask", CLIP, name="my diary.wav", prompt="What does Ada say?"),
+        server.http.post("/v1/chat/completions", json={"messages": user("Ada's secret"), "model": "my model"}),
+        server.http.get("/v1/Ada/secret"),
+    ]
+    ids = [each.headers["x-request-id"] for each in sent]
 
     def own() -> list[str]:
-        return [each.getMessage() for each in caplog.records if each.name == "auricle.serve"]
+        lines = [each.getMessage() for each in caplog.records if each.name == "auricle.serve"]
+        return [line for line in lines if line.split()[0] in ids]
 
     wait_until(lambda: len(own()) == 3)
     lines = own()

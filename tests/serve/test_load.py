@@ -97,6 +97,31 @@ def test_equal_requests_are_answered_once(held: tuple[Any, Held]) -> None:
     assert server.post(PATH, SPOKEN, response_format="text").text and len(network.calls) == 2
 
 
+def test_a_request_like_one_that_was_left_is_answered(held: tuple[Any, Held]) -> None:
+    server, network = held
+    with pytest.raises(httpx.ReadTimeout):
+        server.http.post(PATH, files={"file": ("clip.wav", SPOKEN)}, timeout=0.2)
+    again = later(server, PATH, SPOKEN)
+    wait_until(lambda: server.service.admission.seconds["short"] == 24)
+    network.let_go.set()
+    assert again.result().status_code == 200 and again.result().json()["text"]
+
+
+def test_clients_with_keys_share_no_answers(tmp_path: Path) -> None:
+    from auricle.serve.keys import read_keys
+
+    network = Held()
+    network.let_go.set()
+    keys = read_keys(write(tmp_path, "keys", b"one-key-of-these-tests\nanother-key-of-these\n"))
+    models = Models(audio_lms={"held": Whisper(network, "held", fingerprint="f")})
+    with running(Settings(keys=keys), models) as server:
+        for key in ("one-key-of-these-tests", "another-key-of-these", "one-key-of-these-tests"):
+            headers = {"Authorization": f"Bearer {key}"}
+            found = server.http.post(PATH, files={"file": ("a.wav", SPOKEN)}, headers=headers)
+            assert found.status_code == 200
+    assert len(network.calls) == 2
+
+
 def test_a_failure_is_not_kept(held: tuple[Any, Held], monkeypatch: pytest.MonkeyPatch) -> None:
     server, network = held
     network.let_go.set()

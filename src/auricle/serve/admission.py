@@ -111,9 +111,7 @@ class Admission:
         try:
             yield
         finally:
-            self.seconds[lane] = max(0.0, self.seconds[lane] - cost)
-            if not any(self._running.values()):
-                self.seconds = dict.fromkeys(_LANES, 0.0)  # without the rounding of many sums
+            self.seconds[lane] = round(max(0.0, self.seconds[lane] - cost), 6)  # sums would drift from 0
             now = self._clock()
             # While requests overlap, the time since the last one ended is what this one took of the machine.
             taken, self._last_end = now - max(start, self._last_end), now

@@ -53,7 +53,7 @@ class Guard:
         except Exception as error:
             await exchange.fail(error)
         finally:
-            exchange.write_log()
+            exchange.end()
 
 
 class _Exchange:
@@ -179,7 +179,13 @@ class _Exchange:
             self._service.monitoring.rejected.labels(fault.code).inc()
         await fault.response()(self._scope, self._receive, self.send)
 
-    def write_log(self) -> None:
+    def end(self) -> None:
+        """End the work of a stream, which has nobody to read it any more, and log the request."""
+        if (job := self._state.get("job")) is not None:
+            job.cancel()
+        self._write_log()
+
+    def _write_log(self) -> None:
         """One line about the request: no name, no text, no audio, no address."""
         route = self._scope.get("route")
         place = str(getattr(route, "path", "")) or "unknown"

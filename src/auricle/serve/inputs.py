@@ -30,6 +30,7 @@ _MOST_FIELDS = 256  # of a form
 _MOST_NAME = 200  # characters of a file's name
 _SHOWN = 60  # characters of a value in a message
 _DIGITS = 20  # of a number in a form
+_LITTLE = 100_000  # bytes of JSON that are parsed at once, without a thread
 _MOST_SCHEMA = 16_000  # characters of a JSON schema, which is compiled
 
 
@@ -163,7 +164,7 @@ async def read_json(request: Request, in_pool: Callable[..., Any]) -> dict[str, 
         except ValueError as error:
             raise ApiError(400, f"the request is no JSON ({_shown(str(error))})", "invalid_json") from None
 
-    found = await in_pool(parse)
+    found = parse() if len(body) < _LITTLE else await in_pool(parse)
     if not isinstance(found, dict):
         raise ApiError(400, "the request is no JSON object; expected {…}", "invalid_json")
     return found

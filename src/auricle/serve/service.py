@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SHORT_WORKERS, LONG_WORKERS = 16, 2  # threads, which sleep for the most part
-DECODERS = max(2, os.cpu_count() or 1)
+DECODERS, READERS = max(2, os.cpu_count() or 1), 4
 LONG_BATCH = 4  # windows of a long clip in the engine at once: the rest of its places is for others
 _MOST_KEPT = 512  # answers
+_LITTLE = 1_000_000  # bytes that are hashed or parsed at once, without a thread
 _KEEP_ALIVE_S = 10.0  # between signs of life in a stream without events
 
 Work = Callable[[Job, list["Clip"]], T]
@@ -67,6 +68,7 @@ class Service:
         self.admission, self.monitoring = Admission(self.settings), Monitoring()
         self._shared: dict[bytes, _Shared] = {}
         self._kept: OrderedDict[bytes, Any] = OrderedDict()
+        self._readers = ThreadPoolExecutor(READERS, "auricle-read")
         self._decoders = ThreadPoolExecutor(DECODERS, "auricle-decode")
         self._workers = {
             "short": ThreadPoolExecutor(SHORT_WORKERS, "auricle-short"),
@@ -91,7 +93,7 @@ class Service:
         """End all threads."""
         if self._thread is not None:
             self._thread.stop()
-        for pool in (self._decoders, *self._workers.values()):
+        for pool in (self._readers, self._decoders, *self._workers.values()):
             pool.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -112,8 +114,8 @@ class Service:
         return self.models
 
     async def in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in the pool of decoders."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+        """Call a function that takes a while in a thread: parsing, hashing, fetching."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
 
     async def answer(self, request: Request, uploads: Sequence[Upload], work: Work[T], decided: Any) -> T:
         """The result of ``work`` on the decoded clips, in a thread of its own.
@@ -129,13 +131,13 @@ class Service:
             AuricleError: what ``work`` or the decoding raises.
             ApiError: the request is not taken.
         """
-        key = None if decided is None else await self.in_pool(_key, uploads, decided)
+        key = None if decided is None else await self._key(request, uploads, decided)
         if key is not None and key in self._kept:
             self._kept.move_to_end(key)
             self.monitoring.coalesced.labels("kept").inc()
             return self._kept[key]
         shared = self._shared.get(key) if key is not None else None
-        if shared is None:
+        if shared is None or shared.job.is_cancelled:
             job = self._job()
             shared = _Shared(job, asyncio.ensure_future(self._run(request, uploads, work, job)))
             if key is not None:
@@ -144,11 +146,22 @@ class Service:
             self.monitoring.coalesced.labels("shared").inc()
         return await shared.result(request)
 
+    async def _key(self, request: Request, uploads: Sequence[Upload], decided: Any) -> bytes:
+        """What tells requests with the same answer from others; where there are keys, those of other clients too.
+
+        How fast an answer comes then says nothing of what others sent.
+        """
+        client = request.state.client if self.settings.keys else ""
+        if sum(len(each.content) for each in uploads) < _LITTLE:
+            return _digest(uploads, [client, decided])
+        return await self.in_pool(_digest, uploads, [client, decided])
+
     def _share(self, key: bytes, shared: _Shared) -> None:
         self._shared[key] = shared
 
         def end(task: asyncio.Future[Any]) -> None:
-            self._shared.pop(key, None)
+            if self._shared.get(key) is shared:
+                del self._shared[key]
             if not task.cancelled() and task.exception() is None:
                 self._kept[key] = task.result()
                 while len(self._kept) > _MOST_KEPT:
@@ -164,6 +177,7 @@ class Service:
         What is wrong with the request or its clips is raised here, before the first event; later errors are events.
         """
         job, loop = self._job(), asyncio.get_running_loop()
+        request.state.job = job  # ends with the request, see `auricle.serve.guard`
         events: asyncio.Queue[Any] = asyncio.Queue()
         has_begun = asyncio.Event()
 
@@ -184,26 +198,23 @@ class Service:
                 raise Cancelled
             if task.done() and events.qsize() == 1:  # nothing but its end
                 task.result()
-        except BaseException:
-            job.cancel()
-            raise
         finally:
             left.cancel()
             first.cancel()
-        return _events(task, events, job)
+        return _events(task, events)
 
     async def _run(self, request: Request, uploads: Sequence[Upload], work: Work[T], job: Job) -> T:
         """Decode, wait for admission to a lane, and work in one of its threads."""
         endpoint = str(getattr(request.scope.get("route"), "path", ""))
-        clips = []
+        clips, loop = [], asyncio.get_running_loop()
         for upload in uploads:
             with self.admission.decoding():
-                clip, taken = await self.in_pool(self._decode, upload)
+                clip, taken = await loop.run_in_executor(self._decoders, self._decode, upload)
             self.admission.note_decoding(taken / DECODERS)
             clips.append(clip)
         lengths = [len(clip.waveform) / 16_000 for clip in clips]
         lane = "long" if max(lengths, default=0.0) > self.settings.long_s else "short"
-        loop, seconds = asyncio.get_running_loop(), sum(lengths)
+        seconds = sum(lengths)
         with self.admission.working(request.state.client, seconds, lane):
             job.check()
             self.monitoring.waiting.inc()
@@ -256,8 +267,7 @@ class _Shared:
                 self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
-def _key(uploads: Sequence[Upload], decided: Any) -> bytes:
-    """What tells requests with the same answer from others."""
+def _digest(uploads: Sequence[Upload], decided: Any) -> bytes:
     parts = [decided, [each.digest.hex() for each in uploads]]
     return sha256(dumps(parts, sort_keys=True).encode()).digest()
 
@@ -268,25 +278,20 @@ async def _until_left(request: Request) -> None:
         pass
 
 
-async def _events(task: asyncio.Future[None], events: asyncio.Queue[Any], job: Job) -> AsyncIterator[bytes]:
+async def _events(task: asyncio.Future[None], events: asyncio.Queue[Any]) -> AsyncIterator[bytes]:
     """Events as they come, signs of life between them, and at last the error, if there was one."""
 
     def line(event: Any) -> bytes:
         return f"data: {dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
-    try:
-        while True:
-            try:
-                event = await asyncio.wait_for(events.get(), _KEEP_ALIVE_S)
-            except asyncio.TimeoutError:
-                yield b": keep-alive\n\n"
-                continue
-            if event is None:
-                break
-            yield line(event)
-        if (error := task.exception()) is not None:
-            yield line(fault_of(error).body())
-        else:
-            yield b"data: [DONE]\n\n"
-    finally:
-        job.cancel()
+    while True:
+        try:
+            event = await asyncio.wait_for(events.get(), _KEEP_ALIVE_S)
+        except asyncio.TimeoutError:
+            yield b": keep-alive\n\n"
+            continue
+        if event is None:
+            break
+        yield line(event)
+    error = task.exception()
+    yield b"data: [DONE]\n\n" if error is None else line(fault_of(error).body())
