@@ -272,6 +272,16 @@ def test_the_command_line_refuses_before_it_serves(arguments: list[str], free_po
     assert done.code == 2 and done.err.count("\n") == 1
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    """Without waiting for more, which a socket does by default."""
+    import socket
+
+    from auricle.serve.run import _listen
+
+    with _listen("localhost", 0) as opened:
+        assert opened.proto == socket.IPPROTO_TCP and opened.getsockname()[0] in ("127.0.0.1", "::1")
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from ..cli.conftest import auricle
 

@@ -94,11 +94,24 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        # asyncio sends at once (TCP_NODELAY) only on sockets whose protocol is stated, and else waits for 40 ms.
+        opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen at {host}, port {port} ({error.strerror or error}); choose others with --host and --port"
-        ) from None
+        raise _cannot_listen(host, port, error) from None
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(_BACKLOG)
+    except OSError as error:
+        opened.close()
+        raise _cannot_listen(host, port, error) from None
+    return opened
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot listen at {host}, port {port} ({error.strerror or error}); choose others with --host and --port"
+    )
 
 
 def draining_server(config: Any, service: Service, drain_s: float) -> Any:
