@@ -34,8 +34,13 @@ mkdir -p "$work"
 
 say "1/13 synthetic voices, tunes and sounds"
 notes=()
+games=()
+if [[ -e $data/0ad/audio ]]; then
+    if [[ ! -e $work/0ad ]]; then "$python" "$recipe/game_sounds.py" "$data/0ad/audio" "$work/0ad"; fi
+    games=(--also "$work/0ad/train.jsonl")
+fi
 if [[ -e $data/wide ]]; then
-    if [[ ! -e $work/wide ]]; then "$python" "$recipe/wide.py" "$data/wide" "$work/wide"; fi
+    if [[ ! -e $work/wide ]]; then "$python" "$recipe/wide.py" "$data/wide" "$work/wide" "${games[@]}"; fi
     for name in philharmonia philharmonia_plucked drums_and_loops; do notes+=("$work/wide/train/$name.jsonl"); done
 fi
 if [[ ! -e $work/material/manifest.jsonl ]]; then
@@ -56,7 +61,6 @@ if [[ -e $data/wide ]]; then
     done
 fi
 if [[ -e $data/0ad/audio ]]; then
-    if [[ ! -e $work/0ad ]]; then "$python" "$recipe/game_sounds.py" "$data/0ad/audio" "$work/0ad"; fi
     pack train 0ad "$work/0ad/train.jsonl"
     pack unlabelled 0ad-unlabelled "$work/0ad/unlabelled.jsonl"
 fi

@@ -87,6 +87,8 @@ def test_waveforms_are_sound_and_facts_fit_the_category() -> None:
             assert kinds[0] == scene.category[6:] and kinds[1] != kinds[0]
             assert scene.parts[0].foreground and not scene.parts[1].foreground
             assert scene.parts[1].text is None
+        elif scene.category == "steady":
+            assert [part.event in ("noise", "hum", "tone") for part in scene.parts] == [True]
         elif scene.category == "silence":
             assert kinds == [] and np.abs(scene.waveform).max(initial=0) < 0.01
         else:
@@ -152,7 +154,7 @@ def test_categories_without_clips_are_left_out() -> None:
     pools = Pools(Clips([sound_meta("dog"), sound_meta("rain")]))
     rng = np.random.default_rng(0)
     counts = {make_scene(pools, rng).category for _ in range(200)}
-    assert counts <= {"pure_sound", "two_sounds", "silence", "mixed_sound"}
+    assert counts <= {"pure_sound", "two_sounds", "silence", "steady", "mixed_sound"}
     with pytest.raises(DataError, match="can be made"):
         make_scene(pools, rng, SceneConfig(shares={"pure_music": 1.0}))
     with pytest.raises(DataError, match="no music clip"):

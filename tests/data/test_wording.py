@@ -34,7 +34,7 @@ SCENES = [
     scene(),
     *(scene(part) for part in (MAN, GIRL, GERMAN, DOG, RAIN, PIANO, BAND, OPEN, OPENED, COFFEE)),
     scene(replace(DOG, count=2)),
-    scene(replace(DOG, place="start"), replace(RAIN, is_faint=True)),
+    scene(replace(DOG, place="start"), replace(RAIN, loudness="quiet")),
     scene(DOG, RAIN, replace(GERMAN, foreground=False), arrangement="then"),
     scene(MAN, DOG),
     scene(GIRL, PIANO),
@@ -65,7 +65,7 @@ def test_captions_claim_exactly_what_is_audible(given: Scene) -> None:
         for part in given.of_kind("sound"):
             assert wording.names_event(text, part.event or "")
         for part in given.of_kind("music"):
-            assert "music" in text and all(name.removesuffix("s") in text for name in part.instruments)
+            assert wording.names_music(text) and all(name.removesuffix("s") in text for name in part.instruments)
 
 
 def source(event: str) -> set[str]:
@@ -133,7 +133,7 @@ def test_details_are_told() -> None:
     assert all("twice" in text for text in captions(scene(replace(DOG, count=2))))
     at_end = captions(scene(replace(DOG, place="end"), RAIN))
     assert all("at the end" in text for text in at_end)
-    assert any("faintly" in text for text in captions(scene(MAN, replace(RAIN, is_faint=True))))
+    assert any("faintly" in text for text in captions(scene(MAN, replace(RAIN, loudness="quiet"))))
     behind = replace(GERMAN, foreground=False)
     for text in captions(scene(DOG, RAIN, behind, arrangement="then")):
         assert text.index("dog") < text.index("then") < text.index("rain") < text.index("German")
