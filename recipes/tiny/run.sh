@@ -71,7 +71,7 @@ pack test material "$work/material-test/manifest.jsonl" --only kind=music
 
 say "3/13 tokenizer"
 if [[ ! -e $work/tokenizer.json ]]; then
-    "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-1024}"
+    "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-2048}"
 fi
 
 say "4/13 encoder: masked autoencoder, with a teacher of events where there is one"

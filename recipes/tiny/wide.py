@@ -106,10 +106,11 @@ def plain_text(text: str | None) -> str | None:
 
 
 def command_facts(row: Row) -> Row:
-    """A keyword: its words where it is English, what it means else."""
-    keyword = row.get("keyword")
-    english = row.get("language") == "en"
-    return {"text": plain_text(keyword) if english else None, "command": row.get("text_en") or keyword}
+    """A keyword: what it means where it is translated; else the words as they are spoken, in whatever accent."""
+    if meaning := row.get("text_en"):
+        return {"text": None, "command": meaning}
+    keyword = plain_text(row.get("keyword"))
+    return {"text": keyword, "command": keyword, "language": "en" if keyword else row["language"]}
 
 
 def order_facts(row: Row) -> Row:
