@@ -120,8 +120,10 @@ def order_facts(row: Row) -> Row:
 
 
 def prompt_facts(row: Row) -> Row:
-    """A recorded prompt of a telephone system."""
-    return {"text": plain_text(row.get("text")) if row["language"] == "en" else None}
+    """A recorded prompt of a telephone system; the gender is that in the name of the voice, as in "fr_CA_f_June"."""
+    named = re.search(r"[a-z]{2}_[A-Z]{2}_([fm])_", row["audio"])
+    text = plain_text(row.get("text")) if row["language"] == "en" else None
+    return {"text": text, "gender": named[1] if named else None}
 
 
 SETS: dict[str, tuple[Callable[[list[Row]], dict[str, list[Row]]], Callable[[Row], Row]]] = {
