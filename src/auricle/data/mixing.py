@@ -140,12 +140,23 @@ def tone(num_samples: int, rng: np.random.Generator, hz: float, harmonics: int =
     return sum((np.sin(n * phase) / n for n in usable), np.zeros(num_samples)).astype(np.float32)
 
 
-def count_bursts(waveform: Waveform) -> int:
-    """Stretches within 25 dB of the loudest 20 ms frame, apart by at least 60 ms below that."""
+def _loud_frames(waveform: Waveform, below_db: float) -> NDArray[np.intp]:
+    """Numbers of the 20 ms frames that are at most `below_db` below the loudest one; none of digital silence."""
     frames = waveform[: waveform.size // _FRAME * _FRAME].reshape(-1, _FRAME)
     power = np.einsum("ij,ij->i", frames, frames)
-    loud = np.flatnonzero(power > power.max(initial=0.0) * 10**-2.5)
+    return np.flatnonzero(power > power.max(initial=0.0) * 10 ** (-below_db / 10))
+
+
+def count_bursts(waveform: Waveform) -> int:
+    """Stretches within 25 dB of the loudest 20 ms frame, apart by at least 60 ms below that."""
+    loud = _loud_frames(waveform, 25.0)
     return int(loud.size > 0) + int(np.sum(np.diff(loud) > 3))
+
+
+def trim(waveform: Waveform) -> Waveform:
+    """Without what is more than 40 dB below the loudest 20 ms frame at both ends."""
+    loud = _loud_frames(waveform, 40.0)
+    return waveform[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME].copy() if loud.size else waveform.copy()
 
 
 def add_noise_floor(waveform: Waveform, rng: np.random.Generator, snr_db: float) -> Waveform:

@@ -30,6 +30,8 @@ CATEGORIES = (
     "steady",
 )
 QUIET_DB, LOUD_DB = 11.0, 0.5  # a background this far below the foreground is quiet; loud if it is no further below
+LONGEST_PLACED_S = 1.2  # seconds of a sound that has a place in a longer scene
+COMMON = 30  # clips of an instrument that is sampled as often as any; rarer ones less often
 MIN_COMMANDS = 20  # clips of a command that has a label of its own
 
 
@@ -82,7 +84,7 @@ class Pools:
     """Clip numbers by kind and, within a kind, by the group that sampling is balanced over.
 
     Speech is balanced over sets (by `set_weights`) and uniform within a set; sounds are balanced over events, with the
-    largest weight of the sets that have the event; music over first instruments.
+    largest weight of the sets that have the event; music over first instruments, rare ones less often.
     """
 
     def __init__(
@@ -123,6 +125,8 @@ class Pools:
         self._weights: dict[str, np.ndarray] = {}
         for kind, named in groups.items():
             shares = np.asarray([heaviest[kind, group] for group in named])
+            if kind == "music":
+                shares = shares * np.minimum([len(ids) for ids in named.values()], COMMON)
             self._weights[kind] = np.cumsum(shares / shares.sum()) if shares.sum() > 0 else np.zeros(0)
 
     def has(self, kind: Kind) -> bool:
@@ -221,15 +225,19 @@ def _repeated(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, i
 
 def _can_repeat(waveform: Waveform, config: SceneConfig) -> bool:
     """Whether repetitions can be counted: one short burst, four of which fit a scene."""
-    longest = min(0.8, config.max_s / 4 - 0.75)
+    longest = min(1.2, config.max_s / 4 - 0.75)
     return waveform.size < longest * SAMPLE_RATE and mixing.count_bursts(waveform) == 1
 
 
 def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
     waveform, part, _ = pools.read(pools.sample("sound", rng))
-    if config.detail_share and _chance(rng, config.detail_share) and _can_repeat(waveform, config):
-        waveform, count = _repeated(waveform, rng)
-        return waveform, replace(part, count=count)
+    if config.detail_share and _chance(rng, config.detail_share):
+        short = mixing.trim(waveform)
+        if _can_repeat(short, config):
+            waveform, count = _repeated(short, rng)
+            return waveform, replace(part, count=count)
+        if short.size < LONGEST_PLACED_S * SAMPLE_RATE:
+            return short, part
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
@@ -335,7 +343,7 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
         if waveform.size < shortest:
             start = int(rng.integers(0, shortest - waveform.size + 1))
             waveform = mixing.place(waveform, start, shortest)
-    if front == "sound" and waveform.size < 1.2 * SAMPLE_RATE and _chance(rng, config.detail_share):
+    if front == "sound" and waveform.size < LONGEST_PLACED_S * SAMPLE_RATE and _chance(rng, config.detail_share):
         waveform, place = _placed(waveform, rng)
         part = replace(part, place=place)
     low, high = config.snr_db
