@@ -198,7 +198,7 @@ def test_sounds_of_several_bursts_are_not_counted() -> None:
 def test_places_are_those_of_the_waveform() -> None:
     clips = Clips([sound_meta("dog"), music("piano")])
     clips.read = lambda i: SimpleNamespace(  # type: ignore[method-assign]
-        waveform=noise(14_400, 0) if i == 0 else np.zeros(64_000, np.float32)
+        waveform=noise(21_600, 0) if i == 0 else np.zeros(64_000, np.float32)
     )
     places = set()
     for seed in range(60):

@@ -30,7 +30,7 @@ CATEGORIES = (
     "steady",
 )
 QUIET_DB, LOUD_DB = 11.0, 0.5  # a background this far below the foreground is quiet; loud if it is no further below
-LONGEST_PLACED_S = 1.2  # seconds of a sound that has a place in a longer scene
+LONGEST_PLACED_S = 1.5  # seconds of a sound that has a place in a longer scene
 COMMON = 30  # clips of an instrument that is sampled as often as any; rarer ones less often
 MIN_COMMANDS = 20  # clips of a command that has a label of its own
 
