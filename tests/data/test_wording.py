@@ -1,6 +1,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -273,3 +274,19 @@ def test_the_words_of_a_label_name_it() -> None:
 def test_absent_events_are_of_every_kind() -> None:
     named = Counter(prompt for prompt, reply in questions(scene(DOG), 400) if reply == "no")
     assert len({prompt for prompt in named if "yak" in prompt or "zebra" in prompt or "kettle" in prompt}) > 0
+
+
+def test_the_table_of_events_is_whole() -> None:
+    lines = resources.files("auricle.data").joinpath("events.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(EVENTS) + 1 and lines[1:] == sorted(lines[1:], key=lambda line: line.split("\t")[0])
+    for event, words in EVENTS.items():
+        assert words.accepted and all(re.fullmatch("[a-z]+", word) for word in words.accepted), event
+        assert words.subject == words.subject.lower() and words.gerund.split()[0].endswith("ing"), event
+        assert words.is_plural == (words.subject in PLURAL), event
+        assert not words.is_plural or not words.verb.split()[0].endswith("s") or words.verb.endswith("ss"), event
+
+
+PLURAL = {
+    "bicycle spokes", "birds", "church bells", "cicadas", "crickets", "dishes", "fireworks", "footsteps", "insects",
+    "leaves", "scissors", "sea waves",
+}  # fmt: skip
