@@ -13,7 +13,8 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
-from auricle.listen.model import AudioLM, load
+from auricle.listen.loading import load
+from auricle.listen.model import AudioLM
 from auricle.weights.processor import Prompt, PromptWriter
 
 from .warm_python import serving
