@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.audio.sources import AudioSource, check_single
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.audio_cache import cache_sizes_mb
-from auricle.engine.engine import Engine
+from auricle.engine.engine import Engine, not_copied
 from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
@@ -94,6 +94,9 @@ class AudioLM:
         # Called with the name of a source and each segment of its transcript or dense description, once it is final.
         self.on_segment: Callable[[str, Segment], None] | None = None
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
+
+    def __reduce__(self) -> NoReturn:
+        raise not_copied(self.model)
 
     @property
     def model(self) -> str:
