@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auricle import files
 from auricle.errors import TrainingError
+from auricle.files import writing
 from auricle.train import checkpoint
 from auricle.train.checkpoint import State
 
@@ -66,8 +66,8 @@ def dying(patch: pytest.MonkeyPatch, moment: int) -> None:
 
     patch.setattr(checkpoint, "write_text", before(checkpoint.write_text))
     patch.setattr(checkpoint, "save_file", before(checkpoint.save_file))
-    patch.setattr(files, "_to_disk", before(files._to_disk))
-    patch.setattr(files.os, "replace", before(files.os.replace))
+    patch.setattr(writing, "_to_disk", before(writing._to_disk))
+    patch.setattr(writing.os, "replace", before(writing.os.replace))
     patch.setattr(checkpoint.shutil, "rmtree", before(checkpoint.shutil.rmtree))
     for name in ("mkdir", "rename"):
         patch.setattr(Path, name, before(getattr(Path, name)))
@@ -175,3 +175,9 @@ def test_a_pointer_to_nowhere_leaves_the_newest_checkpoint(tmp_path: Path, conte
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert found(tmp_path) is None and found(tmp_path / "nowhere") is None
+
+
+def test_long_settings_are_told_apart() -> None:
+    one, two = "/data/" + "x" * 60 + "/a", "/data/" + "x" * 60 + "/b"
+    assert checkpoint._told_apart(one, two)[0] != checkpoint._told_apart(one, two)[1]
+    assert checkpoint._told_apart(1, 2) == ["1", "2"]

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from auricle import load_encoder
 from auricle.errors import AuricleError
-from auricle.listen.model import load
+from auricle.listen.loading import load
 from auricle.weights import convert
 from auricle.weights.adapters import write_adapter
 

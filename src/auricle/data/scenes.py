@@ -1,25 +1,22 @@
 """Training scenes: single or mixed clips of shards, with the facts that are true of the result.
 
 A scene is pure or mixed speech, sound and music ("mixed X" has X in front of another kind), two sound events, two
-speakers in turn, or (nearly) silence. Facts that augmentation makes untrue are removed: the words of speech that was
-cut or is in the background, the gender of a voice whose pitch was changed a lot.
+speakers in turn, steady noise or a tone alone, or (nearly) silence. Facts that augmentation makes untrue are removed:
+the words of speech that was cut or is in the background, the gender of a voice whose pitch was changed a lot.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from auricle.data import mixing
+from auricle.data import codecs, mixing
 from auricle.data.mixing import SAMPLE_RATE, Waveform
+from auricle.data.parts import DIGITS, KINDS, Kind, Part, Scene
 from auricle.errors import ConfigError, DataError
 
-Kind = Literal["speech", "sound", "music"]
-Arrangement = Literal["single", "over", "then"]
-
-KINDS: tuple[Kind, ...] = ("speech", "sound", "music")
 CATEGORIES = (
     "pure_speech",
     "pure_sound",
@@ -30,9 +27,12 @@ CATEGORIES = (
     "two_sounds",
     "two_speakers",
     "silence",
+    "steady",
 )
-CHILD_AGE = 12  # years; speakers up to this age are children
-DIGITS = frozenset("zero one two three four five six seven eight nine".split())
+QUIET_DB, LOUD_DB = 11.0, 0.5  # a background this far below the foreground is quiet; loud if it is no further below
+LONGEST_PLACED_S = 1.5  # seconds of a sound that has a place in a longer scene
+COMMON = 30  # clips of an instrument that is sampled as often as any; rarer ones less often
+MIN_COMMANDS = 20  # clips of a command that has a label of its own
 
 
 class Clips(Protocol):
@@ -47,59 +47,8 @@ class Clips(Protocol):
         """The record of a clip, with its `.waveform` (float32, 16 kHz)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """The facts of one part of a scene; None or empty where unknown or not applicable."""
-
-    kind: Kind
-    text: str | None = None  # lower-case words; None if they are not to be transcribed
-    language: str | None = None  # ISO 639 code as espeak-ng names it
-    gender: str | None = None  # "m" or "f"
-    age: int | None = None  # years
-    speaker: str | None = None
-    event: str | None = None
-    instruments: tuple[str, ...] = ()
-    tempo: str | None = None  # "slow", "medium", "fast"
-    mode: str | None = None  # "major", "minor"
-    texture: str | None = None  # "melody", "chords", ...
-    foreground: bool = True
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "Part":
-        """The part that a clip's facts describe.
-
-        Raises:
-            DataError: `kind` is not speech, sound or music, or a sound has no `event`.
-        """
-        kind = meta.get("kind")
-        if kind not in KINDS or (kind == "sound" and not meta.get("event")):
-            raise DataError(f"clip facts need a kind of {KINDS} and an event for sounds, got {dict(meta)}")
-        names = ("text", "language", "gender", "age", "speaker", "event", "tempo", "mode", "texture")
-        known = {name: meta[name] for name in names if meta.get(name) is not None}
-        return cls(kind=kind, instruments=tuple(meta.get("instruments") or ()), **known)
-
-    @property
-    def is_child(self) -> bool | None:
-        """Whether the speaker is a child; None if the age is unknown."""
-        return None if self.age is None else self.age <= CHILD_AGE
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A waveform (float32, 16 kHz) and its parts, in order of prominence or of time."""
-
-    waveform: Waveform
-    parts: tuple[Part, ...]
-    category: str
-    arrangement: Arrangement = "single"
-
-    def of_kind(self, kind: Kind) -> tuple[Part, ...]:
-        """The parts of one kind."""
-        return tuple(part for part in self.parts if part.kind == kind)
-
-
 def _default_shares() -> dict[str, float]:
-    shares = (0.32, 0.24, 0.08, 0.17, 0.04, 0.04, 0.03, 0.04, 0.04)
+    shares = (0.30, 0.24, 0.08, 0.17, 0.04, 0.04, 0.03, 0.04, 0.04, 0.02)
     return dict(zip(CATEGORIES, shares, strict=True))
 
 
@@ -117,6 +66,10 @@ class SceneConfig:
     min_s: float = 0.3
     snr_db: tuple[float, float] = (-2.0, 15.0)  # foreground over background
     sequence_share: float = 0.4  # of single digits, which become several digits of the same speaker
+    event_weights: Mapping[str, float] = field(default_factory=dict)  # factors of how often an event is sampled
+    open_sets: Sequence[str] = ()  # of these, only digits and commands are to be transcribed
+    detail_share: float = 0.0  # of scenes with repeated sounds, a third part behind two, a place in time
+    codec_share: float = 0.0  # of scenes that went through Opus or MP3
     augment: bool = True
 
     def __post_init__(self) -> None:
@@ -131,11 +84,21 @@ class Pools:
     """Clip numbers by kind and, within a kind, by the group that sampling is balanced over.
 
     Speech is balanced over sets (by `set_weights`) and uniform within a set; sounds are balanced over events, with the
-    largest weight of the sets that have the event; music over first instruments.
+    largest weight of the sets that have the event; music over first instruments, rare ones less often.
     """
 
-    def __init__(self, clips: Clips, set_weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        clips: Clips,
+        set_weights: Mapping[str, float] | None = None,
+        event_weights: Mapping[str, float] | None = None,
+    ) -> None:
         """Sort the clips by their facts; the audio is not read.
+
+        Args:
+            clips: with facts.
+            set_weights: by `set`, 1 for others; None: those of `SceneConfig`.
+            event_weights: factors, by event.
 
         Raises:
             DataError: a clip has no kind of audio, or a sound has no event.
@@ -152,14 +115,18 @@ class Pools:
             group = {"speech": name, "sound": part.event or "", "music": (part.instruments or ("",))[0]}[part.kind]
             groups[part.kind][group].append(index)
             weight = 1.0 if part.kind == "music" else float(weights.get(name, 1.0))
+            weight *= (event_weights or {}).get(part.event or "", 1.0)
             heaviest[part.kind, group] = max(heaviest[part.kind, group], weight)
             if part.text in DIGITS and part.speaker is not None:
                 self._digits[name, part.speaker].append(index)
         self._groups = {kind: [np.asarray(ids) for ids in named.values()] for kind, named in groups.items()}
         self.events = tuple(groups["sound"])
+        self.labels = _labels(self.metas)
         self._weights: dict[str, np.ndarray] = {}
         for kind, named in groups.items():
             shares = np.asarray([heaviest[kind, group] for group in named])
+            if kind == "music":
+                shares = shares * np.minimum([len(ids) for ids in named.values()], COMMON)
             self._weights[kind] = np.cumsum(shares / shares.sum()) if shares.sum() > 0 else np.zeros(0)
 
     def has(self, kind: Kind) -> bool:
@@ -195,6 +162,15 @@ class Pools:
         return self._digits.get((str(meta.get("set", "")), str(meta.get("speaker"))), ())
 
 
+def _labels(metas: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Events, languages, instruments and frequent commands of the clips as (fact, value), in order."""
+    found: Counter[tuple[str, str]] = Counter()
+    for meta in metas:
+        found.update((fact, str(meta[fact])) for fact in ("event", "language", "command") if meta.get(fact) is not None)
+        found.update(("instrument", str(name)) for name in meta.get("instruments") or ())
+    return tuple(sorted(label for label, count in found.items() if label[0] != "command" or count >= MIN_COMMANDS))
+
+
 def _chance(rng: np.random.Generator, share: float) -> bool:
     return bool(rng.random() < share)
 
@@ -212,7 +188,9 @@ def _vary_voice(waveform: Waveform, part: Part, rng: np.random.Generator) -> tup
 
 def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
     index = pools.sample("speech", rng)
-    waveform, part, _ = pools.read(index)
+    waveform, part, name = pools.read(index)
+    is_digit = part.text is not None and set(part.text.split()) <= DIGITS
+    part = replace(part, is_open=name in config.open_sets and not is_digit and not part.command)
     others = pools.digits_like(index)
     if len(others) > 1 and _chance(rng, config.sequence_share):
         count = int(rng.integers(1, 5))
@@ -224,7 +202,7 @@ def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tupl
         waveform, part = _vary_voice(waveform, part, rng)
     longest = int(config.max_s * SAMPLE_RATE)
     if waveform.size > longest:
-        waveform, part = waveform[:longest], replace(part, text=None)
+        waveform, part = waveform[:longest], replace(part, text=None, command=None, slots=())
     return waveform, part
 
 
@@ -237,8 +215,29 @@ def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfi
     return mixing.place(waveform, before, before + waveform.size + after)
 
 
+def _repeated(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, int]:
+    """A short sound two to four times, hardly changed, with pauses in which it is not heard."""
+    count = int(rng.integers(2, 5))
+    gaps = [int(gap) for gap in rng.uniform(0.35, 1.0, size=count - 1) * SAMPLE_RATE]
+    levels = rng.uniform(-3, 0, size=count)
+    return mixing.join([mixing.gain(mixing.fade(waveform), float(level)) for level in levels], gaps), count
+
+
+def _can_repeat(waveform: Waveform, config: SceneConfig) -> bool:
+    """Whether repetitions can be counted: one short burst, four of which fit a scene."""
+    longest = min(1.2, config.max_s / 4 - 0.75)
+    return waveform.size < longest * SAMPLE_RATE and mixing.count_bursts(waveform) == 1
+
+
 def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
     waveform, part, _ = pools.read(pools.sample("sound", rng))
+    if config.detail_share and _chance(rng, config.detail_share):
+        short = mixing.trim(waveform)
+        if _can_repeat(short, config):
+            waveform, count = _repeated(short, rng)
+            return waveform, replace(part, count=count)
+        if short.size < LONGEST_PLACED_S * SAMPLE_RATE:
+            return short, part
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
@@ -269,6 +268,13 @@ _SOURCES: dict[Kind, Callable[[Pools, np.random.Generator, SceneConfig], tuple[W
 }
 
 
+def _coded(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """After Opus of 6 to 64 or MP3 of 16 to 64 kbit/s."""
+    if _chance(rng, 0.6):
+        return codecs.opus(waveform, float(np.exp(rng.uniform(np.log(6), np.log(64)))))
+    return codecs.mp3(waveform, float(rng.choice([16, 24, 32, 48, 64])))
+
+
 def _finish(waveform: Waveform, rng: np.random.Generator, config: SceneConfig, *, strength: float) -> Waveform:
     """Recording conditions of the whole scene; most scenes keep those of their recordings."""
     if config.augment:
@@ -276,6 +282,8 @@ def _finish(waveform: Waveform, rng: np.random.Generator, config: SceneConfig, *
             waveform = mixing.recolour(waveform, rng)
         if _chance(rng, strength):
             waveform = mixing.add_noise_floor(waveform, rng, float(rng.uniform(15, 45)))
+        if config.codec_share and waveform.size and _chance(rng, config.codec_share):
+            waveform = _coded(mixing.limit_peak(waveform), rng)
         if _chance(rng, 0.5):
             waveform = mixing.to_level(waveform, float(rng.uniform(-38, -14)))
         else:
@@ -294,6 +302,39 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
     return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
 
 
+def _steady(rng: np.random.Generator, config: SceneConfig) -> Scene:
+    """Noise of any colour or band, mains hum or a tone alone, at any level: nothing else is to be named in these."""
+    num_samples = int(rng.uniform(max(0.5, config.min_s), min(8.0, config.max_s)) * SAMPLE_RATE)
+    event = ("noise", "noise", "noise", "hum", "tone", "tone")[int(rng.integers(6))]
+    if event == "tone":
+        hz = float(np.exp(rng.uniform(np.log(60), np.log(7000))))
+        waveform = mixing.tone(num_samples, rng, hz, int(rng.choice([1, 1, 2, 20])))
+    elif event == "hum":
+        floor = mixing.gain(mixing.noise(num_samples, rng, 1.0), float(rng.uniform(-60, -25)))
+        hz, harmonics = float(rng.choice([50, 60, 100, 120])), int(rng.integers(2, 12))
+        waveform = mixing.tone(num_samples, rng, hz, harmonics) + floor
+    else:
+        waveform = mixing.noise(num_samples, rng, float(rng.choice([0.0, 0.0, 0.5, 1.0, 1.5, 2.0])))
+        if _chance(rng, 0.3):
+            low = float(np.exp(rng.uniform(np.log(60), np.log(3000))))
+            waveform = mixing.colour(waveform, band_hz=(low, low * float(rng.uniform(2, 8))))
+    waveform = mixing.to_level(waveform, float(rng.uniform(-55, -12)))
+    return Scene(mixing.limit_peak(waveform), (Part(kind="sound", event=event),), "steady")
+
+
+def _placed(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, Literal["start", "middle", "end"]]:
+    """A short sound at the start, in the middle or at the end of a scene four times as long or more."""
+    length = int(rng.uniform(3.5, 6.0) * waveform.size + SAMPLE_RATE)
+    spare = length - waveform.size
+    places: tuple[tuple[Literal["start", "middle", "end"], float, float], ...] = (
+        ("start", 0.0, 0.2),
+        ("middle", 0.45, 0.55),
+        ("end", 0.8, 1.0),
+    )
+    place, low, high = places[int(rng.integers(3))]
+    return mixing.place(waveform, int(rng.uniform(low, high) * spare), length), place
+
+
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
     waveform, part = _SOURCES[front](pools, rng, config)
     background, other = _SOURCES[back](pools, rng, config)
@@ -302,6 +343,9 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
         if waveform.size < shortest:
             start = int(rng.integers(0, shortest - waveform.size + 1))
             waveform = mixing.place(waveform, start, shortest)
+    if front == "sound" and waveform.size < LONGEST_PLACED_S * SAMPLE_RATE and _chance(rng, config.detail_share):
+        waveform, place = _placed(waveform, rng)
+        part = replace(part, place=place)
     low, high = config.snr_db
     if front != "speech" or back == "speech":
         low = max(low, 1.0)  # a speaker or tune "in the background" must be the weaker part
@@ -309,9 +353,28 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
         background = mixing.crop_energetic(background, rng, waveform.size, tries=12)
     elif back == "speech":
         background = mixing.place(background, int(rng.integers(0, waveform.size - background.size + 1)), waveform.size)
-    mixed = mixing.mix(waveform, background, float(rng.uniform(low, high)))
+    snr_db = float(rng.uniform(low, high))
+    mixed = mixing.mix(waveform, background, snr_db)
     # Speech in the background is mentioned, not transcribed.
-    return Scene(mixed, (part, replace(other, text=None, foreground=False)), f"mixed_{front}", "over")
+    other = replace(other, text=None, command=None, slots=(), count=None, foreground=False)
+    if config.detail_share:
+        other = replace(other, loudness="quiet" if snr_db > QUIET_DB else "loud" if snr_db < LOUD_DB else None)
+    scene = Scene(mixed, (part, other), f"mixed_{front}", "over")
+    third: list[Kind] = [kind for kind in ("sound", "music") if kind != back]
+    return _with_third(scene, third, 0.5, pools, rng, config) if front == "speech" else scene
+
+
+def _with_third(
+    scene: Scene, kinds: Sequence[Kind], share: float, pools: Pools, rng: np.random.Generator, config: SceneConfig
+) -> Scene:
+    """In a share of the scenes with details, a weaker part of one of these kinds behind two others."""
+    kinds = [kind for kind in kinds if pools.has(kind)]
+    if not kinds or not _chance(rng, share * config.detail_share):
+        return scene
+    waveform, part = _SOURCES[kinds[int(rng.integers(len(kinds)))]](pools, rng, config)
+    mixed = mixing.mix(scene.waveform, waveform, float(rng.uniform(4.0, QUIET_DB)))
+    part = replace(part, text=None, command=None, slots=(), count=None, foreground=False)
+    return replace(scene, waveform=mixed, parts=(*scene.parts, part))
 
 
 def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -325,9 +388,11 @@ def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> 
             mixing.to_level(mixing.crop_energetic(each, rng, half), 20 * np.log10(max(level, 1e-4)))
             for each in (first, second)
         ]
-        return Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then")
+        one, two = replace(one, count=None), replace(two, count=None)
+        scene = Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then")
+        return _with_third(scene, ("speech", "music"), 1.0, pools, rng, config)
     mixed = mixing.mix(first, mixing.crop_energetic(second, rng, first.size), float(rng.uniform(-3, 6)))
-    return Scene(mixed, (one, two), "two_sounds", "over")
+    return Scene(mixed, (replace(one, count=None), replace(two, count=None)), "two_sounds", "over")
 
 
 def _two_speakers(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -351,8 +416,8 @@ _NEEDS["two_speakers"] = ("speech",)
 
 
 def _compose(category: str, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
-    if category == "silence":
-        return _silence(rng, config)
+    if category in ("silence", "steady"):
+        return (_silence if category == "silence" else _steady)(rng, config)
     if category == "two_sounds":
         return _two_sounds(pools, rng, config)
     if category == "two_speakers":
@@ -382,7 +447,7 @@ def make_scene(pools: Pools, rng: np.random.Generator, config: SceneConfig | Non
     if not shares.sum() > 0:
         raise DataError(f"none of the scenes {dict(config.shares)} can be made of these clips")
     scene = _compose(possible[int(rng.choice(len(possible), p=shares / shares.sum()))], pools, rng, config)
-    if scene.category == "silence":
+    if scene.category in ("silence", "steady"):
         return scene
     strength = 0.5 if len(scene.parts) == 1 else 0.3
     return replace(scene, waveform=_finish(scene.waveform, rng, config, strength=strength))

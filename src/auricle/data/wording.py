@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from auricle.data import prompts
-from auricle.data.scenes import DIGITS, Part, Scene
+from auricle.data.parts import DIGITS, Part, Scene
 from auricle.data.vocabulary import (
+    EVENTS,
     LANGUAGES,
     category_of,
     event_name,
@@ -43,7 +44,14 @@ __all__ = [
 CAPTION_PROMPT = "Write a general audio caption."
 TRANSCRIBE_PROMPT = "Transcribe the speech."
 NO_SPEECH = "no speech"
+OPEN_SPEECH = "speech in"  # how the answer to `TRANSCRIBE_PROMPT` starts where the words are not to be written down
 QUOTED_WORDS = 3  # captions quote speech of up to this many words
+
+_COUNTS = {2: "two", 3: "three", 4: "four"}
+_PLACES = {"start": "at the beginning", "middle": "in the middle", "end": "at the end"}
+_LOUDNESS = {"quiet": ("faintly", "faint"), "loud": ("loudly", "loud")}
+_TEXTURES = ("melody", "chords", "rhythm", "arpeggios")
+_ORDER = ("size", "roast", "numberOfShots", "coffeeDrink")  # slots as they stand before the drink
 
 _SILENT = ("Silence with no clear sound.", "There is only silence here.", "Nothing but silence can be heard.")
 
@@ -60,7 +68,15 @@ def _speaker(part: Part) -> str:
 
 
 def _is_quotable(part: Part) -> bool:
-    return part.text is not None and 0 < len(part.text.split()) <= QUOTED_WORDS
+    return part.text is not None and not part.is_open and 0 < len(part.text.split()) <= QUOTED_WORDS
+
+
+def order(part: Part) -> str:
+    """A spoken order in words: "large double shot latte with soy milk and sugar"."""
+    slots = dict(part.slots)
+    start = " ".join(slots.pop(name) for name in _ORDER if name in slots)
+    rest = " and ".join(slots.values())
+    return f"{start} with {rest}" if start and rest else start or rest
 
 
 def _foreign(part: Part) -> str:
@@ -73,6 +89,10 @@ def _speech_clause(part: Part, rng: np.random.Generator) -> str:
     who = _speaker(part)
     if _is_quotable(part):
         return f'{who} says "{part.text}"'
+    if part.command and _foreign(part):
+        return f'{who} says "{part.command}" in {_foreign(part)}'
+    if part.slots:
+        return f"{who} orders {'an' if order(part)[:1] in 'aeiou' else 'a'} {order(part)}"
     if _foreign(part):
         return f"{who} {_pick(rng, ('speaks', 'is speaking'))} {_foreign(part)}"
     return f"{who} {_pick(rng, ('speaks', 'is speaking', 'is speaking', 'is talking'))}"
@@ -85,9 +105,15 @@ def _speech_noun(part: Part, rng: np.random.Generator) -> str:
 
 def _event_clause(part: Part, rng: np.random.Generator) -> str:
     words = event_words(part.event or "")
+    if part.count:
+        return f"{words.subject} {words.verb} {_times(part.count)}"
     if rng.random() < 0.4:
         return f"{words.subject} {words.verb}"
     return f"{words.subject} {'are' if words.is_plural else 'is'} {words.gerund}"
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{_COUNTS[count]} times"
 
 
 def _event_noun(part: Part, rng: np.random.Generator) -> str:
@@ -101,8 +127,26 @@ def _music_name(part: Part, rng: np.random.Generator) -> str:
     return " ".join(f"{tempo}{players} music".split())
 
 
+def _player(name: str) -> tuple[str, bool]:
+    """An instrument with its article, and whether it is plural."""
+    if name.endswith("s") and not name.endswith("bass"):
+        return name, True
+    if name.endswith("percussion"):
+        return name, False
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}", False
+
+
 def _music_clause(part: Part, rng: np.random.Generator) -> str:
-    return f"{_music_name(part, rng)} {_pick(rng, ('plays', 'is playing'))}"
+    """ "slow piano music is playing", or "a flute and a cello play a fast melody" where the instruments are known."""
+    if not part.instruments or rng.random() < 0.5:
+        return f"{_music_name(part, rng)} {_pick(rng, ('plays', 'is playing'))}"
+    players = [_player(name) for name in part.instruments]
+    is_plural = len(players) > 1 or players[0][1]
+    verb = _pick(rng, ("play", "are playing")) if is_plural else _pick(rng, ("plays", "is playing"))
+    tempo = f"{part.tempo} " if part.tempo in ("slow", "fast") else ""
+    what = part.texture if part.texture in _TEXTURES else "music"
+    article = "a " if what in ("melody", "rhythm") else ""
+    return f"{' and '.join(name for name, _ in players)} {verb} {article}{tempo}{what}"
 
 
 _CLAUSES = {"speech": _speech_clause, "sound": _event_clause, "music": _music_clause}
@@ -113,16 +157,18 @@ def _single(part: Part, rng: np.random.Generator) -> str:
     """A clause or noun phrase about the only part."""
     if part.kind == "speech":
         clause = _speech_clause(part, rng)
-        is_english = part.language == "en" and not _is_quotable(part)
+        is_english = part.language == "en" and not _is_quotable(part) and not part.slots
         return f"{clause} in English" if is_english and rng.random() < 0.6 else clause
     if part.kind == "sound":
-        if rng.random() < 0.3:
+        if part.event == "noise" and rng.random() < 0.5:
+            return "steady noise with no clear sound"
+        if not part.count and rng.random() < 0.3:
             noun = _event_noun(part, rng)
             return noun if noun.startswith("the sound") else f"the sound of {noun}"
         return _event_clause(part, rng)
     if rng.random() < 0.3:
-        what = part.texture if part.texture in ("melody", "chords") else "tune"
-        article = "" if what == "chords" else "a "
+        what = part.texture if part.texture in _TEXTURES else "tune"
+        article = "" if what in ("chords", "arpeggios") else "a "
         return f"{_music_name(part, rng)} with {article}{what}"
     key = f" in a {part.mode} key" if part.mode and rng.random() < 0.2 else ""
     return _music_clause(part, rng) + key
@@ -130,7 +176,11 @@ def _single(part: Part, rng: np.random.Generator) -> str:
 
 def _both(front: Part, back: Part, rng: np.random.Generator) -> str:
     clause = _CLAUSES[front.kind](front, rng)
+    if front.place:
+        clause = f"{clause} {_PLACES[front.place]}"
     form = rng.random()
+    if back.loudness and form < 0.6:
+        return f"{clause} with {_NOUNS[back.kind](back, rng)} {_LOUDNESS[back.loudness][0]} in the background"
     if form < 0.45:
         return f"{clause} while {_CLAUSES[back.kind](back, rng)}"
     if form < 0.75:
@@ -145,21 +195,39 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     first = scene.parts[0]
     if len(scene.parts) == 1:
         sentence = _single(first, rng)
-    elif scene.arrangement == "then":
-        second = scene.parts[1]
-        sentence = f"{_CLAUSES[first.kind](first, rng)}, then {_CLAUSES[second.kind](second, rng)}"
-    else:
+    elif len(scene.parts) == 2 and scene.arrangement != "then":
         sentence = _both(first, scene.parts[1], rng)
+    else:
+        second = scene.parts[1]
+        link = ", then" if scene.arrangement == "then" else " while"
+        sentence = f"{_CLAUSES[first.kind](first, rng)}{link} {_CLAUSES[second.kind](second, rng)}"
+        for behind in scene.parts[2:]:
+            sentence = f"{sentence}, with {_NOUNS[behind.kind](behind, rng)} in the background"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def transcript(scene: Scene) -> str | None:
-    """The words of all speech in order, `NO_SPEECH` without speech, None if the words of a part are unknown."""
+    """What is to be written down of the speech.
+
+    The words of all of it in order; `NO_SPEECH` without speech; "speech in English" where its words are not to be
+    written down, see `Part.is_open`; None if the words of a part are unknown.
+    """
     spoken = scene.of_kind("speech")
     if not spoken:
         return NO_SPEECH
+    if all(part.is_open and part.foreground for part in spoken):
+        languages = dict.fromkeys(LANGUAGES.get(part.language or "", "an unknown language") for part in spoken)
+        return f"{OPEN_SPEECH} {' and '.join(languages)}"
+    return None if any(part.is_open for part in spoken) else spoken_words(scene)
+
+
+def spoken_words(scene: Scene) -> str | None:
+    """The words of all speech in order, `NO_SPEECH` without speech, None if the words of a part are unknown."""
+    spoken = scene.of_kind("speech")
     texts = [part.text for part in spoken if part.text is not None]
-    return " ".join(texts) if len(texts) == len(spoken) else None
+    if len(texts) < len(spoken):
+        return None
+    return " ".join(texts) if spoken else NO_SPEECH
 
 
 def category_answer(scene: Scene) -> str:
@@ -175,12 +243,40 @@ def _yes_no(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]
         ("has_music", _pick(rng, prompts.HAS_MUSIC), "yes" if scene.of_kind("music") else "no"),
     ]
     present = [part.event or "" for part in scene.of_kind("sound")]
-    absent = [event for event in prompts.COMMON_EVENTS if event not in present]
+    named = {word for event in present for word in keywords(event)}
+    # Half of the absent ones are any event: if they were always common ones, a rare event would be a sure yes.
+    absent = [
+        event
+        for event in (prompts.COMMON_EVENTS if rng.random() < 0.5 else tuple(EVENTS))
+        if event not in present and named.isdisjoint(keywords(event))
+    ]
     for event, answer in [*((event, "yes") for event in present), (_pick(rng, absent), "no")]:
-        words = event_words(event)
-        names_it = set(words.subject.split()) & set(words.accepted)  # "a dog" names the event, "a person" does not
-        thing = words.subject if names_it and rng.random() < 0.5 else words.noun
-        found.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=thing), answer))
+        found.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=_thing(event, rng)), answer))
+    return found
+
+
+def _thing(event: str, rng: np.random.Generator) -> str:
+    """An event as questions name it: "a dog" or "a dog barking", where "a dog" names it."""
+    words = event_words(event)
+    names_it = set(words.subject.split()) & set(words.accepted)  # "a dog" names the event, "a person" does not
+    return words.subject if names_it and rng.random() < 0.5 else words.noun
+
+
+def _about_details(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """How often a sound occurs, what comes first and last, when, and how loud a background is."""
+    found = []
+    if len(scene.parts) == 1 and scene.parts[0].count:
+        found.append(("times", _pick(rng, prompts.TIMES), _COUNTS[scene.parts[0].count]))
+    if scene.arrangement == "then":
+        first, last = scene.parts[:2]
+        found.append(("first", _pick(rng, prompts.FIRST), _answer_for(first)))
+        found.append(("last", _pick(rng, prompts.LAST), _answer_for(last)))
+    for part in scene.parts:
+        thing = _thing(part.event, rng) if part.event else "the music" if part.kind == "music" else "the voice"
+        if part.place:
+            found.append(("when", _pick(rng, prompts.WHEN).format(thing=thing), _PLACES[part.place]))
+        if part.loudness:
+            found.append(("loudness", _pick(rng, prompts.LOUDNESS).format(thing=thing), _LOUDNESS[part.loudness][1]))
     return found
 
 
@@ -197,7 +293,14 @@ def _about_speech(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str
         found.append(("age", _pick(rng, prompts.AGE), "child" if part.is_child else "adult"))
     if LANGUAGES.get(part.language or ""):
         found.append(("language", _pick(rng, prompts.LANGUAGE), LANGUAGES[part.language or ""].lower()))
-    if part.text is not None:
+    if part.command:
+        found.append(("command", _pick(rng, prompts.COMMAND), part.command))
+    if part.slots:
+        found.append(("order", _pick(rng, prompts.ORDER), order(part)))
+        found += [
+            ("slot", _pick(rng, prompts.SLOTS[name]), value) for name, value in part.slots if name in prompts.SLOTS
+        ]
+    if part.text is not None and not part.is_open:
         found.append(("words", _pick(rng, prompts.WORDS), part.text))
         words = part.text.split()
         if words and set(words) <= DIGITS:
@@ -242,6 +345,14 @@ _WEIGHTS = {
     "has_music": 0.7,
     "has_event": 1.0,
     "count": 0.7,
+    "command": 3.0,
+    "order": 2.0,
+    "slot": 1.0,
+    "times": 1.5,
+    "first": 0.7,
+    "last": 0.7,
+    "when": 1.0,
+    "loudness": 1.0,
 }
 
 
@@ -253,7 +364,8 @@ def _all_questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, st
         found.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(names)))
     if events := [event_name(part.event or "") for part in scene.of_kind("sound")]:
         found.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
-    return found + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)
+    about = (_about_speech, _about_music, _about_details, _yes_no)
+    return found + [each for ways in about for each in ways(scene, rng)]
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from auricle.listen.outputs import Answer
 from auricle.listen.pipeline import window_prompt
 
 if TYPE_CHECKING:
-    from auricle.listen.pipeline import Questions
+    from auricle.listen.verbs import Questions
 
 
 class AnswerStream:
