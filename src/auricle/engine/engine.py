@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -92,6 +92,9 @@ class Engine:
             prefix_bytes=int(prefix_cache_mb * _MB),
             memory_bytes=None if memory_mb is None else int(memory_mb * _MB),
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise not_copied(str(self.loaded.identity["name"]))
 
     @property
     def counts(self) -> Counts:
@@ -403,3 +406,11 @@ def _answer(request: Request) -> Generation:
         raise request.error
     assert request.generation is not None
     return request.generation
+
+
+def not_copied(name: str) -> ConfigError:
+    """The error of who pickles or copies a model in use: its lock and its requests belong to one process."""
+    return ConfigError(
+        f"{name}: a loaded model is neither pickled nor copied; share it between threads, and load it by its name in "
+        "each process that is not forked"
+    )
