@@ -39,7 +39,7 @@ export function request(path, { form, json, bytes = false, signal, onUpload, onE
       if (!events.last) throw new ApiError('The answer was cut off before its end.', { code: 'stream_ended' });
       resolve(events.last);
     });
-    call.onerror = () => reject(new ApiError('The server does not answer.', { code: 'no_connection' }));
+    call.onerror = () => reject(new ApiError('The connection to the server failed.', { code: 'no_connection' }));
     call.onabort = () => reject(new ApiError('Stopped.', { code: 'stopped' }));
     signal?.addEventListener('abort', () => call.abort(), { once: true });
     call.send(form || (json && JSON.stringify(json)) || null);

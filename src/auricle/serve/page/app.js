@@ -1,7 +1,7 @@
 // The page: clips, the player, and which request belongs to which form.
 import { embed, formOf, mel, request, useKey } from './api.js';
-import { base64, cut, decode, microphoneFault, parts, record } from './audio.js';
-import { connection, healthy, newTask, onChange, run } from './jobs.js';
+import { RATE, base64, cut, decode, microphoneFault, parts, peaksOf, record } from './audio.js';
+import { connection, newTask, onChange, run, watch } from './jobs.js';
 import * as panels from './panels.js';
 import { decorate, drawMel, drawWave, scrubbing, showCoverage, showLabels, showTicks, showTime } from './viewer.js';
 import { $, announce, clock, el, receiptOf, seconds, segments } from './words.js';
@@ -34,13 +34,21 @@ function addClip(blob, name) {
   $('clips').append(clip.item);
   document.body.classList.remove('empty');
   $('clip').hidden = false;
-  clip.ready = decode(blob).then((samples) => {
-    clip.samples = samples;
-    if (samples) clip.duration = samples.length / 16000;
-    if (clip === state.active) drawAll();
-  });
   describe(clip);
   return clip;
+}
+
+/** The samples of a clip, or null; kept while the clip is in view, for an hour takes 230 MB. */
+function load(clip) {
+  clip.loading ||= decode(clip.blob).then((samples) => {
+    if (samples) Object.assign(clip, { duration: samples.length / RATE, peaks: peaksOf(samples) });
+    return samples;
+  });
+  return clip.loading;
+}
+
+function forget(clip) {
+  if (clip && clip !== state.active) clip.loading = null;
 }
 
 function remove(clip) {
@@ -49,14 +57,15 @@ function remove(clip) {
   clip.item.remove();
   state.clips = state.clips.filter((each) => each !== clip);
   state.search.hits = state.search.hits.filter((hit) => hit.clip !== clip);
-  state.search.task.serial += 0.5;
   if (clip === state.active) activate(state.clips[0] || null);
   render();
 }
 
 function activate(clip) {
   audio.pause();
+  const before = state.active;
   state.active = clip;
+  forget(before);
   document.body.classList.toggle('empty', !clip);
   $('clip').hidden = !clip;
   document.title = clip ? `${clip.name} — Auricle` : 'Auricle';
@@ -64,6 +73,7 @@ function activate(clip) {
   audio.src = clip.url;
   $('clip-name').textContent = clip.name;
   $('part').value = '';
+  load(clip).then(() => clip === state.active && drawAll());
   showMel(clip);
   drawAll();
   render();
@@ -73,7 +83,7 @@ async function showMel(clip) {
   if (clip.melWanted) return;
   clip.melWanted = newTask();
   clip.melNote = 'Computing the spectrogram…';
-  await clip.ready;
+  await load(clip);
   const found = await run(clip.melWanted, ({ signal }) => mel(clip.blob, clip.name, signal));
   clip.mel = found;
   clip.melNote = found ? '' : `No spectrogram: ${clip.melWanted.error?.message || 'stopped'}`;
@@ -176,21 +186,21 @@ async function classify(clip, labels) {
 
 async function captionParts(clip, longest) {
   clip.parts.forEach(({ task }) => task.stop());
-  await clip.ready;
-  if (!clip.samples) { clip.partsFault = 'This browser cannot decode the clip, so it cannot be cut into parts here.'; render(); return; }
+  const samples = await load(clip);
+  if (!samples) { clip.partsFault = 'This browser cannot decode the clip, so it cannot be cut into parts here.'; render(); return; }
   clip.parts = parts(clip.duration, longest).map(([start, stop]) => ({ start, stop, text: '', task: newTask(), node: el('li', {}) }));
   const { parts: mine } = clip;
   label(clip, mine);
-  await Promise.all(mine.map((part) => captionPart(clip, part, mine)));
+  await Promise.all(mine.map((part) => captionPart(clip, part, samples)));
   if (mine === clip.parts) announce(`${mine.length} parts: ${mine.filter(({ task }) => task.phase === 'done').length} with a caption`);
 }
 
-async function captionPart(clip, part, mine) {
+async function captionPart(clip, part, samples) {
   const name = `${clip.name.replace(/\.[^.]*$/, '')} ${seconds(part.start)}-${seconds(part.stop)}.wav`;
-  const file = { blob: cut(clip.samples, [part.start, part.stop]), name };
+  const file = { blob: cut(samples, [part.start, part.stop]), name };
   const found = await run(part.task, post('v1/audio/describe', file, {}), { queue: true });
   part.text = found?.caption || '';
-  if (mine === clip.parts) label(clip, mine);
+  if (clip.parts.includes(part)) label(clip, clip.parts);
 }
 
 function label(clip, list) {
@@ -209,6 +219,7 @@ async function search(query) {
     const hits = [];
     for (const [i, clip] of state.clips.entries()) {
       task.note = `Comparing clip ${i + 1} of ${state.clips.length}.`;
+      render();
       clip.vectors ||= await vectorsOf(clip, model, signal);
       const scored = clip.vectors.map(({ start, stop, vector }) => ({ clip, start, stop, score: 100 * vector.reduce((sum, each, d) => sum + each * words[d], 0) }));
       hits.push(scored.reduce((best, each) => (each.score > best.score ? each : best)));
@@ -223,15 +234,16 @@ async function search(query) {
 
 /** Vectors of a clip's windows; of the whole file where the browser cannot cut it. */
 async function vectorsOf(clip, model, signal) {
-  await clip.ready;
-  const spans = clip.samples ? parts(clip.duration, SEARCH_WINDOW) : [[0, clip.duration]];
+  const samples = await load(clip);
+  const spans = samples ? parts(clip.duration, SEARCH_WINDOW) : [[0, clip.duration]];
   const vectors = [];
   for (const each of spans) {
-    const file = clip.samples ? cut(clip.samples, each) : clip.blob;
-    const format = clip.samples ? 'wav' : clip.name.split('.').pop().toLowerCase();
+    const file = samples ? cut(samples, each) : clip.blob;
+    const format = samples ? 'wav' : clip.name.split('.').pop().toLowerCase();
     const [vector] = await embed(model, [{ type: 'input_audio', input_audio: { data: await base64(file), format } }], signal);
     vectors.push({ start: each[0], stop: each[1], vector });
   }
+  forget(clip);
   return vectors;
 }
 
@@ -259,7 +271,7 @@ function renderNow() {
     clip.item.firstChild.lastChild.textContent = panels.clipState(clip);
   }
   const { task, hits, query } = state.search;
-  panels.paint($('search-out'), task, () => panels.hits(task, () => search(query), hits, (hit, aloud) => { activate(hit.clip); if (aloud) playFrom(hit.start); else seek(hit.start); }), task.note);
+  panels.paint($('search-out'), task, () => panels.hits(task, () => search(query), hits, (hit, aloud) => { activate(hit.clip); if (aloud) playFrom(hit.start); else seek(hit.start); }), hits.length);
   if (state.active) renderClip(state.active);
 }
 
@@ -269,7 +281,7 @@ function renderClip(clip) {
   panels.paint($('transcribe-out'), clip.transcribe, () => panels.transcript(clip.transcribe, redo(transcribe), playFrom, clip.name), clip.id);
   panels.paint($('classify-out'), clip.classify, () => (clip.classify ? panels.labels(clip.classify, () => classify(clip, $('words').value)) : []), clip.id);
   rows($('ask-out'), clip.questions.map((entry) => {
-    panels.paint(entry.node, entry.task, () => panels.answer(entry, () => again(clip, entry)));
+    panels.paint(entry.node, entry.task, () => panels.answer(entry, () => again(clip, entry), playFrom));
     return entry.node;
   }));
   rows($('parts-out'), clip.partsFault ? [el('p', { className: 'hint' }, clip.partsFault)] : [partsList(clip)].filter(Boolean));
@@ -284,7 +296,7 @@ function partsList(clip) {
   if (!clip.parts.length) return null;
   clip.partsNode ||= el('ol', { className: 'timed' });
   for (const part of clip.parts) {
-    panels.paint(part.node, part.task, () => panels.part(part, () => captionPart(clip, part, clip.parts), playFrom));
+    panels.paint(part.node, part.task, () => panels.part(part, async () => captionPart(clip, part, await load(clip)), playFrom));
   }
   rows(clip.partsNode, clip.parts.map(({ node }) => node));
   return clip.partsNode;
@@ -385,8 +397,14 @@ function wireKeys() {
     if (event.ctrlKey || event.metaKey || event.altKey || !state.active) return;
     if (key === 'Escape' && target.matches('input')) target.blur();
     if (target.matches('input, select, textarea')) return;
-    const acts = { ArrowLeft: () => seek(audio.currentTime - 1), ArrowRight: () => seek(audio.currentTime + 1), '/': () => $('search').focus(), a: () => $('ask').focus() };
-    if (!target.matches('button, a, summary')) acts[' '] = toggle;
+    const acts = {
+      ArrowLeft: () => seek(audio.currentTime - 1),
+      ArrowRight: () => seek(audio.currentTime + 1),
+      '/': () => $('search').focus(),
+      a: () => $('ask').focus(),
+      ...(target.id === 'scrub' && { Home: () => seek(0), End: () => seek(state.active.duration) }),
+      ...(!target.matches('button, a, summary') && { ' ': toggle }),
+    };
     if (!acts[key]) return;
     event.preventDefault();
     acts[key]();
@@ -414,7 +432,7 @@ async function connect() {
 }
 
 onChange(render, askKey);
-onSubmit('key-form', () => { useKey($('key').value); $('key-form').hidden = true; keyGiven?.resolve(); keyGiven = null; });
+onSubmit('key-form', () => { useKey($('key').value); $('key').value = ''; $('key-form').hidden = true; keyGiven?.resolve(); keyGiven = null; });
 wireForms();
 wireFiles();
 wireRecorder();
@@ -422,6 +440,6 @@ wirePlayer();
 wireKeys();
 decorate($('decoration'));
 addEventListener('resize', () => requestAnimationFrame(drawAll));
-addEventListener('offline', async () => { connection.online = await healthy(); render(); });
-addEventListener('online', async () => { connection.online = await healthy(); render(); });
+addEventListener('offline', watch);
+addEventListener('online', watch);
 connect();

@@ -16,6 +16,17 @@ export async function decode(blob) {
   }
 }
 
+/** Least and greatest sample of each of at most `columns` stretches, as [low, high, low, high, …]. */
+export function peaksOf(samples, columns = 4096) {
+  const peaks = new Float32Array(2 * Math.min(columns, samples.length));
+  samples.forEach((each, i) => {
+    const at = 2 * Math.floor((i * peaks.length) / 2 / samples.length);
+    peaks[at] = Math.min(peaks[at], each);
+    peaks[at + 1] = Math.max(peaks[at + 1], each);
+  });
+  return peaks;
+}
+
 /** 16-bit PCM in a WAV file. */
 export function wav(samples, rate = RATE) {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));

@@ -72,18 +72,29 @@ async function another(error, set, pause, signal) {
   }
   if (error.code === 'no_connection') {
     if (await healthy()) return false; // it is there, so it was this request that it cut off
-    connection.online = false;
     set({ phase: 'offline' });
-    while (!connection.online && !signal.aborted) {
-      await pause(2000);
-      connection.online = await healthy();
-    }
+    await Promise.race([watch(), pause(1e9)]);
     return !signal.aborted;
   }
   return false;
 }
 
-export async function healthy() {
+let watching = null;
+
+/** Ends when the server answers again. */
+export function watch() {
+  watching ||= (async () => {
+    while (!(connection.online = await healthy())) {
+      listener();
+      await new Promise((resolve) => { setTimeout(resolve, 2000); });
+    }
+    watching = null;
+    listener();
+  })();
+  return watching;
+}
+
+async function healthy() {
   try {
     await request('health');
     return true;

@@ -20,6 +20,7 @@ export function paint(box, task, build, key = '') {
 const LIVE = {
   text: (node, task) => { node.textContent = task.text; },
   bar: (node, task) => { node.value = task.progress; },
+  note: (node, task) => { node.textContent = task.note || ''; },
   percent: (node, task) => { node.textContent = `Uploading, ${Math.floor(100 * task.progress)} %`; },
   countdown: (node, task) => { node.textContent = `The server is busy. Next try in ${task.seconds} s.`; },
   place: (node, task) => { node.textContent = task.position ? `Queued; ${task.position} before it.` : 'Queued; next.'; },
@@ -88,10 +89,12 @@ export function describe(task, again, play) {
   ];
 }
 
-export function answer({ prompt, task }, again) {
+export function answer({ prompt, task }, again, play) {
   const head = el('p', { className: 'question' }, prompt);
   if (task.phase !== 'done') return [head, task.text ? live('text', 'p', { className: 'answer' }) : null, status(task, again)];
-  return [head, el('p', { className: 'answer' }, task.result.answer ?? task.text), el('p', { className: 'row under' }, facts(task.result)), receipt(task.result)];
+  const list = segments(task.result);
+  return [head, el('p', { className: 'answer' }, task.result.answer ?? task.text), list.length > 1 && timed(list, play),
+    el('p', { className: 'row under' }, facts(task.result)), receipt(task.result)];
 }
 
 export function transcript(task, again, play, name) {
@@ -126,7 +129,7 @@ export function labels(task, again) {
 }
 
 export function hits(task, again, found, choose) {
-  if (task.phase !== 'done') return [el('p', { className: 'hint' }, task.note || ''), status(task, again)];
+  if (task.phase !== 'done') return [live('note', 'p', { className: 'hint' }), status(task, again)];
   return [
     el('ol', { className: 'hits' }, ...found.map((hit, i) => el('li', { className: i ? '' : 'best' },
       press('▶', () => choose(hit, true), { className: 'play-hit', 'aria-label': `Play ${hit.clip.name} at ${seconds(hit.start)} s` }),

@@ -1,5 +1,4 @@
 // The clip as a picture: waveform, the model's mel spectrogram, labels, coverage, and where the player is.
-import { RATE } from './audio.js';
 import { $, clock, el, seconds, span } from './words.js';
 
 const STOPS = [[11, 18, 32], [15, 42, 84], [0, 96, 156], [28, 160, 178], [140, 212, 150], [250, 244, 190]];
@@ -42,22 +41,18 @@ function picture(values, bands, frames) {
   return canvas;
 }
 
-export function drawWave({ samples, duration }) {
+export function drawWave({ peaks }) {
   const [context, width, height] = sized($('wave').querySelector('canvas'));
-  if (!samples) return;
+  if (!peaks) return;
   const middle = height / 2;
-  const peak = Math.max(0.02, samples.reduce((most, each) => Math.max(most, Math.abs(each)), 0));
-  const step = (duration * RATE) / width;
+  const scale = (0.92 * middle) / Math.max(0.02, peaks.reduce((most, each) => Math.max(most, Math.abs(each)), 0));
+  const columns = peaks.length / 2;
   context.fillStyle = '#8fc7ee';
   for (let x = 0; x < width; x++) {
-    let low = 0;
-    let high = 0;
-    for (let i = Math.floor(x * step); i < Math.min(samples.length, (x + 1) * step); i++) {
-      low = Math.min(low, samples[i]);
-      high = Math.max(high, samples[i]);
-    }
-    const top = middle - (high / peak) * middle * 0.9;
-    context.fillRect(x, top, 1, Math.max(1, middle - (low / peak) * middle * 0.9 - top));
+    const first = Math.floor((x * columns) / width);
+    const span = peaks.subarray(2 * first, 2 * Math.max(first + 1, Math.floor(((x + 1) * columns) / width)));
+    const [low, high] = [Math.min(...span), Math.max(...span)];
+    context.fillRect(x, middle - high * scale, 1, Math.max(1, (high - low) * scale));
   }
 }
 
