@@ -94,9 +94,9 @@ class Stub:
                 self.admit(request)
                 if path == "embeddings":
                     return verb(await request.json())
-                form = await request.form()
-                self.seen.append((path, {k: v for k, v in form.items() if isinstance(v, str)}))
-                return verb(form, *await read(form))
+                async with request.form() as form:
+                    self.seen.append((path, {k: v for k, v in form.items() if isinstance(v, str)}))
+                    return verb(form, *await read(form))
             except Refusal as refusal:
                 return refusal.response
 
