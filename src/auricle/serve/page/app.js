@@ -12,7 +12,7 @@ const SEARCH_WINDOW = 10; // s, what the model of clips and words was trained on
 const SOUNDS = /\.(wav|wave|flac|ogg|oga|opus|mp3|mp4|m4a|aac|webm|weba|mka|aif|aiff|au|caf|wma|amr|3gp)$/i;
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 const audio = $('audio');
-const state = { clips: [], active: null, models: [], search: { task: newTask(), hits: [] }, serial: 0 };
+const state = { clips: [], active: null, models: [], search: { task: newTask(), hits: [] }, server: 'Connecting…', serial: 0 };
 
 // ── Clips ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,11 +82,9 @@ function activate(clip) {
 async function showMel(clip) {
   if (clip.melWanted) return;
   clip.melWanted = newTask();
-  clip.melNote = 'Computing the spectrogram…';
   await load(clip);
   const found = await run(clip.melWanted, ({ signal }) => mel(clip.blob, clip.name, signal));
   clip.mel = found;
-  clip.melNote = found ? '' : `No spectrogram: ${clip.melWanted.error?.message || 'stopped'}`;
   if (found) clip.duration ||= found.frames / found.frame_hz;
   if (clip === state.active) drawAll();
 }
@@ -264,6 +262,7 @@ function render() {
 function renderNow() {
   panels.showOffline(connection.online ? '' : '⚠ The server does not answer. What you see stays; new requests wait until it is back.');
   $('server').classList.toggle('off', !connection.online);
+  $('server-text').textContent = connection.online ? state.server : 'No connection';
   $('search-form').hidden = state.clips.length === 0;
   for (const clip of state.clips) {
     clip.item.classList.toggle('active', clip === state.active);
@@ -275,7 +274,15 @@ function renderNow() {
   if (state.active) renderClip(state.active);
 }
 
+function melNote({ melWanted, describe: { error } }) {
+  if (melWanted.phase === 'done') return '';
+  if (melWanted.phase !== 'error') return 'Computing the spectrogram…';
+  return melWanted.error.message === error?.message ? 'No spectrogram' : `No spectrogram: ${melWanted.error.message}`;
+}
+
 function renderClip(clip) {
+  $('mel-note').textContent = melNote(clip);
+  $('stage').classList.toggle('blank', !clip.peaks && clip.melWanted.phase === 'error');
   const redo = (act) => () => act(clip);
   panels.paint($('describe-out'), clip.describe, () => panels.describe(clip.describe, redo(describe), playFrom));
   panels.paint($('transcribe-out'), clip.transcribe, () => panels.transcript(clip.transcribe, redo(transcribe), playFrom, clip.name), clip.id);
@@ -427,7 +434,7 @@ async function connect() {
   const found = await run(task, () => request('v1/models'));
   state.models = found?.data || [];
   $('server').classList.toggle('ready', Boolean(found));
-  $('server-text').textContent = found ? `Ready · ${state.models[0]?.id || 'no model'}` : task.error?.message || 'No connection';
+  state.server = found ? `Ready · ${state.models[0]?.id || 'no model'}` : task.error?.message || 'Stopped';
   render();
 }
 

@@ -22,7 +22,7 @@ const LIVE = {
   bar: (node, task) => { node.value = task.progress; },
   note: (node, task) => { node.textContent = task.note || ''; },
   percent: (node, task) => { node.textContent = `Uploading, ${Math.floor(100 * task.progress)} %`; },
-  countdown: (node, task) => { node.textContent = `The server is busy. Next try in ${task.seconds} s.`; },
+  countdown: (node, task) => { node.textContent = `The server has too much to do. Next try in ${task.seconds} s.`; },
   place: (node, task) => { node.textContent = task.position ? `Queued; ${task.position} before it.` : 'Queued; next.'; },
 };
 const live = (name, tag = 'span', props = {}) => el(tag, { ...props, 'data-live': name });
@@ -37,9 +37,9 @@ export function status(task, again) {
     case 'uploading': return line('wait', live('bar', 'progress', { max: 1, 'aria-label': 'Upload' }), live('percent'), stopping(task));
     case 'working': return line('wait', el('span', { className: 'spin' }), 'Processing…', stopping(task));
     case 'streaming': return line('wait', el('span', { className: 'spin' }), 'Writing…', stopping(task));
-    case 'busy': return line('busy', el('b', {}, '⏳ '), live('countdown'), press('Try now', () => task.now()), stopping(task));
-    case 'offline': return line('busy', el('b', {}, '⚠ '), 'The server does not answer. This goes on when it is back.', stopping(task));
-    case 'locked': return line('busy', el('b', {}, '🔑 '), 'Waits for the API key.', stopping(task));
+    case 'busy': return line('busy', el('b', {}, 'Busy.'), live('countdown'), press('Try now', () => task.now()), stopping(task));
+    case 'offline': return line('busy', el('b', {}, 'Offline.'), 'This goes on when the server is back.', stopping(task));
+    case 'locked': return line('busy', el('b', {}, 'Locked.'), 'Waits for the API key.', stopping(task));
     case 'stopped': return line('', 'Stopped.', press('Start again', again));
     case 'error': return fault(task.error, again);
     default: return null;
@@ -143,7 +143,7 @@ export function hits(task, again, found, choose) {
 export const clipState = (clip) => {
   const { phase } = clip.describe;
   if (phase === 'done') return clip.describe.result.caption;
-  return { queued: 'Queued', uploading: 'Uploading…', working: 'Processing…', streaming: 'Writing…', busy: '⏳ Server busy', offline: '⚠ No connection', locked: '🔑 Needs a key', error: '⚠ Error', stopped: 'Stopped' }[phase] || '';
+  return { queued: 'Queued', uploading: 'Uploading…', working: 'Processing…', streaming: 'Writing…', busy: 'Server busy', offline: '⚠ No connection', locked: 'Needs the API key', error: '⚠ Error', stopped: 'Stopped' }[phase] || '';
 };
 
 export const showOffline = (text) => { $('offline').hidden = !text; $('offline').textContent = text; };

@@ -59,7 +59,6 @@ export function drawWave({ peaks }) {
 export function drawMel(clip) {
   const [context, width, height] = sized($('mel').querySelector('canvas'));
   const { mel } = clip;
-  $('mel-note').textContent = clip.melNote || '';
   $('hz').replaceChildren();
   if (!mel) return;
   clip.picture ||= picture(mel.values, mel.num_mels, mel.frames);
