@@ -33,7 +33,9 @@ class Refusal(Exception):
 
     def __init__(self, status: int, message: str, code: str, **headers: str) -> None:
         self.response = JSONResponse(
-            {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}, status, headers
+            {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}},
+            status,
+            headers,
         )
 
 
@@ -45,6 +47,7 @@ class Stub:
     busy: int = 0  # requests still to be refused with 429
     retry_after: int = 2
     key: str = ""
+    ending: str = "whole"  # of a stream; or "error", or "cut"
     seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     server: uvicorn.Server | None = None
@@ -119,7 +122,10 @@ class Stub:
             ("auricle-tiny", ["describe", "ask", "transcriptions"]),
             ("auricle-tiny-glap", ["embeddings", "classify"]),
         ]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "auricle", "capabilities": c} for name, c in models]
+        data = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "auricle", "capabilities": c}
+            for name, c in models
+        ]
         return JSONResponse({"object": "list", "data": data})
 
     def describe(self, form: FormData, name: str, samples: Any) -> Response:
@@ -141,6 +147,16 @@ class Stub:
                     await asyncio.sleep(self.pause_s)
                     delta = piece if piece == text.split(" ")[0] else f" {piece}"
                     yield f"data: {json.dumps({'type': 'text.delta', 'delta': delta})}\n\n"
+                if self.ending == "error":
+                    failure = {
+                        "message": "Out of memory.",
+                        "type": "server_error",
+                        "param": None,
+                        "code": "out_of_memory",
+                    }
+                    yield f"data: {json.dumps({'error': failure})}\n\n"
+                if self.ending != "whole":
+                    return
                 yield f": keep-alive\n\ndata: {json.dumps({'type': 'text.done', **result})}\n\ndata: [DONE]\n\n"
             except asyncio.CancelledError:
                 self.cancelled.append(text)
@@ -152,9 +168,16 @@ class Stub:
         result = record(name, samples, "")
         length = len(samples) / 16_000
         segments = [
-            {"id": i, "start": i * length / 3, "end": (i + 1) * length / 3, "text": text} for i, text in enumerate(WORDS)
+            {"id": i, "start": i * length / 3, "end": (i + 1) * length / 3, "text": text}
+            for i, text in enumerate(WORDS)
         ]
-        body = {"task": "transcribe", "language": "en", "duration": length, "text": " ".join(WORDS), "segments": segments}
+        body = {
+            "task": "transcribe",
+            "language": "en",
+            "duration": length,
+            "text": " ".join(WORDS),
+            "segments": segments,
+        }
         return JSONResponse({**body, "auricle": {"receipt": result["receipt"]}})
 
     def classify(self, form: FormData, name: str, samples: Any) -> Response:

@@ -15,7 +15,13 @@ from auricle.serve.page import page_routes
 PAGE = Path(str(resources.files("auricle.serve").joinpath("page")))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CODE = sorted(each for each in PAGE.iterdir() if each.suffix != ".ogg")
-TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".ogg": "audio/ogg", ".svg": "image/svg+xml"}
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".ogg": "audio/ogg",
+    ".svg": "image/svg+xml",
+}
 
 
 def get(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -47,7 +53,9 @@ def test_every_file_of_the_page_has_a_route_and_its_type() -> None:
         assert headers["content-type"].partition(";")[0] == TYPES[each.suffix]
 
 
-@pytest.mark.parametrize("path", ["/page/../page.py", "/page/%2e%2e/page.py", "/page/", "/page/index.html", "/page/page.py"])
+@pytest.mark.parametrize(
+    "path", ["/page/../page.py", "/page/%2e%2e/page.py", "/page/", "/page/index.html", "/page/page.py"]
+)
 def test_nothing_else_is_served(path: str) -> None:
     assert get(path)[0] == 404
 
@@ -72,8 +80,12 @@ def test_the_page_is_small() -> None:
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
 def test_a_file_names_no_other_server_and_runs_no_text(path: Path) -> None:
-    text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "").replace("https:// or localhost", "")
-    assert not re.search(r"https?://|innerHTML|insertAdjacentHTML|outerHTML|document\.write|\beval\(|new Function", text)
+    text = (
+        path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "").replace("https:// or localhost", "")
+    )
+    assert not re.search(
+        r"https?://|innerHTML|insertAdjacentHTML|outerHTML|document\.write|\beval\(|new Function", text
+    )
     assert not re.search(r"localStorage|\son\w+=|\sstyle=|javascript:", text)
 
 
@@ -85,7 +97,9 @@ def test_scripts_and_styles_stand_in_files() -> None:
     assert len(ids) == len(set(ids))
     references = re.findall(r'(?:aria-labelledby|for)="([^"]+)"', html)
     assert set(references) <= set(ids)
-    used = re.findall(r"\$\('([\w-]+)'\)", "".join(each.read_text(encoding="utf-8") for each in CODE if each.suffix == ".js"))
+    used = re.findall(
+        r"\$\('([\w-]+)'\)", "".join(each.read_text(encoding="utf-8") for each in CODE if each.suffix == ".js")
+    )
     assert set(used) <= set(ids)
 
 

@@ -134,7 +134,7 @@ export function hits(task, again, found, choose) {
     el('ol', { className: 'hits' }, ...found.map((hit, i) => el('li', { className: i ? '' : 'best' },
       press('▶', () => choose(hit, true), { className: 'play-hit', 'aria-label': `Play ${hit.clip.name} at ${seconds(hit.start)} s` }),
       press(hit.clip.name, () => choose(hit, false), { className: 'name' }),
-      el('span', { className: 'n', title: '100 × cosine of the clip and the words' }, hit.score.toFixed(1)),
+      el('span', { className: 'n', title: '100 × cosine of the clip and the words' }, hit.score.toFixed(1).replace('-', '−')),
       hit.stop - hit.start < hit.clip.duration - 0.01 && el('small', {}, span(hit))))),
     el('small', {}, 'Score: 100 × cosine of clip and words.'),
   ];
