@@ -206,7 +206,7 @@ def vector_of(part: Any) -> str:
     if isinstance(part, str):
         vector[0] = 1
     else:
-        samples, _ = soundfile.read(io.BytesIO(base64.b64decode(part["input_audio"]["data"])), dtype="float32")
+        samples, _ = samples_of("clip", base64.b64decode(part["input_audio"]["data"]))
         power = np.abs(np.fft.rfft(samples)) ** 2
         vector[:] = [band.sum() for band in np.array_split(power, 8)]
     return base64.b64encode(vector.tobytes()).decode()
@@ -216,14 +216,17 @@ async def read(form: FormData) -> tuple[str, Any]:
     file = form["file"]
     assert isinstance(file, UploadFile)
     name = file.filename or "audio"
+    mono, rate = samples_of(name, await file.read())
+    return name, np.interp(np.arange(0, len(mono), rate / 16_000), np.arange(len(mono)), mono).astype("float32")
+
+
+def samples_of(name: str, content: bytes) -> tuple[Any, int]:
     try:
-        samples, rate = soundfile.read(io.BytesIO(await file.read()), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         message = f"{name}: not audio that can be decoded. Expected wav, flac, ogg, mp3 or another audio format."
         raise Refusal(400, message, "unknown_format") from None
-    mono = samples.mean(axis=1)
-    step = rate / 16_000
-    return name, np.ascontiguousarray(np.interp(np.arange(0, len(mono), step), np.arange(len(mono)), mono), "float32")
+    return samples.mean(axis=1), rate
 
 
 def record(name: str, samples: Any, text: str) -> dict[str, Any]:

@@ -126,8 +126,8 @@ def page(driver: Any, server: Stub) -> Iterator[Page]:
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("clips")
     time = np.arange(3 * 16_000) / 16_000
-    for name, hz in {"low": 200, "high": 5000}.items():
-        soundfile.write(folder / f"{name}.wav", 0.4 * np.sin(2 * np.pi * hz * time), 16_000)
+    for name, hz in {"low.wav": 200, "high.wav": 5000, "mac.aiff": 440}.items():
+        soundfile.write(folder / name, 0.4 * np.sin(2 * np.pi * hz * time), 16_000)
     (folder / "broken.wav").write_text("This is no audio.")
     return {each.stem: each for each in folder.iterdir()}
 
@@ -276,6 +276,15 @@ def test_a_broken_file_leaves_the_others_alone(page: Page, clips: dict[str, Path
     page.until(lambda: len(page.all("#clips li")) == 1, "one clip")
 
 
+def test_a_clip_that_only_the_server_can_decode(page: Page, clips: dict[str, Path]) -> None:
+    page.add(clips["mac"])
+    page.settle()
+    page.until_text("#clip-facts", r"3\.0 s")
+    page.until_text("#time", "This browser cannot play the clip")
+    page.write("#search", "a low hum")
+    page.until_text("#search-out", r"mac\.aiff")
+
+
 def test_two_tabs_do_not_mix(page: Page, clips: dict[str, Path]) -> None:
     page.add(clips["low"])
     page.settle()
@@ -346,8 +355,8 @@ def test_a_press_on_the_picture_moves_the_player(page: Page, clips: dict[str, Pa
 
 
 def test_clips_are_ranked_by_the_words(page: Page, clips: dict[str, Path]) -> None:
-    page.add(clips["high"], clips["low"])
-    page.until(lambda: len(page.all("#clips li")) == 2, "two clips")
+    page.add(clips["high"], clips["broken"], clips["low"])
+    page.until_text("#clips", "⚠ Error")
     page.write("#search", "a low hum")
     page.until(lambda: len(page.all("#search-out .hits li")) == 2, "two hits")
     assert re.findall(r"(?:low|high)\.wav|\d+\.\d", page.text("#search-out .hits")) == [
@@ -356,6 +365,7 @@ def test_clips_are_ranked_by_the_words(page: Page, clips: dict[str, Path]) -> No
         "high.wav",
         "0.0",
     ]
+    assert "Not compared, for they could not be read: broken.wav." in page.text("#search-out")
     page.press("#search-out", "low.wav")
     page.until_text("#clip-name", r"low\.wav")
 

@@ -8,11 +8,12 @@ import { $, announce, clock, el, receiptOf, seconds, segments } from './words.js
 
 const EXAMPLES = [['voice_over_piano.ogg', 'A man over a piano', '5 s'], ['alarm.ogg', 'An alarm', '2 s'], ['voice.ogg', 'Three digits, spoken', '2 s']];
 const IDEAS = ['How many people speak?', 'Which instruments play?', 'Is there any music?'];
+const PARTS = 100; // more labels than this are no help
 const SEARCH_WINDOW = 10; // s, what the model of clips and words was trained on
 const SOUNDS = /\.(wav|wave|flac|ogg|oga|opus|mp3|mp4|m4a|aac|webm|weba|mka|aif|aiff|au|caf|wma|amr|3gp)$/i;
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 const audio = $('audio');
-const state = { clips: [], active: null, models: [], search: { task: newTask(), hits: [] }, server: 'Connecting…', serial: 0 };
+const state = { clips: [], active: null, models: [], search: { task: newTask(), hits: [], left: [] }, server: 'Connecting…', serial: 0 };
 
 // ── Clips ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,9 +97,18 @@ function drawAll() {
   drawMel(clip);
   showTicks(clip);
   showTime(audio.currentTime || 0, clip.duration);
-  const lengths = [...$('part').options].map(({ value }) => value);
-  $('part').value ||= lengths.filter((each) => clip.duration / each >= 3).pop() || lengths[0];
+  if (clip.unplayable) $('time').textContent = 'This browser cannot play the clip.';
+  if (clip.duration) choosePart(clip.duration);
   $('clip-facts').textContent = [clip.duration && `${seconds(clip.duration)} s`, clip.blob.size < 1e6 ? `${Math.ceil(clip.blob.size / 1000)} kB` : `${(clip.blob.size / 1e6).toFixed(1)} MB`].filter(Boolean).join(' · ');
+}
+
+/** Offer lengths that give at most PARTS parts; choose the longest that gives at least three. */
+function choosePart(duration) {
+  const options = [...$('part').options];
+  options.slice(0, -1).forEach((each) => { each.disabled = duration / each.value > PARTS; });
+  const fitting = options.filter((each) => !each.disabled);
+  const chosen = $('part').selectedOptions[0];
+  if (!chosen || chosen.disabled) $('part').value = (fitting.filter((each) => duration / each.value >= 3).pop() || fitting[0]).value;
 }
 
 function drawMarks(clip) {
@@ -140,7 +150,8 @@ function wirePlayer() {
   });
   audio.addEventListener('error', () => {
     $('play').disabled = true;
-    $('time').textContent = 'This browser cannot play the clip.';
+    if (state.active) state.active.unplayable = true;
+    drawAll();
   });
   $('play').addEventListener('click', toggle);
   scrubbing(seek, () => state.active?.duration || 0);
@@ -210,15 +221,23 @@ function label(clip, list) {
 async function search(query) {
   state.search.task.stop();
   const task = newTask();
-  Object.assign(state.search, { task, query });
+  const left = [];
+  Object.assign(state.search, { task, query, left });
   const model = modelFor('embeddings');
   const found = await run(task, async ({ signal }) => {
     const [words] = await embed(model, [query], signal);
     const hits = [];
+    left.length = 0;
     for (const [i, clip] of state.clips.entries()) {
       task.note = `Comparing clip ${i + 1} of ${state.clips.length}.`;
       render();
-      clip.vectors ||= await vectorsOf(clip, model, signal);
+      try {
+        clip.vectors ||= await vectorsOf(clip, model, signal);
+      } catch (error) {
+        if (signal.aborted || ![400, 413, 415, 422].includes(error.status)) throw error;
+        left.push(clip.name); // the fault is the clip's: the others can still be compared
+        continue;
+      }
       const scored = clip.vectors.map(({ start, stop, vector }) => ({ clip, start, stop, score: 100 * vector.reduce((sum, each, d) => sum + each * words[d], 0) }));
       hits.push(scored.reduce((best, each) => (each.score > best.score ? each : best)));
     }
@@ -269,8 +288,8 @@ function renderNow() {
     clip.item.firstChild.setAttribute('aria-current', String(clip === state.active));
     clip.item.firstChild.lastChild.textContent = panels.clipState(clip);
   }
-  const { task, hits, query } = state.search;
-  panels.paint($('search-out'), task, () => panels.hits(task, () => search(query), hits, (hit, aloud) => { activate(hit.clip); if (aloud) playFrom(hit.start); else seek(hit.start); }), hits.length);
+  const { task, hits, left, query } = state.search;
+  panels.paint($('search-out'), task, () => panels.hits(task, () => search(query), { hits, left }, (hit, aloud) => { activate(hit.clip); if (aloud) playFrom(hit.start); else seek(hit.start); }), hits.length);
   if (state.active) renderClip(state.active);
 }
 

@@ -128,7 +128,7 @@ export function labels(task, again) {
   el('p', { className: 'row under' }, el('small', {}, 'shares of these labels alone'), facts(task.result)), receipt(task.result)];
 }
 
-export function hits(task, again, found, choose) {
+export function hits(task, again, { hits: found, left }, choose) {
   if (task.phase !== 'done') return [live('note', 'p', { className: 'hint' }), status(task, again)];
   return [
     el('ol', { className: 'hits' }, ...found.map((hit, i) => el('li', { className: i ? '' : 'best' },
@@ -136,7 +136,8 @@ export function hits(task, again, found, choose) {
       press(hit.clip.name, () => choose(hit, false), { className: 'name' }),
       el('span', { className: 'n', title: '100 × cosine of the clip and the words' }, hit.score.toFixed(1).replace('-', '−')),
       hit.stop - hit.start < hit.clip.duration - 0.01 && el('small', {}, span(hit))))),
-    el('small', {}, 'Score: 100 × cosine of clip and words.'),
+    found.length > 0 && el('small', {}, 'Score: 100 × cosine of clip and words.'),
+    left.length > 0 && el('p', { className: 'hint' }, `⚠ Not compared, for they could not be read: ${left.join(', ')}.`),
   ];
 }
 
