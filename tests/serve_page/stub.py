@@ -136,7 +136,7 @@ class Stub:
         answer = "Two people speak, <b>one</b> after the other."
         return self.streamed(form, answer, {**record(name, samples, answer), "answer": answer})
 
-    def streamed(self, form: FormData, text: str, result: dict[str, Any]) -> Response:
+    def streamed(self, form: FormData, text: str, result: dict[str, Any], kind: str = "text") -> Response:
         if form.get("stream") != "true":
             time.sleep(self.pause_s)
             return JSONResponse(result)
@@ -146,7 +146,7 @@ class Stub:
                 for piece in text.split(" "):
                     await asyncio.sleep(self.pause_s)
                     delta = piece if piece == text.split(" ")[0] else f" {piece}"
-                    yield f"data: {json.dumps({'type': 'text.delta', 'delta': delta})}\n\n"
+                    yield f"data: {json.dumps({'type': f'{kind}.delta', 'delta': delta})}\n\n"
                 if self.ending == "error":
                     failure = {
                         "message": "Out of memory.",
@@ -157,7 +157,7 @@ class Stub:
                     yield f"data: {json.dumps({'error': failure})}\n\n"
                 if self.ending != "whole":
                     return
-                yield f": keep-alive\n\ndata: {json.dumps({'type': 'text.done', **result})}\n\ndata: [DONE]\n\n"
+                yield f": keep-alive\n\ndata: {json.dumps({'type': f'{kind}.done', **result})}\n\ndata: [DONE]\n\n"
             except asyncio.CancelledError:
                 self.cancelled.append(text)
                 raise
@@ -178,7 +178,8 @@ class Stub:
             "text": " ".join(WORDS),
             "segments": segments,
         }
-        return JSONResponse({**body, "auricle": {"receipt": result["receipt"]}})
+        body["auricle"] = {"receipt": result["receipt"]}
+        return self.streamed(form, " ".join(WORDS), body, "transcript.text")
 
     def classify(self, form: FormData, name: str, samples: Any) -> Response:
         labels = [each.strip() for each in str(form["labels"]).split(",")]

@@ -385,6 +385,19 @@ def test_words_with_times_become_subtitles(page: Page, clips: dict[str, Path]) -
         page.until(lambda start=start: (page.js("return window.saved") or "").startswith(start), choice)
 
 
+def test_a_long_transcript_is_shown_while_it_is_written(page: Page, server: Stub, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.sin(np.arange(31 * 8_000) / 9), 8_000)
+    page.add(tmp_path / "long.wav")
+    page.settle()
+    server.pause_s = 0.3
+    page.press("#transcribe-out", "Transcribe")
+    page.until_text("#transcribe-out .answer", "A man says")
+    assert page.text("#transcribe-out .status").startswith("Writing")
+    page.until_text("#transcribe-out .timed", r"20\.7–31\.0 s\s+four")
+    asked = [fields for path, fields in server.seen if path == "audio/transcriptions"]
+    assert asked == [{"model": "auricle-tiny", "response_format": "json", "stream": "true"}]
+
+
 @pytest.mark.parametrize(
     ("seconds", "stamp"), [(4.35, "00:00:04,350"), (59.9996, "00:01:00,000"), (3661.0015, "01:01:01,002")]
 )

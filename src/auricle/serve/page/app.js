@@ -8,6 +8,7 @@ import { $, announce, clock, el, receiptOf, seconds, segments } from './words.js
 
 const EXAMPLES = [['voice_over_piano.ogg', 'A man over a piano', '5 s'], ['alarm.ogg', 'An alarm', '2 s'], ['voice.ogg', 'Three digits, spoken', '2 s']];
 const IDEAS = ['How many people speak?', 'Which instruments play?', 'Is there any music?'];
+const STREAMED = 30; // s; the transcript of a longer clip is shown while it is written
 const PARTS = 100; // more labels than this are no help
 const SEARCH_WINDOW = 10; // s, what the model of clips and words was trained on
 const SOUNDS = /\.(wav|wave|flac|ogg|oga|opus|mp3|mp4|m4a|aac|webm|weba|mka|aif|aiff|au|caf|wma|amr|3gp)$/i;
@@ -181,8 +182,12 @@ async function ask(clip, prompt) {
 
 async function transcribe(clip) {
   clip.transcribe = newTask();
-  const fields = { model: modelFor('transcriptions'), response_format: 'verbose_json' };
-  const found = await run(clip.transcribe, post('v1/audio/transcriptions', clip, fields));
+  const model = modelFor('transcriptions');
+  const send = (fields) => post('v1/audio/transcriptions', clip, { model, ...fields });
+  const found = await run(clip.transcribe, async (hooks) => {
+    const streamed = clip.duration > STREAMED && await send({ response_format: 'json', stream: 'true' })(hooks);
+    return streamed.segments ? streamed : send({ response_format: 'verbose_json' })(hooks);
+  });
   if (found && !clip.parts.length) label(clip, segments(found).filter((each) => each.text));
   tell(clip.transcribe, `Transcript: ${found?.text || 'no words'}`);
 }
@@ -301,6 +306,7 @@ function melNote({ melWanted, describe: { error } }) {
 
 function renderClip(clip) {
   $('mel-note').textContent = melNote(clip);
+  $('stage').classList.toggle('flat', !clip.peaks && Boolean(clip.unplayable));
   $('stage').classList.toggle('blank', !clip.peaks && clip.melWanted.phase === 'error');
   const redo = (act) => () => act(clip);
   panels.paint($('describe-out'), clip.describe, () => panels.describe(clip.describe, redo(describe), playFrom));
