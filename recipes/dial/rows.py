@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from auricle.data.scenes import Part, Scene
+from auricle.data.parts import Part, Scene
 from auricle.data.shards import ShardSet
 from auricle.data.wording import example
 

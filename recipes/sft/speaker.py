@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from auricle.data.scenes import CHILD_AGE
+from auricle.data.parts import CHILD_AGE
 from auricle.metrics.intervals import bootstrap_interval, wilson_interval
 from auricle.train.sft_data import read_rows
 from auricle.train.sft_eval import score_rows

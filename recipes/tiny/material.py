@@ -1,7 +1,8 @@
 """Make the synthetic part of the tiny models' training material: voices, tunes and plain procedural sounds.
 
-    python recipes/tiny/material.py OUT [--scale 1.0] [--seed 0] [--jobs 2]
+    python recipes/tiny/material.py OUT [--notes MANIFEST ...] [--scale 1.0] [--seed 0] [--jobs 2]
 
+With manifests of recorded notes and strokes, as `wide.py` writes them, phrases and patterns are composed of these.
 Writes 16 kHz FLAC files under OUT/{speech,music,sound} and OUT/manifest.jsonl, one JSON object a clip with its `id`,
 `audio` (path relative to OUT), `seconds` and facts. The same seed gives the same files (with the same versions of
 espeak-ng, fluidsynth and the soundfont). Needs the Debian packages espeak-ng, fluidsynth and fluid-soundfont-gm.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import phrases
 import sentences
 import soundfile
 import sounds
@@ -27,7 +29,7 @@ import tunes
 
 SAMPLE_RATE = 16_000
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
-COUNTS = {"digits": 1200, "english": 1900, "foreign": 500, "music": 800, "sound": 420}
+COUNTS = {"digits": 1200, "english": 1600, "foreign": 2600, "music": 800, "sound": 600, "phrase": 1200, "beat": 150}
 
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us-nyc")
 VARIANTS = {  # voice variants of espeak-ng whose files state, or whose names give, the gender
@@ -107,9 +109,7 @@ def make_speech(task: str, rng: random.Random) -> tuple[np.ndarray, dict[str, An
     text: str | None
     if task == "foreign":
         language = rng.choice(tuple(sentences.FOREIGN))
-        text, spoken, accent = None, rng.choice(sentences.FOREIGN[language]), language
-        if rng.random() < 0.3:
-            spoken = f"{spoken} {rng.choice(sentences.FOREIGN[language])}"
+        text, spoken, accent = None, sentences.foreign(language, rng), language
     else:
         language, accent = "en", rng.choice(ACCENTS)
         text = spoken = sentences.digits(rng) if task == "digits" else sentences.sentence(rng)
@@ -135,14 +135,18 @@ def make_sound(rng: random.Random) -> tuple[np.ndarray, dict[str, Any]]:
     return at_level(waveform, rng), {"kind": "sound", "event": event, "set": "procedural"}
 
 
-def make_clip(job: tuple[str, int, int, str]) -> dict[str, Any]:
-    """Render and write one clip of (task, number, seed, folder); the facts for the manifest."""
-    task, number, seed, folder = job
+def make_clip(job: tuple[str, int, int, str, tuple[Path, ...]]) -> dict[str, Any]:
+    """Render and write one clip of (task, number, seed, folder, manifests of notes); the facts for the manifest."""
+    task, number, seed, folder, notes = job
     rng = random.Random(f"{seed} {task} {number}")
     if task == "music":
         waveform, facts = make_music(rng)
     elif task == "sound":
         waveform, facts = make_sound(rng)
+    elif task in ("phrase", "beat"):
+        make, recorded = (phrases.phrase, phrases.beat)[task == "beat"], phrases.read_notes(notes)[task == "beat"]
+        waveform, facts = make(rng, recorded)
+        waveform, facts = at_level(waveform, rng), {"kind": "music", **facts, "set": "phrases"}
     else:
         waveform, facts = make_speech(task, rng)
     name = f"{task}-{number:05d}"
@@ -151,14 +155,17 @@ def make_clip(job: tuple[str, int, int, str]) -> dict[str, Any]:
     return {"id": name, "audio": audio, "seconds": round(waveform.size / SAMPLE_RATE, 3), **facts, "synthetic": True}
 
 
-def make_material(folder: Path, *, scale: float = 1.0, seed: int = 0, jobs: int = 2) -> list[dict[str, Any]]:
-    """Render everything into `folder`, write its manifest and return the rows."""
+def make_material(
+    folder: Path, *, notes: tuple[Path, ...] = (), scale: float = 1.0, seed: int = 0, jobs: int = 2
+) -> list[dict[str, Any]]:
+    """Render everything into `folder`, write its manifest and return the rows; phrases only with recorded notes."""
     check_tools()
     for kind in ("speech", "music", "sound"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     work = [
-        (task, number, seed, str(folder))
+        (task, number, seed, str(folder), notes)
         for task, count in COUNTS.items()
+        if notes or task not in ("phrase", "beat")
         for number in range(max(1, round(count * scale)))
     ]
     with ProcessPoolExecutor(jobs) as pool:
@@ -172,11 +179,12 @@ def main(arguments: list[str]) -> None:
     """Parse the command line, render, say what was made."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("out", type=Path, help="folder for the clips and manifest.jsonl")
+    parser.add_argument("--notes", type=Path, nargs="+", default=[], help="manifests of recorded notes and strokes")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args(arguments)
-    rows = make_material(given.out, scale=given.scale, seed=given.seed, jobs=given.jobs)
+    rows = make_material(given.out, notes=tuple(given.notes), scale=given.scale, seed=given.seed, jobs=given.jobs)
     for kind in ("speech", "music", "sound"):
         seconds = [row["seconds"] for row in rows if row["kind"] == kind]
         print(f"{kind}: {len(seconds)} clips, {sum(seconds) / 60:.1f} minutes")

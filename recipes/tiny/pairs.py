@@ -17,7 +17,8 @@ import yaml
 
 from auricle.data import wording
 from auricle.data.cache import CachedClips
-from auricle.data.scenes import Pools, Scene, make_scene
+from auricle.data.parts import Scene
+from auricle.data.scenes import Pools, make_scene
 from auricle.data.shards import ShardSet
 from auricle.train.pairs import SAMPLE_RATE, meaning_of, scene_config
 

@@ -4,8 +4,9 @@
 #
 #     recipes/tiny/run.sh DATA WORK
 #
-# DATA holds esc10/, fsdd/ and speechocean762/ (see README.md); everything made is put under WORK. A step that is done
-# is skipped when the script runs again, and a training run that was stopped goes on from its newest checkpoint.
+# DATA holds esc10/, fsdd/ and speechocean762/, and may hold wide/, 0ad/audio/ and teachers/yamnet.tflite (see README.md);
+# everything made is put under WORK. A step that is done is skipped when the script runs again, and a training run that was
+# stopped goes on from its newest checkpoint.
 #
 # To shrink: STEPS (of every run), BATCH_SIZE, MATERIAL_SCALE, VOCAB, LIMIT (clips a row of the table).
 set -euo pipefail
@@ -32,8 +33,13 @@ pack() { # pack SET NAME ARGUMENTS...: one set of shards, unless it is there
 mkdir -p "$work"
 
 say "1/13 synthetic voices, tunes and sounds"
+notes=()
+if [[ -e $data/wide ]]; then
+    if [[ ! -e $work/wide ]]; then "$python" "$recipe/wide.py" "$data/wide" "$work/wide"; fi
+    for name in philharmonia philharmonia_plucked drums_and_loops; do notes+=("$work/wide/train/$name.jsonl"); done
+fi
 if [[ ! -e $work/material/manifest.jsonl ]]; then
-    "$python" "$recipe/material.py" "$work/material" --scale "$scale" --seed 0
+    "$python" "$recipe/material.py" "$work/material" ${notes:+--notes "${notes[@]}"} --scale "$scale" --seed 0
 fi
 if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the category row of the table
     "$python" "$recipe/material.py" "$work/material-test" --scale "$("$python" -c "print($scale / 10)")" --seed 1
@@ -44,6 +50,16 @@ pack train esc10 "$data/esc10" --layout esc50 --only 1,2,3
 pack train fsdd "$data/fsdd" --layout fsdd --only george,jackson,lucas,nicolas
 pack train speechocean762 "$data/speechocean762" --layout speechocean762 --only train
 pack train material "$work/material/manifest.jsonl"
+if [[ -e $data/wide ]]; then
+    for part in train valid test; do
+        for manifest in "$work/wide/$part"/*.jsonl; do pack "$part" "$(basename "$manifest" .jsonl)" "$manifest"; done
+    done
+fi
+if [[ -e $data/0ad/audio ]]; then
+    if [[ ! -e $work/0ad ]]; then "$python" "$recipe/game_sounds.py" "$data/0ad/audio" "$work/0ad"; fi
+    pack train 0ad "$work/0ad/train.jsonl"
+    pack unlabelled 0ad-unlabelled "$work/0ad/unlabelled.jsonl"
+fi
 pack test esc10 "$data/esc10" --layout esc50 --only 4
 pack test fsdd "$data/fsdd" --layout fsdd --only theo
 pack test speechocean762 "$data/speechocean762" --layout speechocean762 --only test
@@ -54,8 +70,17 @@ if [[ ! -e $work/tokenizer.json ]]; then
     "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-1024}"
 fi
 
-say "4/13 encoder: masked autoencoder"
-auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$work/shards/train]" "${changes[@]}"
+say "4/13 encoder: masked autoencoder, with a teacher of events where there is one"
+teacher=()
+if [[ -e $data/teachers/yamnet.tflite ]]; then
+    if [[ ! -e $work/teacher.safetensors ]]; then
+        "$python" "$recipe/teacher.py" "$data/teachers/yamnet.tflite" "$work/teacher.safetensors"
+    fi
+    teacher=("mae.teacher=$work/teacher.safetensors")
+fi
+all_clips=$work/shards/train
+if [[ -e $work/shards/unlabelled ]]; then all_clips=$all_clips,$work/shards/unlabelled; fi
+auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$all_clips]" "${teacher[@]}" "${changes[@]}"
 
 say "5/13 warm-up: captions, transcripts and answers"
 auricle train "$recipe/warmup.yaml" --out "$work/warmup" "data=[$work/shards/train]" \

@@ -205,6 +205,66 @@ FOREIGN: dict[str, tuple[str, ...]] = {
         "もうとてもおそいです。",
         "てつだってください。",
     ),
+    "ar": (
+        "صباح الخير، كيف حالك؟",
+        "أريد كوبا من الماء.",
+        "الكلب يجري في الحديقة.",
+        "الطقس جميل اليوم.",
+        "أين المحطة؟",
+        "سنعود غدا إلى البيت.",
+        "الكتاب على الطاولة.",
+        "أختي تسكن في المدينة.",
+        "لقد تأخر الوقت كثيرا.",
+        "هل يمكنك مساعدتي من فضلك؟",
+    ),
+    "pl": (
+        "Dzień dobry, jak się masz?",
+        "Poproszę szklankę wody.",
+        "Pies biega po ogrodzie.",
+        "Dzisiaj świeci słońce.",
+        "Gdzie jest dworzec?",
+        "Jutro wracamy do domu.",
+        "Książka leży na stole.",
+        "Moja siostra mieszka w mieście.",
+        "Jest już bardzo późno.",
+        "Czy możesz mi pomóc?",
+    ),
+    "sv": (
+        "God morgon, hur mår du?",
+        "Jag vill ha ett glas vatten.",
+        "Hunden springer i trädgården.",
+        "Idag skiner solen.",
+        "Var ligger stationen?",
+        "Vi åker hem i morgon.",
+        "Boken ligger på bordet.",
+        "Min syster bor i staden.",
+        "Det är redan mycket sent.",
+        "Kan du hjälpa mig?",
+    ),
+    "tr": (
+        "Günaydın, nasılsın?",
+        "Bir bardak su istiyorum.",
+        "Köpek bahçede koşuyor.",
+        "Bugün hava çok güzel.",
+        "İstasyon nerede?",
+        "Yarın eve dönüyoruz.",
+        "Kitap masanın üstünde.",
+        "Kız kardeşim şehirde oturuyor.",
+        "Artık çok geç oldu.",
+        "Bana yardım eder misin?",
+    ),
+    "ko": (
+        "안녕하세요, 잘 지내세요?",
+        "물 한 잔 주세요.",
+        "강아지가 정원에서 뛰어요.",
+        "오늘은 날씨가 좋아요.",
+        "역이 어디에 있어요?",
+        "우리는 내일 집에 가요.",
+        "책이 책상 위에 있어요.",
+        "언니는 도시에 살아요.",
+        "벌써 아주 늦었어요.",
+        "저를 도와주세요.",
+    ),
 }
 
 
@@ -270,3 +330,12 @@ def sentence(rng: random.Random) -> str:
         return rng.choice(asks).format(rng.choice(VERBS)[0], _with_article(rng.choice(THINGS), rng))
     pool = THINGS + FOODS + ANIMALS + PLACES + ADJECTIVES + NUMBERS + NAMES + tuple(TIMES[0].split())
     return " ".join(rng.choice(pool) for _ in range(rng.randint(1, 4)))
+
+
+def foreign(language: str, rng: random.Random) -> str:
+    """One or two of the language's sentences, or a number, a time or a date, which the voice reads in its language."""
+    if rng.random() < 0.45:
+        forms = ("{0}", "{0}, {1}, {2}", "{3}:{4:02d}", "{1}.{5}.{0}", "{0} + {1} = {2}")
+        numbers = [rng.randint(0, 10 ** rng.randint(1, 5)) for _ in range(3)]
+        return rng.choice(forms).format(*numbers, rng.randint(0, 23), rng.randint(0, 59), rng.randint(1, 12))
+    return " ".join(rng.sample(FOREIGN[language], rng.choice((1, 1, 2))))

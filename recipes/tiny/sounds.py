@@ -88,6 +88,11 @@ def _knock(n: int, rng: random.Random) -> Array:
     return _filtered(body * envelope, 60, 1500)
 
 
+def _steady(n: int, rng: random.Random) -> Array:
+    """A tone that does not change: a sine, or a square or sawtooth of any pitch."""
+    return _tone(np.exp(rng.uniform(np.log(60), np.log(6000))), n, rng, rng.choice((1, 1, 1, 3, 9)))
+
+
 def _sweep(n: int, rng: random.Random) -> Array:
     low, high = rng.uniform(100, 500), rng.uniform(2500, 7000)
     ends = (low, high) if rng.random() < 0.5 else (high, low)
@@ -137,6 +142,7 @@ EVENTS: dict[str, Callable[[int, random.Random], Array]] = {
     "click": _click,
     "knock": _knock,
     "sweep": _sweep,
+    "tone": _steady,
     "telephone": _telephone,
     "buzzer": _buzzer,
     "whistle": _whistle,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from auricle.data.scenes import Part, Scene
+from auricle.data.parts import Part, Scene
 from auricle.data.shards import ShardSet
 from auricle.data.wording import example
 

@@ -72,7 +72,8 @@ def _pitch(degree: int, mode: str, tonic: int, low: int, high: int) -> int:
     return note
 
 
-def _melody(rng: random.Random, mode: str, tonic: int, register: tuple[int, int]) -> list[Note]:
+def melody(rng: random.Random, mode: str, tonic: int, register: tuple[int, int]) -> list[Note]:
+    """A random walk over the steps of a scale."""
     notes: list[Note] = []
     tick, degree = 0, rng.choice((0, 2, 4, 7))
     while tick < BEATS * TICKS:
@@ -85,7 +86,8 @@ def _melody(rng: random.Random, mode: str, tonic: int, register: tuple[int, int]
     return notes
 
 
-def _chords(rng: random.Random, mode: str, tonic: int, register: tuple[int, int]) -> list[Note]:
+def chords(rng: random.Random, mode: str, tonic: int, register: tuple[int, int]) -> list[Note]:
+    """Triads of a common progression."""
     notes: list[Note] = []
     progression, length = rng.choice(PROGRESSIONS), rng.choice((TICKS, TICKS * 2))
     for number, tick in enumerate(range(0, BEATS * TICKS, length)):
@@ -120,7 +122,7 @@ def _voice(
     programs, low, high = INSTRUMENTS[instrument]
     bottom = rng.randint(low, max(low, high - 24))
     register = (bottom, min(high, bottom + 24))
-    writer = _chords if texture == "chords" else _melody
+    writer = chords if texture == "chords" else melody
     return channel, rng.choice(programs), writer(rng, *key, register)
 
 

@@ -385,6 +385,13 @@ def _temporary_folder(target: Path, *, inside: bool = False) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def remove_all_leftovers(folder: str | Path) -> None:
+    """As `remove_leftovers`, of a folder and all below it, where a run may find its work done and write nothing."""
+    for where, names, _ in os.walk(folder):
+        remove_leftovers(where)
+        names[:] = [name for name in names if not _TEMPORARY.fullmatch(name)]
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Remove the temporary folders of dead processes; each process does this once by itself where it writes."""
     with suppress(OSError), os.scandir(folder) as entries:

@@ -269,3 +269,10 @@ def test_missing_pyav_names_the_extra(tone, encode_av, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtra, match=r"voice\.m4a.*auricle\[media\]"):
         decode(path)
+
+
+def test_masked_samples_are_no_audio() -> None:
+    masked = np.ma.masked_array(np.zeros(16_000), mask=np.arange(16_000) < 3)
+    with pytest.raises(UnsupportedFormat, match="3 samples are masked"):
+        as_clip((masked, 16_000))
+    assert as_clip((np.ma.masked_array(np.zeros(16_000)), 16_000)).waveform.size == 16_000

@@ -23,3 +23,9 @@ def test_convert_keeps_what_the_model_says(folder: Path) -> None:
     again = auricle("convert", MODEL, target)
     assert again.code == 2 and "not an empty folder" in again.err
     assert auricle("convert", "no-such-model", folder / "x").code == 2
+
+
+def test_converting_reports_as_json_and_fills_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (record,) = auricle("convert", "auricle-tiny-encoder", tmp_path / "out", "--json").records
+    assert record["folder"] == str(tmp_path / "out") and (tmp_path / "out" / "config.json").is_file()

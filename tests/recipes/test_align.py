@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auricle.data import wording
-from auricle.data.scenes import Part, Scene
+from auricle.data.parts import Part, Scene
 from auricle.data.shards import ShardWriter
 from auricle.encode.zero_shot import read_labels
 

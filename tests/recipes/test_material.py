@@ -58,7 +58,7 @@ def test_procedural_sounds_are_finite_and_audible(recipe: Any, number: int) -> N
 def test_every_procedural_event_has_words(recipe: Any) -> None:
     from auricle.data.vocabulary import EVENTS, LANGUAGES
 
-    assert len(recipe.sounds.EVENTS) == 12 and set(recipe.sounds.EVENTS) <= set(EVENTS)
+    assert len(recipe.sounds.EVENTS) == 13 and set(recipe.sounds.EVENTS) <= set(EVENTS)
     assert set(recipe.sentences.FOREIGN) <= set(LANGUAGES)
 
 

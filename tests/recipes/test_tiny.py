@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,32 @@ def data(tmp_path: Path) -> Path:
             facts = {"text": "MARK LIKES APPLES", "speaker": f"{split}{number}", "gender": "mf"[number], "age": 20}
             lines.append(json.dumps({"id": f"{split}{number}", "audio": audio, **facts}) + "\n")
         (root / "speechocean762" / f"{split}.jsonl").write_text("".join(lines))
+    write_wide(root / "wide")
     return root
+
+
+def write_wide(root: Path) -> None:
+    """Two recordings of an event, two speakers of commands, notes of two instruments, strokes of a drum."""
+    known = {"license": "CC0", "author": "nobody", "source": "noise"}
+    sets: dict[str, list[dict[str, Any]]] = {
+        "open_events": [{"kind": "sound", "event": "cat", "recording": f"r{number}"} for number in range(2)],
+        "arabic_commands": [
+            {"kind": "speech", "language": "ar", "keyword": "open", "text_en": "open", "speaker": f"s{number}"}
+            for number in range(12)
+        ],
+        "philharmonia": [
+            {"kind": "music", "instruments": [name], "note": note}
+            for name in ("oboe", "flute")
+            for note in ("C4", "D4", "E4", "G4", "A4", "C5")
+        ],
+        "philharmonia_plucked": [{"kind": "music", "instruments": ["banjo"], "note": f"C{n}"} for n in range(2, 6)],
+        "drums_and_loops": [{"kind": "music", "instruments": ["tabla"]} for _ in range(8)],
+    }
+    for name, rows in sets.items():
+        for number, row in enumerate(rows):
+            row |= {"audio": f"audio/{number}.wav", **known}
+            write_noise(root / name / row["audio"], 0.4)
+        (root / name / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.mark.slow
@@ -78,7 +104,9 @@ def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Pa
     assert "word error rate" in done.stdout
     shipped = str(work / "embedded" / "auricle-tiny")
     assert isinstance(load(shipped).ask(np.zeros(16_000), "Who speaks?", max_new_tokens=4).text, str)
-    assert load_encoder(shipped).output_dim == 256
+    assert load_encoder(shipped).output_dim == 320
+    assert {"cat", "dog"} <= {meta.get("event") for meta in kinds["train"]}
+    assert any(meta.get("set") == "phrases" and meta["instruments"] for meta in kinds["train"])
     again = subprocess.run(
         [str(RECIPE / "run.sh"), str(data), str(work)],
         env={**os.environ, **small, "PYTHON": "false"},  # everything up to the training is there

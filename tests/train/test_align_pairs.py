@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auricle.data.scenes import Part, Scene
+from auricle.data.parts import Part, Scene
 from auricle.data.shards import ShardWriter
 from auricle.errors import ConfigError, DataError
 from auricle.train.config import RunConfig

@@ -175,3 +175,9 @@ def test_a_pointer_to_nowhere_leaves_the_newest_checkpoint(tmp_path: Path, conte
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert found(tmp_path) is None and found(tmp_path / "nowhere") is None
+
+
+def test_long_settings_are_told_apart() -> None:
+    one, two = "/data/" + "x" * 60 + "/a", "/data/" + "x" * 60 + "/b"
+    assert checkpoint._told_apart(one, two)[0] != checkpoint._told_apart(one, two)[1]
+    assert checkpoint._told_apart(1, 2) == ["1", "2"]

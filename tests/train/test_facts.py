@@ -3,13 +3,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from auricle.data.scenes import DIGITS, Part, Scene
+from auricle.data.parts import DIGITS, Part, Scene
 from auricle.train.facts import LETTERS, FactHeads, letters, tag_names, tag_weights, tags
 
-EVENTS = ("dog", "rain")
-ANN = Part(kind="speech", text="one's, two", gender="f", age=30)
+LABELS = (("command", "stop"), ("event", "dog"), ("event", "rain"), ("instrument", "flute"), ("language", "en"))
+ANN = Part(kind="speech", text="one's, two", gender="f", age=30, language="en")
 BOB = Part(kind="speech", gender="m")
 DOG = Part(kind="sound", event="dog")
+STOP = Part(kind="speech", command="stop", language="ar")
+FLUTE, TUNE = Part(kind="music", instruments=("flute",)), Part(kind="music")
 
 
 def scene(*parts: Part) -> Scene:
@@ -23,26 +25,32 @@ def test_letters_spell_the_speech() -> None:
 
 def test_tags_are_present_absent_or_unknown() -> None:
     expected: dict[tuple[Part, ...], str] = {
-        (ANN, DOG): "speech sound dog two female",
+        (ANN, DOG): "speech sound dog two female en",
+        (STOP,): "speech stop",
+        (FLUTE,): "music flute",
+        (TUNE,): "music",
         (BOB,): "speech",
-        (ANN, BOB): "speech",
+        (ANN, BOB): "speech en",
         (): "",
     }
     unknown: dict[tuple[Part, ...], str] = {
         (ANN, DOG): "",
-        (BOB,): f"child {' '.join(DIGITS)}",
+        (STOP,): f"female child {' '.join(DIGITS)}",
+        (FLUTE,): "female child",
+        (TUNE,): "female child flute",
+        (BOB,): f"en child {' '.join(DIGITS)}",
         (ANN, BOB): f"female child {' '.join(DIGITS)}",
         (): "female child",
     }
     for parts, present in expected.items():
-        found = dict(zip(tag_names(EVENTS), tags(scene(*parts), EVENTS).tolist(), strict=True))
+        found = dict(zip(tag_names(LABELS), tags(scene(*parts), LABELS).tolist(), strict=True))
         assert {name for name, value in found.items() if value == 1} == set(present.split())
         assert {name for name, value in found.items() if value != value} == set(unknown[parts].split())
         assert all(value in (0, 1) or value != value for value in found.values())
 
 
 def test_kinds_and_voices_weigh_more_than_an_event() -> None:
-    weights = dict(zip(tag_names(["dog"]), tag_weights(["dog"]), strict=True))
+    weights = dict(zip(tag_names([("event", "dog")]), tag_weights([("event", "dog")]), strict=True))
     assert weights["dog"] == weights["seven"] == 1.0 < weights["speech"] < weights["female"] == weights["child"]
 
 

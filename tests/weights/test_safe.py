@@ -284,3 +284,9 @@ def test_shards_without_their_index_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00002.safetensors").unlink()  # as a kill while a folder is written leaves it
     with pytest.raises(WeightsError, match="index missing"):
         safe.read_tensors(tmp_path)
+
+
+def test_a_link_to_nothing_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blob")
+    with pytest.raises(WeightsError, match=r"model.safetensors: is a link to .*blob, which is not there"):
+        safe.read_tensors(tmp_path)

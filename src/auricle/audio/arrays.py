@@ -51,6 +51,11 @@ def _to_numpy(waveform: Any) -> npt.NDArray[Any]:
         waveform = waveform.detach().cpu()
         if waveform.is_floating_point():
             waveform = waveform.float()  # numpy has no bfloat16
+    if np.ma.isMaskedArray(waveform) and np.ma.getmaskarray(waveform).any():
+        count = int(np.ma.getmaskarray(waveform).sum())
+        raise UnsupportedFormat(
+            f"<array>: {count:,} samples are masked; expected audio throughout. Fill them, or cut them out"
+        )
     try:
         return np.asarray(waveform)
     except (ValueError, TypeError) as error:

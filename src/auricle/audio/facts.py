@@ -86,6 +86,11 @@ class SampleStats:
         """Whether every down-mixed block stayed under -90 dB of full scale."""
         return self._loudest <= SILENCE
 
+    @property
+    def all_unusable(self) -> bool:
+        """Whether there were samples, and none of them was a finite number."""
+        return 0 < self._samples == self.non_finite
+
     def clean(self, block: Samples) -> Samples:
         """Count over a block (frames, channels) and return it with unusable samples set to 0, in place."""
         self.frames += len(block)

@@ -41,7 +41,7 @@ class Reading:
         """Yield float32 mono 16 kHz blocks of varying length.
 
         Raises:
-            BrokenAudio: there is no sample.
+            BrokenAudio: there is no sample, or none that is a finite number.
             ClipTooShort: the range starts behind the end, or has no sample at 16 kHz.
             LimitExceeded: more was decoded than the limits allow.
         """
@@ -53,6 +53,11 @@ class Reading:
         self._ended = True
         if not count:
             raise self._nothing()
+        if self._stats.all_unusable:
+            raise BrokenAudio(
+                f"{self._name}: all {self._stats.non_finite:,} samples are NaN or infinite; expected numbers in "
+                "[-1, 1]. Write it again from its source"
+            )
 
     def facts(self) -> Facts:
         """Facts of the source and of the samples read so far."""

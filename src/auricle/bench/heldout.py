@@ -16,7 +16,7 @@ from torch import Tensor
 from auricle.audio.logmel import LogMel
 from auricle.bench.probes import effective_rank, knn_predict, linear_predict
 from auricle.data import mixing
-from auricle.data.scenes import DIGITS
+from auricle.data.parts import DIGITS
 from auricle.data.shards import ShardSet
 from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT, names_event, names_speech
 from auricle.errors import DataError

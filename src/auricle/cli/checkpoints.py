@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from auricle.cli.options import Adapter, AsJson, FloatType
-from auricle.cli.output import print_line, print_result, progress
+from auricle.cli.output import print_result, progress
 
 
 def models(as_json: AsJson = False) -> None:
@@ -43,6 +43,7 @@ def convert(
     destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
     dtype: FloatType = "float32",
     adapter: Adapter = None,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a Dasheng or MiDashengLM checkpoint to a safetensors folder.
 
@@ -53,9 +54,9 @@ def convert(
     """
     from auricle.weights import convert as convert_weights
 
-    with progress("converting"):
+    with progress("converting", quiet=as_json):
         written = convert_weights(source, destination, dtype=dtype, adapter=adapter)
-    print_line(str(written))
+    print_result({"model": source, "folder": str(written), "dtype": dtype}, [str(written)], as_json=as_json)
 
 
 def export(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from auricle.cli.options import FAILED, AsJson
-from auricle.cli.output import print_line, print_result, progress, warn
+from auricle.cli.output import print_result, progress, warn
 
 data = typer.Typer(no_args_is_help=True, help="Write, index and inspect tar shards.")
 
@@ -28,6 +29,7 @@ def pack(
         ),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Decoding threads.")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Decode a data set and write it as tar shards.
 
@@ -38,7 +40,7 @@ def pack(
     from auricle.data import recipes
 
     entries = _entries(source, layout, only)
-    with progress("packing") as advance:
+    with progress("packing", quiet=as_json) as advance:
         report = recipes.pack(
             entries,
             folder,
@@ -46,14 +48,16 @@ def pack(
             workers=workers,
             progress=lambda done, failed: advance.at(done),
         )
-    for key, problem in [*report.failed, *report.flawed]:
+    for key, problem in [] if as_json else [*report.failed, *report.flawed]:
         warn(f"{key}: {problem}")
-    print_line(
+    lines = [
         f"{report.written} clips, {report.audio_s / 3600:.2f} h, in {report.seconds:.1f} s; "
         f"{len(report.failed)} left out"
+    ]
+    lines += [f"manifest {report.manifest_hash}"] if report.manifest_hash else []
+    print_result(
+        {**asdict(report), "failed": dict(report.failed), "flawed": dict(report.flawed)}, lines, as_json=as_json
     )
-    if report.manifest_hash:
-        print_line(f"manifest {report.manifest_hash}")
     if report.failed:
         raise typer.Exit(FAILED)
 
@@ -82,7 +86,10 @@ def _entries(source: Path, layout: str, only: str | None) -> Any:
 
 
 @data.command()
-def index(tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")]) -> None:
+def index(
+    tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar shards from any source.")],
+    as_json: AsJson = False,
+) -> None:
     """Rebuild the index of tar shards.
 
     A missing index is also built on first use.
@@ -91,14 +98,16 @@ def index(tars: Annotated[list[Path], typer.Argument(metavar="TARS", help="Tar s
     """
     from auricle.data.shard_index import build_index, save
 
-    with progress("indexing", len(tars)) as advance:
+    with progress("indexing", len(tars), quiet=as_json) as advance:
         for tar in tars:
             made = build_index(tar)
             save(made)
             advance()
-            print_line(f"{tar}: {len(made)} clips, {int(made.num_samples.sum()) / 16_000 / 3600:.2f} h")
-            if made.ignored:
-                warn(f"{tar}: {made.left_out()}")
+            audio_s, left_out = int(made.num_samples.sum()) / 16_000, made.left_out() if made.ignored else None
+            record = {"tar": str(tar), "clips": len(made), "audio_s": audio_s, "left_out": left_out}
+            print_result(record, [f"{tar}: {len(made)} clips, {audio_s / 3600:.2f} h"], as_json=as_json)
+            if left_out and not as_json:
+                warn(f"{tar}: {left_out}")
 
 
 @data.command()

@@ -53,7 +53,7 @@ def filter(
         Path | None,
         typer.Option("--undo", metavar="OUT", help="Restore the shards that OUT was made of, byte for byte."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object, the summary.")] = False,
     *,
     aligning: AlignOptions,
     decision: DecisionOptions,

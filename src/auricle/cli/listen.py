@@ -34,7 +34,14 @@ class AnswerOptions(LoadOptions):
         typer.Option("--window", min=0.4, help="Longest window, s; at most what the model was trained on."),
     ] = None
     batch_size: BatchSize = 8
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens",
+            min=1,
+            help="Longest answer, in tokens [default: 128; of Whisper, what its context holds].",
+        ),
+    ] = None
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write instead of printing: .txt, .json, .jsonl, .srt or .vtt."),
@@ -88,6 +95,11 @@ class AnswerOptions(LoadOptions):
         """How files become windows and batches."""
         return {"batch_size": self.batch_size, "window_s": self.window_s}
 
+    @property
+    def limited(self) -> dict[str, Any]:
+        """The longest answer, where it is not left to the model."""
+        return {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
+
 
 @with_groups
 def describe(
@@ -105,7 +117,7 @@ def describe(
     names, sources = open_sources(files)
     layout = options.layout(names, files, has_times=dense)
     loaded = options.load(options.model, quiet=options.is_quiet)
-    results = loaded.describe_many(sources, dense=dense, max_new_tokens=options.max_new_tokens, **options.batched)
+    results = loaded.describe_many(sources, dense=dense, **options.limited, **options.batched)
     printer = AnswerPrinter("caption", loaded, layout, device=options.device_name, timed=dense)
     _print_all(printer, loaded, names, results)
 
@@ -137,6 +149,8 @@ def ask(
     Example: auricle ask yard.ogg -p "Which sound is this?" --choices dog,rain
     """
     _check_modes(prompts, choices is not None, schema is not None, letters=letters, stream=stream)
+    if choices is not None and reduce != "auto":
+        raise typer.BadParameter("does not go with --choices, which has a rule of its own", param_hint="--reduce")
     offered = None if choices is None else _choices(choices)
     rules = None if schema is None else _schema(schema)
 
@@ -150,7 +164,7 @@ def ask(
     printer = AnswerPrinter("answer", loaded, layout, device=options.device_name)
     from auricle.engine.request import SamplingParams
 
-    shared: dict[str, Any] = {"sampling": SamplingParams(max_new_tokens=options.max_new_tokens), "reduce": reduce}
+    shared: dict[str, Any] = {"sampling": SamplingParams(**options.limited), "reduce": reduce}
     if stream:
         for name, source in zip(names, sources, strict=True):
             printer.print_stream(name, loaded.stream(source, prompts[0], window_s=options.window_s, **shared))
@@ -181,22 +195,27 @@ def transcribe(
     vad: Annotated[bool, typer.Option("--vad", help="Skip windows in which silero-vad finds no speech.")] = False,
     language: Annotated[
         str | None,
-        typer.Option("--language", help="Language spoken, as en or zh; only for models whose prompt names it."),
+        typer.Option(
+            "--language", help="Language spoken, as en or zh; only for Whisper and models whose prompt names it."
+        ),
     ] = None,
     *,
     options: AnswerOptions,
 ) -> None:
     """Write down the words spoken in each file.
 
-    Prints an empty text where nobody speaks.
+    Prints an empty text where nobody speaks. With the extra asr, `--model whisper:base` transcribes speech of any kind
+    and language; whisper: is followed by a size, a folder of CTranslate2, or a hub id, which alone is downloaded.
 
     Example: auricle transcribe memo.m4a lecture.mp3 --segments
+
+    Example: auricle transcribe interview.mp3 --model whisper:base -o interview.srt
     """
     names, sources = open_sources(files)
     layout = options.layout(names, files, has_times=True)
     loaded = options.load(options.model, quiet=options.is_quiet)
     _warn_of_limit(loaded, "transcribe", options)
-    limits: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, **options.batched}
+    limits = {**options.limited, **options.batched}
     results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, language=language, **limits)
     printer = AnswerPrinter("text", loaded, layout, device=options.device_name, timed=segments)
     _print_all(printer, loaded, names, results)

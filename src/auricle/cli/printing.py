@@ -46,7 +46,9 @@ class Tally:
         self._report(f"{name}: {reason}")
 
     def note_receipt(self, name: str, receipt: Receipt) -> None:
-        """Count a file by its receipt, if it was partly processed."""
+        """Count a file by its receipt, if it was partly processed, and report what was odd about it."""
+        for remark in receipt.warnings:
+            self._report(f"{name}: {remark}")
         if receipt.complete:
             return
         seconds = sum(span.stop_s - span.start_s for span in receipt.read)
@@ -126,6 +128,7 @@ class AnswerPrinter(FilePrinter):
         super().__init__(model.model, device, as_json=as_json, quiet=as_json and layout.output is None)
         self.key, self.layout, self.timed, self._unsure_below = key, layout, timed, model.unsure_below
         self._written: list[Any] = []  # records, or texts
+        self._suggested: list[str] = []  # other models, for one result each
 
     def print_result(self, name: str, result: Any, **more: Any) -> None:
         """Print a result or an error of one file, with more entries for its record."""
@@ -135,7 +138,11 @@ class AnswerPrinter(FilePrinter):
         odds = getattr(result, "odds", ())
         if odds:
             more["odds"] = [asdict(each) for each in odds]
-        segments = [_without_none(asdict(segment)) for segment in result.segments]
+        for key in ("language", "language_probability", "suggested_model"):
+            if (value := getattr(result, key, None)) is not None:
+                more[key] = value
+        self._suggested += [more["suggested_model"]] if "suggested_model" in more else []
+        segments = [_segment_record(asdict(segment)) for segment in result.segments]
         entries = {self.key: result.text, **more, "confidence": result.confidence, "segments": segments}
         self.print_file(name, result, entries, self._lines(name, result, more.get("prompt")))
 
@@ -159,6 +166,12 @@ class AnswerPrinter(FilePrinter):
 
     def leave(self) -> None:
         """Write the file, if there is one, and end the verb with its exit code."""
+        if self._suggested and not self.quiet:
+            count = len(self._suggested)
+            warn(
+                f"{count} {'file holds' if count == 1 else 'files hold'} what may be speech that {self.model} was not "
+                f"trained to transcribe; --model {self._suggested[0]} is for it"
+            )
         if self.layout.format == "json":
             self.layout.write(json.dumps(self._written, ensure_ascii=False, indent=1) + "\n")
         elif self.layout.output is not None and self.as_json:
@@ -260,6 +273,7 @@ def print_piece(text: str) -> None:
     typer.echo(shown.encode("utf-8", "backslashreplace"), nl=False)
 
 
-def _without_none(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the score of "no speech" where there is none."""
-    return {key: value for key, value in record.items() if value is not None or key != "no_speech_logprob"}
+def _segment_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the score of "no speech" and the words where there are none."""
+    record["words"] = [_segment_record(word) for word in record["words"]]
+    return {key: value for key, value in record.items() if value not in (None, []) or key == "mean_logprob"}

@@ -23,7 +23,7 @@ def index(
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read files even if size and time of change are unchanged.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: the outcome for the files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object, the outcome for the files.")] = False,
     *,
     options: AlignOptions,
 ) -> None:
@@ -81,7 +81,7 @@ def search(
     all_segments: Annotated[
         bool, typer.Option("--all-segments", help="Several hits in one file, not only its best.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per hit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line: one a hit.")] = False,
     *,
     options: AlignOptions,
 ) -> None:

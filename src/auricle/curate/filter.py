@@ -32,7 +32,7 @@ from auricle.curate.stages import Stage, run_stages
 from auricle.curate.summary import summarise
 from auricle.data.shards import ShardSet
 from auricle.errors import DataError
-from auricle.files import atomic_write, locked, make_folder, remove_leftovers, write_bytes
+from auricle.files import atomic_write, locked, make_folder, remove_all_leftovers, write_bytes
 from auricle.pages.plots import new_figure
 
 _FORMAT = "auricle-filter-1"
@@ -145,7 +145,7 @@ def _claim(out: Path, shards: ShardSet) -> None:
         "tars": [[str(tar.absolute()), name, tar.stat().st_size] for tar, name in named],
     }
     earlier = _claim_of(out)
-    remove_leftovers(out)
+    remove_all_leftovers(out)
     if earlier is None and out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and not the filter's own; choose a new folder")
     # The shards may have moved, but not be cut otherwise.

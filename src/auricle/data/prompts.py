@@ -191,6 +191,38 @@ COUNT = (
     "What is the number of speakers?",
 )
 
+COMMAND = (
+    "Which command is spoken?",
+    "What is the command?",
+    "Which keyword is spoken?",
+    "What does the command mean?",
+    "Name the spoken command.",
+    "Which word is said?",
+)
+ORDER = (
+    "What is ordered?",
+    "What does the speaker order?",
+    "What does the person want to drink?",
+    "Which drink is ordered, and how?",
+    "Summarize the order.",
+)
+SLOTS = {  # parts of a spoken order
+    "coffeeDrink": ("Which drink is ordered?", "What drink is it?"),
+    "numberOfShots": ("How many shots are ordered?", "How many shots of espresso?"),
+    "roast": ("Which roast is ordered?", "What roast should it be?"),
+    "size": ("What size is ordered?", "How large should the drink be?"),
+    "milkAmount": ("What milk is ordered?", "With which milk?"),
+    "sugarAmount": ("How should it be sweetened?", "What is ordered to sweeten it?"),
+}
+TIMES = (
+    "How many times is it heard?",
+    "How often does the sound occur?",
+    "How many times does the sound occur?",
+    "Count the sounds.",
+)
+FIRST = ("What is heard first?", "Which sound comes first?", "What is the first sound?")
+LAST = ("What is heard last?", "Which sound comes last?", "What is the last sound?")
+
 # Events of questions whose answer is no.
 COMMON_EVENTS = (
     "dog",

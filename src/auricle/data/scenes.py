@@ -12,14 +12,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from auricle.data import mixing
+from auricle.data import codecs, mixing
 from auricle.data.mixing import SAMPLE_RATE, Waveform
+from auricle.data.parts import DIGITS, KINDS, Kind, Part, Scene
 from auricle.errors import ConfigError, DataError
 
-Kind = Literal["speech", "sound", "music"]
-Arrangement = Literal["single", "over", "then"]
-
-KINDS: tuple[Kind, ...] = ("speech", "sound", "music")
 CATEGORIES = (
     "pure_speech",
     "pure_sound",
@@ -31,8 +28,7 @@ CATEGORIES = (
     "two_speakers",
     "silence",
 )
-CHILD_AGE = 12  # years; speakers up to this age are children
-DIGITS = frozenset("zero one two three four five six seven eight nine".split())
+FAINT_DB = 11.0  # a part this far below the other one counts as faint
 
 
 class Clips(Protocol):
@@ -45,57 +41,6 @@ class Clips(Protocol):
 
     def read(self, i: int, /) -> Any:
         """The record of a clip, with its `.waveform` (float32, 16 kHz)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """The facts of one part of a scene; None or empty where unknown or not applicable."""
-
-    kind: Kind
-    text: str | None = None  # lower-case words; None if they are not to be transcribed
-    language: str | None = None  # ISO 639 code as espeak-ng names it
-    gender: str | None = None  # "m" or "f"
-    age: int | None = None  # years
-    speaker: str | None = None
-    event: str | None = None
-    instruments: tuple[str, ...] = ()
-    tempo: str | None = None  # "slow", "medium", "fast"
-    mode: str | None = None  # "major", "minor"
-    texture: str | None = None  # "melody", "chords", ...
-    foreground: bool = True
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "Part":
-        """The part that a clip's facts describe.
-
-        Raises:
-            DataError: `kind` is not speech, sound or music, or a sound has no `event`.
-        """
-        kind = meta.get("kind")
-        if kind not in KINDS or (kind == "sound" and not meta.get("event")):
-            raise DataError(f"clip facts need a kind of {KINDS} and an event for sounds, got {dict(meta)}")
-        names = ("text", "language", "gender", "age", "speaker", "event", "tempo", "mode", "texture")
-        known = {name: meta[name] for name in names if meta.get(name) is not None}
-        return cls(kind=kind, instruments=tuple(meta.get("instruments") or ()), **known)
-
-    @property
-    def is_child(self) -> bool | None:
-        """Whether the speaker is a child; None if the age is unknown."""
-        return None if self.age is None else self.age <= CHILD_AGE
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A waveform (float32, 16 kHz) and its parts, in order of prominence or of time."""
-
-    waveform: Waveform
-    parts: tuple[Part, ...]
-    category: str
-    arrangement: Arrangement = "single"
-
-    def of_kind(self, kind: Kind) -> tuple[Part, ...]:
-        """The parts of one kind."""
-        return tuple(part for part in self.parts if part.kind == kind)
 
 
 def _default_shares() -> dict[str, float]:
@@ -117,6 +62,10 @@ class SceneConfig:
     min_s: float = 0.3
     snr_db: tuple[float, float] = (-2.0, 15.0)  # foreground over background
     sequence_share: float = 0.4  # of single digits, which become several digits of the same speaker
+    event_weights: Mapping[str, float] = field(default_factory=dict)  # factors of how often an event is sampled
+    open_sets: Sequence[str] = ()  # of these, only digits and commands are to be transcribed
+    detail_share: float = 0.0  # of scenes with repeated sounds, a third part behind two, a place in time
+    codec_share: float = 0.0  # of scenes that went through Opus or MP3
     augment: bool = True
 
     def __post_init__(self) -> None:
@@ -134,8 +83,18 @@ class Pools:
     largest weight of the sets that have the event; music over first instruments.
     """
 
-    def __init__(self, clips: Clips, set_weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        clips: Clips,
+        set_weights: Mapping[str, float] | None = None,
+        event_weights: Mapping[str, float] | None = None,
+    ) -> None:
         """Sort the clips by their facts; the audio is not read.
+
+        Args:
+            clips: with facts.
+            set_weights: by `set`, 1 for others; None: those of `SceneConfig`.
+            event_weights: factors, by event.
 
         Raises:
             DataError: a clip has no kind of audio, or a sound has no event.
@@ -152,11 +111,13 @@ class Pools:
             group = {"speech": name, "sound": part.event or "", "music": (part.instruments or ("",))[0]}[part.kind]
             groups[part.kind][group].append(index)
             weight = 1.0 if part.kind == "music" else float(weights.get(name, 1.0))
+            weight *= (event_weights or {}).get(part.event or "", 1.0)
             heaviest[part.kind, group] = max(heaviest[part.kind, group], weight)
             if part.text in DIGITS and part.speaker is not None:
                 self._digits[name, part.speaker].append(index)
         self._groups = {kind: [np.asarray(ids) for ids in named.values()] for kind, named in groups.items()}
         self.events = tuple(groups["sound"])
+        self.labels = _labels(self.metas)
         self._weights: dict[str, np.ndarray] = {}
         for kind, named in groups.items():
             shares = np.asarray([heaviest[kind, group] for group in named])
@@ -195,6 +156,15 @@ class Pools:
         return self._digits.get((str(meta.get("set", "")), str(meta.get("speaker"))), ())
 
 
+def _labels(metas: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Events, languages, instruments and commands of the clips as (fact, value), in order."""
+    found: set[tuple[str, str]] = set()
+    for meta in metas:
+        found |= {(fact, str(meta[fact])) for fact in ("event", "language", "command") if meta.get(fact) is not None}
+        found |= {("instrument", str(name)) for name in meta.get("instruments") or ()}
+    return tuple(sorted(found))
+
+
 def _chance(rng: np.random.Generator, share: float) -> bool:
     return bool(rng.random() < share)
 
@@ -212,7 +182,9 @@ def _vary_voice(waveform: Waveform, part: Part, rng: np.random.Generator) -> tup
 
 def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
     index = pools.sample("speech", rng)
-    waveform, part, _ = pools.read(index)
+    waveform, part, name = pools.read(index)
+    is_digit = part.text is not None and set(part.text.split()) <= DIGITS
+    part = replace(part, is_open=name in config.open_sets and not is_digit and not part.command)
     others = pools.digits_like(index)
     if len(others) > 1 and _chance(rng, config.sequence_share):
         count = int(rng.integers(1, 5))
@@ -224,7 +196,7 @@ def _speech(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tupl
         waveform, part = _vary_voice(waveform, part, rng)
     longest = int(config.max_s * SAMPLE_RATE)
     if waveform.size > longest:
-        waveform, part = waveform[:longest], replace(part, text=None)
+        waveform, part = waveform[:longest], replace(part, text=None, command=None, slots=())
     return waveform, part
 
 
@@ -237,8 +209,18 @@ def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfi
     return mixing.place(waveform, before, before + waveform.size + after)
 
 
+def _repeated(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, int]:
+    """A short sound two to four times, with pauses in which it is not heard."""
+    count = int(rng.integers(2, 5))
+    gaps = [int(gap) for gap in rng.uniform(0.35, 1.0, size=count - 1) * SAMPLE_RATE]
+    return mixing.join([mixing.fade(waveform)] * count, gaps), count
+
+
 def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
     waveform, part, _ = pools.read(pools.sample("sound", rng))
+    if waveform.size < 0.8 * SAMPLE_RATE and config.detail_share and _chance(rng, config.detail_share):
+        waveform, count = _repeated(waveform, rng)
+        return waveform, replace(part, count=count)
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
@@ -269,6 +251,13 @@ _SOURCES: dict[Kind, Callable[[Pools, np.random.Generator, SceneConfig], tuple[W
 }
 
 
+def _coded(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """After Opus of 6 to 64 or MP3 of 16 to 64 kbit/s."""
+    if _chance(rng, 0.6):
+        return codecs.opus(waveform, float(np.exp(rng.uniform(np.log(6), np.log(64)))))
+    return codecs.mp3(waveform, float(rng.choice([16, 24, 32, 48, 64])))
+
+
 def _finish(waveform: Waveform, rng: np.random.Generator, config: SceneConfig, *, strength: float) -> Waveform:
     """Recording conditions of the whole scene; most scenes keep those of their recordings."""
     if config.augment:
@@ -276,6 +265,8 @@ def _finish(waveform: Waveform, rng: np.random.Generator, config: SceneConfig, *
             waveform = mixing.recolour(waveform, rng)
         if _chance(rng, strength):
             waveform = mixing.add_noise_floor(waveform, rng, float(rng.uniform(15, 45)))
+        if config.codec_share and waveform.size and _chance(rng, config.codec_share):
+            waveform = _coded(mixing.limit_peak(waveform), rng)
         if _chance(rng, 0.5):
             waveform = mixing.to_level(waveform, float(rng.uniform(-38, -14)))
         else:
@@ -294,6 +285,15 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
     return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
 
 
+def _placed(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, Literal["start", "end"]]:
+    """A short sound in the first or last third of a longer scene."""
+    length = int(rng.uniform(3.5, 6.0) * waveform.size + SAMPLE_RATE)
+    spare = int(rng.uniform(0, 0.3) * (length - waveform.size))
+    if _chance(rng, 0.5):
+        return mixing.place(waveform, spare, length), "start"
+    return mixing.place(waveform, length - waveform.size - spare, length), "end"
+
+
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
     waveform, part = _SOURCES[front](pools, rng, config)
     background, other = _SOURCES[back](pools, rng, config)
@@ -302,6 +302,9 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
         if waveform.size < shortest:
             start = int(rng.integers(0, shortest - waveform.size + 1))
             waveform = mixing.place(waveform, start, shortest)
+    if front == "sound" and waveform.size < 1.2 * SAMPLE_RATE and _chance(rng, config.detail_share):
+        waveform, place = _placed(waveform, rng)
+        part = replace(part, place=place)
     low, high = config.snr_db
     if front != "speech" or back == "speech":
         low = max(low, 1.0)  # a speaker or tune "in the background" must be the weaker part
@@ -309,9 +312,23 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
         background = mixing.crop_energetic(background, rng, waveform.size, tries=12)
     elif back == "speech":
         background = mixing.place(background, int(rng.integers(0, waveform.size - background.size + 1)), waveform.size)
-    mixed = mixing.mix(waveform, background, float(rng.uniform(low, high)))
+    snr_db = float(rng.uniform(low, high))
+    mixed = mixing.mix(waveform, background, snr_db)
     # Speech in the background is mentioned, not transcribed.
-    return Scene(mixed, (part, replace(other, text=None, foreground=False)), f"mixed_{front}", "over")
+    other = replace(other, text=None, command=None, slots=(), count=None, foreground=False)
+    other = replace(other, is_faint=bool(config.detail_share) and snr_db > FAINT_DB)
+    return Scene(mixed, (part, other), f"mixed_{front}", "over")
+
+
+def _with_third(scene: Scene, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
+    """In some scenes of two sounds in turn, weak speech or music behind both."""
+    kinds: list[Kind] = [kind for kind in ("speech", "music") if pools.has(kind)]
+    if not kinds or not _chance(rng, config.detail_share):
+        return scene
+    waveform, part = _SOURCES[kinds[int(rng.integers(len(kinds)))]](pools, rng, config)
+    mixed = mixing.mix(scene.waveform, waveform, float(rng.uniform(4.0, FAINT_DB)))
+    part = replace(part, text=None, command=None, slots=(), foreground=False)
+    return replace(scene, waveform=mixed, parts=(*scene.parts, part))
 
 
 def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -325,9 +342,10 @@ def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> 
             mixing.to_level(mixing.crop_energetic(each, rng, half), 20 * np.log10(max(level, 1e-4)))
             for each in (first, second)
         ]
-        return Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then")
+        one, two = replace(one, count=None), replace(two, count=None)
+        return _with_third(Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then"), pools, rng, config)
     mixed = mixing.mix(first, mixing.crop_energetic(second, rng, first.size), float(rng.uniform(-3, 6)))
-    return Scene(mixed, (one, two), "two_sounds", "over")
+    return Scene(mixed, (replace(one, count=None), replace(two, count=None)), "two_sounds", "over")
 
 
 def _two_speakers(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from importlib import resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,37 +26,18 @@ class EventWords:
         return self.subject if self.subject.startswith("the sound of") else f"{self.subject} {self.gerund}"
 
 
-# The ten ESC-10 classes under their ESC-50 names, then the procedural sounds of recipes/tiny.
-# Accepted words are inflections and close synonyms of the class name only. A word that would fit other ESC-50 classes
-# as well ("buzzing" or "saw" of a chainsaw, "crow" of a rooster, "water" of rain or waves) is left out.
-EVENTS: dict[str, EventWords] = {
-    "dog": EventWords("a dog", "barks", "barking", ("dog", "dogs", "bark", "barks", "barking")),
-    "rooster": EventWords("a rooster", "crows", "crowing", ("rooster", "roosters", "crows", "crowing", "cockerel")),
-    "rain": EventWords("rain", "falls", "falling", ("rain", "rains", "raining", "rainfall")),
-    "sea_waves": EventWords(
-        "sea waves", "crash", "crashing", ("sea", "wave", "waves", "ocean", "surf"), is_plural=True
-    ),
-    "crackling_fire": EventWords("a fire", "crackles", "crackling", ("fire", "crackling", "crackles", "campfire")),
-    "crying_baby": EventWords(
-        "a baby", "cries", "crying", ("baby", "cry", "cries", "crying", "infant", "toddler", "newborn")
-    ),
-    "sneezing": EventWords("a person", "sneezes", "sneezing", ("sneeze", "sneezes", "sneezing", "sneezed")),
-    "clock_tick": EventWords("a clock", "ticks", "ticking", ("clock", "tick", "ticks", "ticking")),
-    "helicopter": EventWords("a helicopter", "flies", "flying", ("helicopter", "helicopters", "chopper")),
-    "chainsaw": EventWords("a chainsaw", "runs", "running", ("chainsaw", "chainsaws")),
-    "beep": EventWords("a device", "beeps", "beeping", ("beep", "beeps", "beeping")),
-    "siren": EventWords("a siren", "wails", "wailing", ("siren", "sirens", "wailing", "wails")),
-    "noise": EventWords("loud noise", "hisses", "hissing", ("noise", "static", "hiss", "hisses", "hissing")),
-    "hum": EventWords("a machine", "hums", "humming", ("hum", "hums", "humming")),
-    "alarm": EventWords("an alarm", "rings", "ringing", ("alarm", "alarms")),
-    "click": EventWords("something", "clicks", "clicking", ("click", "clicks", "clicking")),
-    "sweep": EventWords("a tone", "sweeps", "sweeping", ("sweep", "sweeps", "sweeping", "gliding")),
-    "telephone": EventWords("a telephone", "rings", "ringing", ("telephone", "phone", "dial", "dialing")),
-    "buzzer": EventWords("a buzzer", "buzzes", "buzzing", ("buzzer", "buzzes", "buzzing", "buzz")),
-    "whistle": EventWords("a whistle", "blows", "blowing", ("whistle", "whistles", "whistling")),
-    "knock": EventWords("someone", "knocks", "knocking", ("knock", "knocks", "knocking")),
-    "engine": EventWords("an engine", "rumbles", "rumbling", ("engine", "engines", "motor")),
-}
+def _read_events() -> dict[str, EventWords]:
+    lines = resources.files("auricle.data").joinpath("events.tsv").read_text(encoding="utf-8").splitlines()
+    found = {}
+    for line in lines[1:]:
+        event, subject, verb, gerund, accepted, *number = line.split("\t")
+        found[event] = EventWords(subject, verb, gerund, tuple(accepted.split()), is_plural=number == ["plural"])
+    return found
+
+
+# Accepted words are inflections and close synonyms of the event's name only. A word that would fit other events as well
+# ("buzzing" or "saw" of a chainsaw, "crow" of a rooster, "water" of rain or waves) is left out.
+EVENTS: dict[str, EventWords] = _read_events()
 
 _ALIASES = {"clock_ticking": "clock_tick", "baby_crying": "crying_baby", "sea_wave": "sea_waves"}
 
@@ -73,9 +55,14 @@ LANGUAGES: dict[str, str] = {
     "ru": "Russian",
     "pt": "Portuguese",
     "ja": "Japanese",
+    "ar": "Arabic",
+    "pl": "Polish",
+    "sv": "Swedish",
+    "tr": "Turkish",
+    "ko": "Korean",
 }
 
-_SPEECH = re.compile(r"\b(says?|said|speaks?|speaking|spoken|talks?|talking|voices?|speech|speakers?)\b", re.I)
+_SPEECH = re.compile(r"\b(says?|said|speaks?|speaking|spoken|talks?|talking|voices?|speech|speakers?|orders)\b", re.I)
 _MUSIC = re.compile(r"\b(music|musical|melody|tune|song|chords?)\b", re.I)
 _SOUND = re.compile(r"\b(sounds? of|noises?)\b", re.I)
 _NEGATED = re.compile(r"\b(no|without|nobody|none)\s+(\w+\s+)?(speech|voices?|speaks?|speaking|music|sounds?)\b", re.I)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from auricle.data import prompts
-from auricle.data.scenes import DIGITS, Part, Scene
+from auricle.data.parts import DIGITS, Part, Scene
 from auricle.data.vocabulary import (
     LANGUAGES,
     category_of,
@@ -43,7 +43,11 @@ __all__ = [
 CAPTION_PROMPT = "Write a general audio caption."
 TRANSCRIBE_PROMPT = "Transcribe the speech."
 NO_SPEECH = "no speech"
+OPEN_SPEECH = "speech in"  # how the answer to `TRANSCRIBE_PROMPT` starts where the words are not to be written down
 QUOTED_WORDS = 3  # captions quote speech of up to this many words
+
+_COUNTS = {2: "two", 3: "three", 4: "four"}
+_ORDER = ("size", "roast", "numberOfShots", "coffeeDrink")  # slots as they stand before the drink
 
 _SILENT = ("Silence with no clear sound.", "There is only silence here.", "Nothing but silence can be heard.")
 
@@ -60,7 +64,15 @@ def _speaker(part: Part) -> str:
 
 
 def _is_quotable(part: Part) -> bool:
-    return part.text is not None and 0 < len(part.text.split()) <= QUOTED_WORDS
+    return part.text is not None and not part.is_open and 0 < len(part.text.split()) <= QUOTED_WORDS
+
+
+def order(part: Part) -> str:
+    """A spoken order in words: "large double shot latte with soy milk and sugar"."""
+    slots = dict(part.slots)
+    start = " ".join(slots.pop(name) for name in _ORDER if name in slots)
+    rest = " and ".join(slots.values())
+    return f"{start} with {rest}" if start and rest else start or rest
 
 
 def _foreign(part: Part) -> str:
@@ -73,6 +85,10 @@ def _speech_clause(part: Part, rng: np.random.Generator) -> str:
     who = _speaker(part)
     if _is_quotable(part):
         return f'{who} says "{part.text}"'
+    if part.command and _foreign(part):
+        return f'{who} says "{part.command}" in {_foreign(part)}'
+    if part.slots:
+        return f"{who} orders {'an' if order(part)[:1] in 'aeiou' else 'a'} {order(part)}"
     if _foreign(part):
         return f"{who} {_pick(rng, ('speaks', 'is speaking'))} {_foreign(part)}"
     return f"{who} {_pick(rng, ('speaks', 'is speaking', 'is speaking', 'is talking'))}"
@@ -85,9 +101,15 @@ def _speech_noun(part: Part, rng: np.random.Generator) -> str:
 
 def _event_clause(part: Part, rng: np.random.Generator) -> str:
     words = event_words(part.event or "")
+    if part.count:
+        return f"{words.subject} {words.verb} {_times(part.count)}"
     if rng.random() < 0.4:
         return f"{words.subject} {words.verb}"
     return f"{words.subject} {'are' if words.is_plural else 'is'} {words.gerund}"
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{_COUNTS[count]} times"
 
 
 def _event_noun(part: Part, rng: np.random.Generator) -> str:
@@ -113,10 +135,10 @@ def _single(part: Part, rng: np.random.Generator) -> str:
     """A clause or noun phrase about the only part."""
     if part.kind == "speech":
         clause = _speech_clause(part, rng)
-        is_english = part.language == "en" and not _is_quotable(part)
+        is_english = part.language == "en" and not _is_quotable(part) and not part.slots
         return f"{clause} in English" if is_english and rng.random() < 0.6 else clause
     if part.kind == "sound":
-        if rng.random() < 0.3:
+        if not part.count and rng.random() < 0.3:
             noun = _event_noun(part, rng)
             return noun if noun.startswith("the sound") else f"the sound of {noun}"
         return _event_clause(part, rng)
@@ -130,7 +152,11 @@ def _single(part: Part, rng: np.random.Generator) -> str:
 
 def _both(front: Part, back: Part, rng: np.random.Generator) -> str:
     clause = _CLAUSES[front.kind](front, rng)
+    if front.place:
+        clause = f"{clause} at the {'beginning' if front.place == 'start' else 'end'}"
     form = rng.random()
+    if back.is_faint and form < 0.6:
+        return f"{clause} with {_NOUNS[back.kind](back, rng)} faintly in the background"
     if form < 0.45:
         return f"{clause} while {_CLAUSES[back.kind](back, rng)}"
     if form < 0.75:
@@ -148,18 +174,36 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     elif scene.arrangement == "then":
         second = scene.parts[1]
         sentence = f"{_CLAUSES[first.kind](first, rng)}, then {_CLAUSES[second.kind](second, rng)}"
+        if len(scene.parts) > 2:
+            behind = scene.parts[2]
+            sentence = f"{sentence}, with {_NOUNS[behind.kind](behind, rng)} in the background"
     else:
         sentence = _both(first, scene.parts[1], rng)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def transcript(scene: Scene) -> str | None:
-    """The words of all speech in order, `NO_SPEECH` without speech, None if the words of a part are unknown."""
+    """What is to be written down of the speech.
+
+    The words of all of it in order; `NO_SPEECH` without speech; "speech in English" where its words are not to be
+    written down, see `Part.is_open`; None if the words of a part are unknown.
+    """
     spoken = scene.of_kind("speech")
     if not spoken:
         return NO_SPEECH
+    if all(part.is_open and part.foreground for part in spoken):
+        languages = dict.fromkeys(LANGUAGES.get(part.language or "", "an unknown language") for part in spoken)
+        return f"{OPEN_SPEECH} {' and '.join(languages)}"
+    return None if any(part.is_open for part in spoken) else spoken_words(scene)
+
+
+def spoken_words(scene: Scene) -> str | None:
+    """The words of all speech in order, `NO_SPEECH` without speech, None if the words of a part are unknown."""
+    spoken = scene.of_kind("speech")
     texts = [part.text for part in spoken if part.text is not None]
-    return " ".join(texts) if len(texts) == len(spoken) else None
+    if len(texts) < len(spoken):
+        return None
+    return " ".join(texts) if spoken else NO_SPEECH
 
 
 def category_answer(scene: Scene) -> str:
@@ -197,7 +241,14 @@ def _about_speech(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str
         found.append(("age", _pick(rng, prompts.AGE), "child" if part.is_child else "adult"))
     if LANGUAGES.get(part.language or ""):
         found.append(("language", _pick(rng, prompts.LANGUAGE), LANGUAGES[part.language or ""].lower()))
-    if part.text is not None:
+    if part.command:
+        found.append(("command", _pick(rng, prompts.COMMAND), part.command))
+    if part.slots:
+        found.append(("order", _pick(rng, prompts.ORDER), order(part)))
+        found += [
+            ("slot", _pick(rng, prompts.SLOTS[name]), value) for name, value in part.slots if name in prompts.SLOTS
+        ]
+    if part.text is not None and not part.is_open:
         found.append(("words", _pick(rng, prompts.WORDS), part.text))
         words = part.text.split()
         if words and set(words) <= DIGITS:
@@ -242,6 +293,12 @@ _WEIGHTS = {
     "has_music": 0.7,
     "has_event": 1.0,
     "count": 0.7,
+    "command": 3.0,
+    "order": 2.0,
+    "slot": 1.0,
+    "times": 1.5,
+    "first": 0.7,
+    "last": 0.7,
 }
 
 
@@ -251,6 +308,12 @@ def _all_questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, st
     if scene.parts:
         names = dict.fromkeys(map(_answer_for, scene.parts))
         found.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(names)))
+    if len(scene.parts) == 1 and scene.parts[0].count:
+        found.append(("times", _pick(rng, prompts.TIMES), _COUNTS[scene.parts[0].count]))
+    if scene.arrangement == "then":
+        first, last = scene.parts[:2]
+        found.append(("first", _pick(rng, prompts.FIRST), _answer_for(first)))
+        found.append(("last", _pick(rng, prompts.LAST), _answer_for(last)))
     if events := [event_name(part.event or "") for part in scene.of_kind("sound")]:
         found.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
     return found + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)

@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from auricle.audio.facts import Facts
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
+
+
+class TokenGrid(Protocol):
+    """How a model makes audio tokens of a waveform, see `write_receipt`."""
+
+    @property
+    def subsample_factor(self) -> int:
+        """25 Hz frames per audio token."""
+
+    @property
+    def min_samples(self) -> int:
+        """Length to which shorter windows are padded."""
+
+    @property
+    def whole_tokens(self) -> bool:
+        """Whether windows are padded to whole audio tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +50,12 @@ class Receipt:
     overlaps: tuple[Span, ...] = ()  # in two neighbouring windows, so processed twice
     dropped: tuple[Span, ...] = ()  # less than one token, at the end of a window
     skipped: tuple[Span, ...] = ()  # not read, with reasons
-    padded_s: float = 0.0  # zeros appended to reach one audio token
+    padded_s: float = 0.0  # zeros appended to reach one audio token; of Whisper, 30 s
     truncated: bool = False  # the source ends before its header says
     damaged: int = 0  # places that could not be decoded and are missing
     audio_tokens: int = 0  # tokens given to the decoder, 0.2 s each; from an encoder 0.04 s each
-    notes: tuple[str, ...] = ()  # what else was done to the source
+    notes: tuple[str, ...] = ()  # what else was found in the source, or done to it
+    warnings: tuple[str, ...] = ()  # those of the notes on what a source should not have, or that was left out
 
     @property
     def complete(self) -> bool:
@@ -50,7 +67,8 @@ class Receipt:
         fields = asdict(self)
         for name in ("read", "overlaps", "dropped", "skipped"):
             fields[name] = [{key: value for key, value in span.items() if value != ""} for span in fields[name]]
-        return {**fields, "notes": list(self.notes), "complete": self.complete}
+        listed = {"notes": list(self.notes), "warnings": list(self.warnings)}
+        return {**fields, **listed, "complete": self.complete}
 
 
 def write_receipt(
@@ -105,6 +123,7 @@ def write_receipt(
         damaged=facts.damaged,
         audio_tokens=tokens,
         notes=tuple(_notes(facts)),
+        warnings=tuple(_warnings(facts)),
     )
 
 
@@ -124,13 +143,16 @@ def _skipped(facts: Facts, num_samples: int, windows: Sequence[tuple[int, int]])
 
 def _notes(facts: Facts) -> list[str]:
     notes = []
-    if facts.non_finite:
-        notes.append(f"{facts.non_finite} samples that were not finite were replaced by 0")
     if facts.clipped:
         notes.append(f"{facts.clipped:.2%} of the samples are at full scale")
     if facts.silent:
         notes.append("digital silence: nothing exceeds -90 dB of full scale")
-    return [*notes, *facts.notes]
+    return [*notes, *_warnings(facts)]
+
+
+def _warnings(facts: Facts) -> list[str]:
+    replaced = [f"{facts.non_finite} samples that were not finite were replaced by 0"] if facts.non_finite else []
+    return [*replaced, *facts.notes]
 
 
 def _span(origin_s: float, start: int, stop: int, reason: str = "") -> Span:

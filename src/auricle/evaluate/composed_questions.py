@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from auricle.data import prompts
+from auricle.data.parts import KINDS, Part, Scene
 from auricle.data.recipes import DIGITS
-from auricle.data.scenes import KINDS, Part, Scene
 from auricle.data.wording import caption, event_name
 from auricle.errors import DataError
 from auricle.metrics.closed_qa import LETTERS

@@ -6,17 +6,16 @@ their randomness, so that noise grows and is not sampled again. The length stays
 (speed, padding). Corruptions that measure a level leave digital silence as it is.
 """
 
-import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from auricle.audio.decode import decode
-from auricle.data import mixing
+from auricle.data import codecs, mixing
 from auricle.data.mixing import SAMPLE_RATE, SILENCE_RMS, Waveform
 from auricle.errors import ConfigError, hint_names
 from auricle.evaluate.questions import Question
@@ -25,8 +24,6 @@ from auricle.evaluate.sources import AudioFile, NamedBytes
 Change: TypeAlias = Callable[[Waveform, float, np.random.Generator], Waveform]
 
 _PIECE = SAMPLE_RATE // 10  # 100 ms, what a dropout takes
-_MP3_DELAY = 576 + 529  # samples of encoder and decoder, which files of low rates do not state
-_OPUS_KBPS, _MP3_KBPS = (6.0, 256.0), (8.0, 160.0)  # ends of the scales that libsndfile cuts into 0 … 1, at 16 kHz mono
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,14 +149,11 @@ def _noise(exponent: float) -> Change:
 
 
 def _opus(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
-    low, high = _OPUS_KBPS
-    return _through(waveform, format="OGG", subtype="OPUS", compression_level=(high - level) / (high - low))
+    return codecs.opus(waveform, level)
 
 
 def _mp3(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
-    low, high = _MP3_KBPS
-    share = (high - level) / (high - low)
-    return _through(waveform, format="MP3", subtype="MPEG_LAYER_III", compression_level=share, bitrate_mode="CONSTANT")
+    return codecs.mp3(waveform, level)
 
 
 def _telephone(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
@@ -169,42 +163,14 @@ def _telephone(waveform: Waveform, level: float, rng: np.random.Generator) -> Wa
     for _ in range(int(level)):
         line = soxr.resample(received, SAMPLE_RATE, SAMPLE_RATE // 2)
         line = mixing.colour(line, band_hz=_BAND) if line.size else line
-        coded = _coded(np.clip(line, -1, 1), SAMPLE_RATE // 2, format="WAV", subtype="ULAW")
-        received = _fit(soxr.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE), waveform.size)
+        coded = codecs.through_file(line, SAMPLE_RATE // 2, format="WAV", subtype="ULAW")
+        received = mixing.place(soxr.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE), 0, waveform.size)
     return received
 
 
 # `mixing.band_response` counts in Hz of a 16 kHz waveform; at 8 kHz the same places are half as high. The line itself
 # passes 300 to 3400 Hz (ITU-T G.712).
 _BAND = (600.0, 6800.0)
-
-
-def _through(waveform: Waveform, **codec: Any) -> Waveform:
-    decoded = _coded(np.clip(waveform, -1, 1), SAMPLE_RATE, **codec)
-    if codec["format"] == "MP3" and decoded.size >= waveform.size + _MP3_DELAY:
-        decoded = decoded[_MP3_DELAY:]
-    return _fit(decoded, waveform.size)
-
-
-def _coded(waveform: Waveform, sample_rate: int, **codec: Any) -> Waveform:
-    import soundfile
-
-    file = io.BytesIO()
-    try:
-        soundfile.write(file, waveform, sample_rate, **codec)
-        file.seek(0)
-        decoded, _ = soundfile.read(file, dtype="float32")
-    except (soundfile.LibsndfileError, ValueError) as error:
-        raise ConfigError(
-            f"{codec['subtype']}: this installation of libsndfile cannot write it ({error}); leave the corruption out, "
-            "or upgrade soundfile"
-        ) from None
-    found: Waveform = decoded
-    return found
-
-
-def _fit(waveform: Waveform, num_samples: int) -> Waveform:
-    return mixing.place(waveform, 0, num_samples)
 
 
 def _reverb(waveform: Waveform, level: float, rng: np.random.Generator) -> Waveform:
@@ -277,7 +243,7 @@ def _corruptions() -> Mapping[str, Corruption]:
         # Levels of noise and signal are those of `mixing.active_rms`: pauses do not count.
         one("white-noise", "White noise", "dB SNR", noise, (-40, 80), None, _noise(0.0)),
         one("pink-noise", "Pink noise", "dB SNR", noise, (-40, 80), None, _noise(1.0)),
-        one("opus", "Opus", "kbit/s", "64 32 24 16 12 8 6", _OPUS_KBPS, None, _opus),
+        one("opus", "Opus", "kbit/s", "64 32 24 16 12 8 6", codecs.OPUS_KBPS, None, _opus),
         one("mp3", "MP3", "kbit/s", "64 48 32 24 16", (16, 160), None, _mp3),
         one("telephone", "Telephone lines (8 kHz, G.711 µ-law)", "in a row", "1 2 4", (0, 8), 0, _telephone),
         one("reverb", "Reverberation", "s RT60", "0.2 0.4 0.6 0.8 1.0 1.2", (0, 10), 0, _reverb),

@@ -11,12 +11,12 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError
 from auricle.listen.options import best, pool_odds
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
-from auricle.listen.stitching import Stitcher, join_words, stitch
+from auricle.listen.stitching import Stitcher, join_words
 from auricle.metrics.tags import plain
 
 if TYPE_CHECKING:
+    from auricle.encode.receipt import TokenGrid
     from auricle.listen.long_audio import Recording
-    from auricle.models.midashenglm import MiDashengLMConfig
 
 Aggregation: TypeAlias = Literal["auto", "distinct", "majority", "any", "summary"]
 
@@ -34,7 +34,7 @@ SUMMARY_PROMPT = (
 _MOST_TIMES = 8  # spans named in one note, which is read by people
 
 
-def describe(recording: Recording, config: MiDashengLMConfig, *, dense: bool) -> Description:
+def describe(recording: Recording, config: TokenGrid, *, dense: bool) -> Description:
     """Join the distinct captions in order; with ``dense`` neighbours with the same caption are one segment."""
     segments = recording.segments()
     caption = " ".join(dict.fromkeys(segment.text for segment in segments if segment.text))
@@ -45,33 +45,32 @@ def describe(recording: Recording, config: MiDashengLMConfig, *, dense: bool) ->
     )
 
 
-def transcribe(recording: Recording, config: MiDashengLMConfig) -> Transcript:
+def transcribe(recording: Recording, config: TokenGrid) -> Transcript:
     """Join the transcripts; words in the overlap of two windows are written once."""
-    segments, overlaps, notes = recording.segments(), recording.overlaps(), _notes(recording)
-    texts = stitch([segment.text for segment in segments], overlaps)
+    parts, overlaps, notes = recording.parts(), recording.overlaps(), _notes(recording)
+    stitcher = Stitcher()
+    segments = [each for window in map(stitcher.add, parts, overlaps) for each in window] + stitcher.end()
     if any(overlaps):
         notes.append(
             f"{sum(overlaps)} of {len(overlaps) - 1} cuts fall outside pauses: both windows hold the audio around "
             "them, and their transcripts were stitched where they agree"
         )
-    withheld = [
-        span
-        for span, segment in zip(recording.spans, segments, strict=True)
-        if segment.no_speech_logprob is not None and not segment.text
-    ]
+    withheld = [each for window in parts for each in window if each.no_speech_logprob is not None and not each.text]
     if withheld:
-        notes.append(
-            f"words were withheld, because the model rates it likely that nobody speaks: {_times(recording, withheld)}"
-        )
+        spans = [(each.start_s, each.stop_s) for each in withheld]
+        notes.append(f"words were withheld, because the model rates it likely that nobody speaks: {_times(spans)}")
+    language, probability = _language(recording)
     return Transcript(
-        text=join_words(texts),
-        segments=tuple(replace(segment, text=text) for segment, text in zip(segments, texts, strict=True)),
+        text=join_words([segment.text for segment in segments]),
+        segments=tuple(segments),
         receipt=recording.receipt(config, notes),
+        language=language,
+        language_probability=probability,
     )
 
 
 def answer(
-    recording: Recording, config: MiDashengLMConfig, prompt: int, how: Aggregation, summarise: Callable[[str], str]
+    recording: Recording, config: TokenGrid, prompt: int, how: Aggregation, summarise: Callable[[str], str]
 ) -> Answer:
     """Aggregate the answers to the question of index ``prompt``, see `aggregate_answers`."""
     segments = recording.segments(prompt)
@@ -80,7 +79,7 @@ def answer(
     return Answer(text=text, segments=tuple(segments), receipt=recording.receipt(config, notes))
 
 
-def choose(recording: Recording, config: MiDashengLMConfig, question: str, *, per_token: bool) -> Choice:
+def choose(recording: Recording, config: TokenGrid, question: str, *, per_token: bool) -> Choice:
     """Pool the odds of all windows.
 
     A question for something that is present takes the odds of the window with the highest probability of "yes", any
@@ -159,54 +158,38 @@ def asks_existence(question: str) -> bool:
 def merge_equal(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Join neighbours with the same text; their log-probability is the mean over the time."""
     merger = _Merger()
-    found = [merger.add(segment, overlaps=False) for segment in segments]
-    return tuple(segment for segment in (*found, merger.end()) if segment is not None)
+    return (*merger.add(segments, overlaps=False), *merger.end())
 
 
 class Growing(Protocol):
     """Segments of a result whose windows are answered one after the other."""
 
-    def add(self, segment: Segment, overlaps: bool) -> Segment | None:
-        """Take the segment of the next window, and give the one that it makes final, if any."""
+    def add(self, segments: Sequence[Segment], overlaps: bool) -> list[Segment]:
+        """Take the segments of the next window, and give those that it makes final."""
 
-    def end(self) -> Segment | None:
-        """Give the last one."""
+    def end(self) -> list[Segment]:
+        """Give the rest."""
 
 
 class _Merger:
     """Joins neighbours with the same text, see `merge_equal`."""
 
     def __init__(self) -> None:
-        self._held: Segment | None = None
+        self._held: list[Segment] = []
 
-    def add(self, segment: Segment, overlaps: bool) -> Segment | None:
-        before, self._held = self._held, segment
-        if before is None or before.text != segment.text or _by_rule(before) != _by_rule(segment):
-            return before
-        self._held = Segment(
-            start_s=before.start_s, stop_s=segment.stop_s, text=segment.text, mean_logprob=_mean(before, segment)
-        )
-        return None
+    def add(self, segments: Sequence[Segment], overlaps: bool) -> list[Segment]:
+        final: list[Segment] = []
+        for segment in segments:
+            before, self._held = self._held, [segment]
+            if before and before[0].text == segment.text and _by_rule(before[0]) == _by_rule(segment):
+                mean = _mean(before[0], segment)
+                self._held = [replace(segment, start_s=before[0].start_s, mean_logprob=mean, no_speech_logprob=None)]
+            else:
+                final += before
+        return final
 
-    def end(self) -> Segment | None:
+    def end(self) -> list[Segment]:
         return self._held
-
-
-class _Transcribed:
-    """Stitches the texts of neighbours, see `auricle.listen.stitching.stitch`."""
-
-    def __init__(self) -> None:
-        self._stitcher = Stitcher()
-        self._held: Segment | None = None
-
-    def add(self, segment: Segment, overlaps: bool) -> Segment | None:
-        before, self._held = self._held, segment
-        text = self._stitcher.add(segment.text, overlaps)
-        return None if before is None or text is None else replace(before, text=text)
-
-    def end(self) -> Segment | None:
-        text = self._stitcher.end()
-        return None if self._held is None or text is None else replace(self._held, text=text)
 
 
 def growing_captions() -> Growing:
@@ -216,7 +199,7 @@ def growing_captions() -> Growing:
 
 def growing_transcript() -> Growing:
     """The segments of a transcript."""
-    return _Transcribed()
+    return Stitcher()
 
 
 def _fitting(question: str, kinds: set[str]) -> Aggregation:
@@ -260,24 +243,50 @@ def _notes(recording: Recording) -> list[str]:
         longest = max(stop - start for start, stop in recording.windows) / SAMPLE_RATE
         how = "in one prompt" if len(recording.spans) == 1 else "one prompt each"
         notes.append(f"longer than the longest window: processed in {count} windows of up to {longest:g} s, {how}")
-    spans: dict[str, list[tuple[int, int]]] = {}
+    said: dict[str, list[tuple[float, float]]] = {}
     for (index, prompt), reply in sorted(recording.replies.items()):
         if reply.rule and prompt == 0:  # a rule holds for all prompts
-            spans.setdefault(reply.rule, []).append(recording.spans[index])
-    notes += [
-        f"answered by rule, without the model, because {reason}: {_times(recording, own)}"
-        for reason, own in spans.items()
-    ]
-    return notes
+            said.setdefault(f"answered by rule, without the model, because {reply.rule}", []).append(
+                recording.seconds(index)
+            )
+        if reply.remark:
+            said.setdefault(reply.remark, []).append(recording.seconds(index))
+    languages = dict.fromkeys(reply.language for reply in recording.replies.values() if reply.language and reply.text)
+    for language in languages if len(languages) > 1 else ():
+        said[f"transcribed in the language {language}"] = [
+            recording.seconds(index)
+            for (index, _), reply in sorted(recording.replies.items())
+            if reply.language == language
+        ]
+    return notes + [f"{what}: {_times(spans)}" for what, spans in said.items()]
 
 
-def _times(recording: Recording, spans: Sequence[tuple[int, int]]) -> str:
-    joined: list[tuple[int, int]] = []
+def _language(recording: Recording) -> tuple[str | None, float | None]:
+    """The language that most of the words were written in, by the time, and its mean probability where detected."""
+    seconds: dict[str, float] = {}
+    likely: dict[str, float] = {}
+    whole = 0.0
+    for (index, _), reply in recording.replies.items():
+        if reply.language is None or not reply.text:
+            continue
+        start_s, stop_s = recording.seconds(index)
+        seconds[reply.language] = seconds.get(reply.language, 0.0) + stop_s - start_s
+        if reply.languages is not None:
+            whole += stop_s - start_s
+            for language, probability in reply.languages.items():
+                likely[language] = likely.get(language, 0.0) + probability * (stop_s - start_s)
+    if not seconds:
+        return None, None
+    language = max(seconds, key=lambda each: seconds[each])
+    return language, round(likely.get(language, 0.0) / whole, 4) if whole else None
+
+
+def _times(spans: Sequence[tuple[float, float]]) -> str:
+    joined: list[tuple[float, float]] = []
     for start, stop in spans:
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], stop)
         else:
             joined.append((start, stop))
-    origin = recording.facts.start_s
-    named = [f"{origin + a / SAMPLE_RATE:g}-{origin + b / SAMPLE_RATE:g} s" for a, b in joined[:_MOST_TIMES]]
+    named = [f"{start:g}-{stop:g} s" for start, stop in joined[:_MOST_TIMES]]
     return ", ".join(named) + (f" and {len(joined) - _MOST_TIMES} more" if len(joined) > _MOST_TIMES else "")

@@ -5,7 +5,7 @@ Files are read as a stream, so that hours take no more memory than minutes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from auricle.audio.facts import Clip, Facts
 from auricle.audio.limits import Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import is_in_memory
-from auricle.encode.receipt import Receipt, write_receipt
+from auricle.encode.receipt import Receipt, TokenGrid, write_receipt
 from auricle.errors import AudioError, AuricleError, ClipTooShort
 from auricle.listen.outputs import Odds, Segment
 from auricle.listen.silence import stream_split_at_silence
@@ -23,8 +23,6 @@ from auricle.listen.windows import Window, Windowing, stream_quiet_windows
 
 if TYPE_CHECKING:
     from auricle.listen.aggregate import Growing
-    from auricle.models.midashenglm import MiDashengLMConfig
-
 
 _MIN_SAMPLES = SAMPLE_RATE // 10  # half an audio token; what is shorter would be zeros for the most part
 
@@ -38,6 +36,10 @@ class Reply:
     odds: tuple[Odds, ...] = ()  # of every option, where there were some
     no_speech_logprob: float | None = None  # see `Segment`
     rule: str = ""  # why the text was set without the model
+    parts: tuple[Segment, ...] = ()  # with times of the source, where the model gives them
+    languages: Mapping[str, float] | None = None  # probabilities, where the model gives them
+    language: str | None = None  # that the text was written in
+    remark: str = ""  # what the receipt says of how the text came about
 
 
 def check_length(num_samples: int, name: str) -> None:
@@ -65,7 +67,7 @@ class Recording:
         self.is_read = False
         self.error: AuricleError | None = None
         self.growing: Growing | None = None  # its segments as they become final, where somebody waits for them
-        self._given_out = 0  # segments that `next_segments` gave
+        self._given_out = 0  # windows that `next_parts` gave
         self._opened = opened
         blocks = iter([opened.waveform]) if isinstance(opened, Clip) else opened
         cut = stream_split_at_silence if windowing.split_silence else stream_quiet_windows
@@ -106,32 +108,44 @@ class Recording:
         """The replies to one prompt, with times of the source."""
         return [self._segment(index, prompt) for index in range(len(self.spans))]
 
-    def next_segments(self) -> Iterator[tuple[Segment, bool]]:
-        """Segments of the first prompt that were not given before, up to the first reply that is missing.
+    def parts(self) -> list[tuple[Segment, ...]]:
+        """The replies to the first prompt as segments: those that the model gave, or one for the span."""
+        return [self._parts(index) for index in range(len(self.spans))]
+
+    def next_parts(self) -> Iterator[tuple[tuple[Segment, ...], bool]]:
+        """Of `parts` what was not given before, up to the first reply that is missing.
 
         Yields:
-            A segment, and whether its window shares samples with the one before it.
+            The segments of a window, and whether it shares samples with the one before it.
         """
         while (self._given_out, 0) in self.replies:
             index = self._given_out
             self._given_out += 1
-            yield self._segment(index, 0), index > 0 and self.given[index][0] < self.given[index - 1][1]
+            yield self._parts(index), index > 0 and self.given[index][0] < self.given[index - 1][1]
 
     def overlaps(self) -> list[bool]:
         """Of each window whether it shares samples with the one before it."""
         return [False, *(after[0] < before[1] for before, after in pairwise(self.given))]
 
+    def _parts(self, index: int) -> tuple[Segment, ...]:
+        return self.replies[index, 0].parts or (self._segment(index, 0),)
+
     def _segment(self, index: int, prompt: int) -> Segment:
-        (start, stop), reply, origin = self.spans[index], self.replies[index, prompt], self.facts.start_s
+        (start_s, stop_s), reply = self.seconds(index), self.replies[index, prompt]
         return Segment(
-            start_s=round(origin + start / SAMPLE_RATE, 4),
-            stop_s=round(origin + stop / SAMPLE_RATE, 4),
+            start_s=start_s,
+            stop_s=stop_s,
             text=reply.text,
             mean_logprob=_rounded(reply.mean_logprob),
             no_speech_logprob=_rounded(reply.no_speech_logprob),
         )
 
-    def receipt(self, config: MiDashengLMConfig, notes: Iterable[str] = ()) -> Receipt:
+    def seconds(self, index: int) -> tuple[float, float]:
+        """Start and end of a span in the source."""
+        start, stop = (self.facts.start_s + edge / SAMPLE_RATE for edge in self.spans[index])
+        return round(start, 4), round(stop, 4)
+
+    def receipt(self, config: TokenGrid, notes: Iterable[str] = ()) -> Receipt:
         """State which parts of the source the model processed, with notes on what else was done."""
         receipt = write_receipt(
             self.facts,
@@ -139,6 +153,7 @@ class Recording:
             self.windows,
             given=self.given,
             subsample_factor=config.subsample_factor,
+            min_samples=config.min_samples,
             whole_tokens=config.whole_tokens,
         )
         return replace(receipt, notes=(*receipt.notes, *notes))

@@ -23,16 +23,24 @@ from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcr
 from auricle.listen.pipeline import (
     Captioning,
     Choosing,
+    PromptedTranscription,
     Questions,
     SourcePrompts,
-    Transcription,
     check_questions,
     process,
     reply_of,
 )
 from auricle.listen.streaming import AnswerStream, stream_answer
+from auricle.listen.whisper_files import PREFIX
 from auricle.weights.cards import read_card
-from auricle.weights.generation_config import MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY, stated_settings
+from auricle.weights.generation_config import (
+    MAX_AUDIO_KEY,
+    MAX_PROMPT_KEY,
+    NO_SPEECH_KEY,
+    OPEN_SPEECH_KEY,
+    UNSURE_KEY,
+    stated_settings,
+)
 from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
@@ -97,6 +105,8 @@ class AudioLM:
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
         self.unsure_below, self.verb_limits = unsure_below, dict(verb_limits or {})
+        # Less confident transcripts are taken for speech that the card says the model cannot transcribe.
+        self.open_speech_below = unsure_below if "transcribe" in self.verb_limits else None
         self._language_prompt = language_prompt
         self.prompt_writer = prompt_writer(loaded)
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
@@ -162,7 +172,7 @@ class AudioLM:
         overlap_s: float | None = None,
         vad: bool = False,
         language: str | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> Transcript:
         """Write down the words spoken in one source.
 
@@ -172,9 +182,9 @@ class AudioLM:
             overlap_s: of two windows around a cut that does not fall into a pause, s, at most a third of the window;
                 None: 2 s, or a fifth of shorter windows. The transcripts are stitched where they agree.
             vad: leave out windows in which silero-vad finds no speech; needs the extra ``vad``.
-            language: that is spoken, as ``en`` or ``zh``, where the model's prompt can name it: of MiDashengLM, not of
-                models trained with Auricle.
-            max_new_tokens: of each window's transcript.
+            language: that is spoken, as ``en`` or ``zh``, where the model's prompt can name it: of MiDashengLM and
+                Whisper, not of models trained with Auricle.
+            max_new_tokens: of each window's transcript; None: 128, and of Whisper all that its context holds.
         """
         options: dict[str, Any] = {"window_s": window_s, "overlap_s": overlap_s, "vad": vad, "language": language}
         check_single(source, "transcribe_many")
@@ -300,7 +310,7 @@ class AudioLM:
         As `describe`; sources are taken as they are needed, and ``batch_size`` windows are one batch.
         """
         task = Captioning(self, dense=dense, window_s=window_s, max_new_tokens=max_new_tokens)
-        return process(task, _each(sources, [CAPTION_PROMPT], "describe"), batch_size)
+        return process(task, each_source(sources, [CAPTION_PROMPT], "describe"), batch_size)
 
     def transcribe_many(
         self,
@@ -311,11 +321,12 @@ class AudioLM:
         overlap_s: float | None = None,
         vad: bool = False,
         language: str | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> Iterator[Transcript | AuricleError]:
         """Transcribe many sources; as `describe_many` and `transcribe`."""
-        task = Transcription(self, window_s=window_s, overlap_s=overlap_s, vad=vad, max_new_tokens=max_new_tokens)
-        return process(task, _each(sources, [self._transcribe_prompt(language)], "transcribe"), batch_size)
+        most = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        task = PromptedTranscription(self, window_s=window_s, overlap_s=overlap_s, vad=vad, max_new_tokens=most)
+        return process(task, each_source(sources, [self._transcribe_prompt(language)], "transcribe"), batch_size)
 
     def _transcribe_prompt(self, language: str | None) -> str:
         """The prompt of transcripts.
@@ -347,7 +358,7 @@ class AudioLM:
     ) -> Iterator[Answer | AuricleError]:
         """Ask one question about many sources; as `describe_many` and `ask`."""
         task = Questions(self, sampling, reduce=reduce, window_s=window_s, choices=choices, schema=schema)
-        found = process(task, _each(sources, check_questions([prompt]), "ask"), batch_size)
+        found = process(task, each_source(sources, check_questions([prompt]), "ask"), batch_size)
         return (each if isinstance(each, AuricleError) else each[0] for each in found)
 
     def ask_all_many(
@@ -362,7 +373,7 @@ class AudioLM:
     ) -> Iterator[list[Answer] | AuricleError]:
         """Ask the same questions about many sources; as `describe_many` and `ask_all`."""
         task = Questions(self, sampling, reduce=reduce, window_s=window_s)
-        return process(task, _each(sources, check_questions(prompts), "ask_all"), batch_size)
+        return process(task, each_source(sources, check_questions(prompts), "ask_all"), batch_size)
 
     def ask_each(
         self,
@@ -398,7 +409,7 @@ class AudioLM:
     ) -> Iterator[Choice | AuricleError]:
         """Choose among the same options for many sources; as `describe_many` and `choose`."""
         task = Choosing(self, question, options, letters=letters, per_token=per_token, window_s=window_s)
-        return process(task, _each(sources, [task.options.prompt], "choose"), batch_size)
+        return process(task, each_source(sources, [task.options.prompt], "choose"), batch_size)
 
 
 def load(
@@ -413,7 +424,8 @@ def load(
     """Load an audio language model.
 
     Args:
-        name: embedded name, hub id, or folder in a published layout.
+        name: embedded name, hub id, or folder in a published layout; or ``whisper:`` and a size, a folder in
+            CTranslate2's layout or a hub id, for a model that transcribes alone (extra ``asr``).
         device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
             stored so, else float32.
@@ -423,13 +435,18 @@ def load(
 
     Raises:
         WeightsError: unknown, unsafe or unfitting weights.
+        MissingExtra: Whisper without faster-whisper.
     """
     from auricle.weights import load_midashenglm
 
+    if str(name).startswith(PREFIX):
+        from auricle.listen.whisper import load_whisper
+
+        return load_whisper(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
     loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
     folder = Path(str(loaded.identity["path"]))
     stated = stated_settings(folder)
-    return AudioLM(
+    model = AudioLM(
         loaded,
         max_audio_s=stated.get(MAX_AUDIO_KEY, MAX_AUDIO_S),
         max_prompt_s=stated.get(MAX_PROMPT_KEY),
@@ -439,9 +456,12 @@ def load(
         language_prompt=None if MAX_AUDIO_KEY in stated else LANGUAGE_PROMPT,
         verb_limits=read_card(folder).verb_limits if (folder / "README.md").is_file() else None,
     )
+    model.open_speech_below = stated.get(OPEN_SPEECH_KEY, model.open_speech_below)
+    return model
 
 
-def _each(sources: Iterable[AudioSource], prompts: Sequence[str], single: str) -> Iterator[SourcePrompts]:
+def each_source(sources: Iterable[AudioSource], prompts: Sequence[str], single: str) -> Iterator[SourcePrompts]:
+    """Pair every source with the prompts; ``single``: the method to name where one source was given."""
     check_several(sources, f"{single} takes one")
     return ((source, prompts) for source in sources)
 

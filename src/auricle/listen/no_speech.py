@@ -1,14 +1,21 @@
-"""When a transcript is withheld, because the model itself rates it likely that nobody speaks."""
+"""When a transcript is withheld, because the model itself rates it likely that nobody speaks.
+
+And when it is taken for speech of other kinds than the model was trained to transcribe.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from auricle.data.wording import NO_SPEECH
 from auricle.errors import ConfigError
+
+SUGGESTED = "whisper:base"  # a model for speech of any kind, see `auricle.listen.whisper`
+_OPEN_SPEECH = re.compile(r"(?:open )?speech in \w+[;,.]", re.IGNORECASE)  # what a model may answer to such speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,19 @@ class NoSpeechRule:
 def is_no_speech(text: str) -> bool:
     """Whether an answer is the one that models are trained to give for clips without speech."""
     return text.rstrip(".").lower() == NO_SPEECH
+
+
+def is_open_speech(text: str, confidence: float | None, below: float | None) -> bool:
+    """Whether a transcript is by its model's own account of speech that the model was not trained to transcribe.
+
+    Args:
+        text: of the transcript.
+        confidence: see `auricle.listen.Answer`.
+        below: words with less confidence are taken for such speech; None: the model was trained on all speech.
+    """
+    if below is None or not text:
+        return False
+    return _OPEN_SPEECH.match(text) is not None or (confidence is not None and confidence < below)
 
 
 def calibrate(speech: Sequence[float], other: Sequence[float]) -> float:

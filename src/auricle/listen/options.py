@@ -72,6 +72,8 @@ def write_options(
             letters.
     """
     check_characters(question, "the question")
+    if not question.strip():
+        raise ConfigError("the question is empty; expected one that the options answer")
     texts = check_options(tokenizer, options)
     if letters and len(texts) > len(LETTERS):
         raise ConfigError(f"there are {len(texts)} options; expected at most {len(LETTERS)} with letters")

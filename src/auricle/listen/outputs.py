@@ -18,6 +18,7 @@ class Segment:
     text: str
     mean_logprob: float | None = None  # nats per token of the text; None where a rule set it
     no_speech_logprob: float | None = None  # nats of the answer "no speech", where it was scored
+    words: tuple[Segment, ...] = ()  # each with its own times, where the model gives them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,10 @@ class Choice(Output):
         return next(each.probability for each in self.odds if each.text == self.text)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Transcript(Output):
     """The words spoken in a source; empty where there are none."""
 
-    __slots__ = ()
+    language: str | None = None  # that most of it was transcribed in, as en or zh; None: the model does not say
+    language_probability: float | None = None  # of that language, mean over the time; None: it was not detected
+    suggested_model: str | None = None  # one that transcribes what this model was not trained for

@@ -24,13 +24,14 @@ from auricle.engine.request import SamplingParams
 from auricle.errors import AudioError, AuricleError, ConfigError, check_number
 from auricle.listen import aggregate
 from auricle.listen.long_audio import Recording, Reply, try_open
-from auricle.listen.no_speech import is_no_speech
+from auricle.listen.no_speech import SUGGESTED, is_no_speech, is_open_speech
 from auricle.listen.options import answer_ids, best, constraint_of, weigh, write_options
 from auricle.listen.outputs import Answer, Choice, Description, Output, Transcript
 from auricle.listen.vad import SpeechDetector
 from auricle.listen.windows import Window, Windowing
 
 if TYPE_CHECKING:
+    from auricle.encode.receipt import TokenGrid
     from auricle.engine.prompt import CheckedPrompt
     from auricle.engine.request import Generation
     from auricle.listen.aggregate import Aggregation, Growing
@@ -49,23 +50,34 @@ Result = TypeVar("Result", bound=Output)
 class Task(ABC):
     """What a verb asks about every window, and how it makes a result of the replies."""
 
-    def __init__(self, model: AudioLM, sampling: SamplingParams, windowing: Windowing) -> None:
+    def __init__(
+        self, model: AudioLM, sampling: SamplingParams, windowing: Windowing, config: TokenGrid | None = None
+    ) -> None:
         """Prepare to ask.
 
         Args:
             model: the one that answers.
             sampling: how tokens are chosen.
             windowing: how sources are cut.
+            config: how the model makes audio tokens; None: that of the loaded language model.
         """
         self.model, self.sampling, self.windowing = model, sampling, windowing
-        self.config = model.loaded.model.config
+        self.config = config or model.loaded.model.config
         self.max_new_tokens = sampling.max_new_tokens  # that the context must have room for behind a prompt
 
     def rule(self, window: Window) -> Reply | None:
         """The reply about a window that needs no model; None: ask the model."""
         return None
 
-    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+    def prompt(self, recording: Recording, windows: Sequence[Window], question: str) -> Any:
+        """What `answer` takes for a question about windows.
+
+        Raises:
+            PromptError: no room in the context.
+        """
+        return window_prompt(self, recording, windows, question)
+
+    def answer(self, prompts: Sequence[Any]) -> list[Reply]:
         """The replies of the model to one batch of prompts."""
         return [reply_of(generation) for generation in self.model.engine.generate(prompts, self.sampling)]
 
@@ -102,16 +114,21 @@ class Transcription(Task):
     """A transcript of every window; windows without speech are empty by rule."""
 
     def __init__(
-        self, model: AudioLM, *, window_s: float | None, overlap_s: float | None, vad: bool, max_new_tokens: int
+        self,
+        model: AudioLM,
+        *,
+        window_s: float | None,
+        overlap_s: float | None,
+        vad: bool,
+        max_new_tokens: int,
+        config: TokenGrid | None = None,
     ) -> None:
         if overlap_s is not None:
             check_number("overlap_s", overlap_s, least=0, most=MAX_S)
         share = min(_OVERLAP_S, _longest(model, window_s) / 5) if overlap_s is None else overlap_s
         windowing = _windowing(model, window_s, overlap_samples=int(share * SAMPLE_RATE), split_silence=True)
-        super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), windowing)
+        super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), windowing, config)
         self._detector = SpeechDetector() if vad else None
-        self._no_speech = answer_ids(model.loaded.tokenizer, NO_SPEECH, min(model.loaded.eos_token_ids))
-        self.max_new_tokens = max(max_new_tokens, len(self._no_speech))  # either may follow a prompt
 
     def rule(self, window: Window) -> Reply | None:
         """Leave windows empty in which nobody can be speaking."""
@@ -120,6 +137,23 @@ class Transcription(Task):
         if self._detector is not None and not self._detector.has_speech(window.waveform):
             return Reply(text="", rule="silero-vad finds no speech")
         return None
+
+    def growing(self) -> Growing | None:
+        """Stitch as the windows come."""
+        return aggregate.growing_transcript()
+
+    def result(self, recording: Recording) -> Transcript:
+        """Stitch the transcripts."""
+        return _with_limit(aggregate.transcribe(recording, self.config), self.model, "transcribe")
+
+
+class PromptedTranscription(Transcription):
+    """Transcripts by a prompt; one that is taken for open speech suggests another model."""
+
+    def __init__(self, model: AudioLM, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self._no_speech = answer_ids(model.loaded.tokenizer, NO_SPEECH, min(model.loaded.eos_token_ids))
+        self.max_new_tokens = max(self.max_new_tokens, len(self._no_speech))  # either may follow a prompt
 
     def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
         """Transcribe, and withhold words where the model rates "no speech" likely, see `NoSpeechRule`."""
@@ -136,13 +170,11 @@ class Transcription(Task):
         text = "" if rule.denies(sum(scores)) else reply.text
         return replace(reply, text=text, no_speech_logprob=sum(scores))
 
-    def growing(self) -> Growing | None:
-        """Stitch as the windows come."""
-        return aggregate.growing_transcript()
-
     def result(self, recording: Recording) -> Transcript:
-        """Stitch the transcripts."""
-        return _with_limit(aggregate.transcribe(recording, self.config), self.model, "transcribe")
+        """Say which model transcribes what this one was not trained for."""
+        transcript = super().result(recording)
+        is_open = is_open_speech(transcript.text, transcript.confidence, self.model.open_speech_below)
+        return replace(transcript, suggested_model=SUGGESTED) if is_open else transcript
 
 
 class Questions(Task):
@@ -227,7 +259,7 @@ class _Pending(NamedTuple):
 
     recording: Recording
     key: tuple[int, int]  # index of the span, and of the question
-    prompt: CheckedPrompt
+    prompt: Any  # of `Task.prompt`
 
 
 def process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> Iterator[Any]:
@@ -293,7 +325,7 @@ def _prompts(task: Task, recording: Recording) -> Iterator[_Pending]:
                     recording.replies[place, number] = reply
                     _report(task, recording, (place, number))
                 else:
-                    yield _Pending(recording, (place, number), window_prompt(task, recording, windows, question))
+                    yield _Pending(recording, (place, number), task.prompt(recording, windows, question))
     except AuricleError as error:
         recording.error = error if str(error).startswith(name) else type(error)(f"{name}: {error}")
     except Exception as error:  # a decoder may fail with any exception, hours into a file
@@ -320,12 +352,11 @@ def _report_segments(task: Task, opened: Sequence[Recording | AuricleError]) -> 
     growing = recording.growing = recording.growing or task.growing()
     if growing is None:
         return
-    found = [growing.add(segment, overlaps) for segment, overlaps in recording.next_segments()]
+    found = [segment for parts in recording.next_parts() for segment in growing.add(*parts)]
     if recording.is_done and recording.error is None:
-        found.append(growing.end())
+        found += growing.end()
     for segment in found:
-        if segment is not None:
-            report(recording.facts.name, segment)
+        report(recording.facts.name, segment)
 
 
 def window_prompt(task: Task, recording: Recording, windows: Sequence[Window], question: str) -> CheckedPrompt:
@@ -377,12 +408,14 @@ def check_questions(questions: Sequence[str]) -> Sequence[str]:
     """Refuse what is not a list of questions.
 
     Raises:
-        ConfigError: a text, an empty list, or a question that is no text.
+        ConfigError: a text, an empty list, or a question that is no text, or empty.
     """
     if not isinstance(questions, list | tuple) or not questions:
         raise ConfigError(f"the questions are {questions!r}; expected a list of at least one")
     for question in questions:
         check_characters(question, "the prompt")
+        if not question.strip():
+            raise ConfigError("the prompt is empty; expected a question or an instruction")
     return questions
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+from auricle.listen.outputs import Segment
 from auricle.metrics.tags import plain
 
 _MOST_WORDS = 40  # of either side that may be in an overlap; fast speech has 5 words a second
@@ -17,40 +19,49 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _STARTS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 
-def stitch(texts: Sequence[str], overlaps: Sequence[bool]) -> list[str]:
-    """Divide the words of overlaps between the two windows.
+class Stitcher:
+    """Divides the words of overlaps between two windows that come one after the other.
 
     The last words of a window are aligned with the first of the next one. Both are cut behind the middle one of the
-    words they agree on: a window is least reliable at its ends. Where they agree on nothing, nothing is left out.
-
-    Returns:
-        As many texts, which joined by `join_words` are the whole transcript.
+    words they agree on: a window is least reliable at its ends. Where they agree on nothing, words that have times are
+    cut in the middle of the overlap, and of others nothing is left out. Times of words never go back.
     """
-    stitcher = Stitcher()
-    found = [stitcher.add(*each) for each in zip(texts, overlaps, strict=True)]
-    return [text for text in (*found, stitcher.end()) if text is not None]
-
-
-class Stitcher:
-    """As `stitch`, for transcripts that come one after the other: each is final once the next one is known."""
 
     def __init__(self) -> None:
         """Start without a window."""
-        self._held: list[str] | None = None  # words of the last window
+        self._held: list[Segment] = []
+        self._until_s = 0.0  # end of the last word given out
 
-    def add(self, text: str, overlaps: bool) -> str | None:
-        """Take the next transcript, and give the one before it; None for the first."""
-        left: list[str] | None = self._held
-        right: list[str] = _WORD.findall(text)
-        if left is not None and overlaps:
-            keep, skip = seam([_plain(word) for word in left], [_plain(word) for word in right])
-            left, right = left[:keep], right[skip:]
+    def add(self, segments: Sequence[Segment], overlaps: bool) -> list[Segment]:
+        """Take the segments of the next window, and give those of the one before it, which are now final.
+
+        Joined by `join_words`, the texts of all are the whole transcript.
+
+        Args:
+            segments: of one window; words with times have the space in front of them.
+            overlaps: whether the window shares samples with the one before it.
+        """
+        left, right = self._held, list(segments)
+        if overlaps:
+            keep, skip = _seam(left, right)
+            left, right = _part(left, 0, keep), _part(right, skip, None)
         self._held = right
-        return None if left is None else join_words(left)
+        return [self._final(segment) for segment in left]
 
-    def end(self) -> str | None:
-        """Give the last one; None where there was none."""
-        return None if self._held is None else join_words(self._held)
+    def end(self) -> list[Segment]:
+        """Give the segments of the last window."""
+        return [self._final(segment) for segment in self._held]
+
+    def _final(self, segment: Segment) -> Segment:
+        if not segment.words:
+            return replace(segment, text=join_words(_WORD.findall(segment.text)))
+        words = []
+        for word in segment.words:
+            start = max(word.start_s, self._until_s)
+            self._until_s = max(word.stop_s, start)
+            words.append(replace(word, text=word.text.strip(), start_s=start, stop_s=self._until_s))
+        start, stop = min(segment.start_s, words[0].start_s), max(segment.stop_s, self._until_s)
+        return replace(segment, words=tuple(words), start_s=start, stop_s=stop)
 
 
 def join_words(texts: Sequence[str]) -> str:
@@ -94,6 +105,38 @@ def seam(left: Sequence[str], right: Sequence[str]) -> tuple[int, int]:
         return len(left), 0
     row, column = pairs[len(pairs) // 2]
     return offset + row + 1, column + 1
+
+
+def _seam(left: Sequence[Segment], right: Sequence[Segment]) -> tuple[int, int]:
+    """As `seam`, for segments; where nothing agrees, by the times of the words."""
+    keep, skip = seam(*([_plain(word) for part in side for word in _texts(part)] for side in (left, right)))
+    own, other = ([word for part in side for word in part.words] for side in (left, right))
+    if skip or not own or not other or other[0].start_s >= own[-1].stop_s:
+        return keep, skip
+    middle = (other[0].start_s + own[-1].stop_s) / 2
+    keep, skip = (sum(word.start_s + word.stop_s < 2 * middle for word in side) for side in (own, other))
+    return keep, skip
+
+
+def _part(segments: Sequence[Segment], first: int, last: int | None) -> list[Segment]:
+    """The segments with only those words from ``first`` to before ``last``, counted over all of them."""
+    found, before = [], 0
+    for segment in segments:
+        count = len(_texts(segment))
+        start, stop = max(first - before, 0), count if last is None else min(last - before, count)
+        before += count
+        if start <= 0 and stop >= count:
+            found.append(segment)
+        elif not segment.words:
+            found.append(replace(segment, text=join_words(_texts(segment)[start : max(stop, 0)])))
+        elif words := segment.words[start : max(stop, 0)]:
+            text = "".join(word.text for word in words).strip()
+            found.append(replace(segment, text=text, words=words, start_s=words[0].start_s, stop_s=words[-1].stop_s))
+    return found
+
+
+def _texts(segment: Segment) -> list[str]:
+    return [word.text for word in segment.words] if segment.words else _WORD.findall(segment.text)
 
 
 def _agreements(tail: Sequence[str], head: Sequence[str], score: list[list[int]], column: int) -> list[tuple[int, int]]:

@@ -41,6 +41,11 @@ class MiDashengLMConfig:
         if self.encoder.attend != "whole":
             raise ConfigError(f"MiDashengLM needs an encoder with attend='whole', got {self.encoder.attend!r}")
 
+    @property
+    def min_samples(self) -> int:
+        """Length to which shorter clips are zero-padded."""
+        return MIN_CLIP_SAMPLES
+
 
 def padded_length(num_samples: int, subsample_factor: int = 5, *, whole_tokens: bool = False) -> int:
     """Samples of a clip after zero-padding: at least 0.2 s and one audio token, or whole audio tokens."""

@@ -9,20 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from auricle.data.scenes import Pools, make_scene
 from auricle.data.wording import example
 from auricle.errors import ConfigError
 from auricle.files import read_regular
-from auricle.models.dasheng import DashengConfig
+from auricle.models.dasheng import DashengConfig, to_patches
+from auricle.models.mae import PATCH_VALUES
 from auricle.models.midashenglm import IGNORE, MiDashengLM, MiDashengLMConfig, audio_token_count
 from auricle.models.qwen import QwenConfig
 from auricle.train import facts
 from auricle.train.config import CaptionSettings, RunConfig
 from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.train.pairs import scene_config
-from auricle.weights import load_dasheng, load_midashenglm, save_midashenglm
+from auricle.train.teacher import Taught, TeacherHead, load_teacher
+from auricle.weights import load_dasheng, load_midashenglm, safe, save_midashenglm
 from auricle.weights.generation_config import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
 from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, open_tokenizer
@@ -48,7 +51,7 @@ class CaptionObjective(Objective):
         self.config = config
         self.clips = open_clips(config)
         self.scenes = scene_config(config.scenes)
-        self.pools = Pools(self.clips, self.scenes.set_weights)
+        self.pools = Pools(self.clips, self.scenes.set_weights, self.scenes.event_weights)
         if not Path(config.caption.tokenizer).is_file():
             raise ConfigError(f"caption.tokenizer {config.caption.tokenizer!r} is no file; expected a tokenizer.json")
         content = read_regular(config.caption.tokenizer, MAX_TOKENIZER_BYTES)
@@ -63,10 +66,13 @@ class CaptionObjective(Objective):
             subsample_factor=self.network.config.subsample_factor,
             whole_tokens=self.network.config.whole_tokens,
         )
+        width = self.network.config.encoder.embed_dim
         self.heads: facts.FactHeads | None = None
         if config.caption.ctc_weight or config.caption.tag_weight:
-            width = self.network.config.encoder.embed_dim
-            self.heads = facts.FactHeads(width, facts.tag_weights(self.pools.events))
+            self.heads = facts.FactHeads(width, facts.tag_weights(self.pools.labels))
+        self.rebuild = nn.Linear(width, PATCH_VALUES) if config.caption.rebuild_weight else None
+        self.teach = load_teacher(config.caption.teacher).teach if config.caption.teacher else None
+        self.teacher_head = TeacherHead(width) if config.caption.teacher else None
 
     def _id(self, token: str) -> int:
         number = self.tokenizer.token_to_id(token)
@@ -90,6 +96,8 @@ class CaptionObjective(Objective):
         gains: list[Tensor],
         letters: list[Tensor],
         tags: Tensor,
+        logits: list[Tensor],
+        embeddings: list[Tensor],
     ) -> Tensor:
         """Mean loss () of prompts with answers.
 
@@ -102,11 +110,15 @@ class CaptionObjective(Objective):
             gains: (n_i, H) of the audio tokens, dropped ones 0; empty without dropout.
             letters: of the speech in each clip, (k_i,); see `auricle.train.facts`.
             tags: (B, K) of the scenes.
+            logits: (W_i, 521) that the teacher gives each clip; empty without one.
+            embeddings: (W_i, 1024).
         """
+        settings = self.config.caption
         network = self.network
         encoder = network.audio_encoder
         padded = [network.pad(clip) for clip in clips]
-        mels = [_blank(mel, rectangles) for mel, rectangles in zip(encoder.mel(padded), blanks, strict=True)]
+        whole = encoder.mel(padded)
+        mels = [_blank(mel, rectangles) for mel, rectangles in zip(whole, blanks, strict=True)]
         frames = encoder.encode_mels(mels, [len(clip) for clip in padded])[-1]
         tokens = network.audio_projector(frames)
         if gains and self.training:
@@ -115,7 +127,12 @@ class CaptionObjective(Objective):
         loss = network.next_token_loss(hidden, labels)
         if self.heads is not None:
             letter_loss, tag_loss = self.heads(frames, letters, tags)
-            loss = loss + self.config.caption.ctc_weight * letter_loss + self.config.caption.tag_weight * tag_loss
+            loss = loss + settings.ctc_weight * letter_loss + settings.tag_weight * tag_loss
+        if self.rebuild is not None:
+            patches = torch.cat([to_patches(encoder.init_bn(mel[None]))[0] for mel in whole])
+            loss = loss + settings.rebuild_weight * F.mse_loss(self.rebuild(torch.cat(frames)).float(), patches)
+        if self.teacher_head is not None:
+            loss = loss + settings.teacher_weight * self.teacher_head(frames, list(map(Taught, logits, embeddings)))
         return loss
 
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
@@ -132,9 +149,10 @@ class CaptionObjective(Objective):
             clips.append(torch.from_numpy(scene.waveform))
             blanks.append(self._sample_blanks(len(scene.waveform), rng))
             letters.append(facts.letters(scene))
-            tags.append(facts.tags(scene, self.pools.events))
+            tags.append(facts.tags(scene, self.pools.labels))
             if self.config.caption.dropout:
                 gains.append(self._sample_gains(len(scene.waveform), rng))
+        taught = self.teach(clips) if self.teach else []
         inputs = {
             **_pad_right(rows),
             "clips": clips,
@@ -142,6 +160,8 @@ class CaptionObjective(Objective):
             "gains": gains,
             "letters": letters,
             "tags": torch.stack(tags),
+            "logits": [found.logits for found in taught],
+            "embeddings": [found.embeddings for found in taught],
         }
         return Batch(inputs, sum(len(reply) for _, reply in rows), sum(map(len, clips)) / 16_000)
 
@@ -174,9 +194,11 @@ class CaptionObjective(Objective):
         return self.config.caption.encoder_lr_scale if name.startswith("network.audio_encoder.") else 1.0
 
     def provenance(self) -> dict[str, str]:
-        """Of the clips and the tokenizer."""
-        tokenizer = sha256(self.tokenizer.to_str().encode()).hexdigest()
-        return {"data": self.clips.manifest_hash, "tokenizer": tokenizer}
+        """Of the clips, the tokenizer and the teacher."""
+        teacher = self.config.caption.teacher
+        found = {"teacher": safe.sha256(teacher)} if teacher else {}
+        found["tokenizer"] = sha256(self.tokenizer.to_str().encode()).hexdigest()
+        return found | {"data": self.clips.manifest_hash}
 
     def export(self, folder: Path) -> None:
         """The model in the official MiDashengLM layout."""

@@ -117,16 +117,23 @@ def check_run(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> 
     own = json.loads(json.dumps(own, allow_nan=False))
     changed = [name for name in own if name in stored and stored[name] != own[name]]
     if changed:
-        listed = ", ".join(f"{name} is {_short(stored[name])} there and {_short(own[name])} here" for name in changed)
+        listed = ", ".join(
+            "{} is {} there and {} here".format(name, *_told_apart(stored[name], own[name])) for name in changed
+        )
         raise TrainingError(
             f"checkpoint {path} is of another run: {listed}; give the run another folder (out=…), or the settings and "
             "data it was started with"
         )
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return text if len(text) <= 40 else f"{text[:16]}…"
+def _told_apart(*values: Any) -> list[str]:
+    """Values as JSON; of long ones the 40 characters around the first that differs."""
+    texts = [json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values]
+    if max(map(len, texts)) <= 40:
+        return texts
+    same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), 0)
+    start = max(0, same - 16)
+    return [f"{'…' if start else ''}{text[start : start + 40]}{'…' if text[start + 40 :] else ''}" for text in texts]
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -26,6 +26,10 @@ class MaeSettings:
     mask_ratio: float = 0.75
     crop_s: float = 4.0  # seconds of one training crop, a whole number of 80 ms token pairs
     init: str | None = None  # model to start from
+    set_shares: dict[str, float] = field(default_factory=dict)  # of crops, by the clips' `set`; empty = by clips
+    mix: float = 0.0  # share of crops that are sums of two, each at a random speed
+    teacher: str = ""  # tensors of an event tagger, see train.teacher; the encoder learns its scores too
+    teacher_weight: float = 1.0
 
 
 @dataclass
@@ -49,6 +53,9 @@ class CaptionSettings:
     init: str | None = None  # folder of a MiDashengLM to start from, instead of `encoder`
     ctc_weight: float = 0.0  # of the auxiliary letter loss on encoder frames
     tag_weight: float = 0.0  # of the auxiliary loss on kinds, events and speakers
+    rebuild_weight: float = 0.0  # of the auxiliary loss on the log-mel, which encoder frames rebuild
+    teacher: str = ""  # tensors of an event tagger, see train.teacher; the encoder learns its scores too
+    teacher_weight: float = 1.0
 
 
 @dataclass
@@ -208,7 +215,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _AT_LEAST_1: tuple[str, ...] = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
 _AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens")
-_SHARES = ("lr_floor", "beta2", "mae.mask_ratio", "caption.dropout")
+_SHARES = ("lr_floor", "beta2", "mae.mask_ratio", "mae.mix", "caption.dropout")
 _AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size")
 
 
@@ -290,7 +297,8 @@ _FREE: tuple[str, ...] = (
     "keep",
     "log_every",
 )
-_FREE += ("probe_every", "best", "stop_after", "caption.tokenizer", "align.chunk", "align.cache", "align.share_towers")
+_FREE += ("probe_every", "best", "stop_after", "mae.teacher", "caption.tokenizer", "caption.teacher")
+_FREE += ("align.chunk", "align.cache", "align.share_towers")
 _FREE += ("sft.train", "sft.checkpoint_blocks", "sft.remember_mb", "sft.loss_chunk", "sft.heldout", "sft.heldout_rows")
 _FREE += ("sft.max_new_tokens",)
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.data.scenes import DIGITS, KINDS, Scene
-from auricle.data.wording import NO_SPEECH, transcript
+from auricle.data.parts import DIGITS, KINDS, Scene
+from auricle.data.wording import NO_SPEECH, spoken_words
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # CTC symbol 0 is the blank
 VOICE = ("female", "child")
@@ -19,35 +19,51 @@ VOICE = ("female", "child")
 
 def letters(scene: Scene) -> Tensor:
     """CTC targets (n,) int64 of the speech; empty where there is none, or the words are not known."""
-    text = transcript(scene)
+    text = spoken_words(scene)
     if text is None or text == NO_SPEECH:
         return torch.empty(0, dtype=torch.long)
     return torch.tensor([LETTERS.index(c) + 1 for c in text.lower() if c in LETTERS], dtype=torch.long)
 
 
-def tag_names(events: Sequence[str]) -> list[str]:
-    """What the tag head predicts: kinds, events, spoken digits, and the speaker's gender and age group."""
-    return [*KINDS, *events, *sorted(DIGITS), *VOICE]
+Labels = Sequence[tuple[str, str]]  # (fact, value), see `auricle.data.scenes.Pools.labels`
 
 
-def tag_weights(events: Sequence[str]) -> list[float]:
-    """Weight of each of `tag_names`: kinds and voices are few against dozens of events and digits, mostly absent."""
-    return [2.0 if name in KINDS else 4.0 if name in VOICE else 1.0 for name in tag_names(events)]
+def tag_names(labels: Labels) -> list[str]:
+    """What the tag head predicts: kinds, labels, spoken digits, and the speaker's gender and age group."""
+    return [*KINDS, *(value for _, value in labels), *sorted(DIGITS), *VOICE]
 
 
-def tags(scene: Scene, events: Sequence[str]) -> Tensor:
+def tag_weights(labels: Labels) -> list[float]:
+    """Weight of each of `tag_names`: kinds and voices are few against dozens of labels and digits, mostly absent."""
+    return [2.0] * len(KINDS) + [1.0] * (len(labels) + len(DIGITS)) + [4.0] * len(VOICE)
+
+
+def tags(scene: Scene, labels: Labels) -> Tensor:
     """(len(tag_names),) float32: 1 present, 0 not, NaN unknown."""
     speakers = scene.of_kind("speech")
     genders = {part.gender for part in speakers}
     children = {part.is_child for part in speakers}
     found = [float(bool(scene.of_kind(kind))) for kind in KINDS]
-    found += [float(any(part.event == event for part in scene.parts)) for event in events]
-    text = transcript(scene)
+    found += [_tag(scene, *label) for label in labels]
+    text = spoken_words(scene)
     spoken = set() if text is None else set(text.split())
     found += [float("nan") if text is None else float(digit in spoken) for digit in sorted(DIGITS)]
     found.append(float(genders == {"f"}) if genders in ({"m"}, {"f"}) else float("nan"))
     found.append(float(children == {True}) if children in ({True}, {False}) else float("nan"))
     return torch.tensor(found)
+
+
+def _tag(scene: Scene, fact: str, value: str) -> float:
+    """Whether a part has the value; unknown where a part of that kind does not state the fact."""
+    if fact == "event":
+        return float(any(part.event == value for part in scene.parts))
+    if fact == "instrument":
+        named = [part.instruments for part in scene.of_kind("music")]
+    else:
+        named = [(known,) if (known := getattr(part, fact)) else () for part in scene.of_kind("speech")]
+    if any(value in names for names in named):
+        return 1.0
+    return float("nan") if fact != "command" and () in named else 0.0
 
 
 class FactHeads(nn.Module):

@@ -17,7 +17,8 @@ from auricle.data import wording
 from auricle.data.cache import CachedClips
 from auricle.data.mixing import Waveform
 from auricle.data.order import Permutation
-from auricle.data.scenes import Pools, Scene, SceneConfig, make_scene
+from auricle.data.parts import Scene
+from auricle.data.scenes import Pools, SceneConfig, make_scene
 from auricle.data.shards import ShardSet
 from auricle.data.vocabulary import event_name, event_words
 from auricle.errors import ConfigError, DataError
@@ -162,7 +163,7 @@ class ScenePairs:
         """Sort the clips by their facts; the audio is not read."""
         self.config, self.scenes = config, scene_config(config.scenes)
         self.clips = CachedClips(ShardSet(config.data))
-        self.pools = Pools(self.clips, self.scenes.set_weights)
+        self.pools = Pools(self.clips, self.scenes.set_weights, self.scenes.event_weights)
         self.left_out: Counter[str] = Counter()
         self.encoded: set[int] = set()  # scenes whose audio is not needed again
         self._facts: dict[int, Scene] = {}  # of scenes that were mixed, without their audio

@@ -8,6 +8,7 @@ imported only where files are read: listing names is quick.
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -141,6 +142,34 @@ def _resolve_embedded(entry: CatalogEntry) -> Source:
 def _resolve_hub(
     name: str, repo: str, revision: str | None, offline: bool | None, cache_dir: str | Path | None
 ) -> Source:
+    try:
+        path = snapshot(repo, PATTERNS, revision=revision, offline=offline, cache_dir=cache_dir)
+    except NoRepository as error:
+        raise UnknownModel(_unknown(name)) from error
+    _check_complete(path, f"{repo}@{revision or 'main'}")
+    return Source(name=name, path=path, revision=path.name)
+
+
+class NoRepository(UnknownModel):
+    """The hub has no repository of that name."""
+
+
+def snapshot(
+    repo: str,
+    patterns: Sequence[str],
+    *,
+    revision: str | None = None,
+    offline: bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """Download those files of a repository that match patterns, unless they are in the hub's cache.
+
+    Args: as of `resolve`.
+
+    Raises:
+        UnknownModel: no such repository (`NoRepository`) or revision.
+        WeightsError: not in the cache while offline, or the download failed.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -155,13 +184,13 @@ def _resolve_hub(
         offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
     where = f"{repo}@{revision or 'main'}"
     try:
-        path = Path(
+        return Path(
             snapshot_download(
                 repo,
                 revision=revision,
                 cache_dir=_cache(cache_dir),
                 local_files_only=offline,
-                allow_patterns=PATTERNS,
+                allow_patterns=list(patterns),
             )
         )
     except GatedRepoError as error:
@@ -177,11 +206,9 @@ def _resolve_hub(
             "name a local folder"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UnknownModel(_unknown(name)) from error
+        raise NoRepository(f"{repo}: the hub has no such repository, or it is private; check the name") from error
     except (HfHubHTTPError, OSError) as error:
         raise WeightsError(f"{where}: download failed ({error}); try again or name a local folder") from error
-    _check_complete(path, where)
-    return Source(name=name, path=path, revision=path.name)
 
 
 def _elsewhere(entry: CatalogEntry) -> str:

@@ -13,7 +13,8 @@ MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip the model was trained on, 
 MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt, where it was trained on several
 NO_SPEECH_KEY = "auricle_no_speech_logprob"  # see `auricle.listen.no_speech.NoSpeechRule`
 UNSURE_KEY = "auricle_unsure_below"  # mean probability of a token, 0 to 1, below which a result is called unsure
-_KEYS = (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY)
+OPEN_SPEECH_KEY = "auricle_open_speech_below"  # see `auricle.listen.no_speech.is_open_speech`
+_KEYS = (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY, OPEN_SPEECH_KEY)
 
 
 def stated_settings(folder: Path) -> dict[str, float]:

@@ -298,7 +298,7 @@ def _check_memory(parts: LMParts, dtype: torch.dtype, device: torch.device, quan
 def _dtype(name: str | None) -> torch.dtype | None:
     if name is None or name == AUTO:
         return None
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise ConfigError(f"dtype is {name!r}, expected one of {', '.join(DTYPES)} or {AUTO}")
     return DTYPES[name]
 

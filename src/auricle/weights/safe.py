@@ -88,7 +88,12 @@ def weight_files(path: str | Path) -> dict[Path, set[str] | None]:
     for name in ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
             return {path / name: None}
-    found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLED) and p.is_file())
+    named = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLED))
+    if lost := [p for p in named if p.is_symlink() and not p.exists()]:
+        raise WeightsError(
+            f"{lost[0]}: is a link to {lost[0].readlink()}, which is not there; download the model again, or repair it"
+        )
+    found = [p for p in named if p.is_file()]
     _refuse_lone_shards(path, found)
     if len(found) != 1:
         listing = ", ".join(p.name for p in found[:5]) or "none"
