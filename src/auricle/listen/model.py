@@ -26,7 +26,7 @@ from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from auricle.weights import LoadedLM
 
@@ -97,6 +97,12 @@ class AudioLM:
 
     def __reduce__(self) -> NoReturn:
         raise not_copied(self.model)
+
+    def __copy__(self) -> Self:
+        """The same weights and engine, for other limits and reports; a deep copy is refused."""
+        own = object.__new__(type(self))
+        own.__dict__.update(self.__dict__)
+        return own
 
     @property
     def model(self) -> str:

@@ -15,8 +15,9 @@ from auricle.data.untrusted_json import parse_json
 from auricle.data.wording import CAPTION_PROMPT
 from auricle.encode.zero_shot import TEMPLATES, Prompts, classify_many, parse_labels, score_many
 from auricle.engine.request import SamplingParams
-from auricle.listen.verbs import Captioning, Questions, Task, check_questions
+from auricle.listen.pipeline import Task, check_questions
 from auricle.listen.streaming import AnswerStream, stream_answer
+from auricle.listen.verbs import Captioning, Questions
 from auricle.search import embed_query
 from auricle.serve.faults import ApiError, refused
 from auricle.serve.inputs import Fields, Upload, check_schema, needed, read_form
