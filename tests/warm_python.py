@@ -35,7 +35,6 @@ SLOW = (
     "transformers.models.bert.modeling_bert",
     "torch.export",
     "auricle.curate.filter",
-    "auricle.cli.main",
     "auricle.encode.aligner",
     "auricle.weights.glap",
     "auricle.weights.export",
