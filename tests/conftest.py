@@ -1,8 +1,10 @@
 """Settings of the whole suite, an interpreter that starts at once, and the tiny model with its reference answers."""
 
 import copy
+import gc
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
-from auricle.listen.model import AudioLM, load
+from auricle.listen.loading import load
+from auricle.listen.model import AudioLM
 from auricle.weights.processor import Prompt, PromptWriter
 
 from .warm_python import serving
@@ -25,6 +28,7 @@ settings.load_profile("auricle")
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "midashenglm"
 FACTS: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
 PROMPTS = sorted(FACTS["prompts"])
+MEMORY, ROOM_BYTES = "/dev/shm", 6 * 2**30  # six times what the whole suite needs
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -35,10 +39,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread in each of several processes: more would fight over the cores, and those that wait keep them busy."""
+    """One thread in each of several processes: more would fight over the cores, and those that wait keep them busy.
+
+    Temporary folders are in memory where that has much room, for all that is written is forced to disk.
+    """
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     if config.getoption("numprocesses"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_finish() -> None:
+    """All that is there stays: to look through it for garbage, again and again, takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 def messages_of(name: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Files are complete or absent, whatever happens; and who is in the way is reported."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -41,7 +42,7 @@ def umask(mask: int) -> Iterator[None]:
 
 # Kills itself just before each of its acts on the file system in turn, and prints what every death leaves behind.
 KILLED = """
-import json, os, signal, sys
+import fcntl, json, os, signal, sys
 from pathlib import Path
 from auricle import files
 
@@ -84,7 +85,7 @@ for last in range(1, 200):
     if not process:
         moment = last
         sys.addaudithook(lambda event, arguments: step() if event in EVENTS else None)
-        files.fcntl.flock, os.fsync, os.fchmod = before(files.fcntl.flock), before(os.fsync), before(os.fchmod)
+        fcntl.flock, os.fsync, os.fchmod = before(fcntl.flock), before(os.fsync), before(os.fchmod)
         write(b"b")
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -440,7 +441,7 @@ def test_a_full_disk_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "write", fail)
+    monkeypatch.setattr(os, "write", fail)
     with files.locked(tmp_path / "x"):
         with pytest.raises(OutputError, match=r"another run is writing here \(unknown\)"), files.locked(tmp_path / "x"):
             raise AssertionError
@@ -451,7 +452,7 @@ def test_file_systems_without_locks_are_written(tmp_path: Path, monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with files.locked(tmp_path / "x"):
         files.write_bytes(tmp_path / "x", NEW)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]

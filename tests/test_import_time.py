@@ -7,7 +7,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "soundfile", "soxr", "safetensors", "huggingface_hub"}
-HEAVY |= {"omegaconf", "av", "pyarrow", "matplotlib", "tensorboard"}
+HEAVY |= {"omegaconf", "av", "pyarrow", "matplotlib", "tensorboard", "starlette", "uvicorn", "prometheus_client"}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -22,7 +22,9 @@ def test_import_is_light(module: str) -> None:
     assert loaded_after(f"import {module}") & (HEAVY | {"rich"}) == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["describe", "--help"], ["train", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["describe", "--help"], ["train", "--help"], ["serve", "--help"]], ids=" ".join
+)
 def test_help_is_light(arguments: list[str]) -> None:
     # Help is set with rich, which is light; that it appears at all is checked here too.
     code = f"import sys; sys.argv = ['auricle', *{arguments}]\nfrom auricle.cli.main import main\n"

@@ -197,7 +197,7 @@ def test_a_wrong_import_is_seen(room: str, source: str) -> None:
         ("models/dasheng.py", "from auricle.audio.logmel import LogMel\nfrom .blocks import Block"),
         ("train/loop.py", "from auricle import __version__\nfrom auricle.errors import TrainingError"),
         ("cli/main.py", "import auricle\nfrom auricle.train import loop\nfrom auricle.evaluate import report"),
-        ("__init__.py", "from auricle.listen.model import load"),
+        ("__init__.py", "from auricle.listen.loading import load"),
     ],
 )
 def test_a_right_import_passes(room: str, source: str) -> None:

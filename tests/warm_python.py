@@ -30,6 +30,17 @@ SLOW = (
     "auricle.train.loop",
     "auricle.bench.run",
     "auricle.encode.encoder",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "transformers.models.bert.modeling_bert",
+    "torch.export",
+    "auricle.curate.filter",
+    "auricle.encode.aligner",
+    "auricle.weights.glap",
+    "auricle.weights.export",
+    "auricle.evaluate.run",
+    "auricle.search.build",
+    "tokenizers",
 )
 
 # Nothing is imported but what comes with every interpreter: this runs once for each process.

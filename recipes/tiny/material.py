@@ -162,10 +162,12 @@ def make_material(
     check_tools()
     for kind in ("speech", "music", "sound"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
+    pitched, strokes = phrases.read_notes(notes)
+    without = {task for task, recorded in (("phrase", pitched), ("beat", strokes)) if not recorded}
     work = [
         (task, number, seed, str(folder), notes)
         for task, count in COUNTS.items()
-        if notes or task not in ("phrase", "beat")
+        if task not in without
         for number in range(max(1, round(count * scale)))
     ]
     with ProcessPoolExecutor(jobs) as pool:

@@ -38,6 +38,8 @@ def read_notes(manifests: tuple[Path, ...]) -> tuple[dict[str, list[Recorded]], 
     strokes: dict[str, list[Recorded]] = defaultdict(list)
     for manifest in manifests:
         for row in map(json.loads, manifest.read_text(encoding="utf-8").splitlines()):
+            if row["kind"] != "music":
+                continue
             waveform, rate = soundfile.read(row["audio"], dtype="float32", always_2d=True)
             mono = soxr.resample(waveform.mean(1), rate, SAMPLE_RATE)
             loud = np.flatnonzero(np.abs(mono) > 0.05 * np.abs(mono).max(initial=1e-6))
@@ -53,7 +55,7 @@ def read_notes(manifests: tuple[Path, ...]) -> tuple[dict[str, list[Recorded]], 
 def _shifted(notes: Sequence[Recorded], pitch: int, rng: random.Random) -> Array:
     """A note near a pitch, moved onto it."""
     near = sorted(notes, key=lambda note: abs(note.pitch - pitch))[:2]
-    note = rng.choice(near)
+    note = rng.choice([each for each in near if abs(each.pitch - pitch) <= MAX_SHIFT] or near[:1])
     shift = max(-MAX_SHIFT, min(MAX_SHIFT, pitch - note.pitch))
     return soxr.resample(note.waveform, SAMPLE_RATE * 2 ** (shift / 12), SAMPLE_RATE, quality="LQ")
 
@@ -66,24 +68,38 @@ def _put(canvas: Array, sound: Array, start: int, length: int) -> None:
     canvas[start : start + sound.size] += sound
 
 
+def _arpeggios(rng: random.Random, mode: str, tonic: int, register: tuple[int, int]) -> list[tunes.Note]:
+    """Chords whose three notes come one after the other."""
+    notes = tunes.chords(rng, mode, tonic, register)
+    return [
+        (start + number % 3 * length // 3, length // 2, pitch, velocity)
+        for number, (start, length, pitch, velocity) in enumerate(notes)
+    ]
+
+
+WRITERS = {"melody": tunes.melody, "chords": tunes.chords, "arpeggios": _arpeggios}
+
+
 def phrase(rng: random.Random, pitched: dict[str, list[Recorded]]) -> tuple[Array, dict[str, Any]]:
-    """A melody, chords or long notes of 2 to 6 s on one instrument, in one case of seven on two; and its facts."""
-    players = rng.sample(sorted(pitched), 2 if rng.random() < 0.15 else 1)
+    """A melody, chords or arpeggios of 2 to 6 s on one instrument, in one case of seven on two; and its facts."""
+    players = rng.sample(sorted(pitched), min(len(pitched), 2 if rng.random() < 0.15 else 1))
     tempo = rng.choice(tuple(tunes.TEMPI))
     mode, tonic = rng.choice(tuple(tunes.SCALES)), rng.randint(48, 59)
-    texture = "chords" if rng.random() < 0.3 else "melody"
+    texture = rng.choice(("melody", "melody", "melody", "chords", "arpeggios"))
+    is_in_tune = True
     tick = 60 / rng.uniform(*tunes.TEMPI[tempo]) / tunes.TICKS * SAMPLE_RATE
     canvas = np.zeros(int(rng.uniform(2, 6) * SAMPLE_RATE), np.float32)
     for number, player in enumerate(players):
         pitches = [note.pitch for note in pitched[player]]
         low = rng.randint(min(pitches), max(min(pitches), max(pitches) - 14))
-        writer = tunes.chords if texture == "chords" and not number else tunes.melody
+        writer = tunes.melody if number else WRITERS[texture]
         for start, length, pitch, velocity in writer(rng, mode, tonic, (low, min(max(pitches), low + 18))):
             if (begin := int(start * tick)) < canvas.size:
                 sound = _shifted(pitched[player], pitch, rng)
+                is_in_tune &= min(abs(each - pitch) for each in pitches) <= MAX_SHIFT
                 level = velocity / 100 / max(float(np.abs(sound).max()), 1e-3)
                 _put(canvas, sound * np.float32(level), begin, int(length * tick * 1.1))
-    facts = {"instruments": players, "tempo": tempo, "mode": mode, "texture": texture}
+    facts = {"instruments": players, "tempo": tempo, "mode": mode if is_in_tune else None, "texture": texture}
     return canvas, facts
 
 

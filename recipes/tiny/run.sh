@@ -8,11 +8,12 @@
 # everything made is put under WORK. A step that is done is skipped when the script runs again, and a training run that was
 # stopped goes on from its newest checkpoint.
 #
+# VOICES: the folder where the packages of voices.py are installed, such as /, for more voices to measure with.
 # To shrink: STEPS (of every run), BATCH_SIZE, MATERIAL_SCALE, VOCAB, LIMIT (clips a row of the table).
 set -euo pipefail
 
 if [[ $# -ne 2 ]]; then
-    sed -n 's/^# \{0,1\}//; 2,10p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,11p' "$0" >&2
     exit 2
 fi
 data=$1 work=$2
@@ -33,16 +34,25 @@ pack() { # pack SET NAME ARGUMENTS...: one set of shards, unless it is there
 mkdir -p "$work"
 
 say "1/13 synthetic voices, tunes and sounds"
-notes=()
+notes=() notes_test=()
+games=()
+if [[ -e $data/0ad/audio ]]; then
+    if [[ ! -e $work/0ad ]]; then "$python" "$recipe/game_sounds.py" "$data/0ad/audio" "$work/0ad"; fi
+    games=(--also "$work/0ad/train.jsonl")
+fi
 if [[ -e $data/wide ]]; then
-    if [[ ! -e $work/wide ]]; then "$python" "$recipe/wide.py" "$data/wide" "$work/wide"; fi
-    for name in philharmonia philharmonia_plucked drums_and_loops; do notes+=("$work/wide/train/$name.jsonl"); done
+    if [[ ! -e $work/wide ]]; then "$python" "$recipe/wide.py" "$data/wide" "$work/wide" "${games[@]}"; fi
+    for name in philharmonia philharmonia_plucked drums_and_loops; do
+        notes+=("$work/wide/train/$name.jsonl")
+        if [[ -e $work/wide/test/$name.jsonl ]]; then notes_test+=("$work/wide/test/$name.jsonl"); fi
+    done
 fi
 if [[ ! -e $work/material/manifest.jsonl ]]; then
     "$python" "$recipe/material.py" "$work/material" ${notes:+--notes "${notes[@]}"} --scale "$scale" --seed 0
 fi
 if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the category row of the table
-    "$python" "$recipe/material.py" "$work/material-test" --scale "$("$python" -c "print($scale / 10)")" --seed 1
+    "$python" "$recipe/material.py" "$work/material-test" ${notes_test:+--notes "${notes_test[@]}"} \
+        --scale "$("$python" -c "print($scale / 10)")" --seed 1
 fi
 
 say "2/13 shards: what the models learn from, and what they never see"
@@ -56,9 +66,12 @@ if [[ -e $data/wide ]]; then
     done
 fi
 if [[ -e $data/0ad/audio ]]; then
-    if [[ ! -e $work/0ad ]]; then "$python" "$recipe/game_sounds.py" "$data/0ad/audio" "$work/0ad"; fi
     pack train 0ad "$work/0ad/train.jsonl"
     pack unlabelled 0ad-unlabelled "$work/0ad/unlabelled.jsonl"
+fi
+if [[ -n ${VOICES:-} ]]; then
+    if [[ ! -e $work/voices ]]; then "$python" "$recipe/voices.py" "$VOICES" "$work/voices"; fi
+    pack test voices "$work/voices/test.jsonl"
 fi
 pack test esc10 "$data/esc10" --layout esc50 --only 4
 pack test fsdd "$data/fsdd" --layout fsdd --only theo
@@ -67,7 +80,7 @@ pack test material "$work/material-test/manifest.jsonl" --only kind=music
 
 say "3/13 tokenizer"
 if [[ ! -e $work/tokenizer.json ]]; then
-    "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-1024}"
+    "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-2048}"
 fi
 
 say "4/13 encoder: masked autoencoder, with a teacher of events where there is one"

@@ -1,6 +1,8 @@
 """Sentences for the synthetic voices: English ones composed from common words, others from short phrase lists."""
 
 import random
+from functools import cache
+from pathlib import Path
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())
 NUMBERS = tuple(
@@ -332,10 +334,29 @@ def sentence(rng: random.Random) -> str:
     return " ".join(rng.choice(pool) for _ in range(rng.randint(1, 4)))
 
 
+@cache
+def _phrasebook() -> dict[str, tuple[str, list[list[str]]]]:
+    """Language → order of the words, and its subjects, predicates and times."""
+    rows = [line.split("\t") for line in (Path(__file__).parent / "phrasebook.tsv").read_text("utf-8").splitlines()]
+    return {language: (order, [words.split("|") for words in rest]) for language, order, *rest in rows[1:]}
+
+
+def statement(language: str, rng: random.Random) -> str:
+    """Who does what and when, such as "Anna trinkt Kaffee am Abend"."""
+    order, words = _phrasebook()[language]
+    subject, predicate, time = (rng.choice(choices) for choices in words)
+    parts = (subject, predicate, time) if order == "svt" else (subject, time, predicate)
+    return "".join(parts) if language == "cmn" else " ".join(parts)
+
+
 def foreign(language: str, rng: random.Random) -> str:
-    """One or two of the language's sentences, or a number, a time or a date, which the voice reads in its language."""
-    if rng.random() < 0.45:
+    """A sentence or two of the language, or a number, a time or a date, which the voice reads in its language."""
+    chance = rng.random()
+    if chance < 0.25:
         forms = ("{0}", "{0}, {1}, {2}", "{3}:{4:02d}", "{1}.{5}.{0}", "{0} + {1} = {2}")
         numbers = [rng.randint(0, 10 ** rng.randint(1, 5)) for _ in range(3)]
         return rng.choice(forms).format(*numbers, rng.randint(0, 23), rng.randint(0, 59), rng.randint(1, 12))
-    return " ".join(rng.sample(FOREIGN[language], rng.choice((1, 1, 2))))
+    if chance < 0.75:
+        return ". ".join(statement(language, rng) for _ in range(rng.choice((1, 1, 2))))
+    known = rng.choice(FOREIGN[language])
+    return f"{known} {statement(language, rng)}" if rng.random() < 0.4 else known

@@ -1,10 +1,11 @@
 """Train the byte-level BPE of the tiny models on their prompts and answers.
 
-Usage: python recipes/tiny/tokenizer.py SHARDS OUT.json [--vocab 1024] [--examples 40000] [--seed 0]
+Usage: python recipes/tiny/tokenizer.py SHARDS OUT.json [--vocab 2048] [--examples 40000] [--seed 0]
 """
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -27,6 +28,9 @@ def texts(shards: ShardSet, count: int, seed: int) -> Iterator[str]:
     silence = np.zeros(16_000, dtype=np.float32)
     for _ in range(count):
         front, back = (parts[int(i)] for i in rng.integers(len(parts), size=2))
+        if front.kind == "sound" and rng.random() < 0.2:  # details that scenes add
+            front = replace(front, count=int(rng.integers(2, 5)))
+        back = replace(back, loudness=("quiet", "loud", None, None)[int(rng.integers(4))])
         if rng.random() < 0.7 or front.kind == back.kind:
             scene = Scene(silence, (front,), f"pure_{front.kind}")
         else:
@@ -40,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards")
     parser.add_argument("out")
-    parser.add_argument("--vocab", type=int, default=1024)
+    parser.add_argument("--vocab", type=int, default=2048)
     parser.add_argument("--examples", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,11 +1,11 @@
 """Manifests of the wide sets: recordings with a licence each, split into what is learnt from, chosen by, measured with.
 
-    python recipes/tiny/wide.py WIDE OUT
+    python recipes/tiny/wide.py WIDE OUT [--also MANIFEST ...]
 
 WIDE holds a folder for each set that is there, with `manifest.jsonl` and `audio/`. Writes
 OUT/{train,valid,test}/SET.jsonl, whose rows have the facts that scenes use. Of one recording, or one speaker where
 speakers are known, all clips are in one part. Where a set names no speakers, a speaker of the test part may have been
-heard in training.
+heard in training. Events of the manifests in --also, of ESC-10 and of `sounds.py` are learnt elsewhere too.
 """
 
 import argparse
@@ -17,11 +17,31 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import sounds
+
 Row = dict[str, Any]
 
 FACTS = ("text", "language", "gender", "age", "speaker", "event", "recording", "command", "slots", "instruments")
 FACTS += ("license", "author", "source")
-INSTRUMENTS = ("piano", "violin")  # labels of events that are music
+INSTRUMENTS = {"piano": "piano", "violin": "violin", "drumkit": "drum kit", "cymbal_crash": "cymbals"}  # by event
+EVENTS = {"train whistle": "train_whistle", "motor horn": "car_horn", "swanee whistle": "whistle"}  # by instrument
+NAMES = {"bell tree": "bells"}  # of instruments
+# Labels of one thing: a recording of the first tests what is learnt from recordings of the second.
+SAME = {
+    "bat_left": "bat",
+    "bear": "bear_growl",
+    "blackcat": "cat",
+    "dolphin": "dolphin_chirp",
+    "gander": "goose",
+    "glass": "glass_breaking",
+    "gorilla": "gorilla_grunt",
+    "horse": "horse_neigh",
+    "lightningbolt": "thunderstorm",
+    "mountaingoat": "goat",
+    "sea": "sea_lion",
+}
+ESC10 = ("dog", "rooster", "rain", "sea_waves", "crackling_fire", "crying_baby", "sneezing", "clock_tick", "helicopter")
+ESC10 += ("chainsaw",)
 TEST, VALID = 0.15, 0.08  # shares of the groups of a set
 
 
@@ -35,8 +55,11 @@ def is_free(row: Row) -> bool:
     return "GPL" not in str(row.get("license", ""))
 
 
-def split_events(rows: list[Row]) -> dict[str, list[Row]]:
-    """Of every event with two recordings one for the test, with four another to choose by; unfree ones never learnt."""
+def split_events(rows: list[Row], learnt: frozenset[str] = frozenset()) -> dict[str, list[Row]]:
+    """Of every event with two recordings one for the test, with four another to choose by.
+
+    Unfree recordings are never learnt from, and test only events that are: here, or as one of `learnt` elsewhere.
+    """
     recordings: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if is_free(row) and row["recording"] not in recordings[row["event"]]:
@@ -50,10 +73,11 @@ def split_events(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         if is_free(row):
             parts[part_of.get(row["recording"], "train")].append(row)
-        elif row["event"] in recordings:
+        else:
             parts["test"].append(row)
-    learnt = {row["event"] for row in parts["train"]}
-    return {part: [row for row in found if row["event"] in learnt] for part, found in parts.items()}
+    learnt |= {row["event"] for row in parts["train"]}
+    known = learnt | {event for event, same in SAME.items() if same in learnt}
+    return {part: [row for row in found if row["event"] in known] for part, found in parts.items()}
 
 
 def split_groups(rows: Iterable[Row], fact: str) -> dict[str, list[Row]]:
@@ -82,10 +106,11 @@ def plain_text(text: str | None) -> str | None:
 
 
 def command_facts(row: Row) -> Row:
-    """A keyword: its words where it is English, what it means else."""
-    keyword = row.get("keyword")
-    english = row.get("language") == "en"
-    return {"text": plain_text(keyword) if english else None, "command": row.get("text_en") or keyword}
+    """A keyword: what it means where it is translated; else the words as they are spoken, in whatever accent."""
+    if meaning := row.get("text_en"):
+        return {"text": None, "command": meaning}
+    keyword = plain_text(row.get("keyword"))
+    return {"text": keyword, "command": keyword, "language": "en" if keyword else row["language"]}
 
 
 def order_facts(row: Row) -> Row:
@@ -95,12 +120,14 @@ def order_facts(row: Row) -> Row:
 
 
 def prompt_facts(row: Row) -> Row:
-    """A recorded prompt of a telephone system."""
-    return {"text": plain_text(row.get("text")) if row["language"] == "en" else None}
+    """A recorded prompt of a telephone system; the gender is that in the name of the voice, as in "fr_CA_f_June"."""
+    named = re.search(r"[a-z]{2}_[A-Z]{2}_([fm])_", row["audio"])
+    text = plain_text(row.get("text")) if row["language"] == "en" else None
+    return {"text": text, "gender": named[1] if named else None}
 
 
 SETS: dict[str, tuple[Callable[[list[Row]], dict[str, list[Row]]], Callable[[Row], Row]]] = {
-    "open_events": (split_events, lambda row: {}),
+    "open_events": (split_events, lambda row: {}),  # with the events that are learnt elsewhere, see `main`
     "donateacry": (
         lambda rows: split_groups(rows, "speaker"),
         lambda row: {"gender": None, "recording": row["speaker"]},
@@ -120,11 +147,18 @@ def convert(name: str, row: Row, folder: Path) -> Row:
     """A row of a wide set → a row that `auricle data pack` reads."""
     found = {fact: row[fact] for fact in FACTS if row.get(fact) is not None}
     found |= SETS[name][1](row)
+    kind = row["kind"]
     if row.get("event") in INSTRUMENTS:
-        found |= {"kind": "music", "instruments": [row["event"]], "event": None}
+        kind = "music"
+        found |= {"instruments": [INSTRUMENTS[row["event"]]], "event": None}
+    elif kind == "music" and (name_of := row["instruments"][0]) in EVENTS:
+        kind = "sound"
+        found |= {"instruments": None, "event": EVENTS[name_of]}
+    elif kind == "music":
+        found["instruments"] = [NAMES.get(each, each) for each in row["instruments"]]
     audio = folder / row["audio"]
     known = {fact: value for fact, value in found.items() if value is not None}
-    return {"id": audio.stem, "audio": str(audio.resolve()), "kind": row["kind"], **known, "set": name}
+    return {"id": audio.stem, "audio": str(audio.resolve()), "kind": kind, **known, "set": name}
 
 
 def main() -> None:
@@ -132,7 +166,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wide", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="other manifests of training clips")
     options = parser.parse_args()
+    others = [json.loads(line) for file in options.also for line in file.read_text(encoding="utf-8").splitlines()]
+    learnt = frozenset({*ESC10, *sounds.EVENTS, *(row["event"] for row in others if row.get("event"))})
     for name, (split, _) in SETS.items():
         folder = options.wide / name
         if not folder.is_dir():
@@ -140,7 +177,8 @@ def main() -> None:
             continue
         lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
         rows = list({row["audio"]: row for row in map(json.loads, lines)}.values())  # some rows are there twice
-        parts = {part: chosen for part, chosen in split(rows).items() if chosen}
+        found = split_events(rows, learnt) if split is split_events else split(rows)
+        parts = {part: chosen for part, chosen in found.items() if chosen}
         for part, chosen in parts.items():
             file = options.out / part / f"{name}.jsonl"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -186,10 +186,11 @@ def test_unusable_samples_are_counted_and_removed(tone, encode):
     assert clip.facts.non_finite == 4
     assert np.isfinite(clip.waveform).all()
     assert clip.facts.peak < 1
-    everything = decode(encode(np.full(8000, np.nan, np.float32), subtype="FLOAT")).facts
-    assert (everything.non_finite, everything.silent) == (8000, True)
-    beyond_float32 = decode(encode(np.full(8000, 1e300), subtype="DOUBLE")).facts
-    assert beyond_float32.non_finite == 8000
+    beyond_float32 = decode(encode(np.append(np.full(7999, 1e300), 0.1), subtype="DOUBLE")).facts
+    assert beyond_float32.non_finite == 7999
+    for unusable in (np.full(8000, np.nan), np.full(8000, 1e300)):
+        with pytest.raises(BrokenAudio, match="all 8,000 samples are NaN or infinite"):
+            decode(encode(unusable, subtype="DOUBLE"))
 
 
 def test_lying_wav_headers(tone, encode):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from auricle.cli.evaluate_prompts import prompts
+from auricle.cli.evaluate_variants import prompts
 from auricle.errors import AuricleError, ConfigError
 
 from ..evaluate.toy_model import ToyModel

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from auricle.cli.evaluate_robustness import robustness
+from auricle.cli.evaluate_variants import robustness
 from auricle.errors import ConfigError, MissingExtra
 
 from ..evaluate.toy_model import ToyModel

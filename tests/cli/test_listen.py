@@ -11,7 +11,7 @@ import soundfile
 import auricle as package
 from auricle.cli.output import print_json, print_line
 from auricle.cli.printing import clock
-from auricle.listen.pipeline import PromptedTranscription
+from auricle.listen.verbs import PromptedTranscription
 from auricle.listen.whisper import Whisper
 from auricle.weights import Card
 from auricle.weights.cards import render_card

@@ -116,3 +116,18 @@ def test_recolour_is_finite_pure_and_repeatable(seed: int, num_samples: int) -> 
     one, two = (mixing.recolour(waveform, np.random.default_rng(seed)) for _ in range(2))
     assert np.array_equal(one, two) and np.array_equal(waveform, before)
     assert one.dtype == np.float32 and one.size == num_samples and np.isfinite(one).all()
+
+
+def test_tones_have_their_pitch_and_odd_harmonics() -> None:
+    sine, rich = (mixing.tone(16_000, np.random.default_rng(0), 500.0, harmonics) for harmonics in (1, 20))
+    assert peak_hertz(sine) == peak_hertz(rich) == 500.0
+    spectrum = np.abs(np.fft.rfft(rich)) / 8000
+    assert spectrum[[500, 1000, 1500, 2500]] == pytest.approx([1, 0, 1 / 3, 1 / 5], abs=1e-3)
+    assert spectrum[7501:].max() < 1e-3
+
+
+@given(count=st.integers(0, 6), gap=st.integers(1600, 8000), length=st.integers(400, 3000))
+def test_bursts_are_counted(count: int, gap: int, length: int) -> None:
+    burst = mixing.noise(length, np.random.default_rng(0)) * np.float32(0.1)
+    silence = np.zeros(2000, np.float32)
+    assert mixing.count_bursts(mixing.join([silence, *[burst] * count, silence], [gap] * (count + 1))) == count

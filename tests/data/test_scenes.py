@@ -87,6 +87,8 @@ def test_waveforms_are_sound_and_facts_fit_the_category() -> None:
             assert kinds[0] == scene.category[6:] and kinds[1] != kinds[0]
             assert scene.parts[0].foreground and not scene.parts[1].foreground
             assert scene.parts[1].text is None
+        elif scene.category == "steady":
+            assert [part.event in ("noise", "hum", "tone") for part in scene.parts] == [True]
         elif scene.category == "silence":
             assert kinds == [] and np.abs(scene.waveform).max(initial=0) < 0.01
         else:
@@ -152,7 +154,7 @@ def test_categories_without_clips_are_left_out() -> None:
     pools = Pools(Clips([sound_meta("dog"), sound_meta("rain")]))
     rng = np.random.default_rng(0)
     counts = {make_scene(pools, rng).category for _ in range(200)}
-    assert counts <= {"pure_sound", "two_sounds", "silence", "mixed_sound"}
+    assert counts <= {"pure_sound", "two_sounds", "silence", "steady", "mixed_sound"}
     with pytest.raises(DataError, match="can be made"):
         make_scene(pools, rng, SceneConfig(shares={"pure_music": 1.0}))
     with pytest.raises(DataError, match="no music clip"):
@@ -172,3 +174,68 @@ def test_wrong_facts_and_settings_are_refused() -> None:
 
 def test_children_are_known_by_age() -> None:
     assert [Part(kind="speech", age=age).is_child for age in (6, 12, 13, None)] == [True, True, False, None]
+
+
+DETAILS: dict[str, Any] = {"detail_share": 1.0, "augment": False}
+
+
+def test_counts_are_those_of_the_waveform() -> None:
+    counts = Counter()
+    for scene in scenes(60, seconds=0.3, shares={"pure_sound": 1.0}, **DETAILS):
+        assert mixing.count_bursts(scene.waveform) == scene.parts[0].count
+        counts[scene.parts[0].count] += 1
+    assert set(counts) == {2, 3, 4}
+
+
+def test_sounds_of_several_bursts_are_not_counted() -> None:
+    pools = Pools(Clips([sound_meta("dog")]))
+    burst = noise(2000, 0)
+    pools.clips.read = lambda i: SimpleNamespace(waveform=mixing.join([burst, burst], [4000]))  # type: ignore[method-assign]
+    config = SceneConfig(shares={"pure_sound": 1.0}, **DETAILS)
+    assert {make_scene(pools, np.random.default_rng(n), config).parts[0].count for n in range(20)} == {None}
+
+
+def test_places_are_those_of_the_waveform() -> None:
+    clips = Clips([sound_meta("dog"), music("piano")])
+    clips.read = lambda i: SimpleNamespace(  # type: ignore[method-assign]
+        waveform=noise(21_600, 0) if i == 0 else np.zeros(64_000, np.float32)
+    )
+    places = set()
+    for seed in range(60):
+        config = SceneConfig(shares={"mixed_sound": 1.0}, **DETAILS)
+        scene = make_scene(Pools(clips), np.random.default_rng(seed), config)
+        loud = np.flatnonzero(np.abs(scene.waveform) > 1e-3).mean() / scene.waveform.size
+        assert scene.parts[0].place == ("start" if loud < 0.35 else "end" if loud > 0.65 else "middle")
+        places.add(scene.parts[0].place)
+    assert places == {"start", "middle", "end"}
+
+
+def test_backgrounds_are_loud_or_quiet_by_their_level() -> None:
+    for snr_db, loudness in ((15.0, "quiet"), (5.0, None), (-1.0, "loud")):
+        made = scenes(20, shares={"mixed_speech": 1.0}, snr_db=(snr_db, snr_db), **DETAILS)
+        assert {scene.parts[1].loudness for scene in made} == {loudness}
+    plain = scenes(20, shares={"mixed_speech": 1.0}, snr_db=(15.0, 15.0))
+    assert {scene.parts[1].loudness for scene in plain} == {None}
+
+
+def test_a_third_part_is_weaker_and_of_another_kind() -> None:
+    made = scenes(80, shares={"mixed_speech": 1.0, "two_sounds": 1.0}, **DETAILS)
+    three = [scene for scene in made if len(scene.parts) == 3]
+    assert len(three) > 10
+    for scene in three:
+        third = scene.parts[2]
+        assert not third.foreground and third.text is None and third.kind not in {p.kind for p in scene.parts[:2]}
+
+
+def test_steady_scenes_are_steady_and_audible() -> None:
+    made = scenes(120, shares={"steady": 1.0})
+    assert {scene.parts[0].event for scene in made} == {"noise", "hum", "tone"}
+    for scene in made:
+        frames = scene.waveform[: scene.waveform.size // 6400 * 6400].reshape(-1, 6400)
+        levels = np.sqrt(np.mean(np.square(frames), axis=1))
+        assert levels.min() > 0.1 * levels.max() > 1e-5
+
+
+def test_rare_commands_have_no_label() -> None:
+    metas = [speech(None, f"s{n}", "commands", command="stop" if n < 20 else "go") for n in range(39)]
+    assert [label for label in Pools(Clips(metas)).labels if label[0] == "command"] == [("command", "stop")]

@@ -1,6 +1,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -34,8 +35,11 @@ SCENES = [
     scene(),
     *(scene(part) for part in (MAN, GIRL, GERMAN, DOG, RAIN, PIANO, BAND, OPEN, OPENED, COFFEE)),
     scene(replace(DOG, count=2)),
-    scene(replace(DOG, place="start"), replace(RAIN, is_faint=True)),
+    scene(replace(DOG, place="start"), replace(RAIN, loudness="quiet")),
     scene(DOG, RAIN, replace(GERMAN, foreground=False), arrangement="then"),
+    scene(GIRL, DOG, replace(PIANO, foreground=False)),
+    scene(MAN, replace(RAIN, loudness="loud")),
+    scene(Part(kind="sound", event="noise")),
     scene(MAN, DOG),
     scene(GIRL, PIANO),
     scene(GERMAN, RAIN),
@@ -45,6 +49,10 @@ SCENES = [
     scene(DOG, RAIN, arrangement="then"),
     scene(MAN, GIRL, arrangement="then"),
 ]
+
+
+def told(ways: tuple[str, ...], *things: str) -> tuple[str, ...]:
+    return tuple(way.format(thing=thing) for way in ways for thing in things)
 
 
 def captions(of: Scene, count: int = 60) -> list[str]:
@@ -65,7 +73,7 @@ def test_captions_claim_exactly_what_is_audible(given: Scene) -> None:
         for part in given.of_kind("sound"):
             assert wording.names_event(text, part.event or "")
         for part in given.of_kind("music"):
-            assert "music" in text and all(name.removesuffix("s") in text for name in part.instruments)
+            assert wording.names_music(text) and all(name.removesuffix("s") in text for name in part.instruments)
 
 
 def source(event: str) -> set[str]:
@@ -133,7 +141,11 @@ def test_details_are_told() -> None:
     assert all("twice" in text for text in captions(scene(replace(DOG, count=2))))
     at_end = captions(scene(replace(DOG, place="end"), RAIN))
     assert all("at the end" in text for text in at_end)
-    assert any("faintly" in text for text in captions(scene(MAN, replace(RAIN, is_faint=True))))
+    assert any("faintly" in text for text in captions(scene(MAN, replace(RAIN, loudness="quiet"))))
+    assert any("loudly" in text for text in captions(scene(MAN, replace(RAIN, loudness="loud"))))
+    three = scene(GIRL, DOG, PIANO)
+    for text in captions(three):
+        assert "girl" in text and text.index("dog") < text.index("piano")
     behind = replace(GERMAN, foreground=False)
     for text in captions(scene(DOG, RAIN, behind, arrangement="then")):
         assert text.index("dog") < text.index("then") < text.index("rain") < text.index("German")
@@ -148,6 +160,9 @@ def test_details_are_told() -> None:
         (scene(COFFEE), prompts.ORDER, "large double shot latte with soy milk"),
         (scene(COFFEE), prompts.SLOTS["size"], "large"),
         (scene(replace(DOG, count=3)), prompts.TIMES, "three"),
+        (scene(replace(DOG, place="middle"), PIANO), told(prompts.WHEN, "a dog", "a dog barking"), "in the middle"),
+        (scene(MAN, replace(DOG, loudness="quiet")), told(prompts.LOUDNESS, "a dog", "a dog barking"), "faint"),
+        (scene(DOG, replace(PIANO, loudness="loud")), told(prompts.LOUDNESS, "the music"), "loud"),
         (scene(DOG, RAIN, arrangement="then"), prompts.FIRST, "dog barking"),
         (scene(DOG, MAN, arrangement="then"), prompts.LAST, "speech"),
         (scene(MAN), prompts.GENDER, "male"),
@@ -215,3 +230,63 @@ def test_examples_depend_on_the_generator_alone() -> None:
     for given in SCENES:
         one, two = (wording.example(given, np.random.default_rng(9)) for _ in range(2))
         assert one == two and all(one)
+
+
+# Every instrument of recipes/tiny that is written in more than one word, is plural or has no article.
+INSTRUMENTS = (
+    "accordion", "agogo bells", "banana shaker", "bass clarinet", "bells", "castanets", "Chinese hand cymbals",
+    "clash cymbals", "cowbell", "cymbals", "double bass", "drum kit", "drum loop", "drums", "electronic percussion",
+    "english horn", "french horn", "kick drum", "oboe", "percussion", "sleigh bells", "spring coil", "synth bass",
+    "tom-toms", "triangle", "violin", "whip",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INSTRUMENTS)
+def test_instruments_are_named_and_are_no_events(name: str) -> None:
+    for texture in (None, "melody", "chords", "rhythm", "arpeggios"):
+        for text in captions(scene(Part(kind="music", instruments=(name,), tempo="fast", texture=texture))):
+            assert wording.category_of(text) == "music" and name.removesuffix("s").lower() in text.lower(), text
+
+
+def test_instruments_play_in_good_grammar() -> None:
+    def clauses(*names: str) -> set[str]:
+        part = Part(kind="music", instruments=names, tempo="slow", texture="melody")
+        return {text for text in captions(scene(part)) if "music" not in text}
+
+    assert clauses("oboe") == {"An oboe plays a slow melody.", "An oboe is playing a slow melody."}
+    assert clauses("castanets") == {"Castanets play a slow melody.", "Castanets are playing a slow melody."}
+    assert clauses("double bass") >= {"A double bass plays a slow melody."}
+    assert clauses("percussion") >= {"Percussion plays a slow melody."}
+    assert clauses("flute", "cello") >= {"A flute and a cello play a slow melody."}
+
+
+def test_noise_is_called_noise_and_nothing_else() -> None:
+    texts = captions(scene(Part(kind="sound", event="noise")))
+    assert "Steady noise with no clear sound." in texts
+    assert {event for event in EVENTS for text in texts if wording.names_event(text, event)} == {"noise"}
+
+
+def test_the_words_of_a_label_name_it() -> None:
+    assert wording.names_event("A loud car horn.", "car_horn") and not wording.names_event("A horn.", "car_horn")
+    assert wording.names_event("Wood is breaking.", "wood_breaking")
+
+
+def test_absent_events_are_of_every_kind() -> None:
+    named = Counter(prompt for prompt, reply in questions(scene(DOG), 400) if reply == "no")
+    assert len({prompt for prompt in named if "yak" in prompt or "zebra" in prompt or "kettle" in prompt}) > 0
+
+
+def test_the_table_of_events_is_whole() -> None:
+    lines = resources.files("auricle.data").joinpath("events.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(EVENTS) + 1 and lines[1:] == sorted(lines[1:], key=lambda line: line.split("\t")[0])
+    for event, words in EVENTS.items():
+        assert words.accepted and all(re.fullmatch("[a-z]+", word) for word in words.accepted), event
+        assert words.subject == words.subject.lower() and words.gerund.split()[0].endswith("ing"), event
+        assert words.is_plural == (words.subject in PLURAL), event
+        assert not words.is_plural or not words.verb.split()[0].endswith("s") or words.verb.endswith("ss"), event
+
+
+PLURAL = {
+    "bicycle spokes", "birds", "church bells", "cicadas", "crickets", "dishes", "fireworks", "footsteps", "insects",
+    "leaves", "scissors", "sea waves",
+}  # fmt: skip

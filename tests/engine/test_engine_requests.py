@@ -219,6 +219,60 @@ def test_waiting_requests_are_bounded(loaded: LoadedLM, batch: list[Prompt], alo
     assert [engine.result(request).ids for request in requests] == alone[:3]
 
 
+def test_a_thread_of_its_own_does_all_the_work(engine: Engine, batch: list[Prompt], alone: list[list[int]]) -> None:
+    workers: set[str] = set()
+    whole, is_over = engine._scheduler.advance, threading.Event()
+
+    def advance() -> None:
+        workers.add(threading.current_thread().name)
+        whole()
+
+    engine._scheduler.advance = advance  # type: ignore[method-assign]
+
+    def work() -> None:
+        while not is_over.is_set():
+            engine.wait_for_work(0.01)
+            engine.step()
+
+    thread = threading.Thread(target=work, name="own")
+    with engine.own_thread():
+        thread.start()
+        found = engine.generate(batch, SamplingParams(max_new_tokens=NEW))
+        assert [token.id for token in engine.stream(batch[0], SamplingParams(max_new_tokens=NEW))] == alone[0]
+        is_over.set()
+        thread.join()
+    assert [each.ids for each in found] == alone and workers == {"own"}
+    # Without it, those that wait work again.
+    assert engine.generate(batch[:1], SamplingParams(max_new_tokens=NEW))[0].ids == alone[0] and len(workers) == 2
+
+
+def test_a_stream_states_the_likeliest_tokens(engine: Engine, batch: list[Prompt]) -> None:
+    request = engine.submit(batch[0], SamplingParams(max_new_tokens=NEW, top_logprobs=3), is_streamed=True)
+    tokens = list(engine.follow(request))
+    assert engine.result(request).ids == [token.id for token in tokens]
+    for token in tokens:
+        ids, logprobs = zip(*token.top, strict=True)
+        assert ids[0] == token.id and len(set(ids)) == 3 and list(logprobs) == sorted(logprobs, reverse=True)
+        assert logprobs[0] == pytest.approx(token.logprob, abs=1e-5)
+    assert all(token.top == () for token in engine.stream(batch[0], SamplingParams(max_new_tokens=2)))
+    sampled = SamplingParams(max_new_tokens=NEW, do_sample=True, temperature=3.0, seed=1, top_logprobs=2)
+    assert [len(token.top) for token in engine.stream(batch[0], sampled)] == [2] * NEW
+
+
+@pytest.mark.parametrize("top", [-1, 21, 1.5])
+def test_likeliest_tokens_are_few(top: Any) -> None:
+    with pytest.raises(ConfigError, match="top_logprobs"):
+        SamplingParams(top_logprobs=top)
+
+
+def test_requests_know_when_they_were_worked_on(engine: Engine, batch: list[Prompt]) -> None:
+    request = engine.submit(batch[0], SamplingParams(max_new_tokens=2))
+    assert request.admitted_at is None and request.first_token_at is None
+    engine.result(request)
+    assert request.admitted_at is not None and request.first_token_at is not None
+    assert request.submitted_at <= request.admitted_at <= request.first_token_at
+
+
 def test_threads_share_an_engine(loaded: LoadedLM, batch: list[Prompt], alone: list[list[int]]) -> None:
     engine = Engine(loaded, max_batch=3, max_waiting=2)
     found: dict[int, list[int]] = {}

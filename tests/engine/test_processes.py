@@ -1,6 +1,8 @@
 """A model answers the same in a forked process, beside other threads, and whatever precision its caller works in."""
 
+import copy
 import multiprocessing
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ import torch
 
 import auricle
 from auricle.engine.turn_lock import TurnLock
+from auricle.errors import ConfigError
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),
@@ -47,6 +50,32 @@ def two_threads() -> Any:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_model_is_loaded_where_it_is_used(send: Callable[[Any], Any]) -> None:
+    model = auricle.load("auricle-tiny")
+    for sent in (model, model.engine):
+        if sent is model and send is copy.copy:  # see below
+            continue
+        with pytest.raises(ConfigError, match=r"^auricle-tiny: .*neither pickled nor copied; .*load it by its name"):
+            send(sent)
+
+
+def test_a_shallow_copy_of_a_model_shares_its_engine() -> None:
+    model = auricle.load("auricle-tiny")
+    own = copy.copy(model)
+    own.on_audio = print
+    assert own.engine is model.engine and model.on_audio is None
+    assert own.describe(CLIP).caption == model.describe(CLIP).caption
+
+
+@pytest.mark.parametrize("send", [lambda made: pickle.loads(pickle.dumps(made)), copy.deepcopy])  # noqa: S301 - made here
+def test_encoders_and_aligners_are_sent(send: Callable[[Any], Any]) -> None:
+    encoder = auricle.load_encoder("auricle-tiny-encoder")
+    assert torch.equal(send(encoder).embed([CLIP]), encoder.embed([CLIP]))
+    aligner = auricle.load_aligner("auricle-tiny-glap")
+    assert torch.equal(send(aligner).text(["a dog"]), aligner.text(["a dog"]))
 
 
 def test_a_fork_answers_as_its_parent(two_threads: None) -> None:

@@ -17,7 +17,8 @@ from auricle.engine.engine import Engine
 from auricle.engine.prompt import check_prompt
 from auricle.engine.request import Generation, SamplingParams
 from auricle.errors import AudioError, ConfigError, LimitExceeded, PromptError, UnsupportedFormat
-from auricle.listen.model import AudioLM, load
+from auricle.listen.loading import load
+from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Description
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from auricle.audio.sources import AudioSource
 from auricle.errors import AuricleError, ConfigError
 from auricle.listen import Answer, Choice, Description, Output, Transcript
-from auricle.listen.model import AudioLM, load
+from auricle.listen.loading import load
+from auricle.listen.model import AudioLM
 from auricle.listen.outputs import Segment
 from auricle.weights import Card, read_card
 from auricle.weights.cards import render_card

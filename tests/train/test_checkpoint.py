@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auricle import files
 from auricle.errors import TrainingError
+from auricle.files import writing
 from auricle.train import checkpoint
 from auricle.train.checkpoint import State
 
@@ -66,8 +66,8 @@ def dying(patch: pytest.MonkeyPatch, moment: int) -> None:
 
     patch.setattr(checkpoint, "write_text", before(checkpoint.write_text))
     patch.setattr(checkpoint, "save_file", before(checkpoint.save_file))
-    patch.setattr(files, "_to_disk", before(files._to_disk))
-    patch.setattr(files.os, "replace", before(files.os.replace))
+    patch.setattr(writing, "_to_disk", before(writing._to_disk))
+    patch.setattr(writing.os, "replace", before(writing.os.replace))
     patch.setattr(checkpoint.shutil, "rmtree", before(checkpoint.shutil.rmtree))
     for name in ("mkdir", "rename"):
         patch.setattr(Path, name, before(getattr(Path, name)))

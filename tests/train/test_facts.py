@@ -11,6 +11,7 @@ ANN = Part(kind="speech", text="one's, two", gender="f", age=30, language="en")
 BOB = Part(kind="speech", gender="m")
 DOG = Part(kind="sound", event="dog")
 STOP = Part(kind="speech", command="stop", language="ar")
+BEHIND = Part(kind="speech", language="en", foreground=False)
 FLUTE, TUNE = Part(kind="music", instruments=("flute",)), Part(kind="music")
 
 
@@ -30,6 +31,7 @@ def test_tags_are_present_absent_or_unknown() -> None:
         (FLUTE,): "music flute",
         (TUNE,): "music",
         (BOB,): "speech",
+        (DOG, BEHIND): "speech sound dog en",
         (ANN, BOB): "speech en",
         (): "",
     }
@@ -38,6 +40,7 @@ def test_tags_are_present_absent_or_unknown() -> None:
         (STOP,): f"female child {' '.join(DIGITS)}",
         (FLUTE,): "female child",
         (TUNE,): "female child flute",
+        (DOG, BEHIND): f"stop female child {' '.join(DIGITS)}",
         (BOB,): f"en child {' '.join(DIGITS)}",
         (ANN, BOB): f"female child {' '.join(DIGITS)}",
         (): "female child",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from auricle.listen.model import load
+from auricle.listen.loading import load
 from auricle.models.midashenglm import IGNORE
 from auricle.train.caption import CaptionObjective
 from auricle.train.mae import MaeObjective

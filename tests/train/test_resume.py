@@ -105,8 +105,8 @@ def test_every_setting_is_compared_but_those_that_leave_the_curve_alone(objectiv
                     free.add(own.name)
     shared = {"out", "data", "steps", "device", "threads", "workers", "checkpoint_minutes", "keep", "log_every"}
     own_free = {
-        "mae": set(),
-        "caption": {"tokenizer"},
+        "mae": {"teacher"},
+        "caption": {"tokenizer", "teacher"},
         "align": {"chunk", "cache", "share_towers"},
         "sft": {"train", "checkpoint_blocks", "remember_mb", "loss_chunk", "heldout", "heldout_rows", "max_new_tokens"},
     }

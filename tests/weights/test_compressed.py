@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from auricle.errors import LayoutMismatch
 from auricle.files import write_json
 from auricle.weights import load_midashenglm, safe
-from auricle.weights.compressed import decompress
+from auricle.weights.compressed import decompress, rows_from_int8, rows_to_int8
 from auricle.weights.construct import LazyTensor, made
 from auricle.weights.quantize import is_rounded
 
@@ -250,3 +252,30 @@ def test_full_weights_with_scales_of_a_rounding_to_come() -> None:
     }
     found = decompress(given, {"quantization_config": {**COMPRESSED, "format": "dense"}}, "x")
     assert found.keys() == {"a.weight", "a.bias"} and torch.equal(made(found["a.weight"]), weight)
+
+
+@given(st.integers(2, 9), st.integers(64, 90), st.integers(0, 2**16))
+def test_rows_of_int8_come_back_within_half_a_step(rows: int, columns: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    wide = torch.randn(rows, columns, generator=generator) * 10 ** torch.empty(rows, 1).uniform_(
+        -3, 3, generator=generator
+    )
+    tensors = {"weight": wide, "conv": wide.view(rows, 1, columns), "bias": wide[:, 0], "steps": torch.tensor(3)}
+    packed = rows_to_int8(tensors)
+    assert packed["weight"].dtype == packed["conv"].dtype == torch.int8
+    assert packed["bias"] is tensors["bias"] and packed["steps"] is tensors["steps"]
+    found = {name: made(tensor) for name, tensor in rows_from_int8(packed).items()}
+    assert found.keys() == tensors.keys() and found["conv"].shape == (rows, 1, columns)
+    step = wide.abs().amax(1, keepdim=True) / 127
+    assert bool(((found["weight"] - wide).abs() <= 0.51 * step + 127 * step * 2**-11).all())
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    found = rows_from_int8(rows_to_int8({"weight": torch.zeros(2, 64)}))
+    assert not made(found["weight"]).any()
+
+
+def test_int8_without_scales_is_left_alone() -> None:
+    tensors = {"weight": torch.ones(2, 64, dtype=torch.int8), "other.row_scale": torch.ones(2, 1)}
+    found = rows_from_int8(tensors)
+    assert found["weight"] is tensors["weight"] and found["other.row_scale"] is tensors["other.row_scale"]

@@ -1,15 +1,19 @@
 """Model folders with one thing wrong each: read as they are, or refused with an error of ours; never anything else.
 
-A few of all changes are tried by default; with ``AURICLE_HOSTILE=all`` every one is.
+Nothing of theirs is executed, and none takes a minute or 4 GB. A few of all changes are tried by default; with
+``AURICLE_HOSTILE=all`` every one is.
 """
 
 import copy
 import json
 import os
 import random
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +25,13 @@ from safetensors.torch import load_file, save_file
 
 from auricle import load_encoder
 from auricle.errors import AuricleError
-from auricle.listen.model import load
+from auricle.listen.loading import load
 from auricle.weights import convert
 from auricle.weights.adapters import write_adapter
 
 ALL = os.environ.get("AURICLE_HOSTILE") == "all"
+MOST_S = 60
+MOST_BYTES = 4 * 10**9  # resident, and of private memory that can be written; torch reserves more addresses than that
 VALUES: list[Any] = [
     *(None, True, 0, 1, -1, 2, 3, 2**31, 2**63, 10**9, 10**30, 0.5, -0.5, 1e-300, 1e300, float("nan"), float("inf")),
     *("", "x", "\x1b[2J", "../../etc/passwd", "os:system", "\ud800", "x" * 10_000),
@@ -158,21 +164,65 @@ def model_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "fixtures" / "midashenglm" / "model"
 
 
+STARTS = ("subprocess.Popen", "os.posix_spawn")  # of this interpreter, for what is to be kept apart
+EXECUTES = ("os.system", "os.exec", "os.spawn", "pty.spawn", "pickle.find_class", "socket.connect", "ctypes.dlopen")
+executed: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def watched() -> Iterator[None]:
+    """An audit hook cannot be removed; it is at rest before and after."""
+    is_at_work = True
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if is_at_work and (event in EXECUTES or (event in STARTS and arguments[0] != sys.executable)):
+            executed.append(f"{event} {arguments}")
+
+    sys.addaudithook(hook)
+    yield
+    is_at_work = False
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """An allocation beyond the limit fails rather than the machine; the peak of resident memory begins anew."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, before[1]))
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def peak_bytes() -> int:
+    """Of this process since `limited` began, where the system tells; else since it started."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    own = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def fault(model: Path, folder: Path, change: Callable[[Path], None], using: Callable[[Path], None]) -> str:
     """What went wrong in another way than it may; empty: nothing."""
-    start = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model, folder)
     change(folder)
+    executed.clear()
+    start = time.monotonic()
     try:
-        using(folder)
+        with limited():
+            using(folder)
     except AuricleError as error:
         if not str(error) or "\n" in str(error):
             return f"{type(error).__name__}: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    duration = time.monotonic() - start
-    return "" if duration < 60 else f"{duration:.0f} s"
+    duration, peak = time.monotonic() - start, peak_bytes()
+    print(f"{duration:.2f} s, {peak / 1e6:.0f} MB")
+    is_small = duration < MOST_S and peak < MOST_BYTES
+    return "" if is_small and not executed else f"{duration:.0f} s, {peak / 1e6:.0f} MB, executed: {executed}"
 
 
 @pytest.mark.parametrize("part", range(8))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from auricle.errors import AuricleError, LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.weights import safe
-from auricle.weights.construct import made
 
 SOME = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 
@@ -240,33 +239,6 @@ def test_checksums(tmp_path: Path) -> None:
     (tmp_path / safe.SUMS).write_text("00  ../../etc/passwd\n")
     with pytest.raises(UnsafeWeights, match="plain name"):
         safe.verify_checksums(tmp_path)
-
-
-@given(st.integers(2, 9), st.integers(64, 90), st.integers(0, 2**16))
-def test_rows_of_int8_come_back_within_half_a_step(rows: int, columns: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    wide = torch.randn(rows, columns, generator=generator) * 10 ** torch.empty(rows, 1).uniform_(
-        -3, 3, generator=generator
-    )
-    tensors = {"weight": wide, "conv": wide.view(rows, 1, columns), "bias": wide[:, 0], "steps": torch.tensor(3)}
-    packed = safe.rows_to_int8(tensors)
-    assert packed["weight"].dtype == packed["conv"].dtype == torch.int8
-    assert packed["bias"] is tensors["bias"] and packed["steps"] is tensors["steps"]
-    found = {name: made(tensor) for name, tensor in safe.rows_from_int8(packed).items()}
-    assert found.keys() == tensors.keys() and found["conv"].shape == (rows, 1, columns)
-    step = wide.abs().amax(1, keepdim=True) / 127
-    assert bool(((found["weight"] - wide).abs() <= 0.51 * step + 127 * step * 2**-11).all())
-
-
-def test_a_row_of_zeros_stays_zero() -> None:
-    found = safe.rows_from_int8(safe.rows_to_int8({"weight": torch.zeros(2, 64)}))
-    assert not made(found["weight"]).any()
-
-
-def test_int8_without_scales_is_left_alone() -> None:
-    tensors = {"weight": torch.ones(2, 64, dtype=torch.int8), "other.row_scale": torch.ones(2, 1)}
-    found = safe.rows_from_int8(tensors)
-    assert found["weight"] is tensors["weight"] and found["other.row_scale"] is tensors["other.row_scale"]
 
 
 def test_shards_without_their_index_are_no_model(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ class OpenSource:
     size: int
 
 
+class NamedBytes(io.BytesIO):
+    """All bytes of a source that is no file, with its name for messages and receipts."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self.name = name
+
+
 def check_single(source: object, many: str) -> None:
     """Refuse several sources where one is expected.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 import os
 import stat
 import sys
@@ -60,14 +59,6 @@ def open_sources(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
     return names, [open_source(name) for name in names]
 
 
-class _Bytes(io.BytesIO):
-    """All bytes of standard input or of a pipe, with its name for messages and receipts."""
-
-    def __init__(self, name: str, data: bytes) -> None:
-        super().__init__(data)
-        self.name = name
-
-
 def open_source(name: str) -> Any:
     """The source of a name: the name, or all bytes of standard input or of a pipe, which are read at once.
 
@@ -77,16 +68,17 @@ def open_source(name: str) -> Any:
         typer.BadParameter: standard input is closed.
     """
     from auricle.audio.limits import DEFAULT_LIMITS
+    from auricle.audio.sources import NamedBytes
 
     most = DEFAULT_LIMITS.max_bytes + 1
     if name == STDIN:
         if sys.stdin is None:
             raise typer.BadParameter("standard input is closed", param_hint="FILES")
-        return _Bytes(STDIN, sys.stdin.buffer.read(most))
+        return NamedBytes(STDIN, sys.stdin.buffer.read(most))
     if not _is_pipe(name):
         return name
     with open(name, "rb") as pipe:
-        return _Bytes(name, pipe.read(most))
+        return NamedBytes(name, pipe.read(most))
 
 
 def _is_pipe(name: str) -> bool:

@@ -15,7 +15,7 @@ from auricle.cli.inputs import audio_seconds, open_sources
 from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, check_choice, with_groups
 from auricle.cli.output import progress, warn
 from auricle.cli.printing import FORMATS, AnswerPrinter, Layout
-from auricle.errors import AuricleError, ConfigError
+from auricle.errors import ConfigError
 from auricle.files import check_writable, read_regular_text
 
 if TYPE_CHECKING:
@@ -245,10 +245,8 @@ def _print_result(printer: AnswerPrinter, name: str, result: Any, prompts: Seque
     if isinstance(result, list):
         for prompt, answer in zip(prompts, result, strict=True):
             printer.print_result(name, answer, prompt=prompt)
-    elif isinstance(result, AuricleError) or getattr(result, "value", None) is None:
-        printer.print_result(name, result)
     else:
-        printer.print_result(name, result, value=result.value)
+        printer.print_result(name, result)
 
 
 def _check_modes(prompts: list[str], has_choices: bool, has_schema: bool, *, letters: bool, stream: bool) -> None:

@@ -18,16 +18,16 @@ from auricle.cli import (
     doctor,
     embed,
     evaluate,
-    evaluate_prompts,
     evaluate_report,
-    evaluate_robustness,
     evaluate_run,
     evaluate_score,
+    evaluate_variants,
     filter,
     heldout,
     idle_cores,
     listen,
     search,
+    serve,
     train,
     zero_shot,
 )
@@ -83,6 +83,7 @@ for verb in (
     zero_shot.classify,
     search.index,
     search.search,
+    serve.serve,
     checkpoints.models,
     checkpoints.convert,
     checkpoints.export,
@@ -98,8 +99,8 @@ for verb in (
     evaluate_run.tasks,
     evaluate_report.compare,
     evaluate_report.report,
-    evaluate_robustness.robustness,
-    evaluate_prompts.prompts,
+    evaluate_variants.robustness,
+    evaluate_variants.prompts,
 ):
     evaluate.evaluate.command()(verb)
 app.add_typer(data.data, name="data")

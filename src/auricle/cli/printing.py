@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -135,15 +135,10 @@ class AnswerPrinter(FilePrinter):
         if isinstance(result, AuricleError):
             self.print_file(name, result, {self.key: None, **more, "segments": []})
             return
-        odds = getattr(result, "odds", ())
-        if odds:
-            more["odds"] = [asdict(each) for each in odds]
-        for key in ("language", "language_probability", "suggested_model"):
-            if (value := getattr(result, key, None)) is not None:
-                more[key] = value
-        self._suggested += [more["suggested_model"]] if "suggested_model" in more else []
-        segments = [_segment_record(asdict(segment)) for segment in result.segments]
-        entries = {self.key: result.text, **more, "confidence": result.confidence, "segments": segments}
+        from auricle.listen.outputs import record_of
+
+        entries = record_of(self.key, result, **more)
+        self._suggested += [entries["suggested_model"]] if "suggested_model" in entries else []
         self.print_file(name, result, entries, self._lines(name, result, more.get("prompt")))
 
     @property
@@ -271,9 +266,3 @@ def print_piece(text: str) -> None:
     """Print a part of a line at once; control characters other than a line break cannot reach the terminal."""
     shown = "".join(c if c == "\n" else " " if c in "\r\t" else escaped(c) for c in text)
     typer.echo(shown.encode("utf-8", "backslashreplace"), nl=False)
-
-
-def _segment_record(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the score of "no speech" and the words where there are none."""
-    record["words"] = [_segment_record(word) for word in record["words"]]
-    return {key: value for key, value in record.items() if value not in (None, []) or key == "mean_logprob"}

@@ -3,6 +3,7 @@
 A folder has ``pairs.jsonl``, one line a clip in the order of the shards, and the vectors of the distinct clips and
 texts, ``audio.f32`` and ``text.f32``: plain rows of float32 in the order in which they first appear. Vectors reach the
 disk before the lines that refer to them, so that after a kill the lines decide what counts. The rest is cut off.
+A line has a checksum of itself and of the vectors that first appear with it.
 """
 
 import json
@@ -94,9 +95,12 @@ class _Rows:
         self.path, self.dim = path, dim
         self.rows: dict[str, int] = {}
 
-    def note(self, keys: Iterable[str]) -> None:
+    def note(self, keys: Iterable[str]) -> slice:
+        """The rows of the keys that are new."""
+        start = len(self.rows)
         for key in keys:
             self.rows.setdefault(key, len(self.rows))
+        return slice(start, len(self.rows))
 
     def trim(self) -> None:
         """Cut off vectors that no line refers to.
@@ -113,12 +117,11 @@ class _Rows:
     def append(self, vectors: Mapping[str, Vectors]) -> None:
         if vectors:
             append_bytes(self.path, np.stack(list(vectors.values())).tobytes())
-        self.note(vectors)
 
     def read(self) -> Vectors:
-        if not self.rows:
+        if not (size := self.path.stat().st_size):
             return np.zeros((0, self.dim), np.float32)
-        return np.memmap(self.path, np.float32, "r", shape=(len(self.rows), self.dim))
+        return np.memmap(self.path, np.float32, "r", shape=(size // (self.dim * 4), self.dim))
 
 
 class _Store:
@@ -133,31 +136,53 @@ class _Store:
         return len(self.audio.rows), len(self.text.rows)
 
     def resume(self, stops: Sequence[int]) -> int:
-        """Read the lines of complete windows and cut off the rest; returns the number of pairs that are done."""
+        """Read the lines of complete windows and cut off the rest; returns the number of pairs that are done.
+
+        Raises:
+            DataError: lines or vectors are not those that were written.
+        """
         append_bytes(self.lines, b"")
         ends, lines = [0], []
         with self.lines.open("rb") as file:
             for stored in file:
-                line = _parse(stored)
-                if line is None:
+                if not stored.endswith(b"\n"):
                     break
-                lines.append(line)
+                lines.append(self._parse(stored, len(ends)))
                 ends.append(ends[-1] + len(stored))
         done = max((stop for stop in stops if stop <= len(lines)), default=0)
-        for line in lines[:done]:
-            self.audio.note([] if line.error else [line.clip_hash])
-            self.text.note(map(_text_key, line.captions))
+        places = [self._note(line) for line in lines[:done]]
         os.truncate(self.lines, ends[done])
         self.audio.trim()
         self.text.trim()
+        audio, text = self.audio.read(), self.text.read()
+        for number, (line, (clips, words)) in enumerate(zip(lines[:done], places, strict=True), 1):
+            if _checksum(line, audio[clips], text[words]) != line.checksum:
+                raise DataError(f"{self.lines}:{number}, or a vector that belongs to it, {self._changed}")
         return done
 
     def append(self, lines: Sequence[Line], audio: Mapping[str, Vectors], text: Mapping[str, Vectors]) -> None:
         """Write a window; the vectors are those of keys that are new, in the order of their rows."""
         self.audio.append(audio)
         self.text.append(text)
-        stored = (json.dumps(line._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-        append_bytes(self.lines, "".join(stored).encode("utf-8", "replace"))
+        clip_rows, text_rows, stored = self.audio.read(), self.text.read(), []
+        for line in lines:
+            clips, words = self._note(line)
+            stored.append(_json(line._replace(checksum=_checksum(line, clip_rows[clips], text_rows[words]))) + b"\n")
+        append_bytes(self.lines, b"".join(stored))
+
+    def _note(self, line: Line) -> tuple[slice, slice]:
+        """The rows of the clip and of the texts that first appear with a line."""
+        return self.audio.note([] if line.error else [line.clip_hash]), self.text.note(map(_text_key, line.captions))
+
+    def _parse(self, stored: bytes, number: int) -> Line:
+        try:
+            return Line(**json.loads(stored))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.lines}:{number} {self._changed}") from error
+
+    @property
+    def _changed(self) -> str:
+        return f"is not what was written, or of an older version; delete {self.lines.parent}"
 
     def table(self, encoded: tuple[int, int]) -> PairTable:
         """All of it as numbers."""
@@ -188,15 +213,20 @@ def _check_owner(folder: Path, owner: dict[str, str]) -> None:
     path = folder / "about.json"
     if not path.exists():
         write_bytes(path, json.dumps(owner, indent=1, allow_nan=False).encode())
-    elif json.loads(path.read_text()) != owner:
+    elif path.read_bytes() != json.dumps(owner, indent=1, allow_nan=False).encode():
         raise DataError(f"{folder} has vectors of other clips, captions or another model; delete it")
 
 
-def _parse(stored: bytes) -> Line | None:
-    try:
-        return Line(**json.loads(stored)) if stored.endswith(b"\n") else None
-    except (ValueError, TypeError):
-        return None
+def _json(line: Line) -> bytes:
+    return json.dumps(line._asdict(), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def _checksum(line: Line, *vectors: Vectors) -> str:
+    """Of a line, and of the vectors that first appear with it."""
+    total = blake2b(_json(line._replace(checksum="")), digest_size=8)
+    for each in vectors:
+        total.update(each.tobytes())
+    return total.hexdigest()
 
 
 # --- one window
@@ -227,11 +257,11 @@ def _load(shards: ShardSet, i: int, key: str, caption: str) -> _Loaded:
     try:
         record = shards.read(i)
     except AuricleError as error:
-        return _Loaded(Line(key, [], "", "", "", str(error)), None)
+        return _Loaded(Line(key, [], "", "", "", str(error), ""), None)
     meta = record.meta
     digest = blake2b(record.waveform.tobytes(), digest_size=16).hexdigest()
     domain, language = _name(meta.get("domain")) or _name(meta.get("kind")), _name(meta.get("language"))
-    return _Loaded(Line(key, captions_of(meta, caption), domain, language, digest, ""), record.waveform)
+    return _Loaded(Line(key, captions_of(meta, caption), domain, language, digest, "", ""), record.waveform)
 
 
 def _embed(

@@ -25,6 +25,7 @@ class Line(NamedTuple):
     language: str
     clip_hash: str  # hash of the samples; empty where they could not be read
     error: str  # why there is no vector of the audio; empty: there is
+    checksum: str  # of the rest, and of the vectors that come with this line
 
 
 def read_lines(path: Path) -> Iterator[Line]:

@@ -133,6 +133,32 @@ def noise(num_samples: int, rng: np.random.Generator, exponent: float = 0.0) -> 
     return loop(block.astype(np.float32), num_samples)
 
 
+def tone(num_samples: int, rng: np.random.Generator, hz: float, harmonics: int = 1) -> Waveform:
+    """A steady tone at a random phase, with odd harmonics that fall as 1 / n, up to 7.5 kHz."""
+    phase = 2 * np.pi * (hz / SAMPLE_RATE * np.arange(num_samples) + rng.random())
+    usable = [n for n in range(1, 2 * harmonics, 2) if n == 1 or n * hz < 7500]
+    return sum((np.sin(n * phase) / n for n in usable), np.zeros(num_samples)).astype(np.float32)
+
+
+def _loud_frames(waveform: Waveform, below_db: float) -> NDArray[np.intp]:
+    """Numbers of the 20 ms frames that are at most `below_db` below the loudest one; none of digital silence."""
+    frames = waveform[: waveform.size // _FRAME * _FRAME].reshape(-1, _FRAME)
+    power = np.einsum("ij,ij->i", frames, frames)
+    return np.flatnonzero(power > power.max(initial=0.0) * 10 ** (-below_db / 10))
+
+
+def count_bursts(waveform: Waveform) -> int:
+    """Stretches within 25 dB of the loudest 20 ms frame, apart by at least 60 ms below that."""
+    loud = _loud_frames(waveform, 25.0)
+    return int(loud.size > 0) + int(np.sum(np.diff(loud) > 3))
+
+
+def trim(waveform: Waveform) -> Waveform:
+    """Without what is more than 40 dB below the loudest 20 ms frame at both ends."""
+    loud = _loud_frames(waveform, 40.0)
+    return waveform[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME].copy() if loud.size else waveform.copy()
+
+
 def add_noise_floor(waveform: Waveform, rng: np.random.Generator, snr_db: float) -> Waveform:
     """Add steady noise of random colour (white to brown) `snr_db` below the active level."""
     rms = active_rms(waveform)

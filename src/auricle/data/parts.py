@@ -34,8 +34,8 @@ class Part:
     slots: tuple[tuple[str, str], ...] = ()  # of a spoken order, such as ("size", "large")
     is_open: bool = False  # speech whose words a model of few words is not to write down
     count: int | None = None  # how often a short sound occurs
-    is_faint: bool = False  # far weaker than the rest of the scene
-    place: Literal["start", "end"] | None = None  # of a short part in a longer scene
+    loudness: Literal["quiet", "loud"] | None = None  # of a part behind another, where it is far weaker, or as strong
+    place: Literal["start", "middle", "end"] | None = None  # of a short part in a longer scene
     foreground: bool = True
 
     @classmethod

@@ -221,6 +221,16 @@ TIMES = (
     "Count the sounds.",
 )
 FIRST = ("What is heard first?", "Which sound comes first?", "What is the first sound?")
+LOUDNESS = (
+    "Is {thing} loud or faint?",
+    "Is {thing} faint or loud in the background?",
+    "How loud is {thing}, faint or loud?",
+)
+WHEN = (
+    "When is {thing} heard?",
+    "At what point does {thing} occur?",
+    "Is {thing} heard at the beginning, in the middle or at the end?",
+)
 LAST = ("What is heard last?", "Which sound comes last?", "What is the last sound?")
 
 # Events of questions whose answer is no.

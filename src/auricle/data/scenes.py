@@ -1,11 +1,11 @@
 """Training scenes: single or mixed clips of shards, with the facts that are true of the result.
 
 A scene is pure or mixed speech, sound and music ("mixed X" has X in front of another kind), two sound events, two
-speakers in turn, or (nearly) silence. Facts that augmentation makes untrue are removed: the words of speech that was
-cut or is in the background, the gender of a voice whose pitch was changed a lot.
+speakers in turn, steady noise or a tone alone, or (nearly) silence. Facts that augmentation makes untrue are removed:
+the words of speech that was cut or is in the background, the gender of a voice whose pitch was changed a lot.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -27,8 +27,12 @@ CATEGORIES = (
     "two_sounds",
     "two_speakers",
     "silence",
+    "steady",
 )
-FAINT_DB = 11.0  # a part this far below the other one counts as faint
+QUIET_DB, LOUD_DB = 11.0, 0.5  # a background this far below the foreground is quiet; loud if it is no further below
+LONGEST_PLACED_S = 1.5  # seconds of a sound that has a place in a longer scene
+COMMON = 30  # clips of an instrument that is sampled as often as any; rarer ones less often
+MIN_COMMANDS = 20  # clips of a command that has a label of its own
 
 
 class Clips(Protocol):
@@ -44,7 +48,7 @@ class Clips(Protocol):
 
 
 def _default_shares() -> dict[str, float]:
-    shares = (0.32, 0.24, 0.08, 0.17, 0.04, 0.04, 0.03, 0.04, 0.04)
+    shares = (0.30, 0.24, 0.08, 0.17, 0.04, 0.04, 0.03, 0.04, 0.04, 0.02)
     return dict(zip(CATEGORIES, shares, strict=True))
 
 
@@ -80,7 +84,7 @@ class Pools:
     """Clip numbers by kind and, within a kind, by the group that sampling is balanced over.
 
     Speech is balanced over sets (by `set_weights`) and uniform within a set; sounds are balanced over events, with the
-    largest weight of the sets that have the event; music over first instruments.
+    largest weight of the sets that have the event; music over first instruments, rare ones less often.
     """
 
     def __init__(
@@ -121,6 +125,8 @@ class Pools:
         self._weights: dict[str, np.ndarray] = {}
         for kind, named in groups.items():
             shares = np.asarray([heaviest[kind, group] for group in named])
+            if kind == "music":
+                shares = shares * np.minimum([len(ids) for ids in named.values()], COMMON)
             self._weights[kind] = np.cumsum(shares / shares.sum()) if shares.sum() > 0 else np.zeros(0)
 
     def has(self, kind: Kind) -> bool:
@@ -157,12 +163,12 @@ class Pools:
 
 
 def _labels(metas: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """Events, languages, instruments and commands of the clips as (fact, value), in order."""
-    found: set[tuple[str, str]] = set()
+    """Events, languages, instruments and frequent commands of the clips as (fact, value), in order."""
+    found: Counter[tuple[str, str]] = Counter()
     for meta in metas:
-        found |= {(fact, str(meta[fact])) for fact in ("event", "language", "command") if meta.get(fact) is not None}
-        found |= {("instrument", str(name)) for name in meta.get("instruments") or ()}
-    return tuple(sorted(found))
+        found.update((fact, str(meta[fact])) for fact in ("event", "language", "command") if meta.get(fact) is not None)
+        found.update(("instrument", str(name)) for name in meta.get("instruments") or ())
+    return tuple(sorted(label for label, count in found.items() if label[0] != "command" or count >= MIN_COMMANDS))
 
 
 def _chance(rng: np.random.Generator, share: float) -> bool:
@@ -210,17 +216,28 @@ def _pad_around(waveform: Waveform, rng: np.random.Generator, config: SceneConfi
 
 
 def _repeated(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, int]:
-    """A short sound two to four times, with pauses in which it is not heard."""
+    """A short sound two to four times, hardly changed, with pauses in which it is not heard."""
     count = int(rng.integers(2, 5))
     gaps = [int(gap) for gap in rng.uniform(0.35, 1.0, size=count - 1) * SAMPLE_RATE]
-    return mixing.join([mixing.fade(waveform)] * count, gaps), count
+    levels = rng.uniform(-3, 0, size=count)
+    return mixing.join([mixing.gain(mixing.fade(waveform), float(level)) for level in levels], gaps), count
+
+
+def _can_repeat(waveform: Waveform, config: SceneConfig) -> bool:
+    """Whether repetitions can be counted: one short burst, four of which fit a scene."""
+    longest = min(1.2, config.max_s / 4 - 0.75)
+    return waveform.size < longest * SAMPLE_RATE and mixing.count_bursts(waveform) == 1
 
 
 def _sound(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> tuple[Waveform, Part]:
     waveform, part, _ = pools.read(pools.sample("sound", rng))
-    if waveform.size < 0.8 * SAMPLE_RATE and config.detail_share and _chance(rng, config.detail_share):
-        waveform, count = _repeated(waveform, rng)
-        return waveform, replace(part, count=count)
+    if config.detail_share and _chance(rng, config.detail_share):
+        short = mixing.trim(waveform)
+        if _can_repeat(short, config):
+            waveform, count = _repeated(short, rng)
+            return waveform, replace(part, count=count)
+        if short.size < LONGEST_PLACED_S * SAMPLE_RATE:
+            return short, part
     if config.augment:
         if _chance(rng, 0.5):
             waveform = mixing.change_speed(waveform, float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))))
@@ -285,13 +302,37 @@ def _silence(rng: np.random.Generator, config: SceneConfig) -> Scene:
     return Scene(mixing.gain(floor, float(rng.uniform(-85, -58))), (), "silence")
 
 
-def _placed(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, Literal["start", "end"]]:
-    """A short sound in the first or last third of a longer scene."""
+def _steady(rng: np.random.Generator, config: SceneConfig) -> Scene:
+    """Noise of any colour or band, mains hum or a tone alone, at any level: nothing else is to be named in these."""
+    num_samples = int(rng.uniform(max(0.5, config.min_s), min(8.0, config.max_s)) * SAMPLE_RATE)
+    event = ("noise", "noise", "noise", "hum", "tone", "tone")[int(rng.integers(6))]
+    if event == "tone":
+        hz = float(np.exp(rng.uniform(np.log(60), np.log(7000))))
+        waveform = mixing.tone(num_samples, rng, hz, int(rng.choice([1, 1, 2, 20])))
+    elif event == "hum":
+        floor = mixing.gain(mixing.noise(num_samples, rng, 1.0), float(rng.uniform(-60, -25)))
+        hz, harmonics = float(rng.choice([50, 60, 100, 120])), int(rng.integers(2, 12))
+        waveform = mixing.tone(num_samples, rng, hz, harmonics) + floor
+    else:
+        waveform = mixing.noise(num_samples, rng, float(rng.choice([0.0, 0.0, 0.5, 1.0, 1.5, 2.0])))
+        if _chance(rng, 0.3):
+            low = float(np.exp(rng.uniform(np.log(60), np.log(3000))))
+            waveform = mixing.colour(waveform, band_hz=(low, low * float(rng.uniform(2, 8))))
+    waveform = mixing.to_level(waveform, float(rng.uniform(-55, -12)))
+    return Scene(mixing.limit_peak(waveform), (Part(kind="sound", event=event),), "steady")
+
+
+def _placed(waveform: Waveform, rng: np.random.Generator) -> tuple[Waveform, Literal["start", "middle", "end"]]:
+    """A short sound at the start, in the middle or at the end of a scene four times as long or more."""
     length = int(rng.uniform(3.5, 6.0) * waveform.size + SAMPLE_RATE)
-    spare = int(rng.uniform(0, 0.3) * (length - waveform.size))
-    if _chance(rng, 0.5):
-        return mixing.place(waveform, spare, length), "start"
-    return mixing.place(waveform, length - waveform.size - spare, length), "end"
+    spare = length - waveform.size
+    places: tuple[tuple[Literal["start", "middle", "end"], float, float], ...] = (
+        ("start", 0.0, 0.2),
+        ("middle", 0.45, 0.55),
+        ("end", 0.8, 1.0),
+    )
+    place, low, high = places[int(rng.integers(3))]
+    return mixing.place(waveform, int(rng.uniform(low, high) * spare), length), place
 
 
 def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
@@ -302,7 +343,7 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
         if waveform.size < shortest:
             start = int(rng.integers(0, shortest - waveform.size + 1))
             waveform = mixing.place(waveform, start, shortest)
-    if front == "sound" and waveform.size < 1.2 * SAMPLE_RATE and _chance(rng, config.detail_share):
+    if front == "sound" and waveform.size < LONGEST_PLACED_S * SAMPLE_RATE and _chance(rng, config.detail_share):
         waveform, place = _placed(waveform, rng)
         part = replace(part, place=place)
     low, high = config.snr_db
@@ -316,18 +357,23 @@ def _mixture(front: Kind, back: Kind, pools: Pools, rng: np.random.Generator, co
     mixed = mixing.mix(waveform, background, snr_db)
     # Speech in the background is mentioned, not transcribed.
     other = replace(other, text=None, command=None, slots=(), count=None, foreground=False)
-    other = replace(other, is_faint=bool(config.detail_share) and snr_db > FAINT_DB)
-    return Scene(mixed, (part, other), f"mixed_{front}", "over")
+    if config.detail_share:
+        other = replace(other, loudness="quiet" if snr_db > QUIET_DB else "loud" if snr_db < LOUD_DB else None)
+    scene = Scene(mixed, (part, other), f"mixed_{front}", "over")
+    third: list[Kind] = [kind for kind in ("sound", "music") if kind != back]
+    return _with_third(scene, third, 0.5, pools, rng, config) if front == "speech" else scene
 
 
-def _with_third(scene: Scene, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
-    """In some scenes of two sounds in turn, weak speech or music behind both."""
-    kinds: list[Kind] = [kind for kind in ("speech", "music") if pools.has(kind)]
-    if not kinds or not _chance(rng, config.detail_share):
+def _with_third(
+    scene: Scene, kinds: Sequence[Kind], share: float, pools: Pools, rng: np.random.Generator, config: SceneConfig
+) -> Scene:
+    """In a share of the scenes with details, a weaker part of one of these kinds behind two others."""
+    kinds = [kind for kind in kinds if pools.has(kind)]
+    if not kinds or not _chance(rng, share * config.detail_share):
         return scene
     waveform, part = _SOURCES[kinds[int(rng.integers(len(kinds)))]](pools, rng, config)
-    mixed = mixing.mix(scene.waveform, waveform, float(rng.uniform(4.0, FAINT_DB)))
-    part = replace(part, text=None, command=None, slots=(), foreground=False)
+    mixed = mixing.mix(scene.waveform, waveform, float(rng.uniform(4.0, QUIET_DB)))
+    part = replace(part, text=None, command=None, slots=(), count=None, foreground=False)
     return replace(scene, waveform=mixed, parts=(*scene.parts, part))
 
 
@@ -343,7 +389,8 @@ def _two_sounds(pools: Pools, rng: np.random.Generator, config: SceneConfig) -> 
             for each in (first, second)
         ]
         one, two = replace(one, count=None), replace(two, count=None)
-        return _with_third(Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then"), pools, rng, config)
+        scene = Scene(mixing.join(pieces, [0]), (one, two), "two_sounds", "then")
+        return _with_third(scene, ("speech", "music"), 1.0, pools, rng, config)
     mixed = mixing.mix(first, mixing.crop_energetic(second, rng, first.size), float(rng.uniform(-3, 6)))
     return Scene(mixed, (replace(one, count=None), replace(two, count=None)), "two_sounds", "over")
 
@@ -369,8 +416,8 @@ _NEEDS["two_speakers"] = ("speech",)
 
 
 def _compose(category: str, pools: Pools, rng: np.random.Generator, config: SceneConfig) -> Scene:
-    if category == "silence":
-        return _silence(rng, config)
+    if category in ("silence", "steady"):
+        return (_silence if category == "silence" else _steady)(rng, config)
     if category == "two_sounds":
         return _two_sounds(pools, rng, config)
     if category == "two_speakers":
@@ -400,7 +447,7 @@ def make_scene(pools: Pools, rng: np.random.Generator, config: SceneConfig | Non
     if not shares.sum() > 0:
         raise DataError(f"none of the scenes {dict(config.shares)} can be made of these clips")
     scene = _compose(possible[int(rng.choice(len(possible), p=shares / shares.sum()))], pools, rng, config)
-    if scene.category == "silence":
+    if scene.category in ("silence", "steady"):
         return scene
     strength = 0.5 if len(scene.parts) == 1 else 0.3
     return replace(scene, waveform=_finish(scene.waveform, rng, config, strength=strength))

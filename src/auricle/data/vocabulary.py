@@ -63,7 +63,7 @@ LANGUAGES: dict[str, str] = {
 }
 
 _SPEECH = re.compile(r"\b(says?|said|speaks?|speaking|spoken|talks?|talking|voices?|speech|speakers?|orders)\b", re.I)
-_MUSIC = re.compile(r"\b(music|musical|melody|tune|song|chords?)\b", re.I)
+_MUSIC = re.compile(r"\b(music|musical|melody|tune|song|chords?|rhythm|arpeggios)\b", re.I)
 _SOUND = re.compile(r"\b(sounds? of|noises?)\b", re.I)
 _NEGATED = re.compile(r"\b(no|without|nobody|none)\s+(\w+\s+)?(speech|voices?|speaks?|speaking|music|sounds?)\b", re.I)
 _QUOTED = re.compile(r"[\"“][^\"”]*[\"”]")
@@ -95,9 +95,9 @@ def _affirmed(caption: str) -> str:
 
 
 def names_event(caption: str, event: str) -> bool:
-    """Whether the caption names the event by one of its `keywords`, outside quoted speech."""
+    """Whether the caption names the event by one of its `keywords` or all words of its label, outside quoted speech."""
     found = set(re.findall(r"[a-z]+", _affirmed(caption).lower()))
-    return not found.isdisjoint(keywords(event))
+    return not found.isdisjoint(keywords(event)) or found.issuperset(event.lower().split("_"))
 
 
 def names_speech(caption: str) -> bool:

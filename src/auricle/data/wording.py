@@ -11,6 +11,7 @@ import numpy as np
 from auricle.data import prompts
 from auricle.data.parts import DIGITS, Part, Scene
 from auricle.data.vocabulary import (
+    EVENTS,
     LANGUAGES,
     category_of,
     event_name,
@@ -47,6 +48,9 @@ OPEN_SPEECH = "speech in"  # how the answer to `TRANSCRIBE_PROMPT` starts where 
 QUOTED_WORDS = 3  # captions quote speech of up to this many words
 
 _COUNTS = {2: "two", 3: "three", 4: "four"}
+_PLACES = {"start": "at the beginning", "middle": "in the middle", "end": "at the end"}
+_LOUDNESS = {"quiet": ("faintly", "faint"), "loud": ("loudly", "loud")}
+_TEXTURES = ("melody", "chords", "rhythm", "arpeggios")
 _ORDER = ("size", "roast", "numberOfShots", "coffeeDrink")  # slots as they stand before the drink
 
 _SILENT = ("Silence with no clear sound.", "There is only silence here.", "Nothing but silence can be heard.")
@@ -123,8 +127,26 @@ def _music_name(part: Part, rng: np.random.Generator) -> str:
     return " ".join(f"{tempo}{players} music".split())
 
 
+def _player(name: str) -> tuple[str, bool]:
+    """An instrument with its article, and whether it is plural."""
+    if name.endswith("s") and not name.endswith("bass"):
+        return name, True
+    if name.endswith("percussion"):
+        return name, False
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}", False
+
+
 def _music_clause(part: Part, rng: np.random.Generator) -> str:
-    return f"{_music_name(part, rng)} {_pick(rng, ('plays', 'is playing'))}"
+    """ "slow piano music is playing", or "a flute and a cello play a fast melody" where the instruments are known."""
+    if not part.instruments or rng.random() < 0.5:
+        return f"{_music_name(part, rng)} {_pick(rng, ('plays', 'is playing'))}"
+    players = [_player(name) for name in part.instruments]
+    is_plural = len(players) > 1 or players[0][1]
+    verb = _pick(rng, ("play", "are playing")) if is_plural else _pick(rng, ("plays", "is playing"))
+    tempo = f"{part.tempo} " if part.tempo in ("slow", "fast") else ""
+    what = part.texture if part.texture in _TEXTURES else "music"
+    article = "a " if what in ("melody", "rhythm") else ""
+    return f"{' and '.join(name for name, _ in players)} {verb} {article}{tempo}{what}"
 
 
 _CLAUSES = {"speech": _speech_clause, "sound": _event_clause, "music": _music_clause}
@@ -138,13 +160,15 @@ def _single(part: Part, rng: np.random.Generator) -> str:
         is_english = part.language == "en" and not _is_quotable(part) and not part.slots
         return f"{clause} in English" if is_english and rng.random() < 0.6 else clause
     if part.kind == "sound":
+        if part.event == "noise" and rng.random() < 0.5:
+            return "steady noise with no clear sound"
         if not part.count and rng.random() < 0.3:
             noun = _event_noun(part, rng)
             return noun if noun.startswith("the sound") else f"the sound of {noun}"
         return _event_clause(part, rng)
     if rng.random() < 0.3:
-        what = part.texture if part.texture in ("melody", "chords") else "tune"
-        article = "" if what == "chords" else "a "
+        what = part.texture if part.texture in _TEXTURES else "tune"
+        article = "" if what in ("chords", "arpeggios") else "a "
         return f"{_music_name(part, rng)} with {article}{what}"
     key = f" in a {part.mode} key" if part.mode and rng.random() < 0.2 else ""
     return _music_clause(part, rng) + key
@@ -153,10 +177,10 @@ def _single(part: Part, rng: np.random.Generator) -> str:
 def _both(front: Part, back: Part, rng: np.random.Generator) -> str:
     clause = _CLAUSES[front.kind](front, rng)
     if front.place:
-        clause = f"{clause} at the {'beginning' if front.place == 'start' else 'end'}"
+        clause = f"{clause} {_PLACES[front.place]}"
     form = rng.random()
-    if back.is_faint and form < 0.6:
-        return f"{clause} with {_NOUNS[back.kind](back, rng)} faintly in the background"
+    if back.loudness and form < 0.6:
+        return f"{clause} with {_NOUNS[back.kind](back, rng)} {_LOUDNESS[back.loudness][0]} in the background"
     if form < 0.45:
         return f"{clause} while {_CLAUSES[back.kind](back, rng)}"
     if form < 0.75:
@@ -171,14 +195,14 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     first = scene.parts[0]
     if len(scene.parts) == 1:
         sentence = _single(first, rng)
-    elif scene.arrangement == "then":
-        second = scene.parts[1]
-        sentence = f"{_CLAUSES[first.kind](first, rng)}, then {_CLAUSES[second.kind](second, rng)}"
-        if len(scene.parts) > 2:
-            behind = scene.parts[2]
-            sentence = f"{sentence}, with {_NOUNS[behind.kind](behind, rng)} in the background"
-    else:
+    elif len(scene.parts) == 2 and scene.arrangement != "then":
         sentence = _both(first, scene.parts[1], rng)
+    else:
+        second = scene.parts[1]
+        link = ", then" if scene.arrangement == "then" else " while"
+        sentence = f"{_CLAUSES[first.kind](first, rng)}{link} {_CLAUSES[second.kind](second, rng)}"
+        for behind in scene.parts[2:]:
+            sentence = f"{sentence}, with {_NOUNS[behind.kind](behind, rng)} in the background"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -219,12 +243,40 @@ def _yes_no(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]
         ("has_music", _pick(rng, prompts.HAS_MUSIC), "yes" if scene.of_kind("music") else "no"),
     ]
     present = [part.event or "" for part in scene.of_kind("sound")]
-    absent = [event for event in prompts.COMMON_EVENTS if event not in present]
+    named = {word for event in present for word in keywords(event)}
+    # Half of the absent ones are any event: if they were always common ones, a rare event would be a sure yes.
+    absent = [
+        event
+        for event in (prompts.COMMON_EVENTS if rng.random() < 0.5 else tuple(EVENTS))
+        if event not in present and named.isdisjoint(keywords(event))
+    ]
     for event, answer in [*((event, "yes") for event in present), (_pick(rng, absent), "no")]:
-        words = event_words(event)
-        names_it = set(words.subject.split()) & set(words.accepted)  # "a dog" names the event, "a person" does not
-        thing = words.subject if names_it and rng.random() < 0.5 else words.noun
-        found.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=thing), answer))
+        found.append(("has_event", _pick(rng, prompts.HAS_EVENT).format(thing=_thing(event, rng)), answer))
+    return found
+
+
+def _thing(event: str, rng: np.random.Generator) -> str:
+    """An event as questions name it: "a dog" or "a dog barking", where "a dog" names it."""
+    words = event_words(event)
+    names_it = set(words.subject.split()) & set(words.accepted)  # "a dog" names the event, "a person" does not
+    return words.subject if names_it and rng.random() < 0.5 else words.noun
+
+
+def _about_details(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """How often a sound occurs, what comes first and last, when, and how loud a background is."""
+    found = []
+    if len(scene.parts) == 1 and scene.parts[0].count:
+        found.append(("times", _pick(rng, prompts.TIMES), _COUNTS[scene.parts[0].count]))
+    if scene.arrangement == "then":
+        first, last = scene.parts[:2]
+        found.append(("first", _pick(rng, prompts.FIRST), _answer_for(first)))
+        found.append(("last", _pick(rng, prompts.LAST), _answer_for(last)))
+    for part in scene.parts:
+        thing = _thing(part.event, rng) if part.event else "the music" if part.kind == "music" else "the voice"
+        if part.place:
+            found.append(("when", _pick(rng, prompts.WHEN).format(thing=thing), _PLACES[part.place]))
+        if part.loudness:
+            found.append(("loudness", _pick(rng, prompts.LOUDNESS).format(thing=thing), _LOUDNESS[part.loudness][1]))
     return found
 
 
@@ -299,6 +351,8 @@ _WEIGHTS = {
     "times": 1.5,
     "first": 0.7,
     "last": 0.7,
+    "when": 1.0,
+    "loudness": 1.0,
 }
 
 
@@ -308,15 +362,10 @@ def _all_questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, st
     if scene.parts:
         names = dict.fromkeys(map(_answer_for, scene.parts))
         found.append(("all", _pick(rng, prompts.ALL_SOUNDS), " and ".join(names)))
-    if len(scene.parts) == 1 and scene.parts[0].count:
-        found.append(("times", _pick(rng, prompts.TIMES), _COUNTS[scene.parts[0].count]))
-    if scene.arrangement == "then":
-        first, last = scene.parts[:2]
-        found.append(("first", _pick(rng, prompts.FIRST), _answer_for(first)))
-        found.append(("last", _pick(rng, prompts.LAST), _answer_for(last)))
     if events := [event_name(part.event or "") for part in scene.of_kind("sound")]:
         found.append(("event", _pick(rng, prompts.EVENT), " and ".join(events)))
-    return found + _about_speech(scene, rng) + _about_music(scene, rng) + _yes_no(scene, rng)
+    about = (_about_speech, _about_music, _about_details, _yes_no)
+    return found + [each for ways in about for each in ways(scene, rng)]
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from auricle.engine.request import Token
+from auricle.engine.request import Token, TopLogprobs
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -20,16 +20,17 @@ class Detokenizer:
         self._tokenizer, self._stop = tokenizer, stop
         self._stream = DecodeStream(skip_special_tokens=True)
         self._ids: list[int] = []
-        self._held: list[tuple[int, float, int]] = []  # id, log-probability, where in the held text its own starts
+        # Of each token what is passed on, and where in the held text its own starts.
+        self._held: list[tuple[Token, int]] = []
         self._text = ""  # decoded, not returned yet
         self._given = ""
         self.is_stopped = False
 
-    def add(self, token: int, logprob: float) -> list[Token]:
+    def add(self, token: int, logprob: float, top: TopLogprobs = ()) -> list[Token]:
         """Take the next token; return those whose text is certain by now."""
         self._ids.append(token)
         piece = self._stream.step(self._tokenizer, token)
-        self._held.append((token, logprob, len(self._text)))
+        self._held.append((Token(token, logprob, "", top), len(self._text)))
         if piece is None:  # in the middle of a character
             return []
         self._text += piece
@@ -37,7 +38,7 @@ class Detokenizer:
             self.is_stopped = True
             return self._stop_at(min(found))
         certain = len(self._text) - self._possible_stop()
-        ends = [start for _, _, start in self._held[1:]] + [len(self._text)]
+        ends = [start for _, start in self._held[1:]] + [len(self._text)]
         count = sum(end <= certain for end in ends)
         return self._give(count, ends[count - 1])
 
@@ -51,7 +52,7 @@ class Detokenizer:
     def _stop_at(self, cut: int) -> list[Token]:
         """Return the held tokens with text before ``cut``; drop the others."""
         self._text = self._text[:cut]
-        self._held = [held for held in self._held if held[2] < cut]
+        self._held = [held for held in self._held if held[1] < cut]
         return self._give(len(self._held), cut)
 
     def _possible_stop(self) -> int:
@@ -67,12 +68,12 @@ class Detokenizer:
         given = self._held[:count]
         if not given:
             return []
-        ends = [min(start, end) for _, _, start in given[1:]] + [end]
+        ends = [min(start, end) for _, start in given[1:]] + [end]
         tokens = [
-            Token(token, logprob, self._text[min(start, end) : stop])
-            for (token, logprob, start), stop in zip(given, ends, strict=True)
+            token._replace(text=self._text[min(start, end) : stop])
+            for (token, start), stop in zip(given, ends, strict=True)
         ]
         self._given += self._text[:end]
-        self._held = [(token, logprob, start - end) for token, logprob, start in self._held[count:]]
+        self._held = [(token, start - end) for token, start in self._held[count:]]
         self._text = self._text[end:]
         return tokens

@@ -11,8 +11,9 @@ Shape legend: N samples, n audio tokens of a clip, L prompt tokens, H decoder wi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from auricle.weights import LoadedLM
 
 _MB = 1_000_000
+_LOOK_S = 1.0  # a thread that sleeps looks again after this long, even where nothing woke it
 
 
 class Engine:
@@ -81,7 +83,7 @@ class Engine:
         self.encoded_clips = 0  # clips that went through the encoder so far; those in the cache did not
         self._lm, self._ends = loaded.model, frozenset(loaded.eos_token_ids)
         self._max_waiting, self._prefill_tokens = max_waiting, prefill_tokens
-        self._turns = TurnLock()
+        self._turns, self._has_own_thread = TurnLock(), False
         self._audio = AudioCache(int(audio_cache_mb * _MB))
         self._scheduler = Scheduler(
             self._lm.decoder,
@@ -90,6 +92,9 @@ class Engine:
             prefix_bytes=int(prefix_cache_mb * _MB),
             memory_bytes=None if memory_mb is None else int(memory_mb * _MB),
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise not_copied(str(self.loaded.identity["name"]))
 
     @property
     def counts(self) -> Counts:
@@ -120,6 +125,7 @@ class Engine:
         *,
         constraint: Constraint | None = None,
         wait: bool = True,
+        is_streamed: bool = False,
     ) -> Request:
         """Submit a request; `result` returns its answer.
 
@@ -128,12 +134,13 @@ class Engine:
             sampling: how its tokens are chosen.
             constraint: which answers are allowed; one object for each request.
             wait: where too many requests wait, work until fewer do; else fail.
+            is_streamed: whether `follow` will read its tokens.
 
         Raises:
             PromptError: see `check`.
             EngineBusy: ``max_waiting`` requests wait already.
         """
-        return self._submit(self._request(prompt, sampling, constraint), wait)
+        return self._submit(self._request(prompt, sampling, constraint, is_streamed=is_streamed), wait)
 
     def stream(
         self,
@@ -147,8 +154,21 @@ class Engine:
 
         The texts put together are the answer's text. Leaving the iteration early cancels the request.
         """
-        request = self._submit(self._request(prompt, sampling, constraint, is_streamed=True), wait)
-        return self._follow(request)
+        return self.follow(self.submit(prompt, sampling, constraint=constraint, wait=wait, is_streamed=True))
+
+    def follow(self, request: Request) -> Iterator[Token]:
+        """The tokens of a request that was submitted as streamed; `result` is at hand afterwards.
+
+        Leaving the iteration early cancels the request.
+        """
+        try:
+            while not request.is_done or request.tokens:
+                self._work_until(lambda: bool(request.tokens) or request.is_done)
+                while request.tokens:
+                    yield request.tokens.popleft()
+            _answer(request)
+        finally:
+            self.cancel(request)
 
     def result(self, request: Request) -> Generation:
         """The answer to a request; works until it is complete.
@@ -242,6 +262,19 @@ class Engine:
         """Sleep until there is work, or for ``timeout_s``; whether there is."""
         return self._turns.wait_for(lambda: self._scheduler.has_work, timeout_s)
 
+    @contextmanager
+    def own_thread(self) -> Iterator[None]:
+        """While the block runs, all work is left to a thread that calls `step`; those that wait for results sleep.
+
+        Each thread that computes has threads of torch of its own, so that one for many requests takes less.
+        """
+        self._has_own_thread = True
+        try:
+            yield
+        finally:
+            self._has_own_thread = False
+            self._turns.wake()
+
     def forget(self) -> None:
         """Drop all cached clips and prompts, as must be done when the model's weights have changed."""
         with self._turns.turn():
@@ -271,19 +304,12 @@ class Engine:
         self._turns.wake()
         return request
 
-    def _follow(self, request: Request) -> Iterator[Token]:
-        try:
-            while not request.is_done or request.tokens:
-                self._work_until(lambda: bool(request.tokens) or request.is_done)
-                while request.tokens:
-                    yield request.tokens.popleft()
-            _answer(request)
-        finally:
-            self.cancel(request)
-
     def _work_until(self, is_ready: Callable[[], bool]) -> None:
         """Do the engine's work, or wait while another thread does it, until ``is_ready``."""
         while not is_ready():
+            if self._has_own_thread:
+                self._turns.wait_for(lambda: is_ready() or not self._has_own_thread, _LOOK_S)
+                continue
             with self._turns.turn_unless(is_ready) as is_ours:
                 if is_ours:
                     if not self._scheduler.has_work:
@@ -380,3 +406,11 @@ def _answer(request: Request) -> Generation:
         raise request.error
     assert request.generation is not None
     return request.generation
+
+
+def not_copied(name: str) -> ConfigError:
+    """The error of who pickles or copies a model in use: its lock and its requests belong to one process."""
+    return ConfigError(
+        f"{name}: a loaded model is neither pickled nor copied; share it between threads, and load it by its name in "
+        "each process that is not forked"
+    )

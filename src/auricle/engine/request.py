@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict
 
 from torch import Tensor
 
@@ -12,9 +12,11 @@ from auricle.data.untrusted_json import check_characters
 from auricle.errors import AuricleError, ConfigError, check_number, hint_names
 
 _MOST = 2**31  # of counts
+MOST_TOP = 20  # of log-probabilities at one place
 _TINY = 1e-6  # of factors; beyond it, and its inverse, logits are not finite
 
 Stopped = Literal["eos", "length", "stop", "cancelled"]
+TopLogprobs: TypeAlias = tuple[tuple[int, float], ...]  # token ids and their log-probabilities, the likeliest first
 
 
 class EngineBusy(AuricleError):
@@ -49,6 +51,7 @@ class Token(NamedTuple):
     id: int
     logprob: float  # nats, under the unchanged model distribution
     text: str  # "" where a character is spread over tokens and ends in a later one
+    top: TopLogprobs = ()  # of all tokens at this place, as many as ``top_logprobs`` asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class SamplingOptions(TypedDict, total=False):
     repetition_penalty: float
     seed: int | None
     stop: tuple[str, ...]
+    top_logprobs: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +93,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0  # on tokens generated so far, not on the prompt (arXiv 1909.05858 §4.1)
     seed: int | None = None  # of each request's random numbers; None: fresh ones
     stop: tuple[str, ...] = ()  # the answer ends before the first of these strings
+    top_logprobs: int = 0  # likeliest tokens, with their log-probabilities, that a streamed token states beside itself
 
     def __post_init__(self) -> None:
         # A lone string would be taken for its letters, and a list comes from JSON.
@@ -103,6 +108,7 @@ class SamplingParams:
             "top_p": (_TINY, 1, False, "in (0, 1]"),
             "top_k": (0, _MOST, True, "0 (all) or more"),
             "repetition_penalty": (_TINY, 1 / _TINY, False, "above 0"),
+            "top_logprobs": (0, MOST_TOP, True, f"0 to {MOST_TOP}"),
         }
         for name, (least, largest, whole, wanted) in ranges.items():
             check_number(name, getattr(self, name), least=least, most=largest, whole=whole, expected=wanted)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from auricle.engine.request import Constraint, SamplingParams
+from auricle.engine.request import Constraint, SamplingParams, TopLogprobs
 from auricle.errors import ConfigError, WeightsError
 from auricle.models.frame_model import NOT_FINITE
 
@@ -106,6 +106,14 @@ def choose(rows: Sequence[Sampler], logits: Tensor) -> tuple[list[int], list[flo
     # Not finite where any logit of the row is NaN or infinite.
     lost = [index for index, logprob in enumerate(logprobs) if not math.isfinite(logprob)]
     return chosen.tolist(), logprobs, {**{index: WeightsError(NOT_FINITE) for index in lost}, **failed}
+
+
+def most_likely(row: Sampler, logits: Tensor) -> TopLogprobs:
+    """The likeliest tokens of a row (V,) under the unchanged model distribution, where its settings ask for some."""
+    if not row.sampling.top_logprobs:
+        return ()
+    found = (logits - logits.logsumexp(-1)).topk(min(row.sampling.top_logprobs, len(logits)))
+    return tuple(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
 
 def _sample(rows: Sequence[Sampler], logits: Tensor) -> Tensor:

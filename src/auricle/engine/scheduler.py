@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 from auricle.engine.detokenizer import Detokenizer
 from auricle.engine.kv_cache import BLOCK, PrefixCache, Rows
 from auricle.engine.prompt import CheckedPrompt
-from auricle.engine.request import Generation, Stopped, Token
-from auricle.engine.sampling import Sampler, choose
+from auricle.engine.request import Generation, Stopped, Token, TopLogprobs
+from auricle.engine.sampling import Sampler, choose, most_likely
 from auricle.models.qwen_attention import Segment
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Request:
     tokens: deque[Token] = field(default_factory=deque)  # given out by ``text``, not yet taken by a stream
     generation: Generation | None = None
     error: Exception | None = None
+    submitted_at: float = field(default_factory=monotonic)
+    admitted_at: float | None = None
+    first_token_at: float | None = None
     _kept: list[Token] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
 
@@ -54,15 +58,16 @@ class Request:
         """Places of the prompt and the longest answer."""
         return len(self.prompt.ids) + self.sampler.sampling.max_new_tokens
 
-    def take(self, token: int, logprob: float) -> None:
+    def take(self, token: int, logprob: float, top: TopLogprobs = ()) -> None:
         """Append the chosen token, or end with it."""
         self._logprobs.append(logprob)
+        self.first_token_at = self.first_token_at or monotonic()
         if token in self.sampler.ends:
             self.finish("eos")
             return
         self.sampler.ids.append(token)
         if self.text is not None:
-            self._give(self.text.add(token, logprob))
+            self._give(self.text.add(token, logprob, top))
             if self.text.is_stopped:
                 self.finish("stop")
                 return
@@ -232,13 +237,14 @@ class Scheduler:
 
     def _choose(self, requests: Sequence[Request], hidden: Tensor) -> None:
         """Take the next token of each request after its last hidden state (M, H)."""
-        chosen, logprobs, failed = choose([request.sampler for request in requests], self.logits(hidden))
+        logits = self.logits(hidden)
+        chosen, logprobs, failed = choose([request.sampler for request in requests], logits)
         self.counts.answer_tokens += len(requests) - len(failed)
         for index, request in enumerate(requests):
             if index in failed:
                 request.error = failed[index]
             else:
-                request.take(chosen[index], logprobs[index])
+                request.take(chosen[index], logprobs[index], most_likely(request.sampler, logits[index]))
 
     def _settle(self, finished: Sequence[Prefill]) -> None:
         """Rows that are done leave; prompts that are in memory become rows."""
@@ -325,6 +331,7 @@ class Scheduler:
             if not self._fits(busy + len(self._admitted) + 1, room):
                 passed.append(request)
                 break
+            request.admitted_at = monotonic()
             prefill = Prefill(request.prompt, BLOCK * matched, len(request.prompt.ids), request)
             self._admitted.append(prefill)
             claimed.update(blocks if self.prefixes.max_bytes else ())

@@ -233,7 +233,7 @@ class Weights:
         Raises:
             LayoutMismatch: a tensor that belongs to neither, or rows of int8, which only our own reader knows.
         """
-        from auricle.weights.safe import ROW_SCALE
+        from auricle.weights.compressed import ROW_SCALE
 
         for name, tensor in self._tensors:
             if name.endswith(ROW_SCALE):

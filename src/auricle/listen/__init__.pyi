@@ -1,6 +1,6 @@
 from .aggregate import Aggregation as Aggregation
+from .loading import load as load
 from .model import AudioLM as AudioLM
-from .model import load as load
 from .no_speech import NoSpeechRule as NoSpeechRule
 from .outputs import Answer as Answer
 from .outputs import Choice as Choice

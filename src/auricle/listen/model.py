@@ -6,53 +6,32 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
-from auricle.audio.sources import AudioSource, check_several, check_single
+from auricle.audio.sources import AudioSource, check_single
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.audio_cache import cache_sizes_mb
-from auricle.engine.engine import Engine
+from auricle.engine.engine import Engine, not_copied
 from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
 from auricle.listen.long_audio import check_length
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
-from auricle.listen.pipeline import (
-    Captioning,
-    Choosing,
-    PromptedTranscription,
-    Questions,
-    SourcePrompts,
-    check_questions,
-    process,
-    reply_of,
-)
+from auricle.listen.pipeline import check_questions, each_source, process, reply_of
 from auricle.listen.streaming import AnswerStream, stream_answer
-from auricle.listen.whisper_files import PREFIX
-from auricle.weights.cards import read_card
-from auricle.weights.generation_config import (
-    MAX_AUDIO_KEY,
-    MAX_PROMPT_KEY,
-    NO_SPEECH_KEY,
-    OPEN_SPEECH_KEY,
-    UNSURE_KEY,
-    stated_settings,
-)
+from auricle.listen.verbs import Captioning, Choosing, PromptedTranscription, Questions
 from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from auricle.weights import LoadedLM
 
 MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
 MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
-# Of MiDashengLM's published evaluation (arXiv 2508.03983); the language is plain text, no token of its own.
-LANGUAGE_PROMPT = "Transcribe the speech into text <|{language}|>"
 _MAX_BATCH = 16  # prompts that the engine answers at once
 
 Result = TypeVar("Result")
@@ -115,6 +94,15 @@ class AudioLM:
         # Called with the name of a source and each segment of its transcript or dense description, once it is final.
         self.on_segment: Callable[[str, Segment], None] | None = None
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
+
+    def __reduce__(self) -> NoReturn:
+        raise not_copied(self.model)
+
+    def __copy__(self) -> Self:
+        """The same weights and engine, for other limits and reports; a deep copy is refused."""
+        own = object.__new__(type(self))
+        own.__dict__.update(self.__dict__)
+        return own
 
     @property
     def model(self) -> str:
@@ -410,60 +398,6 @@ class AudioLM:
         """Choose among the same options for many sources; as `describe_many` and `choose`."""
         task = Choosing(self, question, options, letters=letters, per_token=per_token, window_s=window_s)
         return process(task, each_source(sources, [task.options.prompt], "choose"), batch_size)
-
-
-def load(
-    name: str = "auricle-tiny",
-    *,
-    device: str = "auto",
-    dtype: str | None = None,
-    revision: str | None = None,
-    adapter: str | None = None,
-    quantize: str | None = None,
-) -> AudioLM:
-    """Load an audio language model.
-
-    Args:
-        name: embedded name, hub id, or folder in a published layout; or ``whisper:`` and a size, a folder in
-            CTranslate2's layout or a hub id, for a model that transcribes alone (extra ``asr``).
-        device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
-        dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
-            stored so, else float32.
-        revision: of a hub id: branch, tag or commit.
-        adapter: folder or hub id of a PEFT adapter to merge.
-        quantize: ``int8``, ``int8-dynamic``, ``int4`` or ``fp8``, see `auricle.weights.quantize`; None: as stored.
-
-    Raises:
-        WeightsError: unknown, unsafe or unfitting weights.
-        MissingExtra: Whisper without faster-whisper.
-    """
-    from auricle.weights import load_midashenglm
-
-    if str(name).startswith(PREFIX):
-        from auricle.listen.whisper import load_whisper
-
-        return load_whisper(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
-    loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
-    folder = Path(str(loaded.identity["path"]))
-    stated = stated_settings(folder)
-    model = AudioLM(
-        loaded,
-        max_audio_s=stated.get(MAX_AUDIO_KEY, MAX_AUDIO_S),
-        max_prompt_s=stated.get(MAX_PROMPT_KEY),
-        no_speech=NoSpeechRule(stated.get(NO_SPEECH_KEY)),
-        unsure_below=stated.get(UNSURE_KEY),
-        # What was trained here states its longest clip, and was trained on the one prompt without a language.
-        language_prompt=None if MAX_AUDIO_KEY in stated else LANGUAGE_PROMPT,
-        verb_limits=read_card(folder).verb_limits if (folder / "README.md").is_file() else None,
-    )
-    model.open_speech_below = stated.get(OPEN_SPEECH_KEY, model.open_speech_below)
-    return model
-
-
-def each_source(sources: Iterable[AudioSource], prompts: Sequence[str], single: str) -> Iterator[SourcePrompts]:
-    """Pair every source with the prompts; ``single``: the method to name where one source was given."""
-    check_several(sources, f"{single} takes one")
-    return ((source, prompts) for source in sources)
 
 
 def _unwrap(found: Result | AuricleError) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from auricle.encode.receipt import Receipt
@@ -98,3 +98,26 @@ class Transcript(Output):
     language: str | None = None  # that most of it was transcribed in, as en or zh; None: the model does not say
     language_probability: float | None = None  # of that language, mean over the time; None: it was not detected
     suggested_model: str | None = None  # one that transcribes what this model was not trained for
+
+
+def record_of(key: str, result: Output, **more: Any) -> dict[str, Any]:
+    """A result as a JSON-able dict, without its receipt.
+
+    Args:
+        key: name of the text: caption, answer or text.
+        result: of any verb.
+        more: entries behind the text.
+    """
+    if odds := getattr(result, "odds", ()):
+        more["odds"] = [asdict(each) for each in odds]
+    for name in ("value", "language", "language_probability", "suggested_model"):
+        if (value := getattr(result, name, None)) is not None:
+            more[name] = value
+    segments = [_segment_record(asdict(segment)) for segment in result.segments]
+    return {key: result.text, **more, "confidence": result.confidence, "segments": segments}
+
+
+def _segment_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the score of "no speech" and the words where there are none."""
+    record["words"] = [_segment_record(word) for word in record["words"]]
+    return {key: value for key, value in record.items() if value not in (None, []) or key == "mean_logprob"}

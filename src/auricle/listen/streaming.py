@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from auricle.listen.long_audio import Reply, open_recording
-from auricle.listen.outputs import Answer
-from auricle.listen.pipeline import window_prompt
+from auricle.listen.long_audio import open_recording
+from auricle.listen.pipeline import reply_of, window_prompt
 
 if TYPE_CHECKING:
-    from auricle.listen.pipeline import Questions
+    from auricle.listen.outputs import Output
+    from auricle.listen.pipeline import Task
 
 
 class AnswerStream:
     """Iterator over pieces of text; close it, or leave its ``with``, to stop early."""
 
-    def __init__(self, pieces: Generator[str, None, Answer]) -> None:
+    def __init__(self, pieces: Generator[str, None, Any]) -> None:
         self._pieces = pieces
-        self.answer: Answer | None = None  # set after the last piece
+        self.answer: Output | None = None  # set after the last piece
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -41,32 +41,34 @@ class AnswerStream:
         self._pieces.close()
 
 
-def stream_answer(task: Questions, source: Any, question: str) -> Generator[str, None, Answer]:
+def stream_answer(task: Task, source: Any, question: str) -> Generator[str, None, Any]:
     """Answer a question about every window of a source, in order.
 
     Yields:
         Pieces of text; between the answers of two windows a line break.
 
     Returns:
-        The answer.
+        The result of the task; of one with several questions, that of the first.
 
     Raises:
         AuricleError: as `auricle.listen.model.AudioLM.ask`.
     """
-    model = task.model
-    recording = open_recording(source, [question], task.windowing, model.limits)
+    engine = task.model.engine
+    recording = open_recording(source, [question], task.windowing, task.model.limits)
     try:
         for place, windows in enumerate(recording.take()):
             if place:
                 yield "\n"
-            tokens = []
-            for token in model.engine.stream(window_prompt(task, recording, windows, question), task.sampling):
-                tokens.append(token)
-                if token.text:
-                    yield token.text
-            text = "".join(token.text for token in tokens).strip()
-            mean = sum(token.logprob for token in tokens) / max(len(tokens), 1)
-            recording.replies[place, 0] = Reply(text=text, mean_logprob=mean)
-        return task.result(recording)[0]
+            reply = task.rule(windows[0]) if len(windows) == 1 else None
+            if reply is not None:
+                yield reply.text
+            else:
+                prompt = window_prompt(task, recording, windows, question)
+                request = engine.submit(prompt, task.sampling, is_streamed=True)
+                yield from (token.text for token in engine.follow(request) if token.text)
+                reply = reply_of(engine.result(request))
+            recording.replies[place, 0] = reply
+        found = task.result(recording)
+        return found[0] if isinstance(found, list) else found
     finally:
         recording.close()

@@ -24,10 +24,11 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, MissingExtra, check_number
 from auricle.listen.long_audio import Recording, Reply
-from auricle.listen.model import AudioLM, each_source
+from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Segment, Transcript
-from auricle.listen.pipeline import Transcription, process
+from auricle.listen.pipeline import each_source, process
+from auricle.listen.verbs import Transcription
 from auricle.listen.whisper_files import PREFIX, WhisperFiles, find_whisper
 from auricle.listen.windows import Window
 from auricle.weights.loaders import AUTO, DTYPES, device_of

@@ -96,8 +96,7 @@ class CaptionObjective(Objective):
         gains: list[Tensor],
         letters: list[Tensor],
         tags: Tensor,
-        logits: list[Tensor],
-        embeddings: list[Tensor],
+        taught: list[list[Tensor]],
     ) -> Tensor:
         """Mean loss () of prompts with answers.
 
@@ -110,8 +109,7 @@ class CaptionObjective(Objective):
             gains: (n_i, H) of the audio tokens, dropped ones 0; empty without dropout.
             letters: of the speech in each clip, (k_i,); see `auricle.train.facts`.
             tags: (B, K) of the scenes.
-            logits: (W_i, 521) that the teacher gives each clip; empty without one.
-            embeddings: (W_i, 1024).
+            taught: what the teacher found in each clip, as in `Taught`; empty without one.
         """
         settings = self.config.caption
         network = self.network
@@ -132,7 +130,7 @@ class CaptionObjective(Objective):
             patches = torch.cat([to_patches(encoder.init_bn(mel[None]))[0] for mel in whole])
             loss = loss + settings.rebuild_weight * F.mse_loss(self.rebuild(torch.cat(frames)).float(), patches)
         if self.teacher_head is not None:
-            loss = loss + settings.teacher_weight * self.teacher_head(frames, list(map(Taught, logits, embeddings)))
+            loss = loss + settings.teacher_weight * self.teacher_head(frames, [Taught(*found) for found in taught])
         return loss
 
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
@@ -160,8 +158,7 @@ class CaptionObjective(Objective):
             "gains": gains,
             "letters": letters,
             "tags": torch.stack(tags),
-            "logits": [found.logits for found in taught],
-            "embeddings": [found.embeddings for found in taught],
+            "taught": [list(found) for found in taught],
         }
         return Batch(inputs, sum(len(reply) for _, reply in rows), sum(map(len, clips)) / 16_000)
 

@@ -26,7 +26,9 @@ class MaeSettings:
     mask_ratio: float = 0.75
     crop_s: float = 4.0  # seconds of one training crop, a whole number of 80 ms token pairs
     init: str | None = None  # model to start from
-    set_shares: dict[str, float] = field(default_factory=dict)  # of crops, by the clips' `set`; empty = by clips
+    set_shares: dict[str, float] = field(
+        default_factory=dict
+    )  # of crops, relative, by the clips' `set`, 1 for others; empty = by clips
     mix: float = 0.0  # share of crops that are sums of two, each at a random speed
     teacher: str = ""  # tensors of an event tagger, see train.teacher; the encoder learns its scores too
     teacher_weight: float = 1.0

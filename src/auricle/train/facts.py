@@ -63,7 +63,9 @@ def _tag(scene: Scene, fact: str, value: str) -> float:
         named = [(known,) if (known := getattr(part, fact)) else () for part in scene.of_kind("speech")]
     if any(value in names for names in named):
         return 1.0
-    return float("nan") if fact != "command" and () in named else 0.0
+    if fact == "command":  # those of speech in the background are not kept
+        return 0.0 if all(part.foreground for part in scene.of_kind("speech")) else float("nan")
+    return float("nan") if () in named else 0.0
 
 
 class FactHeads(nn.Module):

@@ -141,19 +141,15 @@ class MaeObjective(Objective):
 
 
 def _numbers_by_set(clips: CachedClips, shares: Mapping[str, float]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Upper limits in 0 … 1 of each set's share, and the numbers of its clips; shares of absent sets go to the others.
+    """Upper limits in 0 … 1 of each set's share, and the numbers of its clips.
 
     Raises:
-        ConfigError: a set without a share, or only shares of 0.
+        ConfigError: the shares of all sets that are there are 0.
     """
     found: dict[str, list[int]] = defaultdict(list)
     for number in range(len(clips)):
         found[str(clips.read_meta(number).get("set", ""))].append(number)
-    if (absent := sorted(found.keys() - shares.keys())) or not sum(shares[name] for name in found) > 0:
-        raise ConfigError(
-            f"mae.set_shares has no share of the set {absent[0]!r}; add it, or 0 to leave its clips out"
-            if absent
-            else "mae.set_shares are all 0; give one of the sets a share"
-        )
-    limits = np.cumsum([shares[name] for name in found])
+    limits = np.cumsum([shares.get(name, 1.0) for name in found])
+    if not limits[-1] > 0:
+        raise ConfigError(f"mae.set_shares are 0 for all sets of the clips ({', '.join(found)}); give one a share")
     return limits / limits[-1], [np.asarray(numbers) for numbers in found.values()]

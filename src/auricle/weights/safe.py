@@ -5,7 +5,6 @@
 * Shard names of an index are hostile until checked.
 """
 
-import functools
 import hashlib
 import json
 import re
@@ -19,14 +18,14 @@ from torch import Tensor
 
 from auricle.errors import LayoutMismatch, OutputError, UnsafeWeights, WeightsError
 from auricle.files import atomic_folder, atomic_path, read_regular_text, write_json, write_text
-from auricle.weights.construct import LazyTensor, StoredTensor, made
+from auricle.weights.compressed import rows_from_int8
+from auricle.weights.construct import StoredTensor, made
 from auricle.weights.pickle_scan import check_pickles
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = (INDEX, "model*.safetensors")  # files that a newly written model replaces
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.safetensors|\.bin)")
 SUMS = "SHA256SUMS"
-ROW_SCALE = ".row_scale"  # behind the name of a matrix stored as int8
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 # Classes of paths, as the pickles of several Pythons name them -> what is built in their place.
 _PATHS: list[Any] = [
@@ -241,40 +240,6 @@ def write_folder(
             write_json(aside / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
             names.append(INDEX)
     return [Path(folder) / name for name in names]
-
-
-def rows_to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 with a float16 scale for each row under ``NAME.row_scale``: an error of up to 0.4 % of the row's
-    largest value, at half the size of float16. Everything else stays as it is.
-    """
-    packed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.shape[0] < 2 or tensor[0].numel() < 64:
-            packed[name] = tensor
-            continue
-        rows = tensor.detach().float().flatten(1)
-        scale = (rows.abs().amax(1, keepdim=True) / 127).half().clamp(min=1e-7)
-        packed[name] = (rows / scale.float()).round().clamp(-127, 127).to(torch.int8).view_as(tensor)
-        packed[f"{name}{ROW_SCALE}"] = scale
-    return packed
-
-
-def rows_from_int8(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
-    """The float32 matrices of `rows_to_int8`, made when they are needed; other tensors as they are."""
-    found: dict[str, StoredTensor] = {}
-    for name, tensor in tensors.items():
-        scale = tensors.get(f"{name}{ROW_SCALE}")
-        if name.endswith(ROW_SCALE) and name.removesuffix(ROW_SCALE) in tensors:
-            continue
-        if scale is None or tensor.dtype != torch.int8 or not tensor.ndim or scale.shape != (len(tensor), 1):
-            found[name] = tensor
-        else:
-            found[name] = LazyTensor(tensor.shape, torch.float32, functools.partial(_scaled_rows, tensor, scale))
-    return found
-
-
-def _scaled_rows(rows: Tensor, scale: Tensor) -> Tensor:
-    return (rows.flatten(1).float() * scale.float()).view(rows.shape)
 
 
 def sha256(path: str | Path) -> str:

@@ -19,6 +19,7 @@ from auricle.models.text import StockTextConfig
 from auricle.weights import safe
 from auricle.weights.cards import TRAINING_CLIPS, Card, read_license, render_card
 from auricle.weights.catalog import Source, resolve
+from auricle.weights.compressed import rows_to_int8
 from auricle.weights.construct import is_float32
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
@@ -256,7 +257,7 @@ def _check_shared(tower: nn.Module, shared: Mapping[str, Tensor], name: str) -> 
 def _stored(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     if dtype == INT8:
         rounded = {key: tensor for key, tensor in tensors.items() if not is_float32(key)}
-        return _stored({**tensors, **safe.rows_to_int8(rounded)}, "float16")
+        return _stored({**tensors, **rows_to_int8(rounded)}, "float16")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join([*DTYPES, INT8])}")
 

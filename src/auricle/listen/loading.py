@@ -1,0 +1,67 @@
+"""Names, folders and hub ids → audio language models with the settings that their files state."""
+
+from pathlib import Path
+
+from auricle.listen.model import MAX_AUDIO_S, AudioLM
+from auricle.listen.no_speech import NoSpeechRule
+from auricle.listen.whisper_files import PREFIX
+from auricle.weights.cards import read_card
+from auricle.weights.generation_config import (
+    MAX_AUDIO_KEY,
+    MAX_PROMPT_KEY,
+    NO_SPEECH_KEY,
+    OPEN_SPEECH_KEY,
+    UNSURE_KEY,
+    stated_settings,
+)
+
+# Of MiDashengLM's published evaluation (arXiv 2508.03983); the language is plain text, no token of its own.
+LANGUAGE_PROMPT = "Transcribe the speech into text <|{language}|>"
+
+
+def load(
+    name: str = "auricle-tiny",
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    revision: str | None = None,
+    adapter: str | None = None,
+    quantize: str | None = None,
+) -> AudioLM:
+    """Load an audio language model.
+
+    Args:
+        name: embedded name, hub id, or folder in a published layout; or ``whisper:`` and a size, a folder in
+            CTranslate2's layout or a hub id, for a model that transcribes alone (extra ``asr``).
+        device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
+            stored so, else float32.
+        revision: of a hub id: branch, tag or commit.
+        adapter: folder or hub id of a PEFT adapter to merge.
+        quantize: ``int8``, ``int8-dynamic``, ``int4`` or ``fp8``, see `auricle.weights.quantize`; None: as stored.
+
+    Raises:
+        WeightsError: unknown, unsafe or unfitting weights.
+        MissingExtra: Whisper without faster-whisper.
+    """
+    from auricle.weights import load_midashenglm
+
+    if str(name).startswith(PREFIX):
+        from auricle.listen.whisper import load_whisper
+
+        return load_whisper(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
+    loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
+    folder = Path(str(loaded.identity["path"]))
+    stated = stated_settings(folder)
+    model = AudioLM(
+        loaded,
+        max_audio_s=stated.get(MAX_AUDIO_KEY, MAX_AUDIO_S),
+        max_prompt_s=stated.get(MAX_PROMPT_KEY),
+        no_speech=NoSpeechRule(stated.get(NO_SPEECH_KEY)),
+        unsure_below=stated.get(UNSURE_KEY),
+        # What was trained here states its longest clip, and was trained on the one prompt without a language.
+        language_prompt=None if MAX_AUDIO_KEY in stated else LANGUAGE_PROMPT,
+        verb_limits=read_card(folder).verb_limits if (folder / "README.md").is_file() else None,
+    )
+    model.open_speech_below = stated.get(OPEN_SPEECH_KEY, model.open_speech_below)
+    return model

@@ -1,0 +1,5 @@
+"""Models behind HTTP: the OpenAI API, routes of the listening verbs, limits, and the page."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
