@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from auricle.bench import heldout
-from auricle.bench.heldout import CATEGORY_PROMPT, GENDER_PROMPT, encoder_rows, language_model_rows, training_probe
+from auricle.bench.heldout import (
+    CATEGORY_PROMPT,
+    GENDER_PROMPT,
+    Reply,
+    calibration_error,
+    encoder_rows,
+    language_model_rows,
+    training_probe,
+)
+from auricle.data import prompts
 from auricle.data.shards import ShardSet, ShardWriter
+from auricle.data.vocabulary import event_name, event_words
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.errors import DataError
 
 Facts = dict[str, Any]
+STEADY = "nothing invented in silence, tones and noise"
 EVENTS = ("dog", "rain", "rooster", "helicopter")
 DIGITS = ("one", "two", "three")
 
@@ -29,6 +40,10 @@ def all_facts() -> Iterator[Facts]:
         yield {"kind": "speech", "text": f"mark likes {number} apples", **facts}
     for _ in range(9):
         yield {"kind": "music", "instruments": ["piano"], "set": "fluidsynth"}
+    for number in range(6):
+        yield {"kind": "speech", "command": ("stop", "open")[number % 2], "language": ("en", "ar")[number % 2]}
+    for _ in range(3):
+        yield {"kind": "speech", "slots": {"size": "large", "roast": "dark roast"}, "text": "a large one"}
 
 
 @pytest.fixture(scope="module")
@@ -72,34 +87,55 @@ class Oracle:
             return "Mixed." if len(kinds) > 1 else kinds.pop()
         if prompt == GENDER_PROMPT:
             return {"m": "male", "f": "female"}[found[0]["gender"]]
+        if prompt == prompts.COMMAND[0]:
+            return str(found[0]["command"])
+        if prompt == prompts.INSTRUMENT[0]:
+            return str(found[0]["instruments"][0])
+        if prompt == prompts.LANGUAGE[0]:
+            return {"en": "English", "ar": "Arabic"}[found[0]["language"]]
+        for name, ways in prompts.SLOTS.items():
+            if prompt == ways[0]:
+                return str(found[0]["slots"][name])
         if prompt == TRANSCRIBE_PROMPT:
             return found[0]["text"].capitalize() + "."
         assert prompt == CAPTION_PROMPT
         sounds = [heldout_noun(meta["event"]) for meta in found if meta["kind"] == "sound"]
         return " with ".join([*(["A man speaks"] if "speech" in kinds else []), *sounds])
 
-    def __call__(self, clips: list[np.ndarray], prompt: str) -> list[str]:
-        return [self.answer(clip, prompt) for clip in clips]
+    def __call__(self, clips: list[np.ndarray], prompt: str) -> list[Reply]:
+        return [Reply(self.answer(clip, prompt), 1.0) for clip in clips]
+
+    def rank(self, clips: list[np.ndarray], question: str, options: Sequence[str]) -> list[list[str]]:
+        assert question == prompts.EVENT[0] and len(set(options)) == len(options)
+        right = [event_name(self.found_in(clip)[0]["event"]) for clip in clips]
+        return [[*options[:4], name, *options[4:]] for name in right]
 
 
 def heldout_noun(event: str) -> str:
-    from auricle.data.vocabulary import event_words
-
     return event_words(event).noun
 
 
 def test_an_oracle_scores_perfectly(shards: ShardSet, facts: list[Facts]) -> None:
-    rows = language_model_rows(Oracle(facts), shards)
+    rows = language_model_rows(Oracle(facts), shards, rank=Oracle(facts).rank)
+    assert rows.pop(STEADY).n == 200
     assert {name: row.value for name, row in rows.items()} == {
         "event named in the caption": 1.0,
+        "event among the five likeliest labels": 1.0,
+        "calibration error of captions": 0.0,
         "digit transcribed exactly": 1.0,
         "speech/sound/music/mixed": 1.0,
         "gender of the speaker": 1.0,
         "gender of adult speakers": 1.0,
+        "gender of children": 1.0,
         "both parts named, 0-10 dB": 1.0,
         "word error rate": 0.0,
+        "command named, English": 1.0,
+        "command named, other languages": 1.0,
+        "instrument named": 1.0,
+        "language named, 2 languages": 1.0,
+        "part of an order": 1.0,
     }
-    assert [row.n for row in rows.values()] == [12, 15, 36, 10, 3, 12, 10]
+    assert [row.n for row in rows.values()] == [12, 12, 12, 15, 36, 10, 3, 7, 12, 10, 3, 3, 9, 6, 6]
 
 
 def test_constant_answers_are_chance(shards: ShardSet) -> None:
@@ -109,7 +145,8 @@ def test_constant_answers_are_chance(shards: ShardSet) -> None:
         CATEGORY_PROMPT: "speech",
         GENDER_PROMPT: "female",
     }
-    rows = language_model_rows(lambda clips, prompt: [constant[prompt]] * len(clips), shards)
+    rows = language_model_rows(lambda clips, prompt: [Reply(constant.get(prompt, "stop"))] * len(clips), shards)
+    assert rows.pop(STEADY).value == 0.0
     found = {name: round(row.value, 4) for name, row in rows.items()}
     assert found == {
         "event named in the caption": 0.25,
@@ -117,30 +154,55 @@ def test_constant_answers_are_chance(shards: ShardSet) -> None:
         "speech/sound/music/mixed": 0.25,
         "gender of the speaker": 0.5,
         "gender of adult speakers": 0.3333,
+        "gender of children": 0.5714,
         "both parts named, 0-10 dB": 0.0,
         "word error rate": 1.0,
+        "command named, English": 1.0,
+        "command named, other languages": 0.0,
+        "instrument named": 0.0,
+        "language named, 2 languages": 0.0,
+        "part of an order": 0.0,
     }
     assert all(row.low <= row.value <= row.high for row in rows.values())
 
 
-def test_no_speech_is_all_words_missed(shards: ShardSet, facts: list[Facts]) -> None:
-    def answer(clips: list[np.ndarray], prompt: str) -> list[str]:
-        return ["No speech."] * len(clips) if prompt == TRANSCRIBE_PROMPT else Oracle(facts)(clips, prompt)
+@pytest.mark.parametrize("text", ["No speech.", "speech in English"])
+def test_no_speech_is_all_words_missed(shards: ShardSet, facts: list[Facts], text: str) -> None:
+    def answer(clips: list[np.ndarray], prompt: str) -> list[Reply]:
+        return [Reply(text)] * len(clips) if prompt == TRANSCRIBE_PROMPT else Oracle(facts)(clips, prompt)
 
-    assert language_model_rows(answer, shards)["word error rate"].value == 1.0
+    rows = language_model_rows(answer, shards)
+    assert rows["word error rate"].value == 1.0
+    declined = rows.get("open speech not written down")
+    assert declined is None if text == "No speech." else declined is not None and declined.value == 1.0
+
+
+def test_nothing_is_invented_by_captions_that_name_no_source(shards: ShardSet, facts: list[Facts]) -> None:
+    for caption, share in (("Steady noise hisses.", 1.0), ("Silence.", 1.0), ("A man speaks over noise.", 0.0)):
+
+        def answer(clips: list[np.ndarray], prompt: str, caption: str = caption) -> list[Reply]:
+            return [Reply(caption)] * len(clips) if prompt == CAPTION_PROMPT else Oracle(facts)(clips, prompt)
+
+        assert language_model_rows(answer, shards)[STEADY].value == share
+
+
+def test_the_calibration_error_is_the_mean_gap_of_bins() -> None:
+    rows = np.array([[0.95, 1], [0.95, 1], [0.55, 0], [0.55, 1], [1.0, 1], [0.05, 0]])
+    # Bins of 1, 3 … clips: |0.05 - 0|, |0.55 - 0.5|, |(0.95 + 0.95 + 1) / 3 - 1|.
+    assert calibration_error(rows) == pytest.approx((0.05 + 2 * 0.05 + 0.1) / 6)
 
 
 def test_the_seed_chooses_the_mixtures_and_limits_hold(shards: ShardSet, facts: list[Facts]) -> None:
     def clips_given(seed: int) -> list[bytes]:
         clips_seen: list[bytes] = []
 
-        def answer(clips: list[np.ndarray], prompt: str) -> list[str]:
+        def answer(clips: list[np.ndarray], prompt: str) -> list[Reply]:
             clips_seen.extend(clip.tobytes() for clip in clips)
-            assert len(clips) <= (12 if prompt == CATEGORY_PROMPT else 3)
+            assert len(clips) <= (12 if prompt == CATEGORY_PROMPT else 6) or len(clips) == 200
             return Oracle(facts)(clips, prompt)
 
         rows = language_model_rows(answer, shards, seed=seed, limit=3)
-        assert all(row.n <= 12 for row in rows.values())
+        assert all(row.n <= 12 for name, row in rows.items() if name != STEADY)
         return clips_seen
 
     assert clips_given(1) == clips_given(1) != clips_given(2)

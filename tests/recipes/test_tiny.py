@@ -100,7 +100,7 @@ def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Pa
     assert {meta.get("fold") for meta in kinds["train"]} == {None, 1, 2, 3}
     assert {meta.get("fold") for meta in kinds["test"]} == {None, 4}
     table = json.loads((work / "table.json").read_text())
-    assert len(table["rows"]) == 15 and all(row["n"] for row in table["rows"].values())
+    assert len(table["rows"]) >= 20 and all(row["n"] for row in table["rows"].values())
     assert "word error rate" in done.stdout
     shipped = str(work / "embedded" / "auricle-tiny")
     assert isinstance(load(shipped).ask(np.zeros(16_000), "Who speaks?", max_new_tokens=4).text, str)

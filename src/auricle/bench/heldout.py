@@ -1,12 +1,14 @@
 """Scores of models on clips they were not trained on: one table, every row with its 95 % interval.
 
 The test set is a folder of packed shards with facts (see `auricle.data.recipes`), which pick the clips of a row:
-``event`` for sounds, ``text`` for words, ``gender`` and ``speaker`` for voices, ``kind`` for the category.
+``event`` for sounds, ``text`` for words, ``gender`` and ``speaker`` for voices, ``kind`` for the category, ``command``,
+``slots``, ``language`` and ``instruments`` for questions on these. Rows without clips are left out, but for the oldest.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +17,43 @@ from torch import Tensor
 
 from auricle.audio.logmel import LogMel
 from auricle.bench.probes import effective_rank, knn_predict, linear_predict
-from auricle.data import mixing
+from auricle.data import mixing, prompts
 from auricle.data.parts import DIGITS
 from auricle.data.shards import ShardSet
-from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT, names_event, names_speech
+from auricle.data.vocabulary import EVENTS, LANGUAGES, event_name
+from auricle.data.wording import (
+    CAPTION_PROMPT,
+    NO_SPEECH,
+    OPEN_SPEECH,
+    TRANSCRIBE_PROMPT,
+    names_event,
+    names_music,
+    names_speech,
+)
 from auricle.errors import DataError
 from auricle.metrics.intervals import Score, bootstrap_interval, wilson_interval
 from auricle.metrics.normalisers import split_words
 from auricle.metrics.word_errors import edit_distance
 
 Waveform = npt.NDArray[np.float32]
-Answer = Callable[[list[Waveform], str], list[str]]  # clips and one prompt → answers
+Answer = Callable[[list[Waveform], str], list["Reply"]]  # clips and one prompt → answers
+Rank = Callable[[list[Waveform], str, Sequence[str]], list[list[str]]]  # with options → options, the likeliest first
 Embed = Callable[[list[Waveform]], Tensor]  # clips → (n, D) pooled embeddings
 
 CATEGORY_PROMPT = "Is this speech, sound, music or a mix?"
 GENDER_PROMPT = "Is the speaker male or female?"
 GENDERS = {"m": "male", "f": "female"}
 ADULT = 18  # years
+STEADY = frozenset({"noise", "tone", "hum", "beep", "radio_static", "sweep"})  # events that name no source
+STEADY_CLIPS = 200
+BINS = 10  # of the calibration error
+
+
+class Reply(NamedTuple):
+    """An answer, with the probability that the model gives it."""
+
+    text: str
+    confidence: float | None = None
 
 
 class Clips:
@@ -66,29 +88,166 @@ def is_digit(meta: dict[str, Any]) -> bool:
 
 
 def is_utterance(meta: dict[str, Any]) -> bool:
-    """Transcribed speech of more than a digit."""
-    return meta.get("kind") == "speech" and bool(meta.get("text")) and not is_digit(meta)
+    """Transcribed speech of more than a digit, a command or an order."""
+    is_closed = is_digit(meta) or bool(meta.get("command")) or has_slots(meta)
+    return meta.get("kind") == "speech" and bool(meta.get("text")) and not is_closed
 
 
-def language_model_rows(answer: Answer, test: ShardSet, *, seed: int = 0, limit: int | None = None) -> dict[str, Score]:
-    """Every row about captions, transcripts and answers, of packed clips the model was not trained on."""
+def language_model_rows(
+    answer: Answer, test: ShardSet, *, rank: Rank | None = None, seed: int = 0, limit: int | None = None
+) -> dict[str, Score]:
+    """Every row about captions, transcripts and answers, of packed clips the model was not trained on.
+
+    Args:
+        answer: of the model.
+        test: clips with facts.
+        rank: of the model, for the rows of labels; None: no such rows.
+        seed: of mixtures and generated clips.
+        limit: most clips of one row.
+    """
     events = Clips(test, is_event, limit)
     digits = Clips(test, is_digit, limit)
     utterances = Clips(test, is_utterance, limit)
     rng = np.random.default_rng(seed)
-    rows: dict[str, Score] = {}
-    captions = answer(events.waveforms(), CAPTION_PROMPT)
-    named = [names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
-    rows["event named in the caption"] = wilson_interval(named)
+    rows = _events(answer, rank, events)
     transcripts = answer(digits.waveforms(), TRANSCRIBE_PROMPT)
     rows["digit transcribed exactly"] = wilson_interval(
-        [split_words(h) == split_words(t) for h, t in zip(transcripts, digits.facts("text"), strict=True)]
+        [split_words(h.text) == split_words(t) for h, t in zip(transcripts, digits.facts("text"), strict=True)]
     )
     rows["speech/sound/music/mixed"] = _category(answer, test, rng, limit)
     rows |= _gender(answer, utterances)
     rows["both parts named, 0-10 dB"] = _both_parts(answer, events, utterances, rng)
-    rows["word error rate"] = _word_error_rate(answer, utterances)
+    rows |= _transcripts(answer, utterances)
+    for name, (wanted, prompt, expected) in _QUESTIONS.items():
+        clips = Clips(test, wanted, limit)
+        if clips.ids:
+            found = answer(clips.waveforms(), prompt)
+            pairs = zip(found, map(expected, clips.metas), strict=True)
+            rows[name] = wilson_interval([split_words(reply.text) == split_words(right) for reply, right in pairs])
+    return rows | _languages(answer, test, limit) | _slots(answer, Clips(test, has_slots, limit)) | _steady(answer, rng)
+
+
+def has_slots(meta: Mapping[str, Any]) -> bool:
+    """A spoken order whose parts are known."""
+    return bool(meta.get("slots"))
+
+
+# Row → which clips, the question, and the right answer.
+_QUESTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str, Callable[[Mapping[str, Any]], str]]] = {
+    "command named, English": (
+        lambda meta: bool(meta.get("command")) and meta.get("language") == "en",
+        prompts.COMMAND[0],
+        lambda meta: str(meta["command"]),
+    ),
+    "command named, other languages": (
+        lambda meta: bool(meta.get("command")) and meta.get("language") not in (None, "en"),
+        prompts.COMMAND[0],
+        lambda meta: str(meta["command"]),
+    ),
+    "instrument named": (
+        lambda meta: len(meta.get("instruments") or ()) == 1,
+        prompts.INSTRUMENT[0],
+        lambda meta: str(meta["instruments"][0]),
+    ),
+}
+
+
+def _events(answer: Answer, rank: Rank | None, events: Clips) -> dict[str, Score]:
+    """Events named, of all sets and of each where there are several; calibration; labels among the five likeliest."""
+    waveforms, wanted = events.waveforms(), events.facts("event")
+    captions = answer(waveforms, CAPTION_PROMPT)
+    named = [names_event(reply.text, event) for reply, event in zip(captions, wanted, strict=True)]
+    rows = {"event named in the caption": wilson_interval(named)}
+    labels = sorted({event_name(event) for event in (*wanted, *EVENTS)})
+    ranked = rank(waveforms, prompts.EVENT[0], labels) if rank and waveforms else []
+    among = [event_name(event) in best[:5] for best, event in zip(ranked, wanted, strict=False)]
+    if among:
+        rows["event among the five likeliest labels"] = wilson_interval(among)
+    sets = events.facts("set")
+    for name in sorted(set(map(str, sets))) if len(set(sets)) > 1 else ():
+        own = [place for place, each in enumerate(sets) if str(each) == name]
+        rows[f"event named in the caption, {name}"] = wilson_interval([named[place] for place in own])
+        if among:
+            rows[f"event among the five likeliest labels, {name}"] = wilson_interval([among[place] for place in own])
+    sure = [(reply.confidence, hit) for reply, hit in zip(captions, named, strict=True) if reply.confidence is not None]
+    if sure:
+        rows["calibration error of captions"] = bootstrap_interval(np.array(sure, np.float64), calibration_error)
     return rows
+
+
+def calibration_error(rows: npt.NDArray[np.float64]) -> float:
+    """Expected calibration error of (confidence, right) rows: ten bins of equal width, weighted by their clips."""
+    bins = np.minimum((rows[:, 0] * BINS).astype(int), BINS - 1)
+    gaps = [abs(rows[bins == number].mean(0) @ (1.0, -1.0)) * (bins == number).sum() for number in set(bins.tolist())]
+    return float(sum(gaps) / len(rows))
+
+
+def _languages(answer: Answer, test: ShardSet, limit: int | None) -> dict[str, Score]:
+    """The spoken language, of as many clips of each language as the rarest has, 20 at least where there are so many."""
+    found: dict[str, list[int]] = defaultdict(list)
+    clips = Clips(test, lambda meta: LANGUAGES.get(meta.get("language", "")) is not None)
+    for place, language in zip(clips.ids, clips.facts("language"), strict=True):
+        found[LANGUAGES[language].lower()].append(place)
+    if len(found) < 2:
+        return {}
+    most = min(limit or 100, max(20, min(map(len, found.values()))))
+    chosen = [(name, int(ids[int(p)])) for name, ids in sorted(found.items()) for p in _spread(len(ids), most)]
+    answers = answer([test.read(place).waveform for _, place in chosen], prompts.LANGUAGE[0])
+    right = [split_words(reply.text) == split_words(name) for reply, (name, _) in zip(answers, chosen, strict=True)]
+    return {f"language named, {len(found)} languages": wilson_interval(right)}
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.float64]:
+    return np.linspace(0, count - 1, min(count, most))
+
+
+def _slots(answer: Answer, clips: Clips) -> dict[str, Score]:
+    """Parts of spoken orders, each asked for; the interval resamples orders."""
+    counts = []
+    waveforms = clips.waveforms()
+    for name, ways in prompts.SLOTS.items():
+        asked = [place for place, meta in enumerate(clips.metas) if name in meta["slots"]]
+        replies = answer([waveforms[place] for place in asked], ways[0]) if asked else []
+        for place, reply in zip(asked, replies, strict=True):
+            hit = split_words(reply.text) == split_words(str(clips.metas[place]["slots"][name]))
+            counts.append((place, hit))
+    if not counts:
+        return {}
+    values = np.array([(hit, 1) for _, hit in counts], np.float64)
+    groups = [str(place) for place, _ in counts]
+    score = bootstrap_interval(values, lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum()), groups=groups)
+    return {"part of an order": score}
+
+
+def _steady(answer: Answer, rng: np.random.Generator) -> dict[str, Score]:
+    """Generated silence, tones and noise: whether the caption names no event, speech or music."""
+    clips = []
+    for number in range(STEADY_CLIPS):
+        length = int(rng.uniform(1.0, 6.0) * mixing.SAMPLE_RATE)
+        kind = number % 4
+        if kind == 0:
+            clip = mixing.gain(mixing.noise(length, rng), -100.0) if number % 8 else np.zeros(length, np.float32)
+        elif kind == 1:
+            hertz = np.exp(rng.uniform(np.log(60), np.log(7000)))
+            clip = np.sin(2 * np.pi * hertz * np.arange(length) / mixing.SAMPLE_RATE).astype(np.float32)
+        else:
+            clip = mixing.noise(length, rng, 0.0 if kind == 2 else float(rng.choice([0.5, 1.0, 1.5, 2.0])))
+        clips.append(clip if kind == 0 else mixing.to_level(clip, float(rng.uniform(-40, -12))))
+    quiet = [not _names_source(reply.text) for reply in answer([mixing.limit_peak(c) for c in clips], CAPTION_PROMPT)]
+    return {"nothing invented in silence, tones and noise": wilson_interval(quiet)}
+
+
+def _names_source(caption: str) -> bool:
+    is_event = any(names_event(caption, event) for event in EVENTS if event not in STEADY)
+    return is_event or names_speech(caption) or names_music(caption)
+
+
+def _transcripts(answer: Answer, utterances: Clips) -> dict[str, Score]:
+    """Word error rate of transcripts; of a model that declines open speech, how often it does."""
+    transcripts = answer(utterances.waveforms(), TRANSCRIBE_PROMPT)
+    declined = [reply.text.lower().startswith(OPEN_SPEECH) for reply in transcripts]
+    rows = {"word error rate": _word_error_rate(transcripts, utterances)}
+    return rows | ({"open speech not written down": wilson_interval(declined)} if any(declined) else {})
 
 
 def _category(answer: Answer, test: ShardSet, rng: np.random.Generator, limit: int | None) -> Score:
@@ -107,7 +266,10 @@ def _category(answer: Answer, test: ShardSet, rng: np.random.Generator, limit: i
     clips = [*sampled["speech"], *sampled["sound"], *sampled["music"], *mixtures]
     truth = [kind for kind in ("speech", "sound", "music", "mixed") for _ in range(count)]
     return wilson_interval(
-        [split_words(found)[:1] == [kind] for found, kind in zip(answer(clips, CATEGORY_PROMPT), truth, strict=True)]
+        [
+            split_words(found.text)[:1] == [kind]
+            for found, kind in zip(answer(clips, CATEGORY_PROMPT), truth, strict=True)
+        ]
     )
 
 
@@ -123,10 +285,12 @@ def _gender(answer: Answer, utterances: Clips) -> dict[str, Score]:
         if meta.get("gender")
     ]
     answers = answer([waveform for _, waveform in known], GENDER_PROMPT)
-    right = [split_words(a)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
+    right = [split_words(a.text)[:1] == [GENDERS[meta["gender"]]] for a, (meta, _) in zip(answers, known, strict=True)]
     adults = [hit for hit, (meta, _) in zip(right, known, strict=True) if (meta.get("age") or 0) >= ADULT]
+    children = [hit for hit, (meta, _) in zip(right, known, strict=True) if 0 < (meta.get("age") or 0) < ADULT]
     rows = {"gender of the speaker": wilson_interval(right)}
-    return rows | ({"gender of adult speakers": wilson_interval(adults)} if adults else {})
+    rows |= {"gender of adult speakers": wilson_interval(adults)} if adults else {}
+    return rows | ({"gender of children": wilson_interval(children)} if children else {})
 
 
 def _both_parts(answer: Answer, events: Clips, utterances: Clips, rng: np.random.Generator) -> Score:
@@ -140,7 +304,7 @@ def _both_parts(answer: Answer, events: Clips, utterances: Clips, rng: np.random
     ]
     captions = answer(mixtures, CAPTION_PROMPT)
     return wilson_interval(
-        [names_speech(c) and names_event(c, e) for c, e in zip(captions, events.facts("event"), strict=True)]
+        [names_speech(c.text) and names_event(c.text, e) for c, e in zip(captions, events.facts("event"), strict=True)]
     )
 
 
@@ -149,12 +313,12 @@ def _mixture(front: Waveform, back: Waveform, rng: np.random.Generator) -> Wavef
     return mixing.limit_peak(mixing.mix(front, back, float(rng.uniform(0.0, 10.0))))
 
 
-def _word_error_rate(answer: Answer, utterances: Clips) -> Score:
+def _word_error_rate(transcripts: Sequence[Reply], utterances: Clips) -> Score:
     """Corpus word error rate; the interval resamples speakers."""
-    transcripts = answer(utterances.waveforms(), TRANSCRIBE_PROMPT)
     counts = []
     for found, text in zip(transcripts, utterances.facts("text"), strict=True):
-        spoken = [] if found.rstrip(".").lower() == NO_SPEECH else split_words(found)
+        is_none = found.text.rstrip(".").lower() == NO_SPEECH or found.text.lower().startswith(OPEN_SPEECH)
+        spoken = [] if is_none else split_words(found.text)
         counts.append((edit_distance(split_words(text), spoken), len(split_words(text))))
     return bootstrap_interval(
         np.array(counts, dtype=np.float64),

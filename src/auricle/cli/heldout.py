@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from auricle.cli.output import print_line, print_result, progress
 from auricle.errors import AuricleError
 
 if TYPE_CHECKING:
-    from auricle.bench.heldout import Answer, Embed
+    from auricle.bench.heldout import Answer, Embed, Rank
     from auricle.data.shards import ShardSet
     from auricle.encode.encoder import Encoder
     from auricle.listen.model import AudioLM
@@ -60,7 +60,8 @@ def heldout(
     known = ShardSet(train) if train else None
     with progress(f"loading {model}", quiet=as_json):
         loaded = auricle.load(model, device=device)
-    rows = language_model_rows(_answers_of(loaded, batch_size), test, seed=seed, limit=limit)
+    answer, rank = _answers_of(loaded, batch_size), _ranks_of(loaded, batch_size)
+    rows = language_model_rows(answer, test, rank=rank, seed=seed, limit=limit)
     report: dict[str, Any] = {
         "rows": {},
         "model": {key: value for key, value in loaded.loaded.identity.items() if key != "path"},
@@ -84,7 +85,9 @@ def heldout(
 
 
 def _answers_of(model: AudioLM, batch_size: int) -> Answer:
-    def answer(clips: list[Any], prompt: str) -> list[str]:
+    from auricle.bench.heldout import Reply
+
+    def answer(clips: list[Any], prompt: str) -> list[Reply]:
         started = time.monotonic()
         answers = []
         results = model.ask_many(clips, prompt, batch_size=batch_size)
@@ -92,12 +95,26 @@ def _answers_of(model: AudioLM, batch_size: int) -> Answer:
             for result in results:
                 if isinstance(result, AuricleError):
                     raise result
-                answers.append(result.text)
+                answers.append(Reply(result.text, result.confidence))
                 advance()
         print_line(f"{len(clips)} clips in {time.monotonic() - started:.0f} s: {prompt}", err=True)
         return answers
 
     return answer
+
+
+def _ranks_of(model: AudioLM, batch_size: int) -> Rank:
+    def rank(clips: list[Any], question: str, options: Sequence[str]) -> list[list[str]]:
+        ranked = []
+        with progress(f"{question} {len(options)} labels", len(clips)) as advance:
+            for result in model.choose_many(clips, question, options, batch_size=batch_size):
+                if isinstance(result, AuricleError):
+                    raise result
+                ranked.append([each.text for each in sorted(result.odds, key=lambda each: -each.probability)])
+                advance()
+        return ranked
+
+    return rank
 
 
 def _embeddings_of(encoder: Encoder) -> Embed:
