@@ -12,7 +12,6 @@ from auricle.bench.heldout import (
     CATEGORY_PROMPT,
     GENDER_PROMPT,
     Reply,
-    calibration_error,
     encoder_rows,
     language_model_rows,
     training_probe,
@@ -22,6 +21,7 @@ from auricle.data.shards import ShardSet, ShardWriter
 from auricle.data.vocabulary import event_name, event_words
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.errors import DataError
+from auricle.metrics.calibration import calibration_error
 
 Facts = dict[str, Any]
 STEADY = "nothing invented in silence, tones and noise"

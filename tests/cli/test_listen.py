@@ -33,7 +33,8 @@ def test_one_object_per_file(verb: str, folder: Path) -> None:
     assert [Path(record["file"]).name for record in done.records] == ["a.wav", "b.flac", "c.WAV"]
     model = package.load(MODEL)
     for record in done.records:
-        assert list(record) == ["file", KEYS[verb], "confidence", "segments", "receipt", "model", "device", "error"]
+        names = ["file", KEYS[verb], "confidence", "is_unsure", "segments", "receipt", "model", "device", "error"]
+        assert list(record) == names and not record["is_unsure"]
         assert record["model"] == MODEL and record["error"] is None and record["receipt"]["complete"]
         expected = {
             "describe": lambda file: model.describe(file, max_new_tokens=4).caption,
@@ -221,19 +222,67 @@ def test_what_is_unsure_is_marked_and_limits_are_said_once(folder: Path, modest:
     sure = with_tiny("describe", folder)
     assert "(unsure" not in sure.out and len(sure.out.splitlines()) == 3
 
+    assert [line.split(": ", 1)[1].startswith("Unclear sound, perhaps ") for line in shown.out.splitlines()] == [
+        True
+    ] * 3
+    assert all(record["is_unsure"] and "Unclear" not in record["caption"] for record in records)
+
+
+def test_speech_that_is_not_written_down_is_named_everywhere(folder: Path, tmp_path: Path, modest: Path) -> None:
+    (folder / "notes.txt").unlink()
+    command = ["--model", modest, "--max-new-tokens", 4]
     said = auricle("transcribe", folder, *command)
-    assert said.err.splitlines() == [
-        f"auricle: {modest}: birds only",
-        f"auricle: 3 files hold what may be speech that {modest} was not trained to transcribe; "
-        "--model whisper:base is for it",
-    ]
+    assert said.err == f"auricle: {modest}: birds only\n"
+    notice = "speech; birds only (try --model whisper:base)"
+    assert [line.split(": ", 1)[1] for line in said.out.splitlines()] == [notice] * 3
+    summary = (
+        f"auricle: 3 files hold speech that {modest} was not trained to write down; --model whisper:base is for it"
+    )
     quiet = auricle("transcribe", folder, *command, "--json")
-    assert quiet.err == "" and all("birds only" in record["receipt"]["notes"][-1] for record in quiet.records)
-    assert {record["suggested_model"] for record in quiet.records} == {"whisper:base"}
-    assert all("suggested_model" not in record for record in with_tiny("transcribe", folder, "--json").records)
+    for record in quiet.records:
+        assert (record["text"], record["open_speech"], record["notice"]) == ("", True, notice)
+        assert record["raw_text"] and record["suggested_model"] == "whisper:base"
+        assert [(each["text"], each["open_speech"]) for each in record["segments"]] == [("", "speech")]
+        assert "birds only" in record["receipt"]["notes"][-1]
+    assert quiet.err == "" and len(quiet.records) == 3
+    timed = auricle("transcribe", folder, *command, "--segments")
+    assert timed.err.splitlines()[1] == summary and timed.out.count("(speech, not written down)") == 3
+    written = auricle("transcribe", folder, *command, "-o", tmp_path / "all.txt")
+    assert written.err.splitlines()[1] == summary and (tmp_path / "all.txt").read_text() == said.out
+    for ending, empty in (("srt", ""), ("vtt", "WEBVTT")):
+        assert auricle("transcribe", folder / "a.wav", *command, "--format", ending).out.strip() == empty
+    assert all("open_speech" not in record for record in with_tiny("transcribe", folder, "--json").records)
+
+
+def test_answers_of_choices_and_streams_are_marked_alike(folder: Path, modest: Path) -> None:
+    command = ["--model", modest, "--max-new-tokens", 4]
     chosen = auricle("ask", folder / "a.wav", "-p", "?", "--choices", "dog,rain", *command)
     streamed = auricle("ask", folder / "a.wav", "-p", "?", "--stream", *command)
     assert "(unsure" not in chosen.out and streamed.out == auricle("ask", folder / "a.wav", "-p", "?", *command).out
+
+
+@pytest.mark.parametrize("verb", KEYS)
+def test_strict_has_an_exit_code_for_doubt(verb: str, folder: Path, cut: Path, modest: Path) -> None:
+    (folder / "notes.txt").unlink()
+    doubt = [verb, folder / "a.wav", *extra(verb), "--max-new-tokens", 4, "--model", modest]
+    assert auricle(*doubt).code == 0 and auricle(*doubt, "--json").code == 0
+    assert auricle(*doubt, "--strict").code == 4 == auricle(*doubt, "--strict", "--json").code
+    assert "--strict: 1 result is unsure" in auricle(*doubt, "--strict").err
+    assert with_tiny(verb, folder / "a.wav", folder / "b.flac", *extra(verb), "--strict").code == 0
+    assert auricle(*doubt, "missing.wav", "--strict").code == 1
+    assert with_tiny(verb, cut, *extra(verb), "--strict").code == 3
+    if verb == "ask":
+        assert auricle(*doubt, "--strict", "--choices", "dog,rain").code == 4
+        assert auricle(*doubt, "--strict", "--stream").code == 4
+
+
+def test_strict_counts_files_with_warnings(tmp_path: Path) -> None:
+    waveform = 0.1 * np.random.default_rng(0).standard_normal(16_000)
+    waveform[50:60] = np.nan
+    soundfile.write(tmp_path / "odd.wav", waveform, 16_000, subtype="FLOAT")
+    assert with_tiny("describe", tmp_path / "odd.wav").code == 0
+    odd = with_tiny("describe", tmp_path / "odd.wav", "--strict")
+    assert odd.code == 4 and "not finite" in odd.err
 
 
 def test_answers_are_written_by_the_ending(folder: Path, tmp_path: Path) -> None:

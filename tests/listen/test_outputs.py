@@ -115,7 +115,7 @@ def test_limits_of_the_card_are_noted_in_receipts_of_their_verb(declared: Path) 
     assert "- `transcribe`: birds only" in (declared / "README.md").read_text()
     modest = load(str(declared), device="cpu")
     assert modest.unsure_below == 1.0
-    (note,) = modest.transcribe(noise(0.5), **SETTINGS).receipt.notes
+    *_, note = modest.transcribe(noise(0.5), **SETTINGS).receipt.notes
     assert note.endswith(": birds only")
     assert modest.describe(noise(0.5), **SETTINGS).receipt.notes == ()
     assert modest.ask(noise(0.5), "?", **SETTINGS).receipt.notes == ()

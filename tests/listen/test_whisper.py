@@ -17,7 +17,7 @@ import auricle
 from auricle.audio.facts import Samples
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, UnknownModel, UnsupportedFormat, WeightsError
 from auricle.listen import AudioLM, Transcript, whisper_files
-from auricle.listen.no_speech import is_open_speech
+from auricle.listen.no_speech import open_speech, spoken_language
 from auricle.listen.whisper import MAX_TOKENS, Whisper
 from auricle.listen.whisper_files import find_whisper
 
@@ -348,20 +348,26 @@ def test_settings_that_whisper_lacks_are_refused(settings: dict[str, str], words
 
 
 @pytest.mark.parametrize(
-    ("text", "confidence", "below", "is_open"),
+    ("text", "confidence", "below", "phrase", "language"),
     [
-        ("seven", 0.9, 0.6, False),
-        ("the night of stories", 0.5, 0.6, True),
-        ("Speech in English; this model transcribes digits only", 0.9, 0.6, True),
-        ("speech in parliament was long", 0.9, 0.6, False),
-        ("", None, 0.6, False),
-        ("the night of stories", 0.1, None, False),
+        ("seven", 0.9, 0.6, "", None),
+        ("the night of stories", 0.5, 0.6, "speech", None),
+        ("Speech in English; this model transcribes digits only", 0.9, 0.6, "speech in English", "en"),
+        ("speech in German", 0.9, 0.0, "speech in German", "de"),
+        ("speech in English and French.", 0.9, 0.6, "speech in English and French", None),
+        ("speech in an unknown language", 0.9, 0.6, "speech in an unknown language", None),
+        ("speech in parliament was long", 0.9, 0.6, "", None),
+        ("speech in English classes", 0.9, 0.6, "", None),
+        ("", None, 0.6, "", None),
+        ("the night of stories", 0.1, None, "", None),
+        ("speech in English", 0.9, None, "", None),
     ],
 )
 def test_open_speech_is_what_the_model_says_it_is(
-    text: str, confidence: float | None, below: float | None, is_open: bool
+    text: str, confidence: float | None, below: float | None, phrase: str, language: str | None
 ) -> None:
-    assert is_open_speech(text, confidence, below) == is_open
+    assert open_speech(text, confidence, below) == phrase
+    assert spoken_language(phrase) == language
 
 
 # --- the real one

@@ -5,10 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from auricle.errors import ConfigError, LimitExceeded, check_number
+from auricle.errors import ClipTooShort, ConfigError, LimitExceeded, check_number
 
 MAX_S = 1e9  # largest number that is taken for a time in seconds: 31 years
+MIN_S = 0.1  # of a clip that anything is said of
 _ADVICE = "Read a range with start_s and stop_s, or pass larger Limits."
+
+
+def check_seconds(seconds: float, name: str) -> None:
+    """Refuse a clip that is too short for any model to say something of it.
+
+    Raises:
+        ClipTooShort: shorter than 0.1 s.
+    """
+    if seconds < MIN_S:
+        raise ClipTooShort(f"{name}: lasts {seconds:.4f} s, too short to describe; expected at least {MIN_S:g} s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,6 +31,7 @@ from auricle.data.wording import (
     names_speech,
 )
 from auricle.errors import DataError
+from auricle.metrics.calibration import calibration_error
 from auricle.metrics.intervals import Score, bootstrap_interval, wilson_interval
 from auricle.metrics.normalisers import split_words
 from auricle.metrics.word_errors import edit_distance
@@ -46,7 +47,6 @@ GENDERS = {"m": "male", "f": "female"}
 ADULT = 18  # years
 STEADY = frozenset({"noise", "tone", "hum", "beep", "radio_static", "sweep"})  # events that name no source
 STEADY_CLIPS = 200
-BINS = 10  # of the calibration error
 
 
 class Reply(NamedTuple):
@@ -173,13 +173,6 @@ def _events(answer: Answer, rank: Rank | None, events: Clips) -> dict[str, Score
     if sure:
         rows["calibration error of captions"] = bootstrap_interval(np.array(sure, np.float64), calibration_error)
     return rows
-
-
-def calibration_error(rows: npt.NDArray[np.float64]) -> float:
-    """Expected calibration error of (confidence, right) rows: ten bins of equal width, weighted by their clips."""
-    bins = np.minimum((rows[:, 0] * BINS).astype(int), BINS - 1)
-    gaps = [abs(rows[bins == number].mean(0) @ (1.0, -1.0)) * (bins == number).sum() for number in set(bins.tolist())]
-    return float(sum(gaps) / len(rows))
 
 
 def _languages(answer: Answer, test: ShardSet, limit: int | None) -> dict[str, Score]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auricle.cli.inputs import audio_seconds, open_sources
-from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, check_choice, with_groups
+from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, Strict, check_choice, with_groups
 from auricle.cli.output import progress, warn
 from auricle.cli.printing import FORMATS, AnswerPrinter, Layout
 from auricle.errors import ConfigError
@@ -51,6 +51,7 @@ class AnswerOptions(LoadOptions):
         typer.Option("--format", help="txt, json (one list), jsonl, srt or vtt [default: by the ending of --output]."),
     ] = None
     as_json: AsJson = False
+    strict: Strict = False
 
     def layout(self, names: Sequence[str], files: Sequence[str], *, has_times: bool) -> Layout:
         """Where the answers go, and in which form.
@@ -83,7 +84,8 @@ class AnswerOptions(LoadOptions):
             raise typer.BadParameter(f"{chosen} is for one file, and there are {len(names)}", param_hint="FILES")
         if self.output is not None:
             check_writable(self.output)
-        return Layout(format=chosen, output=self.output, with_names=len(names) > 1 or list(names) != list(files))
+        with_names = len(names) > 1 or list(names) != list(files)
+        return Layout(format=chosen, output=self.output, with_names=with_names, strict=self.strict)
 
     @property
     def is_quiet(self) -> bool:

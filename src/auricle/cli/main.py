@@ -71,7 +71,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="General audio understanding: speech, sound and music in one system.",
     epilog="Exit codes: 0 all processed, 1 a file is missing or failed, 2 wrong usage, or a model that cannot be "
-    "loaded, 3 a file was partly processed.",
+    "loaded, 3 a file was partly processed, 4 with --strict: a result is unsure, or a file has warnings.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (

@@ -38,12 +38,15 @@ def complete_device(incomplete: str) -> list[str]:
     return [name for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:1") if name.startswith(incomplete)]
 
 
-FAILED, PARTLY = 1, 3  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
+FAILED, PARTLY, DOUBTFUL = 1, 3, 4  # exit codes of a verb; wrong usage is 2, see `auricle.cli.main`
 
 # --- of most verbs
 
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit code 4 where a result is unsure or a file has warnings, if no other.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows in one batch; most clips are one window.")]
 
 # --- of models

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from auricle.cli.options import FAILED, PARTLY
+from auricle.cli.options import DOUBTFUL, FAILED, PARTLY
 from auricle.cli.output import named, print_json, print_line, print_raw, print_result, progress, warn
 from auricle.errors import AuricleError, escaped, visible
 from auricle.files import write_bytes
@@ -28,12 +27,12 @@ Show = Callable[[str, Any], tuple[dict[str, Any], Iterable[str]]]
 
 
 class Tally:
-    """Counts files that failed or were partly processed, reports them at once, and sets the exit code."""
+    """Counts files that failed, were partly processed or leave doubt, reports them at once, and sets the exit code."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """Start at 0; quiet: only count, for verbs that print JSON."""
-        self.failed = self.partial = 0
-        self.quiet = quiet
+    def __init__(self, *, quiet: bool = False, strict: bool = False) -> None:
+        """Start at 0; quiet: only count, for verbs that print JSON; strict: doubt has an exit code too."""
+        self.failed = self.partial = self.doubtful = 0
+        self.quiet, self.strict = quiet, strict
 
     def note_error(self, name: str, error: str) -> None:
         """Count a file that failed."""
@@ -45,10 +44,13 @@ class Tally:
         self.partial += 1
         self._report(f"{name}: {reason}")
 
-    def note_receipt(self, name: str, receipt: Receipt) -> None:
-        """Count a file by its receipt, if it was partly processed, and report what was odd about it."""
+    def note_result(self, name: str, result: Any) -> None:
+        """Count a result by its receipt and its doubt, and report what was odd about the file."""
+        receipt: Receipt = result.receipt
         for remark in receipt.warnings:
             self._report(f"{name}: {remark}")
+        is_unsure = getattr(result, "is_unsure", False) or getattr(result, "open_speech", False)
+        self.doubtful += bool(is_unsure or receipt.warnings)
         if receipt.complete:
             return
         seconds = sum(span.stop_s - span.start_s for span in receipt.read)
@@ -58,9 +60,13 @@ class Tally:
         self.note_partial(name, f"partly processed, {seconds:.1f} s: {'; '.join(dict.fromkeys(why))}")
 
     def leave(self) -> None:
-        """End the verb: 1 where files failed, else 3 where some were partly processed, else 0."""
+        """End the verb: 1 where files failed, else 3 where some were partly processed, else 4 where doubt counts."""
         if self.failed or self.partial:
             raise typer.Exit(FAILED if self.failed else PARTLY)
+        if self.strict and self.doubtful:
+            what = "result is" if self.doubtful == 1 else "results are"
+            self._report(f"--strict: {self.doubtful} {what} unsure, or of a file with warnings")
+            raise typer.Exit(DOUBTFUL)
 
     def _report(self, problem: str) -> None:
         if not self.quiet:
@@ -70,9 +76,11 @@ class Tally:
 class FilePrinter(Tally):
     """Prints results file by file, as lines for people or as records of JSON, and counts them."""
 
-    def __init__(self, model: str, device: str, *, as_json: bool, quiet: bool | None = None) -> None:
+    def __init__(
+        self, model: str, device: str, *, as_json: bool, quiet: bool | None = None, strict: bool = False
+    ) -> None:
         """For the results of a model on a device; as_json: one object per result, whose errors are not repeated."""
-        super().__init__(quiet=as_json if quiet is None else quiet)
+        super().__init__(quiet=as_json if quiet is None else quiet, strict=strict)
         self.model, self.device, self.as_json = model, device, as_json
 
     def print_file(self, name: str, result: Any, entries: dict[str, Any], lines: Iterable[str] = ()) -> None:
@@ -84,7 +92,7 @@ class FilePrinter(Tally):
         if failed:
             self.note_error(name, str(result))
         else:
-            self.note_receipt(name, result.receipt)
+            self.note_result(name, result)
 
     def emit(self, record: dict[str, Any], lines: Iterable[str]) -> None:
         """Print one result."""
@@ -125,8 +133,10 @@ class AnswerPrinter(FilePrinter):
             timed: a line for each segment, with its times.
         """
         as_json = layout.format in ("json", "jsonl")
-        super().__init__(model.model, device, as_json=as_json, quiet=as_json and layout.output is None)
-        self.key, self.layout, self.timed, self._unsure_below = key, layout, timed, model.unsure_below
+        quiet = as_json and layout.output is None
+        super().__init__(model.model, device, as_json=as_json, quiet=quiet, strict=layout.strict)
+        self.key, self.layout, self.timed = key, layout, timed
+        self._rule = model.confidence_rule("transcript" if key == "text" else key)
         self._written: list[Any] = []  # records, or texts
         self._suggested: list[str] = []  # other models, for one result each
 
@@ -161,11 +171,12 @@ class AnswerPrinter(FilePrinter):
 
     def leave(self) -> None:
         """Write the file, if there is one, and end the verb with its exit code."""
-        if self._suggested and not self.quiet:
+        is_said = self.layout.format == "txt" and self.layout.output is None and not self.timed
+        if self._suggested and not self.quiet and not is_said:
             count = len(self._suggested)
             warn(
-                f"{count} {'file holds' if count == 1 else 'files hold'} what may be speech that {self.model} was not "
-                f"trained to transcribe; --model {self._suggested[0]} is for it"
+                f"{count} {'file holds' if count == 1 else 'files hold'} speech that {self.model} was not trained to "
+                f"write down; --model {self._suggested[0]} is for it"
             )
         if self.layout.format == "json":
             self.layout.write(json.dumps(self._written, ensure_ascii=False, indent=1) + "\n")
@@ -195,14 +206,15 @@ class AnswerPrinter(FilePrinter):
             self.print_result(name, pieces.answer)
         else:
             typer.echo(self._doubt(pieces.answer.confidence))
-            self.note_receipt(name, pieces.answer.receipt)
+            self.note_result(name, pieces.answer)
 
     def _lines(self, name: str, result: Any, prompt: str | None) -> Iterator[str]:
         """What people read, or the subtitles."""
         if self.layout.format in ("srt", "vtt"):
             from auricle.listen.subtitles import subtitles
 
-            yield from subtitles(result.segments, cast("SubtitleFormat", self.layout.format)).splitlines()
+            segments = map(self._worded, result.segments)
+            yield from subtitles(segments, cast("SubtitleFormat", self.layout.format)).splitlines()
             return
         start = (f"{name}: " if self.layout.with_names else "") + (f"{prompt}  " if prompt is not None else "")
         if self.prints_segments:
@@ -213,18 +225,26 @@ class AnswerPrinter(FilePrinter):
             yield f"{start}{result.text}  {shares(odds)}"
         else:
             is_plain = result.text and getattr(result, "value", None) is None  # JSON stays JSON
-            yield start + result.text + (self._doubt(result.confidence) if is_plain else "")
+            yield start + result.in_words + (self._doubt(result.confidence) if is_plain else "")
 
     def _timed_line(self, name: str, segment: Segment) -> str:
-        confidence = None if segment.mean_logprob is None or not segment.text else math.exp(segment.mean_logprob)
         start = f"{name}: " if self.layout.with_names else ""
-        return start + timed_line(segment) + self._doubt(confidence)
+        return start + timed_line(self._worded(segment)) + self._doubt(self._confidence(segment))
+
+    def _worded(self, segment: Segment) -> Segment:
+        """A segment with the doubt in the words of its caption."""
+        if self.key != "caption" or not self._rule.is_unsure(self._confidence(segment)):
+            return segment
+        from auricle.listen.confidence import doubtful
+
+        return replace(segment, text=doubtful(segment.text))
+
+    def _confidence(self, segment: Segment) -> float | None:
+        return None if segment.mean_logprob is None or not segment.text else self._rule.of(segment.mean_logprob)
 
     def _doubt(self, confidence: float | None) -> str:
         """A remark where the confidence is below the bound that the model declares."""
-        if confidence is None or self._unsure_below is None or confidence >= self._unsure_below:
-            return ""
-        return f"  (unsure, {confidence:.0%})"
+        return f"  (unsure, {confidence:.0%})" if self._rule.is_unsure(confidence) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +254,7 @@ class Layout:
     format: str  # one of `FORMATS`
     output: Path | None  # None: standard output
     with_names: bool  # lines start with the name of the file
+    strict: bool = False  # whether doubt has an exit code
 
     def write(self, text: str) -> None:
         """Write all that there is to write."""
@@ -245,7 +266,8 @@ class Layout:
 
 def timed_line(segment: Segment) -> str:
     """A segment with its times, as ``[0:00.0-0:08.4] text``."""
-    return f"[{clock(segment.start_s)}-{clock(segment.stop_s)}] {segment.text}".rstrip()
+    left_out = f"({segment.open_speech}, not written down)" if segment.open_speech else ""
+    return f"[{clock(segment.start_s)}-{clock(segment.stop_s)}] {segment.text or left_out}".rstrip()
 
 
 def clock(seconds: float) -> str:

@@ -16,6 +16,7 @@ from auricle.cli.options import (
     Files,
     LabelsFile,
     Language,
+    Strict,
     Template,
     domain_templates,
     with_groups,
@@ -94,6 +95,7 @@ def classify(
     ] = None,
     language: Language = "eng_Latn",
     as_json: AsJson = False,
+    strict: Strict = False,
     *,
     options: AlignOptions,
 ) -> None:
@@ -126,7 +128,7 @@ def classify(
     def show(name: str, result: Classification) -> tuple[dict[str, Any], list[str]]:
         return result.as_dict(), [f"{name}: {_shown(result)}" if has_names else _shown(result)]
 
-    printer = FilePrinter(options.model, options.device_name, as_json=as_json)
+    printer = FilePrinter(options.model, options.device_name, as_json=as_json, strict=strict)
     keys = ("labels", "scores", "probabilities", "scale", "threshold")
     printer.print_files("classifying", names, results, keys, show)
     printer.leave()

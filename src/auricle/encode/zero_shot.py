@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from auricle.audio.limits import check_seconds
 from auricle.data.untrusted_json import check_characters
 from auricle.encode.receipt import Receipt
 from auricle.errors import AuricleError, ConfigError, DataError, check_number
@@ -217,7 +218,7 @@ def score_many(
             receipt=result.receipt,
         )
 
-    return map(scored, aligner.audio_many(sources))
+    return map(scored, _heard(aligner, sources))
 
 
 def classify_many(
@@ -272,7 +273,7 @@ def classify_many(
         shares = (factor / SCORE_SCALE * scores.double()).softmax(0)
         return _ranked(names, scores, shares, result.receipt, scale=factor)
 
-    return map(classified, aligner.audio_many(sources))
+    return map(classified, _heard(aligner, sources))
 
 
 def classify(aligner: Aligns, source: Any, labels: Sequence[str], **settings: Any) -> Classification:
@@ -285,6 +286,20 @@ def classify(aligner: Aligns, source: Any, labels: Sequence[str], **settings: An
     if isinstance(result, AuricleError):
         raise result
     return result
+
+
+def _heard(aligner: Aligns, sources: Iterable[Any]) -> Iterator[Any]:
+    """Embeddings, or errors: also of clips that are too short to say anything of them."""
+    for result in aligner.audio_many(sources):
+        if not isinstance(result, AuricleError):
+            spans = (*result.receipt.read, *result.receipt.dropped)
+            first, last = min(each.start_s for each in spans), max(each.stop_s for each in spans)
+            try:
+                check_seconds(round(last - first, 4), result.receipt.file)
+            except AuricleError as error:
+                yield error
+                continue
+        yield result
 
 
 def _calibration(aligner: Aligns) -> tuple[float | None, float | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError
-from auricle.listen.options import best, pool_odds
+from auricle.listen.options import best, pool_odds, tempered
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
 from auricle.listen.stitching import Stitcher, join_words
 from auricle.metrics.tags import plain
@@ -46,7 +46,10 @@ def describe(recording: Recording, config: TokenGrid, *, dense: bool) -> Descrip
 
 
 def transcribe(recording: Recording, config: TokenGrid) -> Transcript:
-    """Join the transcripts; words in the overlap of two windows are written once."""
+    """Join the transcripts; words in the overlap of two windows are written once.
+
+    Speech that the model was not trained to write down has no words in the text; `Transcript.raw_text` has what it wrote.
+    """
     parts, overlaps, notes = recording.parts(), recording.overlaps(), _notes(recording)
     stitcher = Stitcher()
     segments = [each for window in map(stitcher.add, parts, overlaps) for each in window] + stitcher.end()
@@ -55,10 +58,20 @@ def transcribe(recording: Recording, config: TokenGrid) -> Transcript:
             f"{sum(overlaps)} of {len(overlaps) - 1} cuts fall outside pauses: both windows hold the audio around "
             "them, and their transcripts were stitched where they agree"
         )
-    withheld = [each for window in parts for each in window if each.no_speech_logprob is not None and not each.text]
+    replies = [recording.replies[index, 0] for index in range(len(recording.spans))]
+    is_open = any(reply.open_speech for reply in replies)
+    withheld = [
+        each
+        for reply, window in zip(replies, parts, strict=True)
+        for each in window
+        if each.no_speech_logprob is not None and not each.text and not reply.open_speech
+    ]
     if withheld:
         spans = [(each.start_s, each.stop_s) for each in withheld]
         notes.append(f"words were withheld, because the model rates it likely that nobody speaks: {_times(spans)}")
+    for what in dict.fromkeys(reply.open_speech for reply in replies if reply.open_speech):
+        spans = [recording.seconds(index) for index, reply in enumerate(replies) if reply.open_speech == what]
+        notes.append(f"{what}, which the model was not trained to write down: {_times(spans)}")
     language, probability = _language(recording)
     return Transcript(
         text=join_words([segment.text for segment in segments]),
@@ -66,6 +79,8 @@ def transcribe(recording: Recording, config: TokenGrid) -> Transcript:
         receipt=recording.receipt(config, notes),
         language=language,
         language_probability=probability,
+        open_speech=is_open,
+        raw_text=join_words([reply.withheld or reply.text for reply in replies]) if is_open else None,
     )
 
 
@@ -79,11 +94,13 @@ def answer(
     return Answer(text=text, segments=tuple(segments), receipt=recording.receipt(config, notes))
 
 
-def choose(recording: Recording, config: TokenGrid, question: str, *, per_token: bool) -> Choice:
+def choose(
+    recording: Recording, config: TokenGrid, question: str, *, per_token: bool, temperature: float = 1.0
+) -> Choice:
     """Pool the odds of all windows.
 
     A question for something that is present takes the odds of the window with the highest probability of "yes", any
-    other question the mean over the time.
+    other question the mean over the time. The ``temperature`` of the probabilities changes no choice.
     """
     segments, notes = recording.segments(), _notes(recording)
     parts = [(each.stop_s - each.start_s, recording.replies[index, 0].odds) for index, each in enumerate(segments)]
@@ -97,7 +114,7 @@ def choose(recording: Recording, config: TokenGrid, question: str, *, per_token:
             notes.append(f"one choice from {len(parts)}: by the mean log-probability over the time")
     return Choice(
         text=best(odds, per_token=per_token).text,
-        odds=odds,
+        odds=tempered(odds, temperature),
         segments=tuple(segments),
         receipt=recording.receipt(config, notes),
     )
@@ -267,7 +284,7 @@ def _language(recording: Recording) -> tuple[str | None, float | None]:
     likely: dict[str, float] = {}
     whole = 0.0
     for (index, _), reply in recording.replies.items():
-        if reply.language is None or not reply.text:
+        if reply.language is None or not (reply.text or reply.open_speech):
             continue
         start_s, stop_s = recording.seconds(index)
         seconds[reply.language] = seconds.get(reply.language, 0.0) + stop_s - start_s

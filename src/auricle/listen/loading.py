@@ -1,16 +1,23 @@
 """Names, folders and hub ids → audio language models with the settings that their files state."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from auricle.errors import ConfigError
+from auricle.listen.confidence import Calibration
 from auricle.listen.model import MAX_AUDIO_S, AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.whisper_files import PREFIX
+from auricle.metrics.calibration import LogisticMap
 from auricle.weights.cards import read_card
 from auricle.weights.generation_config import (
     MAX_AUDIO_KEY,
     MAX_PROMPT_KEY,
     NO_SPEECH_KEY,
+    OFFSET_KEYS,
     OPEN_SPEECH_KEY,
+    SLOPE_KEYS,
+    TEMPERATURE_KEY,
     UNSURE_KEY,
     stated_settings,
 )
@@ -64,4 +71,21 @@ def load(
         verb_limits=read_card(folder).verb_limits if (folder / "README.md").is_file() else None,
     )
     model.open_speech_below = stated.get(OPEN_SPEECH_KEY, model.open_speech_below)
+    model.calibration = _calibration(stated, folder)
     return model
+
+
+def _calibration(stated: Mapping[str, float], folder: Path) -> Calibration:
+    """How the model's files say that its confidences are made.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+    try:
+        maps = {
+            kind: LogisticMap(stated.get(SLOPE_KEYS[kind], 1.0), stated.get(OFFSET_KEYS[kind], 0.0))
+            for kind in SLOPE_KEYS
+        }
+        return Calibration(**maps, label_temperature=stated.get(TEMPERATURE_KEY, 1.0))
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'generation_config.json'}: {error}") from None

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from auricle.audio.decode import Stream, as_clip, stream
 from auricle.audio.facts import Clip, Facts
-from auricle.audio.limits import Limits
+from auricle.audio.limits import MIN_S, Limits, check_seconds
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import is_in_memory
 from auricle.encode.receipt import Receipt, TokenGrid, write_receipt
-from auricle.errors import AudioError, AuricleError, ClipTooShort
+from auricle.errors import AudioError, AuricleError
 from auricle.listen.outputs import Odds, Segment
 from auricle.listen.silence import stream_split_at_silence
 from auricle.listen.windows import Window, Windowing, stream_quiet_windows
@@ -24,7 +24,7 @@ from auricle.listen.windows import Window, Windowing, stream_quiet_windows
 if TYPE_CHECKING:
     from auricle.listen.aggregate import Growing
 
-_MIN_SAMPLES = SAMPLE_RATE // 10  # half an audio token; what is shorter would be zeros for the most part
+_MIN_SAMPLES = round(MIN_S * SAMPLE_RATE)  # half an audio token; what is shorter would be zeros for the most part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,20 +38,10 @@ class Reply:
     rule: str = ""  # why the text was set without the model
     parts: tuple[Segment, ...] = ()  # with times of the source, where the model gives them
     languages: Mapping[str, float] | None = None  # probabilities, where the model gives them
-    language: str | None = None  # that the text was written in
+    language: str | None = None  # that the text was written in, or that is spoken
+    open_speech: str = ""  # speech that is not written down, see `auricle.listen.no_speech.open_speech`
+    withheld: str = ""  # what the model wrote of it
     remark: str = ""  # what the receipt says of how the text came about
-
-
-def check_length(num_samples: int, name: str) -> None:
-    """Refuse a clip that is too short for any verb of an audio language model to say something of it.
-
-    Raises:
-        ClipTooShort: shorter than 0.1 s.
-    """
-    if num_samples < _MIN_SAMPLES:
-        raise ClipTooShort(
-            f"{name}: lasts {num_samples / SAMPLE_RATE:.4f} s, too short to describe; expected at least 0.1 s"
-        )
 
 
 class Recording:
@@ -77,7 +67,7 @@ class Recording:
             first = [next(windows)]
             if first[0].stop < _MIN_SAMPLES:  # of a longer source where long silence follows
                 first += islice(windows, 1)
-            check_length(first[-1].stop, self.facts.name)
+            check_seconds(first[-1].stop / SAMPLE_RATE, self.facts.name)
             self._unread = chain(first, windows)
         except BaseException:
             self.close()
@@ -138,6 +128,7 @@ class Recording:
             text=reply.text,
             mean_logprob=_rounded(reply.mean_logprob),
             no_speech_logprob=_rounded(reply.no_speech_logprob),
+            open_speech=reply.open_speech,
         )
 
     def seconds(self, index: int) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
+from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits, check_seconds
+from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource, check_single
 from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
 from auricle.engine.audio_cache import cache_sizes_mb
@@ -16,7 +17,7 @@ from auricle.engine.engine import Engine, not_copied
 from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
-from auricle.listen.long_audio import check_length
+from auricle.listen.confidence import Calibration, ConfidenceRule
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
 from auricle.listen.pipeline import check_questions, each_source, process, reply_of
@@ -84,8 +85,9 @@ class AudioLM:
         self.max_prompt_s = max(max_audio_s, max_prompt_s or 0.0)
         self.no_speech = no_speech or NoSpeechRule()
         self.unsure_below, self.verb_limits = unsure_below, dict(verb_limits or {})
+        self.calibration = Calibration()
         # Less confident transcripts are taken for speech that the card says the model cannot transcribe.
-        self.open_speech_below = unsure_below if "transcribe" in self.verb_limits else None
+        self.open_speech_below = (unsure_below or 0.0) if "transcribe" in self.verb_limits else None
         self._language_prompt = language_prompt
         self.prompt_writer = prompt_writer(loaded)
         # Caches of more than one batch are of no use, since all questions about a source are asked at once.
@@ -108,6 +110,11 @@ class AudioLM:
     def model(self) -> str:
         """Name of the model."""
         return str(self.loaded.identity["name"])
+
+    def confidence_rule(self, kind: str) -> ConfidenceRule:
+        """How the confidence of a ``caption``, ``answer``, ``transcript`` or ``label`` is made, and when it is low."""
+        unchanged = Calibration().caption  # of labels the odds are calibrated
+        return ConfidenceRule(getattr(self.calibration, kind, unchanged), self.unsure_below)
 
     @property
     def fingerprint(self) -> str:
@@ -280,7 +287,7 @@ class AudioLM:
         params = SamplingParams.of(sampling)
         prompt = self.prompt_writer.write(messages, limits=self.limits)
         for number, waveform in enumerate(prompt.clips, 1):
-            check_length(len(waveform), f"clip {number}")
+            check_seconds(len(waveform) / SAMPLE_RATE, f"clip {number}")
         (found,) = self.engine.generate([prompt], params)
         return reply_of(found).text
 

@@ -1,6 +1,5 @@
-"""When a transcript is withheld, because the model itself rates it likely that nobody speaks.
-
-And when it is taken for speech of other kinds than the model was trained to transcribe.
+"""When a transcript is withheld: the model itself rates it likely that nobody speaks, or that the speech is of other
+kinds than it was trained to write down.
 """
 
 from __future__ import annotations
@@ -11,11 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from auricle.data.wording import NO_SPEECH
+from auricle.data.vocabulary import LANGUAGES
+from auricle.data.wording import NO_SPEECH, OPEN_SPEECH
 from auricle.errors import ConfigError
 
 SUGGESTED = "whisper:base"  # a model for speech of any kind, see `auricle.listen.whisper`
-_OPEN_SPEECH = re.compile(r"(?:open )?speech in \w+[;,.]", re.IGNORECASE)  # what a model may answer to such speech
+UNWRITTEN = "it was not trained to write down this speech"  # of a model whose card says nothing of it
+_LANGUAGE = "|".join(map(re.escape, {**dict.fromkeys(LANGUAGES.values()), "an unknown language": None}))
+# What a model may answer to such speech, see `auricle.data.wording.transcript`.
+_OPEN_SPEECH = re.compile(
+    rf"(?:open )?({OPEN_SPEECH} (?:{_LANGUAGE})(?: and (?:{_LANGUAGE}))*)(?:[;,.]|$)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +56,28 @@ def is_no_speech(text: str) -> bool:
     return text.rstrip(".").lower() == NO_SPEECH
 
 
-def is_open_speech(text: str, confidence: float | None, below: float | None) -> bool:
-    """Whether a transcript is by its model's own account of speech that the model was not trained to transcribe.
+def open_speech(text: str, confidence: float | None, below: float | None) -> str:
+    """What a transcript is by its model's own account, where that is speech that it was not trained to write down.
 
     Args:
         text: of the transcript.
         confidence: see `auricle.listen.Answer`.
         below: words with less confidence are taken for such speech; None: the model was trained on all speech.
+
+    Returns:
+        "speech in English" where the model names the language, else "speech"; empty: the text holds the words.
     """
     if below is None or not text:
-        return False
-    return _OPEN_SPEECH.match(text) is not None or (confidence is not None and confidence < below)
+        return ""
+    if found := _OPEN_SPEECH.match(text):
+        return f"{OPEN_SPEECH}{found[1][len(OPEN_SPEECH) :]}"
+    return "speech" if confidence is not None and confidence < below else ""
+
+
+def spoken_language(phrase: str) -> str | None:
+    """The code of the language that `open_speech` names; None: it names none, or several."""
+    name = phrase.removeprefix(f"{OPEN_SPEECH} ").lower()
+    return next((code for code, each in LANGUAGES.items() if each.lower() == name), None)
 
 
 def calibrate(speech: Sequence[float], other: Sequence[float]) -> float:

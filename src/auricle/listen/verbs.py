@@ -15,7 +15,7 @@ from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, check_number
 from auricle.listen import aggregate
 from auricle.listen.long_audio import Recording, Reply
-from auricle.listen.no_speech import SUGGESTED, is_no_speech, is_open_speech
+from auricle.listen.no_speech import SUGGESTED, UNWRITTEN, is_no_speech, open_speech, spoken_language
 from auricle.listen.options import answer_ids, best, constraint_of, weigh, write_options
 from auricle.listen.outputs import Answer, Choice, Description, Output, Transcript
 from auricle.listen.pipeline import Task, reply_of, write_prompt
@@ -53,7 +53,8 @@ class Captioning(Task):
 
     def result(self, recording: Recording) -> Description:
         """Join the captions."""
-        return aggregate.describe(recording, self.config, dense=self._dense)
+        found = aggregate.describe(recording, self.config, dense=self._dense)
+        return replace(found, rule=self.model.confidence_rule("caption"))
 
 
 class Transcription(Task):
@@ -90,11 +91,12 @@ class Transcription(Task):
 
     def result(self, recording: Recording) -> Transcript:
         """Stitch the transcripts."""
-        return _with_limit(aggregate.transcribe(recording, self.config), self.model, "transcribe")
+        found = replace(aggregate.transcribe(recording, self.config), rule=self.model.confidence_rule("transcript"))
+        return _with_limit(found, self.model, "transcribe")
 
 
 class PromptedTranscription(Transcription):
-    """Transcripts by a prompt; one that is taken for open speech suggests another model."""
+    """Transcripts by a prompt; windows that are taken for open speech have no words, and suggest another model."""
 
     def __init__(self, model: AudioLM, **settings: Any) -> None:
         super().__init__(model, **settings)
@@ -110,17 +112,32 @@ class PromptedTranscription(Transcription):
         reply, rule = reply_of(generation), self.model.no_speech
         if is_no_speech(reply.text):
             return replace(reply, text="")
-        if not reply.text or not rule.can_deny(sum(generation.logprobs)):
+        if reply.text and rule.can_deny(sum(generation.logprobs)):
+            (scores,) = self.model.engine.score(prompt, [self._no_speech])
+            reply = replace(reply, no_speech_logprob=sum(scores))
+            if rule.denies(sum(scores)):
+                return replace(reply, text="")
+        return self._without_open_speech(reply)
+
+    def _without_open_speech(self, reply: Reply) -> Reply:
+        mean = reply.mean_logprob
+        confidence = None if mean is None else self.model.confidence_rule("transcript").of(mean)
+        phrase = open_speech(reply.text, confidence, self.model.open_speech_below)
+        if not phrase:
             return reply
-        (scores,) = self.model.engine.score(prompt, [self._no_speech])
-        text = "" if rule.denies(sum(scores)) else reply.text
-        return replace(reply, text=text, no_speech_logprob=sum(scores))
+        return replace(
+            reply, text="", open_speech=phrase, withheld=reply.text, language=spoken_language(phrase) or reply.language
+        )
 
     def result(self, recording: Recording) -> Transcript:
-        """Say which model transcribes what this one was not trained for."""
+        """Say what is not written down, and which model would."""
         transcript = super().result(recording)
-        is_open = is_open_speech(transcript.text, transcript.confidence, self.model.open_speech_below)
-        return replace(transcript, suggested_model=SUGGESTED) if is_open else transcript
+        if not transcript.open_speech:
+            return transcript
+        phrases = dict.fromkeys(reply.open_speech for reply in recording.replies.values() if reply.open_speech)
+        limit = self.model.verb_limits.get("transcribe", UNWRITTEN)
+        notice = f"{', '.join(phrases)}; {limit} (try --model {SUGGESTED})"
+        return replace(transcript, suggested_model=SUGGESTED, notice=notice)
 
 
 class Questions(Task):
@@ -155,6 +172,7 @@ class Questions(Task):
             aggregate.answer(recording, self.config, index, self._reduce, self._summarise)
             for index in range(len(recording.prompts))
         ]
+        found = [replace(each, rule=self.model.confidence_rule("answer")) for each in found]
         if self._schema is None:
             return found
         found = [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
@@ -197,7 +215,11 @@ class Choosing(Task):
 
     def result(self, recording: Recording) -> Choice:
         """Pool the odds."""
-        return aggregate.choose(recording, self.config, self._question, per_token=self._per_token)
+        temperature = self.model.calibration.label_temperature
+        found = aggregate.choose(
+            recording, self.config, self._question, per_token=self._per_token, temperature=temperature
+        )
+        return replace(found, rule=self.model.confidence_rule("label"))
 
 
 def _with_limit(result: Result, model: AudioLM, verb: str) -> Result:

@@ -23,6 +23,7 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, MissingExtra, check_number
+from auricle.listen.confidence import Calibration
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule
@@ -78,7 +79,7 @@ class Whisper(AudioLM):
         self.network, self._name, self._fingerprint, self.limits = network, name, fingerprint, limits
         self.max_audio_s = self.max_prompt_s = MAX_AUDIO_S
         self.no_speech, self.unsure_below, self.open_speech_below = NoSpeechRule(), None, None
-        self.verb_limits = {}
+        self.verb_limits, self.calibration = {}, Calibration()
         self.on_audio = self.on_segment = None
 
     def __getattr__(self, name: str) -> Any:

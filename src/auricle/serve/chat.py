@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from auricle.audio.limits import check_seconds
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.encode.receipt import write_receipt
 from auricle.engine.request import MOST_TOP, SamplingParams
 from auricle.errors import visible
-from auricle.listen.long_audio import check_length
 from auricle.listen.options import constraint_of
 from auricle.serve.faults import refused
 from auricle.serve.inputs import Fields, Upload, audio_part, check_schema, parts_of, read_json
@@ -256,7 +256,7 @@ class _Answering:
             yield 0, _Windows(self._windows(model, clips), job)
             return
         for number, clip in enumerate(clips):
-            check_length(len(clip.waveform), chat.uploads[number].name)
+            check_seconds(len(clip.waveform) / SAMPLE_RATE, chat.uploads[number].name)
         prompt = model.prompt_writer.write(_messages(chat, clips), limits=model.limits)
         checked = model.engine.check(prompt, chat.sampling.max_new_tokens)
         constraints = constraint_of(chat.model.loaded, None, chat.schema)

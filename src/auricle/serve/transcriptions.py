@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from auricle.listen.outputs import Segment, Transcript
+from auricle.listen.outputs import Segment, Transcript, record_of
 from auricle.listen.stitching import join_words
 from auricle.listen.subtitles import subtitles
 from auricle.serve.faults import ApiError, refused
@@ -199,7 +199,7 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
 
 
 def _stated(transcript: Transcript) -> dict[str, Any]:
-    stated: dict[str, Any] = {"receipt": transcript.receipt.as_dict(), "confidence": transcript.confidence}
-    if transcript.suggested_model is not None:
-        stated["suggested_model"] = transcript.suggested_model
-    return {"auricle": stated}
+    stated = record_of("text", transcript)
+    names = ("confidence", "is_unsure", "suggested_model", "open_speech", "raw_text", "notice")
+    found = {name: stated[name] for name in names if name in stated}
+    return {"auricle": {"receipt": transcript.receipt.as_dict(), **found}}

@@ -169,7 +169,7 @@ async function describe(clip) {
   const found = await run(clip.describe, post('v1/audio/describe', clip, { stream: 'true' }), { queue: true });
   if (found && segments(found).length > 1) label(clip, segments(found));
   if (clip === state.active) drawMarks(clip);
-  tell(clip.describe, `${clip.name}: ${found?.caption}`);
+  tell(clip.describe, `${clip.name}: ${found?.is_unsure ? 'unsure, ' : ''}${found?.caption}`);
 }
 
 async function ask(clip, prompt) {
@@ -189,7 +189,7 @@ async function transcribe(clip) {
     return streamed.segments ? streamed : send({ response_format: 'verbose_json' })(hooks);
   });
   if (found && !clip.parts.length) label(clip, segments(found).filter((each) => each.text));
-  tell(clip.transcribe, `Transcript: ${found?.text || 'no words'}`);
+  tell(clip.transcribe, `Transcript: ${found?.text || panels.leftOut(found) || 'no words'}`);
 }
 
 async function classify(clip, labels) {

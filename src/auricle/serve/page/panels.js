@@ -72,8 +72,14 @@ function copying(text) {
   return button;
 }
 
+/** A caption as people should read it: with the doubt, where the model is unsure. */
+const worded = ({ caption, is_unsure: isUnsure }) => (caption && isUnsure ? `Unclear sound, perhaps: ${caption}` : caption);
+
+/** What a transcript leaves out, and why. */
+export const leftOut = (result) => result?.auricle?.notice || '';
+
 const facts = (result) => el('small', {}, [
-  result.confidence != null && `confidence ${result.confidence.toFixed(2)}`, result.model || result.auricle?.model,
+  result.is_unsure && 'unsure', result.confidence != null && `confidence ${result.confidence.toFixed(2)}`, result.model || result.auricle?.model,
 ].filter(Boolean).join(' · '));
 
 const timed = (list, play) => el('ol', { className: 'timed' }, ...list.map((each) => el('li', {},
@@ -83,7 +89,7 @@ export function describe(task, again, play) {
   if (task.phase !== 'done') return [task.text ? live('text', 'p', { className: 'say' }) : null, status(task, again)];
   const list = segments(task.result);
   return [
-    el('p', { className: 'say' }, task.result.caption || '(no caption)'),
+    el('p', { className: 'say' }, worded(task.result) || '(no caption)'),
     el('p', { className: 'row under' }, facts(task.result), copying(() => task.result.caption)),
     list.length > 1 && timed(list, play),
   ];
@@ -106,7 +112,8 @@ export function transcript(task, again, play, name) {
   const written = { txt: `${result.text}\n`, srt: subtitles(list, 'srt'), vtt: subtitles(list, 'vtt'), json: `${JSON.stringify(result, null, 2)}\n` };
   const choice = el('select', { 'aria-label': 'Format' }, ...Object.keys(written).map((each) => el('option', { value: each }, each)));
   return [
-    result.text ? (list.length ? timed(list, play) : el('p', { className: 'answer' }, result.text)) : el('p', { className: 'answer' }, 'No words were found.'),
+    result.text ? (list.length ? timed(list, play) : el('p', { className: 'answer' }, result.text)) : !leftOut(result) && el('p', { className: 'answer' }, 'No words were found.'),
+    leftOut(result) && el('p', { className: result.text ? 'hint' : 'answer' }, `Not written down: ${leftOut(result)}.`),
     result.text && el('p', { className: 'row under' }, choice, copying(() => written[choice.value]),
       press('Download', () => download(written[choice.value], `${stem}.${choice.value}`), { className: 'quiet' })),
     receipt(result),
@@ -116,7 +123,7 @@ export function transcript(task, again, play, name) {
 export function part({ start, stop, text, task }, again, play) {
   return [
     press(span({ start, stop }), () => play(start), { className: 'when', 'aria-label': `Play ${span({ start, stop })}` }),
-    task.phase === 'done' ? el('span', {}, task.result.caption || text) : status(task, again),
+    task.phase === 'done' ? el('span', {}, worded(task.result) || text) : status(task, again),
   ];
 }
 
@@ -143,7 +150,7 @@ export function hits(task, again, { hits: found, left }, choose) {
 
 export const clipState = (clip) => {
   const { phase } = clip.describe;
-  if (phase === 'done') return clip.describe.result.caption;
+  if (phase === 'done') return worded(clip.describe.result);
   return { queued: 'Queued', uploading: 'Uploading…', working: 'Processing…', streaming: 'Writing…', busy: 'Server busy', offline: '⚠ No connection', locked: 'Needs the API key', error: '⚠ Error', stopped: 'Stopped' }[phase] || '';
 };
 

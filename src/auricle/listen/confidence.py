@@ -1,0 +1,51 @@
+"""How the probability of an answer's tokens becomes the confidence that is stated, and how doubt is said in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from auricle.data.vocabulary import LANGUAGES
+from auricle.metrics.calibration import TEMPERATURES, LogisticMap, check_within
+
+UNSURE_CAPTION = "Unclear sound, perhaps"  # before a caption that its model is unsure of
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceRule:
+    """What is stated of one kind of result."""
+
+    map: LogisticMap = LogisticMap()
+    unsure_below: float | None = None  # confidence, 0 to 1; None: nothing is called unsure
+
+    def of(self, mean_logprob: float) -> float:
+        """The confidence of a text whose tokens have this mean log-probability, nats."""
+        return round(self.map(math.exp(mean_logprob)), 4)
+
+    def is_unsure(self, confidence: float | None) -> bool:
+        """Whether a confidence is below the bound; what a rule set has none, and is sure."""
+        return None not in (confidence, self.unsure_below) and confidence < self.unsure_below  # type: ignore[operator]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How the confidences of a model are made, by kind of result; as it stands, they are mean probabilities of a token.
+
+    Of a choice among labels it is the probability of the chosen one among all, of log-probabilities divided by
+    ``label_temperature``.
+    """
+
+    caption: LogisticMap = LogisticMap()
+    answer: LogisticMap = LogisticMap()
+    transcript: LogisticMap = LogisticMap()
+    label_temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_within("the temperature of labels", self.label_temperature, TEMPERATURES)
+
+
+def doubtful(caption: str) -> str:
+    """A caption in words that state the doubt: "A dog barks." is "Unclear sound, perhaps a dog barks."."""
+    first = caption.split(maxsplit=1)[0] if caption.split() else ""
+    is_name = first in LANGUAGES.values() or first == "I" or first[1:] != first[1:].lower()
+    return f"{UNSURE_CAPTION} {caption if is_name else caption[:1].lower() + caption[1:]}"
