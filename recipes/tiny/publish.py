@@ -8,10 +8,12 @@ the stages before)
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from auricle.weights import Card, load_midashenglm, read_card, safe, save_midashenglm
+from auricle.weights.cards import CALIBRATION_FIGURE
 from auricle.weights.generation_config import UNSURE_KEY
 
 DATASETS = (
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--continues", type=Path)
     options = parser.parse_args()
     table = json.loads(options.table.read_text())
+    calibration = read_card(options.model).calibration  # by calibrate.py
     loaded = load_midashenglm(options.model)
     facts: dict[str, Any] = {
         "datasets": DATASETS,
@@ -92,6 +95,7 @@ def main() -> None:
         metrics=measured(table),
         limits=LIMITS,
         verb_limits=VERB_LIMITS,
+        calibration=calibration,
         **facts,
     )
     folder = options.destination / card.name
@@ -102,8 +106,13 @@ def main() -> None:
         loaded.chat_template,
         dtype="int8",
         card=card,
-        generation={**safe.read_json(options.model / "generation_config.json"), UNSURE_KEY: UNSURE_BELOW},
+        generation={
+            **safe.read_json(options.model / "generation_config.json"),
+            **({} if calibration else {UNSURE_KEY: UNSURE_BELOW}),
+        },
     )
+    if calibration:
+        shutil.copyfile(options.model / CALIBRATION_FIGURE, folder / CALIBRATION_FIGURE)
     safe.write_checksums(folder)
 
 

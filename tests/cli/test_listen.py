@@ -222,9 +222,7 @@ def test_what_is_unsure_is_marked_and_limits_are_said_once(folder: Path, modest:
     sure = with_tiny("describe", folder)
     assert "(unsure" not in sure.out and len(sure.out.splitlines()) == 3
 
-    assert [line.split(": ", 1)[1].startswith("Unclear sound, perhaps ") for line in shown.out.splitlines()] == [
-        True
-    ] * 3
+    assert all(line.split(": ", 1)[1].startswith("Unclear sound, perhaps ") for line in shown.out.splitlines())
     assert all(record["is_unsure"] and "Unclear" not in record["caption"] for record in records)
 
 

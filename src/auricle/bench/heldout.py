@@ -118,7 +118,7 @@ def language_model_rows(
     rows |= _gender(answer, utterances)
     rows["both parts named, 0-10 dB"] = _both_parts(answer, events, utterances, rng)
     rows |= _transcripts(answer, utterances)
-    for name, (wanted, prompt, expected) in _QUESTIONS.items():
+    for name, (wanted, prompt, expected) in QUESTIONS.items():
         clips = Clips(test, wanted, limit)
         if clips.ids:
             found = answer(clips.waveforms(), prompt)
@@ -133,7 +133,7 @@ def has_slots(meta: Mapping[str, Any]) -> bool:
 
 
 # Row → which clips, the question, and the right answer.
-_QUESTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str, Callable[[Mapping[str, Any]], str]]] = {
+QUESTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str, Callable[[Mapping[str, Any]], str]]] = {
     "command named, English": (
         lambda meta: bool(meta.get("command")) and meta.get("language") == "en",
         prompts.COMMAND[0],

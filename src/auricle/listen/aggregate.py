@@ -48,7 +48,7 @@ def describe(recording: Recording, config: TokenGrid, *, dense: bool) -> Descrip
 def transcribe(recording: Recording, config: TokenGrid) -> Transcript:
     """Join the transcripts; words in the overlap of two windows are written once.
 
-    Speech that the model was not trained to write down has no words in the text; `Transcript.raw_text` has what it wrote.
+    Speech that the model was not trained to write down has no words in the text, but in `Transcript.raw_text`.
     """
     parts, overlaps, notes = recording.parts(), recording.overlaps(), _notes(recording)
     stitcher = Stitcher()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from auricle.data.vocabulary import LANGUAGES
-from auricle.metrics.calibration import TEMPERATURES, LogisticMap, check_within
+from auricle.metrics.calibration import TEMPERATURES, UNCHANGED, LogisticMap, check_within
 
 UNSURE_CAPTION = "Unclear sound, perhaps"  # before a caption that its model is unsure of
 
@@ -15,7 +15,7 @@ UNSURE_CAPTION = "Unclear sound, perhaps"  # before a caption that its model is 
 class ConfidenceRule:
     """What is stated of one kind of result."""
 
-    map: LogisticMap = LogisticMap()
+    map: LogisticMap = UNCHANGED
     unsure_below: float | None = None  # confidence, 0 to 1; None: nothing is called unsure
 
     def of(self, mean_logprob: float) -> float:
@@ -35,9 +35,9 @@ class Calibration:
     ``label_temperature``.
     """
 
-    caption: LogisticMap = LogisticMap()
-    answer: LogisticMap = LogisticMap()
-    transcript: LogisticMap = LogisticMap()
+    caption: LogisticMap = UNCHANGED
+    answer: LogisticMap = UNCHANGED
+    transcript: LogisticMap = UNCHANGED
     label_temperature: float = 1.0
 
     def __post_init__(self) -> None:

@@ -120,9 +120,7 @@ class Transcript(Output):
     language: str | None = None  # that most of it was transcribed in, as en or zh; None: the model does not say
     language_probability: float | None = None  # of that language, mean over the time; None: it was not detected
     suggested_model: str | None = None  # one that transcribes what this model was not trained for
-    open_speech: bool = (
-        False  # whether there is speech that it was not trained to write down, which the text leaves out
-    )
+    open_speech: bool = False  # the text leaves out speech that the model was not trained to write down
     raw_text: str | None = None  # all that it wrote, that speech included; None: the text is all
     notice: str = ""  # what is said of that speech, in a line
 

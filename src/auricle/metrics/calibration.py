@@ -46,6 +46,9 @@ class LogisticMap:
         return float(_sigmoid(self.slope * _log_odds(np.float64(probability)) + self.offset))
 
 
+UNCHANGED = LogisticMap()
+
+
 class Bin(NamedTuple):
     """The answers whose confidence lies in one range."""
 

@@ -21,6 +21,7 @@ from auricle.weights import safe
 from auricle.weights.catalog import resolve
 
 TRAINING_CLIPS = "training_clips.json"
+CALIBRATION_FIGURE = "calibration.svg"
 _FORMAT = "auricle-training-clips/1"
 _ROWS = 1024  # clips compared at once
 _MAX_BYTES = 2**22  # of a README.md
@@ -38,6 +39,8 @@ class Card:
     limits: tuple[str, ...] = ()  # what the model cannot do
     # what it was not trained for, by verb: transcribe, or schema for answers of a JSON schema; said when that is used
     verb_limits: dict[str, str] = field(default_factory=dict)
+    # how its confidence was calibrated on validation clips, by kind of result: figures by name
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     seed: int | None = None
     config: dict[str, Any] = field(default_factory=dict)  # training settings
     base_model: str | None = None  # what it was converted or trained from
@@ -58,6 +61,7 @@ def render_card(card: Card) -> str:
             "metrics": card.metrics,
             "limits": list(card.limits),
             **({"verb_limits": card.verb_limits} if card.verb_limits else {}),
+            **({"calibration": card.calibration} if card.calibration else {}),
             "seed": card.seed,
             "config": card.config,
         },
@@ -73,6 +77,8 @@ def render_card(card: Card) -> str:
     if card.limits or card.verb_limits:
         by_verb = (f"`{verb}`: {limit}" for verb, limit in card.verb_limits.items())
         parts.append(_bullets("What it cannot do", (*card.limits, *by_verb)))
+    if card.calibration:
+        parts.append(_calibration(card.calibration))
     if card.config or card.seed is not None:
         settings = {"seed": card.seed, **card.config}
         parts.append(f"## Training\n\n```yaml\n{_yaml(settings)}```\n")
@@ -113,6 +119,7 @@ def read_card(folder: str | Path) -> Card:
         metrics=dict(own.get("metrics") or {}),
         limits=tuple(own.get("limits") or ()),
         verb_limits={str(verb): str(limit) for verb, limit in (own.get("verb_limits") or {}).items()},
+        calibration={str(kind): dict(row) for kind, row in (own.get("calibration") or {}).items()},
         seed=own.get("seed"),
         config=dict(own.get("config") or {}),
         base_model=str(base) if base else None,
@@ -144,6 +151,21 @@ def _yaml(value: dict[str, Any]) -> str:
 
 def _bullets(title: str, lines: tuple[str, ...]) -> str:
     return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _calibration(kinds: Mapping[str, Mapping[str, float]]) -> str:
+    names = tuple(dict.fromkeys(name for row in kinds.values() for name in row))
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {kind} | " + " | ".join(str(row.get(name, "")) for name in names) + " |" for kind, row in kinds.items()
+    ]
+    return (
+        "## How sure it is\n\nConfidences were calibrated on validation clips: of results with a confidence of 0.7, "
+        "70 % should be right. The errors are expected calibration errors; those after it are of answers that the maps "
+        "were not fitted to.\n\n"
+        + "\n".join(lines)
+        + f"\n\n![Share of results that are right over their confidence]({CALIBRATION_FIGURE})\n"
+    )
 
 
 # --- training clips
