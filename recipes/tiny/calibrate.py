@@ -10,6 +10,7 @@ rules. Speech that the model was not trained to write down counts as a wrong tra
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,11 +42,10 @@ from auricle.data.wording import (
     names_music,
     names_speech,
 )
-from auricle.errors import ConfigError
 from auricle.files import write_json, write_text
 from auricle.listen import AudioLM
 from auricle.listen.confidence import Calibration
-from auricle.metrics.calibration import LogisticMap, calibration_error, fit_map, fit_temperature, reliability
+from auricle.metrics.calibration import LogisticMap, calibration_error, fit_map, reliability
 from auricle.metrics.normalisers import split_words
 from auricle.weights import Card, read_card, safe
 from auricle.weights.cards import CALIBRATION_FIGURE, render_card
@@ -54,7 +54,6 @@ from auricle.weights.generation_config import (
     OFFSET_KEYS,
     OPEN_SPEECH_KEY,
     SLOPE_KEYS,
-    TEMPERATURE_KEY,
     UNSURE_KEY,
 )
 
@@ -156,30 +155,20 @@ def _asked(model: AudioLM, clips: Clips, prompt: str) -> Iterator[Any]:
         yield result
 
 
-def labelled(model: AudioLM, shards: ShardSet, limit: int) -> list[tuple[list[float], int]]:
-    """Log-probabilities of labels of events and of kinds, and the place of the right one."""
+def chosen(model: AudioLM, shards: ShardSet, limit: int) -> Rows:
+    """Let the model choose labels of events and of kinds."""
     events = Clips(shards, lambda meta: is_event(dict(meta)), limit)
     labels = sorted({event_name(event) for event in (*events.facts("event"), *EVENTS)})
     asked = [(events, prompts.EVENT[0], labels, [event_name(event) for event in events.facts("event")])]
     for kind in KINDS:
         clips = Clips(shards, of_kind(kind), limit)
         asked.append((clips, CATEGORY_PROMPT, list(KINDS), [kind] * len(clips.ids)))
-    found = []
+    rows = []
     for clips, prompt, options, right in asked:
         for result, label in zip(model.choose_many(clips.waveforms(), prompt, options), right, strict=True):
             if isinstance(result, auricle.AuricleError):
                 raise result
-            found.append(([odds.logprob for odds in result.odds], options.index(label)))
-    return found
-
-
-def label_rows(choices: Sequence[tuple[list[float], int]], temperature: float) -> Rows:
-    """The confidence of the likeliest labels, and whether they are right."""
-    rows = []
-    for logprobs, right in choices:
-        scaled = np.array(logprobs) / temperature
-        shares = np.exp(scaled - scaled.max())
-        rows.append((shares.max() / shares.sum(), int(shares.argmax()) == right))
+            rows.append((result.confidence, result.text == label))
     return np.array(rows, np.float64).reshape(-1, 2)
 
 
@@ -210,8 +199,8 @@ def calibrate(model: AudioLM, shards: ShardSet, *, limit: int) -> tuple[dict[str
     """
     settings: dict[str, float] = {}
     rows: dict[str, tuple[Rows, Rows]] = {}
-    for kind, questions in (("caption", CAPTIONS), ("answer", ANSWERS), ("transcript", TRANSCRIPTS)):
-        before = answered(model, shards, questions, limit)
+    for kind, questions in (("caption", CAPTIONS), ("answer", ANSWERS), ("transcript", TRANSCRIPTS), ("label", ())):
+        before = answered(model, shards, questions, limit) if questions else chosen(model, shards, limit)
         if not is_enough(before):
             continue
         fitted = fit_map(before)
@@ -220,21 +209,7 @@ def calibrate(model: AudioLM, shards: ShardSet, *, limit: int) -> tuple[dict[str
         for fold in range(FOLDS):
             after[folds == fold] = applied(before[folds == fold], fit_map(before[folds != fold]))
         rows[kind] = before, after
-    choices = labelled(model, shards, limit)
-    before = label_rows(choices, 1.0)
-    if is_enough(before):
-        settings[TEMPERATURE_KEY] = round(_temperature(choices), 4)
-        folds, after = folds_of(before[:, 1]), before.copy()
-        for fold in range(FOLDS):
-            others = [choice for choice, own in zip(choices, folds, strict=True) if own != fold]
-            own = [choice for choice, each in zip(choices, folds, strict=True) if each == fold]
-            after[folds == fold] = label_rows(own, _temperature(others))
-        rows["label"] = before, after
     return settings, rows
-
-
-def _temperature(choices: Sequence[tuple[list[float], int]]) -> float:
-    return fit_temperature([logprobs for logprobs, _ in choices], [right for _, right in choices])
 
 
 def table_of(before: Rows, after: Rows, unsure_below: float) -> dict[str, float]:
@@ -326,8 +301,10 @@ def main() -> None:
     model = auricle.load(str(options.model), device=options.device)
     model.calibration = Calibration()  # another fit starts from what the model gives
     settings, rows = calibrate(model, ShardSet(options.shards), limit=options.limit)
+    if left := [kind for kind in SLOPE_KEYS if kind not in rows]:
+        print(f"as they were: {', '.join(left)}; a map needs {LEAST} right and {LEAST} wrong answers", file=sys.stderr)
     if not rows:
-        raise SystemExit(f"{options.shards}: {ConfigError(f'a map needs {LEAST} right and {LEAST} wrong answers')}")
+        return
     table = declare(options.model, settings, rows, unsure_below=options.unsure_below)
     print(json.dumps({"settings": settings, UNSURE_KEY: options.unsure_below, "table": table}, indent=1))
 

@@ -115,9 +115,12 @@ say "9/13 mixtures: the weaker part of two"
 auricle train "$recipe/mixtures.yaml" --out "$work/mixtures" "data=[$work/shards/train]" \
     "caption.init=$work/finish/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
 
-say "10/13 average of the last two, and held-out results"
+say "10/13 average of the last two, its confidence by validation clips, and held-out results"
 if [[ ! -e $work/average/config.json ]]; then
     "$python" "$recipe/average.py" "$work/average" "$work/finish/model" "$work/mixtures/model"
+fi
+if [[ -e $work/shards/valid && ! -e $work/average/calibration.svg ]]; then
+    "$python" "$recipe/calibrate.py" "$work/shards/valid" "$work/average" "${limit[@]}"
 fi
 auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/average" \
     --encoder "$work/average" "${limit[@]}" -o "$work/table.json"

@@ -13,7 +13,6 @@ from auricle.errors import ConfigError
 from auricle.listen.confidence import Calibration, ConfidenceRule, doubtful
 from auricle.listen.loading import load
 from auricle.listen.model import AudioLM
-from auricle.listen.options import odds_of, tempered
 from auricle.metrics.calibration import LogisticMap
 from auricle.weights import Card
 from auricle.weights.cards import render_card
@@ -40,7 +39,7 @@ def test_declared_maps_make_the_confidence(model: AudioLM, tmp_path: Path) -> No
         "auricle_caption_confidence_offset": -2.0,
         "auricle_answer_confidence_offset": 3.0,
         "auricle_transcript_confidence_slope": 2.0,
-        "auricle_label_temperature": 4.0,
+        "auricle_label_confidence_slope": 0.25,
         "auricle_unsure_below": 0.5,
     }
     own = load(str(declaring(tmp_path / "own", stated)), device="cpu")
@@ -55,10 +54,8 @@ def test_declared_maps_make_the_confidence(model: AudioLM, tmp_path: Path) -> No
         assert found.confidence == pytest.approx(change(math.exp(plain.segments[0].mean_logprob)), abs=1e-4)
         assert found.is_unsure is (found.confidence < 0.5) and not plain.is_unsure
     plain, found = (each.choose(clip, "What is it?", ["dog", "rain", "sea"]) for each in (model, own))
-    assert found.text == plain.text and found.confidence < plain.confidence
-    assert sum(each.probability for each in found.odds) == pytest.approx(1, abs=1e-5)
-    shares = np.exp(np.array([each.logprob for each in plain.odds]) / 4)
-    assert [each.probability for each in found.odds] == pytest.approx((shares / shares.sum()).tolist(), abs=1e-5)
+    assert found.text == plain.text and found.odds == plain.odds
+    assert found.confidence == round(LogisticMap(0.25)(plain.confidence), 6) != plain.confidence
     assert found.is_unsure is (found.confidence < 0.5)
 
 
@@ -74,8 +71,8 @@ def test_without_declarations_all_is_as_it_was(model: AudioLM) -> None:
         ("auricle_caption_confidence_slope", 0),
         ("auricle_answer_confidence_slope", 1e9),
         ("auricle_transcript_confidence_offset", -11),
-        ("auricle_label_temperature", 0.0),
-        ("auricle_label_temperature", float("nan")),
+        ("auricle_label_confidence_slope", 0.0),
+        ("auricle_label_confidence_slope", float("nan")),
         ("auricle_caption_confidence_offset", "1"),
         ("auricle_caption_confidence_offset", True),
         ("auricle_unsure_below", 1.5),
@@ -86,17 +83,6 @@ def test_numbers_out_of_range_are_refused_with_their_file(tmp_path: Path, key: s
     folder = declaring(tmp_path / "own", {key: value})
     with pytest.raises(ConfigError, match=r"generation_config\.json.*expected"):
         load(str(folder), device="cpu")
-
-
-def test_odds_keep_their_order_and_their_logprobs() -> None:
-    odds = odds_of(["a", "b", "c"], [-1.0, -3.0, -2.0], [-1.0, -3.0, -2.0])
-    for temperature in (0.1, 1.0, 7.0):
-        found = tempered(odds, temperature)
-        assert [(each.text, each.logprob, each.mean_probability) for each in found] == [
-            (each.text, each.logprob, each.mean_probability) for each in odds
-        ]
-        assert sorted(found, key=lambda each: each.probability) == sorted(found, key=lambda each: each.logprob)
-    assert tempered(odds, 1.0) is odds
 
 
 @pytest.mark.parametrize(

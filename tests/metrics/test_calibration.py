@@ -9,11 +9,9 @@ from auricle.errors import ConfigError
 from auricle.metrics.calibration import (
     OFFSETS,
     SLOPES,
-    TEMPERATURES,
     LogisticMap,
     calibration_error,
     fit_map,
-    fit_temperature,
     log_loss,
     reliability,
 )
@@ -72,21 +70,6 @@ def test_a_confidence_that_falls_where_more_is_right_gets_the_least_slope() -> N
 def test_answers_that_are_all_alike_give_no_map(right: int) -> None:
     with pytest.raises(ConfigError, match="expected some of both"):
         fit_map(np.array([[0.5, right], [0.7, right]]))
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_temperature_is_found_again(temperature: float) -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (8000, 5))
-    shares = np.exp(logits / temperature)
-    shares /= shares.sum(1, keepdims=True)
-    right = [int(rng.choice(5, p=row)) for row in shares]
-    assert fit_temperature(logits.tolist(), right) == pytest.approx(temperature, rel=0.05)
-
-
-def test_a_temperature_is_bounded() -> None:
-    assert fit_temperature([[0.0, -1.0]] * 5, [0] * 5) == pytest.approx(TEMPERATURES[0], abs=1e-3)
-    assert fit_temperature([[0.0, -1.0]] * 5, [1] * 5) == pytest.approx(TEMPERATURES[1], rel=1e-3)
 
 
 def test_a_map_that_changes_nothing_is_exact_and_others_are_bounded() -> None:

@@ -222,7 +222,8 @@ class AnswerPrinter(FilePrinter):
         if self.timed:
             yield from (self._timed_line(name, segment) for segment in result.segments)
         elif odds := getattr(result, "odds", ()):
-            yield f"{start}{result.text}  {shares(odds)}"
+            mark = f"  (unsure, {result.confidence:.0%})" if result.is_unsure else ""
+            yield f"{start}{result.text}  {shares(odds)}{mark}"
         else:
             is_plain = result.text and getattr(result, "value", None) is None  # JSON stays JSON
             yield start + result.in_words + (self._doubt(result.confidence) if is_plain else "")

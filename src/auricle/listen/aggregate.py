@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.errors import ConfigError
-from auricle.listen.options import best, pool_odds, tempered
+from auricle.listen.options import best, pool_odds
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
 from auricle.listen.stitching import Stitcher, join_words
 from auricle.metrics.tags import plain
@@ -94,13 +94,11 @@ def answer(
     return Answer(text=text, segments=tuple(segments), receipt=recording.receipt(config, notes))
 
 
-def choose(
-    recording: Recording, config: TokenGrid, question: str, *, per_token: bool, temperature: float = 1.0
-) -> Choice:
+def choose(recording: Recording, config: TokenGrid, question: str, *, per_token: bool) -> Choice:
     """Pool the odds of all windows.
 
     A question for something that is present takes the odds of the window with the highest probability of "yes", any
-    other question the mean over the time. The ``temperature`` of the probabilities changes no choice.
+    other question the mean over the time.
     """
     segments, notes = recording.segments(), _notes(recording)
     parts = [(each.stop_s - each.start_s, recording.replies[index, 0].odds) for index, each in enumerate(segments)]
@@ -114,7 +112,7 @@ def choose(
             notes.append(f"one choice from {len(parts)}: by the mean log-probability over the time")
     return Choice(
         text=best(odds, per_token=per_token).text,
-        odds=tempered(odds, temperature),
+        odds=odds,
         segments=tuple(segments),
         receipt=recording.receipt(config, notes),
     )

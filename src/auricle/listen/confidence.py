@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from auricle.data.vocabulary import LANGUAGES
-from auricle.metrics.calibration import TEMPERATURES, UNCHANGED, LogisticMap, check_within
+from auricle.metrics.calibration import UNCHANGED, LogisticMap
 
 UNSURE_CAPTION = "Unclear sound, perhaps"  # before a caption that its model is unsure of
 
@@ -18,9 +18,9 @@ class ConfidenceRule:
     map: LogisticMap = UNCHANGED
     unsure_below: float | None = None  # confidence, 0 to 1; None: nothing is called unsure
 
-    def of(self, mean_logprob: float) -> float:
-        """The confidence of a text whose tokens have this mean log-probability, nats."""
-        return round(self.map(math.exp(mean_logprob)), 4)
+    def of(self, logprob: float) -> float:
+        """The confidence of a result whose probability, as its kind has it, is ``exp(logprob)``."""
+        return round(self.map(math.exp(logprob)), 4)
 
     def is_unsure(self, confidence: float | None) -> bool:
         """Whether a confidence is below the bound; what a rule set has none, and is sure."""
@@ -29,19 +29,12 @@ class ConfidenceRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """How the confidences of a model are made, by kind of result; as it stands, they are mean probabilities of a token.
+    """How the confidences of a model are made of its probabilities, by kind of result; as it stands, they are these."""
 
-    Of a choice among labels it is the probability of the chosen one among all, of log-probabilities divided by
-    ``label_temperature``.
-    """
-
-    caption: LogisticMap = UNCHANGED
-    answer: LogisticMap = UNCHANGED
-    transcript: LogisticMap = UNCHANGED
-    label_temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_within("the temperature of labels", self.label_temperature, TEMPERATURES)
+    caption: LogisticMap = UNCHANGED  # of the mean probability of a token, geometric
+    answer: LogisticMap = UNCHANGED  # the same
+    transcript: LogisticMap = UNCHANGED  # the same
+    label: LogisticMap = UNCHANGED  # of the probability of the chosen option among all
 
 
 def doubtful(caption: str) -> str:

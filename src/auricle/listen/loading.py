@@ -17,7 +17,6 @@ from auricle.weights.generation_config import (
     OFFSET_KEYS,
     OPEN_SPEECH_KEY,
     SLOPE_KEYS,
-    TEMPERATURE_KEY,
     UNSURE_KEY,
     stated_settings,
 )
@@ -82,10 +81,11 @@ def _calibration(stated: Mapping[str, float], folder: Path) -> Calibration:
         ConfigError: a number out of its range.
     """
     try:
-        maps = {
-            kind: LogisticMap(stated.get(SLOPE_KEYS[kind], 1.0), stated.get(OFFSET_KEYS[kind], 0.0))
-            for kind in SLOPE_KEYS
-        }
-        return Calibration(**maps, label_temperature=stated.get(TEMPERATURE_KEY, 1.0))
+        return Calibration(
+            **{
+                kind: LogisticMap(stated.get(SLOPE_KEYS[kind], 1.0), stated.get(OFFSET_KEYS[kind], 0.0))
+                for kind in SLOPE_KEYS
+            }
+        )
     except ConfigError as error:
         raise ConfigError(f"{folder / 'generation_config.json'}: {error}") from None

@@ -23,7 +23,6 @@ from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcr
 from auricle.listen.pipeline import check_questions, each_source, process, reply_of
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.listen.verbs import Captioning, Choosing, PromptedTranscription, Questions
-from auricle.metrics.calibration import UNCHANGED
 from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
@@ -114,8 +113,7 @@ class AudioLM:
 
     def confidence_rule(self, kind: str) -> ConfidenceRule:
         """How the confidence of a ``caption``, ``answer``, ``transcript`` or ``label`` is made, and when it is low."""
-        # Of labels the odds themselves are calibrated.
-        return ConfidenceRule(getattr(self.calibration, kind, UNCHANGED), self.unsure_below)
+        return ConfidenceRule(getattr(self.calibration, kind), self.unsure_below)
 
     @property
     def fingerprint(self) -> str:

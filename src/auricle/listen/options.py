@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
@@ -180,14 +180,6 @@ def pool_odds(parts: Sequence[tuple[float, tuple[Odds, ...]]]) -> tuple[Odds, ..
     totals = [sum(seconds * odds[i].logprob for seconds, odds in parts) / whole for i in count]
     means = [sum(seconds * odds[i].mean_logprob for seconds, odds in parts) / whole for i in count]
     return odds_of([odds.text for odds in parts[0][1]], totals, means)
-
-
-def tempered(odds: tuple[Odds, ...], temperature: float) -> tuple[Odds, ...]:
-    """Odds whose probabilities are of log-probabilities divided by a temperature; the order stays."""
-    if temperature == 1:
-        return odds
-    shares = _softmax([each.logprob / temperature for each in odds])
-    return tuple(replace(each, probability=round(share, 6)) for each, share in zip(odds, shares, strict=True))
 
 
 def best(odds: Sequence[Odds], *, per_token: bool = False) -> Odds:

@@ -89,8 +89,7 @@ class Odds:
     """How likely one of the options is under the model."""
 
     text: str
-    # Among the options, by the log-probability of the whole answer; calibrated, where the model's card declares how.
-    probability: float
+    probability: float  # among the options, by the log-probability of the whole answer
     mean_probability: float  # among the options, by the log-probability per token, which favours no short answer
     logprob: float  # nats of the whole answer, its end included; of long sources the mean over the time
     mean_logprob: float  # nats per token
@@ -109,8 +108,8 @@ class Choice(Output):
 
     @property
     def confidence(self) -> float | None:
-        """Probability of the chosen option among all, 0 to 1."""
-        return next(each.probability for each in self.odds if each.text == self.text)
+        """How likely the choice is right, 0 to 1, as of other results; else its probability among all options."""
+        return round(self.rule.map(next(each.probability for each in self.odds if each.text == self.text)), 6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -215,10 +215,7 @@ class Choosing(Task):
 
     def result(self, recording: Recording) -> Choice:
         """Pool the odds."""
-        temperature = self.model.calibration.label_temperature
-        found = aggregate.choose(
-            recording, self.config, self._question, per_token=self._per_token, temperature=temperature
-        )
+        found = aggregate.choose(recording, self.config, self._question, per_token=self._per_token)
         return replace(found, rule=self.model.confidence_rule("label"))
 
 

@@ -4,7 +4,6 @@ Rows are (confidence, right) of one answer each, (n, 2): 0 to 1, and 0 or 1.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,10 +17,19 @@ Array = npt.NDArray[np.float64]
 BINS = 10  # of equal width, from 0 to 1
 SLOPES = (0.01, 10.0)  # a map never falls; steeper ones would make a step
 OFFSETS = (-10.0, 10.0)
-TEMPERATURES = (0.05, 20.0)
 _EDGE = 1e-6  # confidences nearer to 0 or 1 have log-odds without use
 _PRIOR = 1.0  # weight of the map that changes nothing, as of one answer: keeps fits on few answers finite
 _STEPS = 100  # of Newton's method, which needs about ten
+
+
+def check_within(what: str, value: float, ends: tuple[float, float]) -> None:
+    """Refuse a number out of a range.
+
+    Raises:
+        ConfigError: below or above the ends, or nan.
+    """
+    if not ends[0] <= value <= ends[1]:
+        raise ConfigError(f"{what} is {value}; expected {ends[0]:g} to {ends[1]:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +65,6 @@ class Bin(NamedTuple):
     confidence: float  # mean
     right: float  # share
     n: int
-
-
-def check_within(what: str, value: float, ends: tuple[float, float]) -> None:
-    """Refuse a number out of a range.
-
-    Raises:
-        ConfigError: below or above the ends, or nan.
-    """
-    if not ends[0] <= value <= ends[1]:
-        raise ConfigError(f"{what} is {value}; expected {ends[0]:g} to {ends[1]:g}")
 
 
 def reliability(rows: Array) -> list[Bin]:
@@ -106,27 +104,6 @@ def fit_map(rows: Array) -> LogisticMap:
         slope = min(max(slope, SLOPES[0]), SLOPES[1])
         (offset,) = _newton(features[:, 1:], right, np.zeros(1), slope * features[:, 0]).tolist()
     return LogisticMap(slope, min(max(offset, OFFSETS[0]), OFFSETS[1]))
-
-
-def fit_temperature(logprobs: Sequence[Sequence[float]], right: Sequence[int]) -> float:
-    """The temperature of a softmax over options with the least negative log-likelihood, within its bounds.
-
-    Args:
-        logprobs: nats of the options of each question.
-        right: index of the right one.
-    """
-    rows = [np.asarray(each, np.float64) for each in logprobs]
-
-    def loss(inverse: float) -> float:
-        scaled = [inverse * (each - each.max()) for each in rows]
-        return sum(float(np.log(np.exp(each).sum()) - each[place]) for each, place in zip(scaled, right, strict=True))
-
-    # The loss is convex in the inverse of the temperature.
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    while high - low > 1e-6:
-        first, second = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, second) if loss(first) <= loss(second) else (first, high)
-    return min(max(2 / (low + high), TEMPERATURES[0]), TEMPERATURES[1])
 
 
 def _newton(features: Array, right: Array, start: Array, fixed: Array | float = 0.0) -> Array:

@@ -15,12 +15,10 @@ MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt,
 NO_SPEECH_KEY = "auricle_no_speech_logprob"  # see `auricle.listen.no_speech.NoSpeechRule`
 UNSURE_KEY = "auricle_unsure_below"  # confidence, 0 to 1, below which a result is called unsure
 OPEN_SPEECH_KEY = "auricle_open_speech_below"  # see `auricle.listen.no_speech.is_open_speech`
-# Of the confidence of captions, answers and transcripts, see `auricle.metrics.calibration.LogisticMap`; without them it
-# is the mean probability of a token.
-SLOPE_KEYS = {kind: f"auricle_{kind}_confidence_slope" for kind in ("caption", "answer", "transcript")}
+# Of the confidence of each kind of result, see `auricle.listen.confidence.Calibration`.
+SLOPE_KEYS = {kind: f"auricle_{kind}_confidence_slope" for kind in ("caption", "answer", "transcript", "label")}
 OFFSET_KEYS = {kind: f"auricle_{kind}_confidence_offset" for kind in SLOPE_KEYS}
-TEMPERATURE_KEY = "auricle_label_temperature"  # by which log-probabilities of labels are divided
-CALIBRATION_KEYS = (*SLOPE_KEYS.values(), *OFFSET_KEYS.values(), TEMPERATURE_KEY)
+CALIBRATION_KEYS = (*SLOPE_KEYS.values(), *OFFSET_KEYS.values())
 _KEYS = (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY, OPEN_SPEECH_KEY, *CALIBRATION_KEYS)
 
 
