@@ -20,14 +20,13 @@ from auricle.bench.probes import effective_rank, knn_predict, linear_predict
 from auricle.data import mixing, prompts
 from auricle.data.parts import DIGITS
 from auricle.data.shards import ShardSet
-from auricle.data.vocabulary import EVENTS, LANGUAGES, event_name
+from auricle.data.vocabulary import EVENTS, LANGUAGES, event_name, names_source
 from auricle.data.wording import (
     CAPTION_PROMPT,
     NO_SPEECH,
     OPEN_SPEECH,
     TRANSCRIBE_PROMPT,
     names_event,
-    names_music,
     names_speech,
 )
 from auricle.errors import DataError
@@ -45,7 +44,6 @@ CATEGORY_PROMPT = "Is this speech, sound, music or a mix?"
 GENDER_PROMPT = "Is the speaker male or female?"
 GENDERS = {"m": "male", "f": "female"}
 ADULT = 18  # years
-STEADY = frozenset({"noise", "tone", "hum", "beep", "radio_static", "sweep"})  # events that name no source
 STEADY_CLIPS = 200
 
 
@@ -226,13 +224,8 @@ def _steady(answer: Answer, rng: np.random.Generator) -> dict[str, Score]:
         else:
             clip = mixing.noise(length, rng, 0.0 if kind == 2 else float(rng.choice([0.5, 1.0, 1.5, 2.0])))
         clips.append(clip if kind == 0 else mixing.to_level(clip, float(rng.uniform(-40, -12))))
-    quiet = [not _names_source(reply.text) for reply in answer([mixing.limit_peak(c) for c in clips], CAPTION_PROMPT)]
+    quiet = [not names_source(reply.text) for reply in answer([mixing.limit_peak(c) for c in clips], CAPTION_PROMPT)]
     return {"nothing invented in silence, tones and noise": wilson_interval(quiet)}
-
-
-def _names_source(caption: str) -> bool:
-    is_event = any(names_event(caption, event) for event in EVENTS if event not in STEADY)
-    return is_event or names_speech(caption) or names_music(caption)
 
 
 def _transcripts(answer: Answer, utterances: Clips) -> dict[str, Score]:

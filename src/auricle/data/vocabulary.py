@@ -39,6 +39,8 @@ def _read_events() -> dict[str, EventWords]:
 # ("buzzing" or "saw" of a chainsaw, "crow" of a rooster, "water" of rain or waves) is left out.
 EVENTS: dict[str, EventWords] = _read_events()
 
+STEADY_EVENTS = frozenset({"noise", "tone", "hum", "beep", "radio_static", "sweep"})  # that name no source
+
 _ALIASES = {"clock_ticking": "clock_tick", "baby_crying": "crying_baby", "sea_wave": "sea_waves"}
 
 # Languages of the speech material, by the codes of espeak-ng.
@@ -113,6 +115,12 @@ def names_music(caption: str) -> bool:
 def names_sound(caption: str) -> bool:
     """Whether the caption names any known event, or "the sound of" something."""
     return bool(_SOUND.search(_affirmed(caption))) or any(names_event(caption, event) for event in EVENTS)
+
+
+def names_source(caption: str) -> bool:
+    """Whether the caption names what makes a sound: an event that is more than a steady signal, speech, or music."""
+    is_event = any(names_event(caption, event) for event in EVENTS if event not in STEADY_EVENTS)
+    return is_event or names_speech(caption) or names_music(caption)
 
 
 def category_of(caption: str) -> str | None:

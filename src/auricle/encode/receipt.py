@@ -12,6 +12,8 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.models.dasheng import SAMPLES_PER_TOKEN, num_tokens
 from auricle.models.midashenglm import MIN_CLIP_SAMPLES, padded_length
 
+SILENT_NOTE = "digital silence: nothing exceeds -90 dB of full scale"
+
 
 class TokenGrid(Protocol):
     """How a model makes audio tokens of a waveform, see `write_receipt`."""
@@ -146,7 +148,7 @@ def _notes(facts: Facts) -> list[str]:
     if facts.clipped:
         notes.append(f"{facts.clipped:.2%} of the samples are at full scale")
     if facts.silent:
-        notes.append("digital silence: nothing exceeds -90 dB of full scale")
+        notes.append(SILENT_NOTE)
     return [*notes, *_warnings(facts)]
 
 

@@ -258,7 +258,7 @@ def _notes(recording: Recording) -> list[str]:
         longest = max(stop - start for start, stop in recording.windows) / SAMPLE_RATE
         how = "in one prompt" if len(recording.spans) == 1 else "one prompt each"
         notes.append(f"longer than the longest window: processed in {count} windows of up to {longest:g} s, {how}")
-    said: dict[str, list[tuple[float, float]]] = {}
+    said = {what: [recording.seconds(index) for index in where] for what, where in recording.remarks.items()}
     for (index, prompt), reply in sorted(recording.replies.items()):
         if reply.rule and prompt == 0:  # a rule holds for all prompts
             said.setdefault(f"answered by rule, without the model, because {reply.rule}", []).append(

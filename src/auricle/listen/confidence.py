@@ -17,6 +17,7 @@ class ConfidenceRule:
 
     map: LogisticMap = UNCHANGED
     unsure_below: float | None = None  # confidence, 0 to 1; None: nothing is called unsure
+    is_contradicted: bool = False  # what was measured speaks against the result, whatever its confidence
 
     def of(self, logprob: float) -> float:
         """The confidence of a result whose probability, as its kind has it, is ``exp(logprob)``."""
@@ -24,7 +25,9 @@ class ConfidenceRule:
 
     def is_unsure(self, confidence: float | None) -> bool:
         """Whether a confidence is below the bound; what a rule set has none, and is sure."""
-        return None not in (confidence, self.unsure_below) and confidence < self.unsure_below  # type: ignore[operator]
+        if confidence is None or self.unsure_below is None:
+            return False
+        return self.is_contradicted or confidence < self.unsure_below
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

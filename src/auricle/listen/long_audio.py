@@ -54,6 +54,7 @@ class Recording:
         self.given: list[tuple[int, int]] = []  # the same with it: what the model was given
         self.spans: list[tuple[int, int]] = []  # samples that a reply is about: one window, or several in one prompt
         self.replies: dict[tuple[int, int], Reply] = {}  # by index of the span and of the prompt
+        self.remarks: dict[str, list[int]] = {}  # what was measured in the waveform, with indices of spans
         self.is_read = False
         self.error: AuricleError | None = None
         self.growing: Growing | None = None  # its segments as they become final, where somebody waits for them

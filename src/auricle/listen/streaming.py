@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from auricle.listen.long_audio import open_recording
-from auricle.listen.pipeline import reply_of, window_prompt
+from auricle.listen.pipeline import reply_of
 
 if TYPE_CHECKING:
     from auricle.listen.outputs import Output
@@ -63,7 +63,7 @@ def stream_answer(task: Task, source: Any, question: str) -> Generator[str, None
             if reply is not None:
                 yield reply.text
             else:
-                prompt = window_prompt(task, recording, windows, question)
+                prompt = task.prompt(recording, windows, question)
                 request = engine.submit(prompt, task.sampling, is_streamed=True)
                 yield from (token.text for token in engine.follow(request) if token.text)
                 reply = reply_of(engine.result(request))

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from auricle.audio.limits import MAX_S
 from auricle.audio.resample import SAMPLE_RATE
+from auricle.data.vocabulary import names_source
 from auricle.data.wording import NO_SPEECH
+from auricle.encode.receipt import SILENT_NOTE
 from auricle.engine.json_schema import read_answer
 from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError, check_number
-from auricle.listen import aggregate
+from auricle.listen import aggregate, steady
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.no_speech import SUGGESTED, UNWRITTEN, is_no_speech, open_speech, spoken_language
 from auricle.listen.options import answer_ids, best, constraint_of, weigh, write_options
@@ -37,7 +39,10 @@ Result = TypeVar("Result", bound=Output)
 
 
 class Captioning(Task):
-    """A caption of every window; digital silence is captioned by rule."""
+    """A caption of every window; digital silence is captioned by rule, and tones and noise are noted in the receipt.
+
+    A caption that names what makes the sound is unsure where nothing in it changes, as in no recording.
+    """
 
     def __init__(self, model: AudioLM, *, dense: bool, window_s: float | None, max_new_tokens: int) -> None:
         super().__init__(model, SamplingParams(max_new_tokens=max_new_tokens), _windowing(model, window_s))
@@ -47,6 +52,12 @@ class Captioning(Task):
         """Caption digital silence."""
         return Reply(text=SILENT_CAPTION, rule=_SILENT) if window.is_silent else None
 
+    def prompt(self, recording: Recording, windows: Sequence[Window], question: str) -> Any:
+        """Note where little changes."""
+        if remark := steady.remark(windows[0].waveform):
+            recording.remarks.setdefault(remark, []).append(len(recording.spans) - 1)
+        return super().prompt(recording, windows, question)
+
     def growing(self) -> Growing | None:
         """Only a dense description is read by its segments."""
         return aggregate.growing_captions() if self._dense else None
@@ -54,7 +65,9 @@ class Captioning(Task):
     def result(self, recording: Recording) -> Description:
         """Join the captions."""
         found = aggregate.describe(recording, self.config, dense=self._dense)
-        return replace(found, rule=self.model.confidence_rule("caption"))
+        rule = self.model.confidence_rule("caption")
+        is_constant = len(recording.remarks.get(steady.CONSTANT, ())) == len(recording.spans)
+        return replace(found, rule=replace(rule, is_contradicted=is_constant and names_source(found.text)))
 
 
 class Transcription(Task):
@@ -172,7 +185,7 @@ class Questions(Task):
             aggregate.answer(recording, self.config, index, self._reduce, self._summarise)
             for index in range(len(recording.prompts))
         ]
-        found = [replace(each, rule=self.model.confidence_rule("answer")) for each in found]
+        found = [replace(_of_sound(each), rule=self.model.confidence_rule("answer")) for each in found]
         if self._schema is None:
             return found
         found = [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
@@ -216,7 +229,15 @@ class Choosing(Task):
     def result(self, recording: Recording) -> Choice:
         """Pool the odds."""
         found = aggregate.choose(recording, self.config, self._question, per_token=self._per_token)
-        return replace(found, rule=self.model.confidence_rule("label"))
+        return replace(_of_sound(found), rule=self.model.confidence_rule("label"))
+
+
+def _of_sound(result: Result) -> Result:
+    """Warn that nothing is heard in digital silence, which questions are asked about all the same."""
+    receipt = result.receipt
+    if not any(note == SILENT_NOTE for note in receipt.notes):
+        return result
+    return replace(result, receipt=replace(receipt, warnings=(*receipt.warnings, SILENT_NOTE)))
 
 
 def _with_limit(result: Result, model: AudioLM, verb: str) -> Result:
