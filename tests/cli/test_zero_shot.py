@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -151,3 +152,25 @@ def test_several_labels_may_hold(keys: Keys, sounds: Path) -> None:
 def test_a_truncated_clip_is_reported(keys: Keys, cut: Path) -> None:
     done = auricle("score", cut, "rain")
     assert done.code == 3 and "partly processed" in done.err
+
+
+@pytest.mark.parametrize("verb", ["classify", "score"])
+def test_a_clip_that_is_too_short_is_refused_as_by_other_verbs(keys: Keys, sounds: Path, verb: str) -> None:
+    labels = ["--labels", "dog,rain"] if verb == "classify" else ["-t", "dog", "-t", "rain"]
+    for count, code in ((800, 1), (1599, 1), (1600, 0)):
+        soundfile.write(sounds / "short.wav", sound("dog")[:count], 16_000)
+        done = auricle(verb, "short.wav", *labels)
+        assert done.code == code and ("too short to describe; expected at least 0.1 s" in done.err) is bool(code)
+    both = auricle(verb, "dog.wav", "short.wav", *labels, "--json")
+    assert both.code == 0 and len(both.records) == 2
+
+
+def test_strict_counts_warnings_of_classified_files(keys: Keys, sounds: Path) -> None:
+    waveform = sound("dog").copy()
+    assert auricle("classify", "dog.wav", "--labels", "dog,rain", "--strict").code == 0
+    waveform[:10] = np.nan
+    soundfile.write(sounds / "odd.wav", waveform, 16_000, subtype="FLOAT")
+    assert auricle("classify", "odd.wav", "--labels", "dog,rain").code == 0
+    strict = auricle("classify", "odd.wav", "--labels", "dog,rain", "--strict")
+    assert strict.code == 4 and "--strict: 1 result is unsure, or of a file with warnings" in strict.err
+    assert auricle("classify", "odd.wav", "bad.wav", "--labels", "dog,rain", "--strict").code == 1
