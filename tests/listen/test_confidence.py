@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auricle.data.wording import CAPTION_PROMPT, TRANSCRIBE_PROMPT
+from auricle.engine.request import SamplingParams
 from auricle.errors import ConfigError
 from auricle.listen.confidence import Calibration, ConfidenceRule, doubtful
 from auricle.listen.loading import load
@@ -110,7 +112,26 @@ def test_the_caption_itself_is_unchanged(model: AudioLM, monkeypatch: pytest.Mon
     assert (silent.in_words, silent.is_unsure, silent.confidence) == ("Silence.", False, None)
 
 
+def test_the_same_question_has_the_same_confidence_whoever_asks(model: AudioLM) -> None:
+    own = AudioLM(model.loaded)
+    own.calibration = Calibration(caption=LogisticMap(0.5, -1.0), transcript=LogisticMap(0.7, 2.0))
+    clip = noise(1.0)
+    for prompt, verb in ((CAPTION_PROMPT, own.describe), (TRANSCRIBE_PROMPT, own.transcribe)):
+        said = verb(clip, **TOKENS)
+        assert own.ask(clip, prompt, **TOKENS).confidence == said.confidence
+        assert own.ask_all(clip, ["What?", prompt], sampling=SamplingParams(**TOKENS))[1].confidence == said.confidence
+    assert own.ask(clip, "What?", **TOKENS).confidence == model.ask(clip, "What?", **TOKENS).confidence
+
+
 # --- open speech
+
+
+def test_the_embedded_model_invents_no_sentence() -> None:
+    tiny = load("auricle-tiny", device="cpu")
+    found = tiny.transcribe(FOLDER.parents[2] / "examples" / "two_voices.ogg")
+    assert found.text == "" and found.open_speech and found.raw_text
+    assert found.in_words.startswith(f"speech; {tiny.verb_limits['transcribe']}") and "whisper:base" in found.in_words
+    assert all(not segment.text for segment in found.segments)
 
 
 def test_a_language_that_the_model_names_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

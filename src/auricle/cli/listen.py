@@ -206,8 +206,9 @@ def transcribe(
 ) -> None:
     """Write down the words spoken in each file.
 
-    Prints an empty text where nobody speaks. With the extra asr, `--model whisper:base` transcribes speech of any kind
-    and language; whisper: is followed by a size, a folder of CTranslate2, or a hub id, which alone is downloaded.
+    Prints an empty text where nobody speaks, and what it is where the model cannot write it down. With the extra asr,
+    `--model whisper:base` transcribes speech of any kind and language; whisper: is followed by a size, a folder of
+    CTranslate2, or a hub id, which alone is downloaded.
 
     Example: auricle transcribe memo.m4a lecture.mp3 --segments
 

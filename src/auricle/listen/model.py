@@ -170,6 +170,9 @@ class AudioLM:
     ) -> Transcript:
         """Write down the words spoken in one source.
 
+        Of a model whose card states a limit of its transcripts, speech that it takes for another kind than it was
+        trained on has no words in the text, see `auricle.listen.Transcript`.
+
         Args:
             source: as for `describe`, as are errors.
             window_s: longest window, s.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from auricle.audio.limits import MAX_S
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.vocabulary import names_source
-from auricle.data.wording import NO_SPEECH
+from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT
 from auricle.encode.receipt import SILENT_NOTE
 from auricle.engine.json_schema import read_answer
 from auricle.engine.request import SamplingParams
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SILENT_CAPTION = "Silence."
 _OVERLAP_S = 2.0  # of a transcript's windows around cuts into sound: longer than a word, and time to recognise it
+_KINDS = {CAPTION_PROMPT: "caption", TRANSCRIBE_PROMPT: "transcript"}  # of answers to these, whoever asks
 _SILENT = "nothing exceeds -90 dB of full scale"
 
 Result = TypeVar("Result", bound=Output)
@@ -185,7 +186,8 @@ class Questions(Task):
             aggregate.answer(recording, self.config, index, self._reduce, self._summarise)
             for index in range(len(recording.prompts))
         ]
-        found = [replace(_of_sound(each), rule=self.model.confidence_rule("answer")) for each in found]
+        rules = [self.model.confidence_rule(_KINDS.get(prompt, "answer")) for prompt in recording.prompts]
+        found = [replace(_of_sound(each), rule=rule) for each, rule in zip(found, rules, strict=True)]
         if self._schema is None:
             return found
         found = [replace(each, value=read_answer(each.text, self._schema, self.max_new_tokens)) for each in found]
