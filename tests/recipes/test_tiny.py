@@ -113,7 +113,7 @@ def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Pa
         capture_output=True,
         text=True,
     )
-    assert again.returncode == 1 and "4/13" in again.stderr and "5/13" not in again.stderr
+    assert again.returncode == 1 and "4/9" in again.stderr and "5/9" not in again.stderr
 
 
 def test_the_recipe_explains_itself() -> None:

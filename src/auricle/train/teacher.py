@@ -25,6 +25,7 @@ _BLOCKS = (
 )
 _WINDOW, _HOP, _FFT = 400, 160, 512  # samples at 16 kHz
 _PATCH, _PATCH_HOP = 96, 48  # frames of 10 ms
+_AT_ONCE = 32  # patches: what they become between layers stays in the processor's cache, which is five times as fast
 _LOG_OFFSET = 0.001
 WINDOW_SAMPLES = _WINDOW + _HOP * (_PATCH - 1)  # 15,600
 TOKENS, TOKENS_HOP = 24, 12  # of 40 ms, of a patch and from one to the next
@@ -82,8 +83,8 @@ class EventTeacher(nn.Module):
         The network runs in bfloat16 on processors that compute in it: its targets change by about 0.01.
         """
         patches = [self._patches(each) for each in waveforms]
-        with torch.autocast("cpu", torch.bfloat16, enabled=CPU_HAS_BFLOAT16):
-            logits, embeddings = (each.float() for each in self(torch.cat(patches)))
+        found = [self(some) for some in torch.cat(patches).to(self.first.weight.dtype).split(_AT_ONCE)]
+        logits, embeddings = (torch.cat(each).float() for each in zip(*found, strict=True))
         counts = [len(each) for each in patches]
         pairs = zip(logits.split(counts), F.normalize(embeddings, dim=-1).split(counts), strict=True)
         return [Taught(*pair) for pair in pairs]
@@ -158,4 +159,7 @@ def load_teacher(path: str | Path) -> EventTeacher:
             "file by recipes/tiny/teacher.py"
         )
     teacher.load_state_dict(tensors)
-    return teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dtype = torch.bfloat16 if CPU_HAS_BFLOAT16 else torch.float32
+    for part in teacher.children():  # not the mel filters
+        part.to(dtype, memory_format=torch.channels_last)
+    return teacher
