@@ -23,8 +23,8 @@ DATASETS = (
     "Free Spoken Digit Dataset (Z. Jackson and others; CC BY-SA 4.0): 2,000 digits of 4 speakers",
     "speechocean762 (SpeechOcean and Xiaomi; free for research and commercial use), train part: 2,500 read English "
     "sentences of 125 Mandarin speakers, half of them children",
-    "events of free games and desktops (352 recordings by 133 authors; CC0, CC BY or public domain; Luanti, Blanket and "
-    "others): 69 events",
+    "events of free games and desktops (352 recordings by 133 authors; CC0, CC BY or public domain; Luanti, Blanket "
+    "and others): 69 events",
     "donateacry (contributors of donateacry-corpus; ODbL and DbCL 1.0): 297 crying babies",
     "Arabic speech commands (Ghandoura, Hjabo and Al Dakkak 2021; CC BY 4.0): 1,440 commands of 27 speakers",
     "wake words and coffee orders (Picovoice; Apache-2.0): 1,783 utterances of many speakers",
@@ -33,18 +33,18 @@ DATASETS = (
     "Philharmonia Orchestra samples (CC BY-SA 3.0; not to be made available as samples, and not in the weights as "
     "such): 499 notes and strokes; drums and loops of Sonic Pi (CC0): 72",
     "0 A.D. (Wildfire Games; CC BY-SA 3.0): 365 labelled sounds of the game",
-    "material made by recipes/tiny/material.py: 5,400 espeak-ng utterances in 16 languages, 800 tunes on instruments of "
-    "the FluidR3 GM soundfont (MIT), 1,350 phrases and rhythms of the recorded notes above, 600 procedural sounds",
-    "teacher: YAMNet (TensorFlow models, Apache-2.0), whose scores of the training mixtures were targets; it is no part "
-    "of the weights",
+    "material made by recipes/tiny/material.py: 5,400 espeak-ng utterances in 16 languages, 800 tunes on instruments "
+    "of the FluidR3 GM soundfont (MIT), 1,350 phrases and rhythms of the recorded notes above, 600 procedural sounds",
+    "teacher: YAMNet (TensorFlow models, Apache-2.0), whose scores of the training mixtures were targets; it is no "
+    "part of the weights",
 )
 MEASURED = (
     "Measured on clips no stage has used: ESC-10 fold 4, the digit speaker theo, the speakers of speechocean762's "
     "test part, other recordings or speakers of the wide sets, tunes of another seed."
 )
 LIMITS = (
-    "It knows the names of 150 sound events, most of them by a few recordings: of a new recording the right one is among "
-    "the likeliest five more often than it is the first. See the rows below.",
+    "It knows the names of 150 sound events, most of them by a few recordings: of a new recording the right one is "
+    "among the likeliest five more often than it is the first. See the rows below.",
     "It writes down digits and the commands it was trained on; other speech is recognised as such and its language "
     "named.",
     "It answers the kinds of question it was trained on, in few words; it does not reason or follow free instructions.",

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from auricle.files import read_regular
 from auricle.models.midashenglm import MiDashengLM
-from auricle.weights import load_midashenglm, safe, save_midashenglm
+from auricle.weights import load_midashenglm, save_midashenglm
 from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, open_tokenizer
 
 
@@ -45,11 +45,8 @@ def main() -> None:
     before = loaded.model.decoder.get_input_embeddings().weight
     after = torch.empty(text.vocab_size, before.shape[1])
     for number in range(text.vocab_size):
-        after[number] = before[
-            pieces(
-                tokenizer.id_to_token(number), tokenizer.decode([number], skip_special_tokens=False), loaded.tokenizer
-            )
-        ].mean(0)
+        token, words = tokenizer.id_to_token(number), tokenizer.decode([number], skip_special_tokens=False)
+        after[number] = before[pieces(token, words, loaded.tokenizer)].mean(0)
     model.load_state_dict({name: after if name in names else states[name] for name in model.state_dict()})
     end, padding = (tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>"))
     card = {"do_sample": False, "eos_token_id": end, "pad_token_id": padding}

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from auricle import load, load_encoder
 from auricle.data.shards import ShardSet
+from auricle.weights import load_midashenglm
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny"
 HAS_TOOLS = shutil.which("espeak-ng") and shutil.which("fluidsynth")
@@ -119,3 +121,29 @@ def test_the_recipe_runs_from_recordings_to_the_package(data: Path, tmp_path: Pa
 def test_the_recipe_explains_itself() -> None:
     done = subprocess.run([str(RECIPE / "run.sh")], capture_output=True, text=True)
     assert done.returncode == 2 and "recipes/tiny/run.sh DATA WORK" in done.stderr and "set -e" not in done.stderr
+
+
+def test_a_model_keeps_what_its_new_tokenizer_shares(tmp_path: Path, warm_python: str) -> None:
+    """Of a tokenizer with its tokens in another order and one more, which stands for two of them."""
+    before = load_midashenglm("auricle-tiny", dtype="float32")
+    content = json.loads(before.tokenizer.to_str())
+    old = dict(content["model"]["vocab"])
+    special = {each["content"] for each in content["added_tokens"]}
+    plain = [token for token in sorted(old, key=old.__getitem__) if token not in special]
+    ids = sorted(old[token] for token in plain)
+    content["model"]["vocab"] = {
+        **{token: number for token, number in old.items() if token in special},
+        **dict(zip(reversed(plain), ids, strict=True)),
+        "zz": len(old),
+    }
+    content["model"]["merges"].append(["z", "z"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    command = [warm_python, str(RECIPE / "retokenize.py"), str(tmp_path / "out"), "auricle-tiny"]
+    subprocess.run([*command, str(tmp_path / "tokenizer.json")], check=True)
+    after = load_midashenglm(tmp_path / "out", dtype="float32")
+    was, now = (each.model.decoder.get_input_embeddings().weight for each in (before, after))
+    for token, number in old.items():
+        assert torch.equal(now[after.tokenizer.token_to_id(token)], was[number])
+    assert torch.equal(now[len(old)], was[before.tokenizer.encode("zz", add_special_tokens=False).ids].mean(0))
+    sound = np.random.default_rng(0).standard_normal(16_000) / 10
+    assert load(str(tmp_path / "out")).describe(sound).caption == load("auricle-tiny").describe(sound).caption
