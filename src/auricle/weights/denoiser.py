@@ -26,6 +26,7 @@ from auricle.weights import safe
 from auricle.weights.catalog import Source, resolve
 from auricle.weights.construct import StoredTensor, fill, on_meta
 from auricle.weights.layouts import (
+    FRONT_END,
     check_keys,
     dasheng_from,
     dasheng_settings,
@@ -135,7 +136,7 @@ def denoiser_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]
 
 def denoiser_to_official(model: Denoiser) -> dict[str, torch.Tensor]:
     """The tensors of a model by their official names; the encoder's front end only where it is not the formula's."""
-    names = {"front_end.window": "front_end.0.spectrogram.window", "front_end.filterbank": "front_end.0.mel_scale.fb"}
+    names = {ours: official for official, ours in FRONT_END.items()}
     encoder = {names.get(key, key): tensor for key, tensor in model.encoder.state_dict().items()}
     official = {f"feature_extractor.feat_encoder.{key}": value for key, value in dasheng_to_zenodo(encoder).items()}
     for theirs, ours in list(PREFIXES.items())[1:]:

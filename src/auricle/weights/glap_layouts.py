@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from auricle.audio.logmel import DASHENG_MEL
@@ -115,7 +114,7 @@ def glap_to_hub(model: Glap, *, audio: bool = True, text: bool = True) -> dict[s
     parts = {name: strip(state, f"{name}.") for name in ("audio_encoder", "text_encoder")}
     stored = {k: v for k, v in state.items() if not k.startswith(tuple(f"{name}." for name in parts))}
     if audio:
-        names = {ours: official for official, ours in _FRONT_END.items()}
+        names = {ours: official for official, ours in FRONT_END.items()}
         own = {names.get(key, key): value for key, value in dasheng_to_zenodo(parts["audio_encoder"]).items()}
         stored |= {f"audio_encoder.model.{key}": value for key, value in own.items()}
     if text:

@@ -50,7 +50,8 @@ _FIXED: dict[str, object] = {
     "input_channels": 1,
 }
 _WIDTHS = ("hidden_size", "intermediate_size", "vocab_size", "embed_dim")  # settings that are sizes of tensors
-_FRONT_END = {"front_end.0.spectrogram.window": "front_end.window", "front_end.0.mel_scale.fb": "front_end.filterbank"}
+# Of the front end: official name -> that in `Dasheng`.
+FRONT_END = {"front_end.0.spectrogram.window": "front_end.window", "front_end.0.mel_scale.fb": "front_end.filterbank"}
 _ROUNDING = 1e-5  # of a stored window or filter; nearer ones are the formula's own
 _MAX_DEPTH = 1000  # blocks; the largest release has 40
 # Keys that belong to the rest of a whole model around the encoder.
@@ -166,7 +167,7 @@ def stored_front_end(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTen
     expected = {"front_end.window": computed.window, "front_end.filterbank": computed.filterbank}
     stored = {
         name: made(tensors[key])
-        for key, name in _FRONT_END.items()
+        for key, name in FRONT_END.items()
         if key in tensors and tensors[key].dtype == torch.float32
     }
     differs = any(
