@@ -25,7 +25,14 @@ from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig
 from auricle.models.text import StockTextConfig, TextConfig
 from auricle.weights.construct import made, skip_init
-from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_zenodo, stored_front_end
+from auricle.weights.layouts import (
+    FRONT_END,
+    check_keys,
+    dasheng_from,
+    dasheng_settings,
+    dasheng_to_zenodo,
+    stored_front_end,
+)
 
 # A tensor that shows the prefix of a part.
 _AUDIO, _SONAR, _STOCK = "patch_embed.proj.weight", "encoder_frontend.embed.weight", "text_encoder.network."
