@@ -28,7 +28,7 @@ HELD_OUT = {
     "speech": ("speechocean762/audio/test", "wide/mycroft_community", "wide/asterisk_prompts"),
     "music": ("wide/drums_and_loops", "wide/philharmonia_plucked"),
 }
-CLIPS = 300  # of a data set
+CLIPS = 150  # of a data set
 
 
 def seconds_of(folder: Path, rng: random.Random) -> list[np.ndarray]:

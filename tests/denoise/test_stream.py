@@ -94,7 +94,7 @@ def test_windows_that_disagree_are_faded() -> None:
 
     made, _ = whole(Rising(0.0), np.zeros(30 * 16_000, np.float32))  # type: ignore[arg-type]
     assert np.abs(np.diff(made)).max() <= 1 / 26 + 1e-6
-    assert made[0] == 1 and made[-1] == 3
+    assert made[0] == 1 and made[-1] == 4
 
 
 def test_a_clip_is_far_from_its_start_what_it_is_alone(network: Denoiser) -> None:

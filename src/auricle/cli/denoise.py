@@ -12,9 +12,11 @@ from auricle.cli.inputs import STDIN, audio_seconds, find_sources, open_source
 from auricle.cli.options import AsJson, Device, FloatType, complete_model
 from auricle.cli.output import progress
 from auricle.cli.printing import FilePrinter
-from auricle.errors import AuricleError, OutputError
+from auricle.errors import AuricleError
+from auricle.files import make_folder
 
 if TYPE_CHECKING:
+    from auricle.audio.facts import Samples
     from auricle.denoise.denoiser import DenoisedFile
     from auricle.denoise.page import DenoisePage
 
@@ -64,7 +66,7 @@ def denoise(
         from auricle.weights.loaders import device_of
 
         denoiser = auricle.load_denoiser(model, device=device, dtype=dtype)
-        page = _open_page(report, denoiser.name)
+        page = _open_page(report, denoiser.name, strength)
     printer = FilePrinter(denoiser.name, str(device_of(device)), as_json=as_json)
     total = audio_seconds(names, DEFAULT_LIMITS)
     with progress("denoising", total, unit="audio", quiet=as_json) as advance:
@@ -79,21 +81,20 @@ def denoise(
                 advance.at(before + seconds)
 
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 source = open_source(name)
+                start = None if page is None else _excerpt(source)  # before --force may replace it
                 result: Any = denoiser.denoise_file(
                     source, target, strength=strength, residual=residual, force=force, on_progress=on_progress
                 )
-                if page is not None:
-                    page.add(name, source, result.output)
+                if page is not None and start is not None:
+                    page.add(name, start, _excerpt(result.output), result.receipt)
             except AuricleError as error:
                 result = error
-            except OSError as error:
-                result = OutputError(f"{target}: cannot be written ({error.strerror}); name another place")
             before += done
             printer.print_file(name, result, *_show(name, result))
     if page is not None:
-        page.write()
+        page.write(denoiser.identity)
     printer.leave()
 
 
@@ -104,12 +105,18 @@ def _show(name: str, result: DenoisedFile | AuricleError) -> tuple[dict[str, Any
     return {"output": str(result.output), "residual": residual}, [f"{name} -> {result.output}"]
 
 
-def _open_page(folder: Path | None, model: str) -> DenoisePage | None:
+def _excerpt(source: Any) -> Samples:
+    from auricle.denoise.page import excerpt
+
+    return excerpt(source)
+
+
+def _open_page(folder: Path | None, model: str, strength: float) -> DenoisePage | None:
     if folder is None:
         return None
     from auricle.denoise.page import DenoisePage
 
-    return DenoisePage(folder, model)
+    return DenoisePage(folder, model, strength)
 
 
 def _targets(names: list[str], output: Path, *, is_folder: bool) -> list[Path]:
