@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from auricle.models.dasheng import SAMPLES_PER_TOKEN
-from auricle.weights import load_denoiser
+from auricle.weights.vocoders.denoiser import load_denoiser
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "denoiser"
 

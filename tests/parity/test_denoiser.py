@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.models.denoiser import Denoiser
-from auricle.weights import load_denoiser
+from auricle.weights.vocoders.denoiser import load_denoiser
 
 from .conftest import FIXTURES, ROOTS
 

@@ -23,8 +23,8 @@ from auricle.encode.receipt import Receipt, write_receipt
 from auricle.errors import ConfigError, OutputError
 from auricle.models.dasheng import SAMPLES_PER_TOKEN
 from auricle.models.denoiser import Denoiser
-from auricle.weights.denoiser import DEFAULT
-from auricle.weights.denoiser import load_denoiser as load_weights
+from auricle.weights.vocoders.denoiser import DEFAULT
+from auricle.weights.vocoders.denoiser import load_denoiser as load_weights
 
 WINDOW_S = WINDOW_TOKENS * SAMPLES_PER_TOKEN / SAMPLE_RATE
 _PIECE_S = 5.0  # read and written at once

@@ -101,16 +101,12 @@ class ConvNeXtBlock(nn.Module):
 class Backbone(nn.Module):
     """Frames → hidden states of the vocoder (Vocos)."""
 
-    def __init__(self, config: DenoiserConfig) -> None:
-        """Weights as Vocos starts them: N(0, 0.02) cut at 2, biases 0, gains 1 / layers."""
+    def __init__(self, inputs: int, width: int, hidden: int, layers: int) -> None:
+        """Widths D and W, width within a block; weights as Vocos starts them: N(0, 0.02) cut at 2, gains 1 / layers."""
         super().__init__()
-        width = config.backbone_dim
-        self.embed = nn.Conv1d(config.encoder.embed_dim, width, KERNEL, padding=KERNEL // 2)
+        self.embed = nn.Conv1d(inputs, width, KERNEL, padding=KERNEL // 2)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        gain = 1 / config.backbone_layers
-        self.convnext = nn.ModuleList(
-            ConvNeXtBlock(width, config.backbone_hidden_dim, gain) for _ in range(config.backbone_layers)
-        )
+        self.convnext = nn.ModuleList(ConvNeXtBlock(width, hidden, 1 / layers) for _ in range(layers))
         self.final_layer_norm = nn.LayerNorm(width, eps=1e-6)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv1d)):
@@ -172,14 +168,14 @@ class InverseSTFT(nn.Module):
 class SpectrumHead(nn.Module):
     """Hidden states → log magnitude and phase → waveform (Vocos's ISTFT head)."""
 
-    def __init__(self, config: DenoiserConfig) -> None:
+    def __init__(self, width: int, n_fft: int, hop_length: int) -> None:
         """Torch's own initialisation, as Vocos."""
         super().__init__()
-        self.out = Linear(config.backbone_dim, config.n_fft + 2)
-        self.istft = InverseSTFT(config.n_fft, SAMPLES_PER_TOKEN)
+        self.out = Linear(width, n_fft + 2)
+        self.istft = InverseSTFT(n_fft, hop_length)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, T, W) → (B, 640 · T) float32."""
+        """(B, T, W) → (B, hop_length · T) float32."""
         magnitude, phase = self.out(hidden).float().chunk(2, dim=-1)
         magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
         return cast(Tensor, self.istft(magnitude * phase.cos(), magnitude * phase.sin()))
@@ -195,8 +191,10 @@ class Denoiser(nn.Module):
         if config.stored_front_end:
             self.encoder.front_end = StoredLogMel()
         self.denoise_encoder = DenoiseEncoder(config)
-        self.backbone = Backbone(config)
-        self.head = SpectrumHead(config)
+        self.backbone = Backbone(
+            config.encoder.embed_dim, config.backbone_dim, config.backbone_hidden_dim, config.backbone_layers
+        )
+        self.head = SpectrumHead(config.backbone_dim, config.n_fft, SAMPLES_PER_TOKEN)
 
     def encode(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Ragged clips (N_i,) 16 kHz in [-1, 1] → noisy frames (T_i, D), without gradients: the encoder is frozen.

@@ -62,6 +62,23 @@ ENTRIES = (
         repo="mispeech/midashenglm-7b",
     ),
     CatalogEntry(
+        name="midashenglm-0.6b",
+        kind="language model",
+        summary="Dasheng base with a Qwen3-0.6B decoder",
+        parameters=686_480_512,
+        caution="the layout of its file was not known when this was written: two are read, told apart by keys",
+        repo="mispeech/midashenglm-0.6b",
+    ),
+    _encoder(
+        "dashengtokenizer",
+        "Dasheng 0.6B with an acoustic branch, and a decoder back to the waveform, 25 Hz",
+        630_992_768,
+        caution="read from a copy of its published code; the newest revision and its weights could not be checked",
+        repo="mispeech/dashengtokenizer",
+        paper="2602.23765",
+        frame_hz=25.0,
+    ),
+    CatalogEntry(
         name="glap",
         kind="audio and text",
         summary="Dasheng base with SONAR's text encoder: audio and texts of 202 languages in one space",

@@ -100,7 +100,7 @@ def text_settings(config: object, source: str) -> dict[str, Any]:
             f"{source}: the decoder is {kind!r}, expected {' or '.join(TEXT_MODELS)}; take a release with one of these"
         )
     if kind == "qwen3" and config.get("head_dim") is None:
-        raise LayoutMismatch(f"{source}: text_config has no head_dim, which a Qwen3's other sizes do not give; restore it")
+        raise LayoutMismatch(f"{source}: text_config of a Qwen3 has no head_dim; restore config.json")
     return qwen_settings(config, source)
 
 
@@ -108,8 +108,8 @@ def _check_kind(config: Mapping[str, Any], source: str) -> None:
     kind, names = str(config.get("model_type")), str(config.get("architectures"))
     if kind == _OLD_TYPE or "DashengQwen25Omni" in names:
         raise LayoutMismatch(
-            f"{source}: model_type is {kind!r}: a first revision of the release, whose files are named otherwise; take the "
-            "newest revision"
+            f"{source}: model_type is {kind!r}: a first revision of the release, whose files are named otherwise; "
+            "take the newest one"
         )
     if "spatial" in (kind + names).lower():
         raise LayoutMismatch(
