@@ -187,8 +187,8 @@ def test_a_configuration_without_sizes_is_named(folder: Path) -> None:
 
 
 def test_other_decoders_are_refused() -> None:
-    with pytest.raises(LayoutMismatch, match="'qwen3', expected qwen2_5_omni_text or qwen2"):
-        text_settings({"model_type": "qwen3"}, "x")
+    with pytest.raises(LayoutMismatch, match="'qwen4', expected qwen2_5_omni_text or qwen2 or qwen3"):
+        text_settings({"model_type": "qwen4"}, "x")
     with pytest.raises(LayoutMismatch, match="'yarn'"):
         text_settings({"model_type": "qwen2", "rope_scaling": {"rope_type": "yarn", "factor": 4}}, "x")
     with pytest.raises(LayoutMismatch, match="None"):

@@ -190,7 +190,9 @@ class Encoder:
     def _in_chunks(self) -> DashengFrames | None:
         """The model, where it encodes chunks of a clip as if they were alone."""
         model = self.model
-        return model if isinstance(model, DashengFrames) and model.network.config.long_clips == "v009" else None
+        if not isinstance(model, DashengFrames) or model.network.config.acoustic:
+            return None
+        return model if model.network.config.long_clips == "v009" else None
 
     @inference()
     def _embed_long(self, clip: LongClip, *, frames: bool) -> Embedding | AuricleError:

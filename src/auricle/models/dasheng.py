@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.data.batches import grouped
 from auricle.errors import ClipTooShort, ConfigError
+from auricle.models.acoustic import AcousticBranch
 from auricle.models.blocks import Block, PatchEmbed, Spans, plan_spans
 
 PATCH_FRAMES = 4  # mel frames of a patch; all 64 bands are one patch high
@@ -40,6 +41,7 @@ class DashengConfig:
     outputdim: int | None = None  # classes of the optional tagging head
     long_clips: Literal["v009", "v004"] = "v009"  # v004: last chunk zero-padded to a whole one, padding visible
     attend: Literal["all", "whole"] = "all"  # whole: only tokens wholly inside the samples (N // 640), as MiDashengLM
+    acoustic: bool = False  # DashengTokenizer's encoder: a second branch is added to the frames
 
     def __post_init__(self) -> None:
         if min(self.embed_dim, self.depth, self.num_heads, self.target_length) < 1 or self.mlp_ratio <= 0:
@@ -101,6 +103,7 @@ class Dasheng(nn.Module):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.acoustic = AcousticBranch(width) if config.acoustic else None
         self.outputlayer: nn.Sequential | None = None
         if config.outputdim is not None:
             self.outputlayer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.outputdim))
@@ -145,16 +148,23 @@ class Dasheng(nn.Module):
         Raises:
             ClipTooShort: a clip gives no token.
         """
-        return self._encode_mels(self.mel(waveforms), self._keys([w.shape[-1] for w in waveforms]), ())[-1]
+        return self.encode_layers(waveforms, ())[-1]
 
     def encode_layers(self, waveforms: Sequence[Tensor], layers: Sequence[int]) -> list[list[Tensor]]:
         """As `encode`, after the hidden states behind the blocks in ``layers`` (0 = first), not normalised."""
-        return self.encode_mels(self.mel(waveforms), [w.shape[-1] for w in waveforms], layers)
+        states = self._encode_mels(self.mel(waveforms), self._keys([w.shape[-1] for w in waveforms]), layers)
+        return [*states[:-1], self._with_acoustic(states[-1], waveforms)]
 
     def encode_mels(
         self, mels: Sequence[Tensor], num_samples: Sequence[int], layers: Sequence[int] = ()
     ) -> list[list[Tensor]]:
-        """As `encode_layers`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples."""
+        """As `encode_layers`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples.
+
+        Raises:
+            ConfigError: the acoustic branch needs the clips themselves.
+        """
+        if self.acoustic is not None:
+            raise ConfigError("this encoder has an acoustic branch, which reads waveforms; give it clips, not log-mels")
         return self._encode_mels(mels, self._keys(num_samples), layers)
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None, *, batch_floor: bool = False) -> Tensor:
@@ -172,13 +182,19 @@ class Dasheng(nn.Module):
             keys = [int(n) // SAMPLES_PER_TOKEN for n in num_samples]
         elif self.config.attend == "whole":
             keys = [waveform.shape[-1] // SAMPLES_PER_TOKEN] * len(mel)
-        return torch.stack(self._encode_mels(list(mel), keys, ())[-1])
+        return torch.stack(self._with_acoustic(self._encode_mels(list(mel), keys, ())[-1], list(waveform)))
 
     def logits(self, frames: Sequence[Tensor]) -> Tensor:
         """Frames of each clip → tagging logits (B, outputdim): mean over tokens, LayerNorm, Linear."""
         if self.outputlayer is None:
             raise ConfigError("this encoder has no tagging head; load a checkpoint with `outputlayer.*` weights")
         return self.outputlayer(torch.stack([clip.mean(0) for clip in frames]))
+
+    def _with_acoustic(self, frames: list[Tensor], waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Frames of each clip, plus those of the acoustic branch where there is one."""
+        if self.acoustic is None:
+            return frames
+        return [semantic + fine for semantic, fine in zip(frames, self.acoustic(waveforms), strict=True)]
 
     def _keys(self, num_samples: Sequence[int]) -> list[int | None]:
         """Tokens of each clip that may be attended to; None: all."""

@@ -81,17 +81,22 @@ class DashengFrames:
         """See `FrameModel`."""
         device = next(self.network.parameters()).device
         moved = [waveform.to(device, torch.float32) for waveform in waveforms]
-        return self.frames_of_mels(self.network.mel(moved), [waveform.shape[-1] for waveform in moved])
+        return self._chosen(self.network.encode_layers(moved, self.layers))
 
     def frames_of_mels(self, mels: Sequence[Tensor], num_samples: Sequence[int]) -> list[Tensor]:
         """As `frames`, from log-mels (64, T_i) in dB of clips of ``num_samples`` samples."""
-        states = self.network.encode_mels(mels, num_samples, self.layers)
+        return self._chosen(self.network.encode_mels(mels, num_samples, self.layers))
+
+    def _chosen(self, states: list[list[Tensor]]) -> list[Tensor]:
         chosen = states[: len(self.layers)] or states
         return [mean_of(clip) for clip in zip(*chosen, strict=True)]
 
     def identity(self) -> Identity:
         """See `FrameModel`."""
-        settings = {"kind": "dasheng", "config": dataclasses.asdict(self.network.config), "layers": list(self.layers)}
+        config = dataclasses.asdict(self.network.config)
+        if not config["acoustic"]:
+            del config["acoustic"]  # encoders without that branch are what they were before it was known
+        settings = {"kind": "dasheng", "config": config, "layers": list(self.layers)}
         return Identity(settings, self.network.state_dict(), count_parameters(self.network))
 
 

@@ -1,8 +1,8 @@
-"""MiDashengLM: Dasheng frames → 5 Hz audio tokens → a Qwen2 decoder (arXiv 2508.03983).
+"""MiDashengLM: Dasheng frames → 5 Hz audio tokens → a Qwen2 or Qwen3 decoder (arXiv 2508.03983).
 
 * The audio tokens of a clip replace the ``<|AUDIO|>`` placeholders of the prompt (prefix language model).
 * Clips are encoded packed and unpadded, so a clip's tokens depend on the clip alone; the reference pads.
-* The decoder is a Qwen2 (`auricle.models.qwen`): with 1-D positions the released M-RoPE is ordinary RoPE.
+* The decoder is `auricle.models.qwen`: with 1-D positions the M-RoPE of the 7B releases is ordinary RoPE.
 
 Shape legend: B prompts, L prompt tokens, N samples, P frames at 25 Hz, n audio tokens at 5 Hz, D encoder width,
 H decoder width, V vocabulary.

@@ -16,6 +16,7 @@ from .sentence_encoders import ErrorDetector as ErrorDetector
 from .sentence_encoders import SentenceEncoder as SentenceEncoder
 from .sentence_encoders import load_error_detector as load_error_detector
 from .sentence_encoders import load_sentence_encoder as load_sentence_encoder
+from .vocoders.dasheng_tokenizer import load_dasheng_tokenizer as load_dasheng_tokenizer
 from .writers import convert as convert
 from .writers import save_dasheng as save_dasheng
 from .writers import save_glap as save_glap

@@ -13,7 +13,7 @@ class CatalogEntry:
     """A model known by name."""
 
     name: str
-    kind: Literal["encoder", "language model", "audio and text"]
+    kind: Literal["encoder", "language model", "audio and text", "denoiser"]
     summary: str
     parameters: int | None
     license: str = "apache-2.0"
@@ -60,6 +60,23 @@ ENTRIES = (
         summary="Dasheng 0.6B with a Qwen2.5-7B decoder",
         parameters=8_281_739_904,
         repo="mispeech/midashenglm-7b",
+    ),
+    CatalogEntry(
+        name="midashenglm-0.6b",
+        kind="language model",
+        summary="Dasheng base with a Qwen3-0.6B decoder",
+        parameters=686_480_512,
+        caution="the layout of its file was not known when this was written: two are read, told apart by keys",
+        repo="mispeech/midashenglm-0.6b",
+    ),
+    _encoder(
+        "dashengtokenizer",
+        "Dasheng 0.6B with an acoustic branch, and a decoder back to the waveform, 25 Hz",
+        630_992_768,
+        caution="read from a copy of its published code; the newest revision and its weights could not be checked",
+        repo="mispeech/dashengtokenizer",
+        paper="2602.23765",
+        frame_hz=25.0,
     ),
     CatalogEntry(
         name="glap",

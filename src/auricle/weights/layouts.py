@@ -5,6 +5,7 @@ zenodo ``.pt``      ``{"model": …, "config": …}``; ``init_bn.1.*``, ``front_
 Hugging Face        the same keys behind ``encoder.``, no front end, optional ``outputlayer.*``; ``config.json``
 AudioSet            flat: the zenodo keys plus ``outputlayer.0/1.*``
 MiDashengLM         the keys behind ``audio_encoder.``, ``init_bn.*`` without the ``1``
+DashengTokenizer    behind either prefix the zenodo keys behind ``model.``, and ``patch_embed.*``, ``norm.*``
 our training        ``encoder.*`` (and ``decoder.*``) of a `MaskedAutoencoder`, names as in `Dasheng`
 ==================  ==========================================================================================
 
@@ -23,12 +24,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from auricle.audio.logmel import DASHENG_MEL
+from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import PATCH_FRAMES, SIZES, Dasheng, DashengConfig
 from auricle.models.stock_networks import check_counts
 from auricle.weights import safe
-from auricle.weights.construct import StoredTensor, on_meta
+from auricle.weights.construct import StoredTensor, made, on_meta
 
 # Heads do not show in any tensor's shape: width -> heads of every released model and of ours.
 HEADS = {size.embed_dim: size.num_heads for size in SIZES.values()}
@@ -50,8 +51,13 @@ _FIXED: dict[str, object] = {
     "input_channels": 1,
 }
 _WIDTHS = ("hidden_size", "intermediate_size", "vocab_size", "embed_dim")  # settings that are sizes of tensors
+# Of the front end: official name -> that in `Dasheng`.
+FRONT_END = {"front_end.0.spectrogram.window": "front_end.window", "front_end.0.mel_scale.fb": "front_end.filterbank"}
+_ROUNDING = 1e-5  # of a stored window or filter; nearer ones are the formula's own
 _MAX_DEPTH = 1000  # blocks; the largest release has 40
 # Keys that belong to the rest of a whole model around the encoder.
+_ACOUSTIC = "acoustic."  # what `Dasheng` calls the acoustic branch
+_BEHIND_TOKENIZER = ("upsampler.",)  # of DashengTokenizer, behind its encoder
 _SURROUNDINGS = {"encoder.": ("decoder.", "outputlayer."), "audio_encoder.": ("audio_projector.", "decoder.")}
 
 
@@ -136,7 +142,7 @@ def optional_json(path: Path) -> dict[str, Any]:
 
 def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], source: str) -> DashengParts:
     """Tensors of any layout and their configuration → geometry and state dict of `Dasheng`."""
-    state, prefix = _strip(tensors, source)
+    state, prefix = _strip(_one_encoder(tensors), source)
     settings = _encoder_settings(config)
     _check_fixed(settings, source)
     if any(key in state for key in ("cls_token", "token_pos_embed")):
@@ -155,6 +161,25 @@ def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any],
     return DashengParts(built, state)
 
 
+def stored_front_end(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Window and mel filters of a checkpoint in the zenodo layout, by their names in `Dasheng`, if not the formula's.
+
+    Those of GLAP and of the denoiser are taken from the checkpoint; {}: they are stored rounded, or not at all.
+    """
+    computed = LogMel()
+    expected = {"front_end.window": computed.window, "front_end.filterbank": computed.filterbank}
+    stored = {
+        name: made(tensors[key])
+        for key, name in FRONT_END.items()
+        if key in tensors and tensors[key].dtype == torch.float32
+    }
+    differs = any(
+        value.shape != expected[name].shape or (value - expected[name]).abs().max() > _ROUNDING
+        for name, value in stored.items()
+    )
+    return {**stored} if len(stored) == len(expected) and differs else {}
+
+
 def dasheng_to_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict → keys of the Hugging Face layout (``encoder.`` prefix, ``init_bn.1.``)."""
     return {
@@ -168,14 +193,26 @@ def dasheng_to_zenodo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dasheng_to_midashenglm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict → keys of MiDashengLM's encoder."""
+    """Our state dict → keys of MiDashengLM's encoder, with an acoustic branch those of DashengTokenizer's."""
+    if any(key.startswith(_ACOUSTIC) for key in state):
+        return dasheng_to_tokenizer(state, "audio_encoder.")
     return {"audio_encoder." + key: value for key, value in state.items() if not key.startswith("outputlayer.")}
+
+
+def dasheng_to_tokenizer(state: Mapping[str, Tensor], prefix: str = "encoder.") -> dict[str, Tensor]:
+    """Our state dict of an encoder with an acoustic branch → keys of DashengTokenizer's encoder."""
+    return {
+        prefix + key.removeprefix(_ACOUSTIC).replace("patch_embed.proj.", "patch_embed.")
+        if key.startswith(_ACOUSTIC)
+        else f"{prefix}model.{_to_zenodo(key)}": value
+        for key, value in state.items()
+    }
 
 
 def dasheng_settings(config: DashengConfig) -> dict[str, Any]:
     """Our geometry → ``encoder_kwargs`` of an official ``config.json``."""
     fields = dataclasses.asdict(config)
-    for own in ("attend", "long_clips"):
+    for own in ("attend", "long_clips", "acoustic"):
         del fields[own]
     if fields["outputdim"] is None:
         fields["outputdim"] = 527  # AudioSet's classes, as in every official file
@@ -198,6 +235,27 @@ def check_keys(found: Iterable[str], expected: Iterable[str], source: str) -> No
             f"{source}: the tensors do not fit the architecture: {' and '.join(parts)}; check that config.json and the "
             "weights belong together"
         )
+
+
+def _one_encoder(tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
+    """Keys of DashengTokenizer's encoder → those of a Dasheng with an acoustic branch; other layouts as they are."""
+    prefix = next((p for p in ("audio_encoder.", "encoder.") if f"{p}model.patch_embed.proj.weight" in tensors), None)
+    if prefix is None:
+        return tensors
+    own = re.compile(re.escape(prefix) + r"(?:(model)\.|(patch_embed)\.|(norm)\.|(front_end)\.)(.*)")
+    renamed: dict[str, StoredTensor] = {}
+    for key, tensor in tensors.items():
+        found = own.fullmatch(key)
+        if found is None:
+            if not key.startswith(_BEHIND_TOKENIZER):
+                renamed[key] = tensor
+        elif found[1]:
+            renamed[prefix + found[5]] = tensor
+        elif found[2]:
+            renamed[f"{prefix}acoustic.patch_embed.proj.{found[5]}"] = tensor
+        elif found[3]:
+            renamed[f"{prefix}acoustic.norm.{found[5]}"] = tensor
+    return renamed
 
 
 def _strip(tensors: Mapping[str, StoredTensor], source: str) -> tuple[dict[str, StoredTensor], str]:
@@ -262,6 +320,7 @@ def _geometry(state: Mapping[str, StoredTensor], settings: Mapping[str, Any], so
         "init_values": None if scale is None else float(settings.get("init_values") or 1e-5),
         "target_length": PATCH_FRAMES * state["time_pos_embed"].shape[-1],
         "outputdim": None if head is None else head.shape[0],
+        "acoustic": "acoustic.patch_embed.proj.weight" in state,
     }
 
 

@@ -23,8 +23,9 @@ from auricle.weights.construct import StoredTensor, made, on_meta
 from auricle.weights.layouts import check_keys, check_sizes, dasheng_from, dasheng_settings, dasheng_to_midashenglm
 from auricle.weights.quantize import check_unrounded
 
-# Decoders whose 1-D positions make them an ordinary Qwen2; a text_config without model_type is one, too.
-TEXT_MODELS = ("qwen2_5_omni_text", "qwen2")
+# Qwen3, and decoders whose 1-D positions make them an ordinary Qwen2; a text_config without model_type is one of these.
+TEXT_MODELS = ("qwen2_5_omni_text", "qwen2", "qwen3")
+_OLD_TYPE = "miaudiollm"  # of the first revisions on the hub
 # Fields of a configuration of Qwen2 or Qwen3 that shape the network, by the names of `QwenConfig` (but hidden_act).
 _TEXT_FIELDS = (
     "vocab_size",
@@ -70,8 +71,7 @@ def read_midashenglm(folder: str | Path) -> LMParts:
             f"{folder}: a MiDashengLM is a folder with config.json, weights and tokenizer; name the folder"
         )
     config = safe.read_json(folder / "config.json")
-    if config.get("model_type") != "midashenglm":
-        raise LayoutMismatch(f"{folder}: model_type is {config.get('model_type')!r}, expected 'midashenglm'")
+    _check_kind(config, str(folder))
     text = qwen_config(text_settings(config.get("text_config"), str(folder)), str(folder))
     tensors = decompress(safe.read_stored(folder), config, str(folder))
     check_sizes({name: getattr(text, name) for name in _SIZES}, tensors, str(folder))
@@ -92,15 +92,32 @@ def text_settings(config: object, source: str) -> dict[str, Any]:
     """``text_config`` of a checkpoint → keyword arguments of `QwenConfig`; M-RoPE becomes ordinary RoPE.
 
     Raises:
-        LayoutMismatch: a decoder other than Qwen2's, or positions that are stretched.
+        LayoutMismatch: a decoder other than Qwen2's and Qwen3's, a Qwen3 without ``head_dim``, or stretched positions.
     """
     kind = config.get("model_type", TEXT_MODELS[0]) if isinstance(config, Mapping) and config else None
     if not isinstance(config, Mapping) or kind not in TEXT_MODELS:
         raise LayoutMismatch(
-            f"{source}: the decoder is {kind!r}, expected {' or '.join(TEXT_MODELS)}; "
-            "the 0.6B releases (Qwen3) are not supported"
+            f"{source}: the decoder is {kind!r}, expected {' or '.join(TEXT_MODELS)}; take a release with one of these"
         )
+    if kind == "qwen3" and config.get("head_dim") is None:
+        raise LayoutMismatch(f"{source}: text_config of a Qwen3 has no head_dim; restore config.json")
     return qwen_settings(config, source)
+
+
+def _check_kind(config: Mapping[str, Any], source: str) -> None:
+    kind, names = str(config.get("model_type")), str(config.get("architectures"))
+    if kind == _OLD_TYPE or "DashengQwen25Omni" in names:
+        raise LayoutMismatch(
+            f"{source}: model_type is {kind!r}: a first revision of the release, whose files are named otherwise; "
+            "take the newest one"
+        )
+    if "spatial" in (kind + names).lower():
+        raise LayoutMismatch(
+            f"{source}: a spatial model ({kind}), which hears two channels; its network was not published. Take a "
+            "MiDashengLM of one channel"
+        )
+    if kind != "midashenglm":
+        raise LayoutMismatch(f"{source}: model_type is {config.get('model_type')!r}, expected 'midashenglm'")
 
 
 def qwen_settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -217,18 +234,19 @@ def midashenglm_settings(model: MiDashengLM) -> dict[str, Any]:
 def _text_to_hub(config: QwenConfig) -> dict[str, Any]:
     stated = {**asdict(config), "hidden_act": "silu"}
     settings = {key: stated[key] for key in _TEXT_FIELDS}
-    if config.head_dim == config.hidden_size // config.num_attention_heads:
-        del settings["head_dim"]  # as the official files, which leave it unsaid
     if config.sliding_window is not None:
         settings |= {key: stated[key] for key in _WINDOW}
+    settings |= {"use_sliding_window": config.sliding_window is not None, "rope_theta": config.rope_theta}
+    if config.qk_norm:
+        return {"model_type": "qwen3", **settings, "attention_bias": False, "rope_scaling": None, "use_cache": True}
+    if config.head_dim == config.hidden_size // config.num_attention_heads:
+        del settings["head_dim"]  # as the official files, which leave it unsaid
     # Readers of the official files expect the sections of a 3-D position; with 1-D positions they change nothing.
     half = config.head_dim // 2
     sections = [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
     return {
         "model_type": "qwen2_5_omni_text",
-        "use_sliding_window": config.sliding_window is not None,
         **settings,
-        "rope_theta": config.rope_theta,
         "rope_scaling": {"mrope_section": sections, "rope_type": "default", "type": "default"},
         "use_cache": True,
     }

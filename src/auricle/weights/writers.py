@@ -12,6 +12,8 @@ from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
 from auricle.files import check_folder, remove_leftovers, write_bytes, write_json, write_text
 from auricle.models.dasheng import Dasheng
+from auricle.models.dasheng_tokenizer import DashengTokenizer
+from auricle.models.denoiser import Denoiser
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
@@ -27,6 +29,13 @@ from auricle.weights.layouts import dasheng_settings, dasheng_to_hub, reads_mode
 from auricle.weights.lm_layouts import midashenglm_settings, midashenglm_to_hub
 from auricle.weights.loaders import DTYPES, AudioTokens, is_language_model, load_dasheng, load_midashenglm
 from auricle.weights.text_tokenizers import TextTokenizer
+from auricle.weights.vocoders.dasheng_tokenizer import (
+    is_tokenizer,
+    load_dasheng_tokenizer,
+    tokenizer_settings,
+    tokenizer_to_official,
+)
+from auricle.weights.vocoders.denoiser import denoiser_settings, denoiser_to_official, is_denoiser, load_denoiser
 
 _SHARED_KEYS = ("model_type", "embed_size")  # of config.json, which do not describe the audio tower
 INT8 = "int8"  # of matrices, with a scale for each row; the rest is float16, and loaded it is float32 all the same
@@ -179,6 +188,38 @@ def save_glap(
     return folder
 
 
+def save_denoiser(folder: str | Path, model: Denoiser, *, dtype: str = "float32", card: Card | None = None) -> Path:
+    """Write a denoiser: the official tensors as safetensors, settings and card.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        model: on any device.
+        dtype: of the stored floating-point tensors, or `INT8`; front end, input norm and window stay float32.
+        card: facts for README.md.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, _stored(denoiser_to_official(model), dtype))
+        write_json(aside / "config.json", {**denoiser_settings(model.config), "torch_dtype": _declared(dtype)})
+        _write_card(aside, card or Card(name=folder.name))
+    return folder
+
+
+def save_dasheng_tokenizer(
+    folder: str | Path, model: DashengTokenizer, *, dtype: str = "float32", card: Card | None = None
+) -> Path:
+    """Write a tokenizer in the official layout; arguments and result as of `save_denoiser`."""
+    folder = Path(folder)
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, _stored(tokenizer_to_official(model), dtype))
+        write_json(aside / "config.json", {**tokenizer_settings(model.config), "dtype": _declared(dtype)})
+        _write_card(aside, card or Card(name=folder.name))
+    return folder
+
+
 @reads_models
 def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter: str | Path | None = None) -> Path:
     """Any readable model → a folder in the official Hugging Face layout.
@@ -209,6 +250,16 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
         summary=f"Converted from {origin}.",
         license=read_license(source.path),
     )
+    if is_denoiser(source):
+        if adapter is not None:
+            raise ConfigError(f"{source.name}: a denoiser; adapters are merged into language models only")
+        loaded = load_denoiser(source.path)
+        return _with_training_clips(source, save_denoiser(destination, loaded.model, dtype=dtype, card=card))
+    if is_tokenizer(source):
+        if adapter is not None:
+            raise ConfigError(f"{source.name}: a tokenizer; adapters are merged into language models only")
+        tokenizer = load_dasheng_tokenizer(source.path)
+        return save_dasheng_tokenizer(destination, tokenizer, dtype=dtype, card=card)
     if not is_language_model(source):
         if adapter is not None:
             raise ConfigError(f"{source.name}: an encoder; adapters are merged into language models only")

@@ -1,0 +1,1 @@
+"""Models whose decoder is a Vocos: what they write are waveforms."""
