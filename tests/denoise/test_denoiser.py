@@ -1,7 +1,8 @@
 """Files and arrays through a denoiser: layout, receipts, warnings, refusals, and files that are whole or absent."""
 
-import multiprocessing
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,23 +187,22 @@ def test_samples_beyond_full_scale_are_cut_and_told(tmp_path: Path) -> None:
     assert soundfile.read(tmp_path / "out.wav")[0][2] == -1.0
 
 
-def _denoise_forever(source: Path, target: Path) -> None:
-    denoiser = auricle.load_denoiser(FIXTURE, device="cpu")
-    denoiser.denoise_file(source, target, on_progress=lambda seconds: time.sleep(0.2))
+_SLOWLY = """
+import sys, time, auricle
+denoiser = auricle.load_denoiser(sys.argv[1], device="cpu")
+denoiser.denoise_file(sys.argv[2], sys.argv[3], on_progress=lambda seconds: time.sleep(0.2))
+"""
 
 
 def test_killed_half_way_leaves_no_file(tmp_path: Path) -> None:
     write(tmp_path / "in.wav", 120.0, 16_000, 1)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_denoise_forever, args=(tmp_path / "in.wav", tmp_path / "out.wav")
-    )
-    process.start()
+    process = subprocess.Popen([sys.executable, "-c", _SLOWLY, FIXTURE, tmp_path / "in.wav", tmp_path / "out.wav"])
     deadline = time.monotonic() + 120
     while not (written := list(tmp_path.glob(".out.wav*/out.wav"))) or written[0].stat().st_size < 1000:
-        assert process.is_alive() and time.monotonic() < deadline
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.kill()
-    process.join()
+    process.wait()
     assert not (tmp_path / "out.wav").exists()
     denoiser = auricle.load_denoiser(FIXTURE, device="cpu")
     write(tmp_path / "short.wav", 1.0, 16_000, 1)
