@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auricle.data import mixing
-from auricle.data.degrade import Degraded, DegradeConfig, degrade, make_pair, make_speech
+from auricle.data.degrade import DegradeConfig, Degraded, degrade, make_pair, make_speech
 from auricle.data.scenes import Pools
 from auricle.errors import ConfigError, DataError
 
