@@ -5,13 +5,13 @@ from pathlib import Path
 from auricle.listen.model import MAX_AUDIO_S, AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.whisper_files import PREFIX
-from auricle.weights.cards import read_card
-from auricle.weights.generation_config import (
+from auricle.weights.cards import (
     MAX_AUDIO_KEY,
     MAX_PROMPT_KEY,
     NO_SPEECH_KEY,
     OPEN_SPEECH_KEY,
     UNSURE_KEY,
+    read_card,
     stated_settings,
 )
 

@@ -1,5 +1,7 @@
 from .dasheng import Dasheng as Dasheng
 from .dasheng import DashengConfig as DashengConfig
+from .denoiser import Denoiser as Denoiser
+from .denoiser import DenoiserConfig as DenoiserConfig
 from .frame_model import FrameModel as FrameModel
 from .glap import Glap as Glap
 from .glap import GlapConfig as GlapConfig

@@ -180,7 +180,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; LayerNorm eps 1e-6 (timm's ViT, as in Dasheng)."""
+    """Pre-norm transformer block (timm's ViT, as in Dasheng)."""
 
     def __init__(
         self,
@@ -190,12 +190,13 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         layer_scale: float | None = None,
+        eps: float = 1e-6,
     ) -> None:
-        """``layer_scale``: initial gain of both residual branches, or None for none."""
+        """``layer_scale``: initial gain of both residual branches, or None for none; ``eps``: of both LayerNorms."""
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, num_heads, qkv_bias=qkv_bias)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.ls1: nn.Module = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.ls2: nn.Module = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)

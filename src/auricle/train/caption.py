@@ -26,7 +26,7 @@ from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.train.pairs import scene_config
 from auricle.train.teacher import Taught, TeacherHead, load_teacher
 from auricle.weights import load_dasheng, load_midashenglm, safe, save_midashenglm
-from auricle.weights.generation_config import MAX_AUDIO_KEY
+from auricle.weights.cards import MAX_AUDIO_KEY
 from auricle.weights.processor import PromptWriter
 from auricle.weights.text_tokenizers import MAX_TOKENIZER_BYTES, open_tokenizer
 

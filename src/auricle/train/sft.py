@@ -31,7 +31,7 @@ from auricle.train.sft_data import Row, Sources
 from auricle.train.sft_examples import Conversation, Example, lay
 from auricle.weights import load_midashenglm, save_midashenglm
 from auricle.weights.adapters import write_adapter
-from auricle.weights.generation_config import MAX_AUDIO_KEY
+from auricle.weights.cards import MAX_AUDIO_KEY
 from auricle.weights.lm_layouts import midashenglm_to_hub
 
 PARTS = {"encoder": "audio_encoder", "projector": "audio_projector", "decoder": "decoder"}

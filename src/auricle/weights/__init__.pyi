@@ -3,6 +3,8 @@ from .cards import read_card as read_card
 from .catalog import Source as Source
 from .catalog import entries as entries
 from .catalog import resolve as resolve
+from .denoiser import LoadedDenoiser as LoadedDenoiser
+from .denoiser import load_denoiser as load_denoiser
 from .glap import LoadedGlap as LoadedGlap
 from .glap import load_glap as load_glap
 from .known_models import CatalogEntry as CatalogEntry
@@ -18,5 +20,6 @@ from .sentence_encoders import load_error_detector as load_error_detector
 from .sentence_encoders import load_sentence_encoder as load_sentence_encoder
 from .writers import convert as convert
 from .writers import save_dasheng as save_dasheng
+from .writers import save_denoiser as save_denoiser
 from .writers import save_glap as save_glap
 from .writers import save_midashenglm as save_midashenglm

@@ -15,15 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from auricle.data.acoustic_fingerprint import BYTES, MAX_DIFFERENT_BITS, as_rows, different_bits
-from auricle.errors import AuricleError, WeightsError
+from auricle.errors import AuricleError, ConfigError, WeightsError
 from auricle.files import read_regular_text, write_json
 from auricle.weights import safe
 from auricle.weights.catalog import resolve
+from auricle.weights.layouts import optional_json
 
 TRAINING_CLIPS = "training_clips.json"
 _FORMAT = "auricle-training-clips/1"
 _ROWS = 1024  # clips compared at once
 _MAX_BYTES = 2**22  # of a README.md
+# Auricle's settings in a model's generation_config.json.
+MAX_AUDIO_KEY = "auricle_max_audio_s"  # longest clip the model was trained on, s
+MAX_PROMPT_KEY = "auricle_max_prompt_s"  # the same for all clips of one prompt, where it was trained on several
+NO_SPEECH_KEY = "auricle_no_speech_logprob"  # see `auricle.listen.no_speech.NoSpeechRule`
+UNSURE_KEY = "auricle_unsure_below"  # mean probability of a token, 0 to 1, below which a result is called unsure
+OPEN_SPEECH_KEY = "auricle_open_speech_below"  # see `auricle.listen.no_speech.is_open_speech`
+_SETTINGS = (MAX_AUDIO_KEY, MAX_PROMPT_KEY, NO_SPEECH_KEY, UNSURE_KEY, OPEN_SPEECH_KEY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +152,21 @@ def _yaml(value: dict[str, Any]) -> str:
 
 def _bullets(title: str, lines: tuple[str, ...]) -> str:
     return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def stated_settings(folder: Path) -> dict[str, float]:
+    """Auricle's settings in a model's ``generation_config.json``, by the keys above.
+
+    Raises:
+        ConfigError: a value is not a number.
+    """
+    file = folder / "generation_config.json"
+    found = optional_json(file)
+    stated = {key: found[key] for key in _SETTINGS if key in found}
+    for key, value in stated.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"{file}: {key} is {value!r}; expected a number")
+    return stated
 
 
 # --- training clips

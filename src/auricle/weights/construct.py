@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from auricle.errors import LayoutMismatch, WeightsError
 
 # Parts of tensors' names that stay float32: rounded, they would cost more than they weigh.
-FLOAT32 = (".init_bn.", ".front_end.", ".logit_")
+FLOAT32 = (".init_bn.", ".front_end.", ".logit_", ".istft.")
 # What `torch.nn.init` and the modules of transformers draw with, by name: transformers puts functions of its own there.
 _DRAWS = frozenset(("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"))
 

@@ -15,10 +15,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from auricle.audio.logmel import DASHENG_MEL, LogMel
+from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import PATCH_FRAMES, DashengConfig
 from auricle.models.encoders.pieces import strip
@@ -26,13 +25,18 @@ from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig
 from auricle.models.text import StockTextConfig, TextConfig
 from auricle.weights.construct import made, skip_init
-from auricle.weights.layouts import check_keys, dasheng_from, dasheng_settings, dasheng_to_zenodo
+from auricle.weights.layouts import (
+    FRONT_END,
+    check_keys,
+    dasheng_from,
+    dasheng_settings,
+    dasheng_to_zenodo,
+    stored_front_end,
+)
 
 # A tensor that shows the prefix of a part.
 _AUDIO, _SONAR, _STOCK = "patch_embed.proj.weight", "encoder_frontend.embed.weight", "text_encoder.network."
 _HEAD = "audio_proj.0.weight"
-_FRONT_END = {"front_end.0.spectrogram.window": "front_end.window", "front_end.0.mel_scale.fb": "front_end.filterbank"}
-_ROUNDING = 1e-5  # of a stored window or filter; nearer ones are the formula's own
 _HEADS = {1024: 16}  # of SONAR: width -> heads, which do not show in any tensor's shape
 # Loss parameters and fixed positions that a training state or another release may hold.
 _SPARE = re.compile(r"(.*\.)?(criterion|loss|loss_fn|pos_encoder)\..*|temperature|bias")
@@ -117,7 +121,7 @@ def glap_to_hub(model: Glap, *, audio: bool = True, text: bool = True) -> dict[s
     parts = {name: strip(state, f"{name}.") for name in ("audio_encoder", "text_encoder")}
     stored = {k: v for k, v in state.items() if not k.startswith(tuple(f"{name}." for name in parts))}
     if audio:
-        names = {ours: official for official, ours in _FRONT_END.items()}
+        names = {ours: official for official, ours in FRONT_END.items()}
         own = {names.get(key, key): value for key, value in dasheng_to_zenodo(parts["audio_encoder"]).items()}
         stored |= {f"audio_encoder.model.{key}": value for key, value in own.items()}
     if text:
@@ -196,14 +200,7 @@ def _audio_tower(
         )
     own = {key.removeprefix(prefix): rest.pop(key) for key in list(rest) if key.startswith(prefix)}
     found, state = dasheng_from(own, {"encoder": _audio_settings(config, ours), "auricle": ours}, source)
-    computed = LogMel()
-    stored = {name: own[key] for key, name in _FRONT_END.items() if key in own and own[key].dtype == torch.float32}
-    expected = {"front_end.window": computed.window, "front_end.filterbank": computed.filterbank}
-    if len(stored) == len(expected) and any(
-        value.shape != expected[name].shape or (value - expected[name]).abs().max() > _ROUNDING
-        for name, value in stored.items()
-    ):
-        state |= stored
+    state |= stored_front_end(own)
     return found, {name: made(tensor) for name, tensor in state.items()}
 
 

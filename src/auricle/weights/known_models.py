@@ -13,7 +13,7 @@ class CatalogEntry:
     """A model known by name."""
 
     name: str
-    kind: Literal["encoder", "language model", "audio and text"]
+    kind: Literal["encoder", "language model", "audio and text", "denoiser"]
     summary: str
     parameters: int | None
     license: str = "apache-2.0"

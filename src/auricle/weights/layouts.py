@@ -23,12 +23,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from auricle.audio.logmel import DASHENG_MEL
+from auricle.audio.logmel import DASHENG_MEL, LogMel
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import PATCH_FRAMES, SIZES, Dasheng, DashengConfig
 from auricle.models.stock_networks import check_counts
 from auricle.weights import safe
-from auricle.weights.construct import StoredTensor, on_meta
+from auricle.weights.construct import StoredTensor, made, on_meta
 
 # Heads do not show in any tensor's shape: width -> heads of every released model and of ours.
 HEADS = {size.embed_dim: size.num_heads for size in SIZES.values()}
@@ -50,6 +50,9 @@ _FIXED: dict[str, object] = {
     "input_channels": 1,
 }
 _WIDTHS = ("hidden_size", "intermediate_size", "vocab_size", "embed_dim")  # settings that are sizes of tensors
+# Of the front end: official name -> that in `Dasheng`.
+FRONT_END = {"front_end.0.spectrogram.window": "front_end.window", "front_end.0.mel_scale.fb": "front_end.filterbank"}
+_ROUNDING = 1e-5  # of a stored window or filter; nearer ones are the formula's own
 _MAX_DEPTH = 1000  # blocks; the largest release has 40
 # Keys that belong to the rest of a whole model around the encoder.
 _SURROUNDINGS = {"encoder.": ("decoder.", "outputlayer."), "audio_encoder.": ("audio_projector.", "decoder.")}
@@ -153,6 +156,25 @@ def dasheng_from(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any],
         expected = Dasheng(built).state_dict()
     check_keys(state, expected, source)
     return DashengParts(built, state)
+
+
+def stored_front_end(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Window and mel filters of a checkpoint in the zenodo layout, by their names in `Dasheng`, if not the formula's.
+
+    Those of GLAP and of the denoiser are taken from the checkpoint; {}: they are stored rounded, or not at all.
+    """
+    computed = LogMel()
+    expected = {"front_end.window": computed.window, "front_end.filterbank": computed.filterbank}
+    stored = {
+        name: made(tensors[key])
+        for key, name in FRONT_END.items()
+        if key in tensors and tensors[key].dtype == torch.float32
+    }
+    differs = any(
+        value.shape != expected[name].shape or (value - expected[name]).abs().max() > _ROUNDING
+        for name, value in stored.items()
+    )
+    return {**stored} if len(stored) == len(expected) and differs else {}
 
 
 def dasheng_to_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

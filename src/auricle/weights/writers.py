@@ -12,6 +12,7 @@ from auricle.audio.logmel import DASHENG_MEL
 from auricle.errors import ConfigError, WeightsError
 from auricle.files import check_folder, remove_leftovers, write_bytes, write_json, write_text
 from auricle.models.dasheng import Dasheng
+from auricle.models.denoiser import Denoiser
 from auricle.models.frame_model import tensors_sha256
 from auricle.models.glap import Glap
 from auricle.models.midashenglm import MiDashengLM
@@ -21,6 +22,7 @@ from auricle.weights.cards import TRAINING_CLIPS, Card, read_license, render_car
 from auricle.weights.catalog import Source, resolve
 from auricle.weights.compressed import rows_to_int8
 from auricle.weights.construct import is_float32
+from auricle.weights.denoiser import denoiser_settings, denoiser_to_official, is_denoiser, load_denoiser
 from auricle.weights.glap import read_text_tower
 from auricle.weights.glap_layouts import glap_settings, glap_to_hub
 from auricle.weights.layouts import dasheng_settings, dasheng_to_hub, reads_models
@@ -179,6 +181,26 @@ def save_glap(
     return folder
 
 
+def save_denoiser(folder: str | Path, model: Denoiser, *, dtype: str = "float32", card: Card | None = None) -> Path:
+    """Write a denoiser: the official tensors as safetensors, settings and card.
+
+    Args:
+        folder: made if absent; files of the same names are replaced.
+        model: on any device.
+        dtype: of the stored floating-point tensors, or `INT8`; front end, input norm and window stay float32.
+        card: facts for README.md.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    with safe.model_folder(folder) as aside:
+        safe.write_folder(aside, _stored(denoiser_to_official(model), dtype))
+        write_json(aside / "config.json", {**denoiser_settings(model.config), "torch_dtype": _declared(dtype)})
+        _write_card(aside, card or Card(name=folder.name))
+    return folder
+
+
 @reads_models
 def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter: str | Path | None = None) -> Path:
     """Any readable model → a folder in the official Hugging Face layout.
@@ -209,6 +231,11 @@ def convert(src: str | Path, dst: str | Path, *, dtype: str = "float32", adapter
         summary=f"Converted from {origin}.",
         license=read_license(source.path),
     )
+    if is_denoiser(source):
+        if adapter is not None:
+            raise ConfigError(f"{source.name}: a denoiser; adapters are merged into language models only")
+        loaded = load_denoiser(source.path)
+        return _with_training_clips(source, save_denoiser(destination, loaded.model, dtype=dtype, card=card))
     if not is_language_model(source):
         if adapter is not None:
             raise ConfigError(f"{source.name}: an encoder; adapters are merged into language models only")
