@@ -1,6 +1,8 @@
 """Objectives ``denoise`` and ``vocode``: losses and gradients against formulas, updates, resumption, what is exported."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,16 @@ from auricle.train.objective import Objective, build_objective
 from auricle.train.vocode import VocodeObjective
 from auricle.weights import load_denoiser, read_card, save_dasheng
 
-from .conftest import Configure, curve, log_of
+from .conftest import Configure, curve, log_of, losses_of
+from .test_loop import WORKER
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "denoiser"
 VOCODE = {
-    **{"backbone_dim": 16, "backbone_hidden_dim": 24, "backbone_layers": 2, "crop_s": 0.8, "window_s": 0.2},
+    "backbone_dim": 16,
+    "backbone_hidden_dim": 24,
+    "backbone_layers": 2,
+    "crop_s": 0.8,
+    "window_s": 0.2,
     "discriminator_channels": 2,
 }
 ADVERSARIAL = {"beta1": 0.8, "beta2": 0.9, "clip_norm": 1e3}
@@ -144,7 +151,9 @@ def reference_losses(objective: VocodeObjective, recorded: Tensor, made: Tensor)
             hinge = hinge + sum(max(torch.zeros(()), 1 + value) for value in fake) / len(fake)
             total["discriminators"] = total["discriminators"] + factor * hinge / len(group)
             fooled = sum(max(torch.zeros(()), 1 - value) for value in false.scores.flatten()) / len(fake)
-            matched = sum((a.detach() - b).abs().sum() / a.numel() for a, b in zip(true.layers, false.layers, strict=True))
+            matched = sum(
+                (a.detach() - b).abs().sum() / a.numel() for a, b in zip(true.layers, false.layers, strict=True)
+            )
             total["vocoder"] = total["vocoder"] + factor * (fooled + matched) / len(group)
     mel = (objective.mel_loss.mel(recorded) - objective.mel_loss.mel(made)).abs().mean()
     return {**total, "vocoder": total["vocoder"] + objective.config.vocode.mel_weight * mel}
@@ -172,7 +181,9 @@ def test_losses_and_gradients_are_those_of_the_formulas(vocode: Any) -> None:
         found = gradients(objective)
         assert found.keys() == wanted.keys()
         for name, grad in found.items():
-            torch.testing.assert_close(grad, wanted[name], rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                grad, wanted[name], rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_the_mel_is_that_of_the_definition(vocode: Any) -> None:
@@ -251,6 +262,26 @@ def test_a_stopped_run_has_the_same_curve_and_weights(objective: str, request: p
     assert done is not None and again is not None and curve(parts) == curve(whole)
     first, second = (load_file(folder / "model.safetensors") for folder in (done, again))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_micro_batches_and_processes_give_the_same_curve(
+    vocode: Any, denoise: Any, tmp_path: Path, warm_python: str
+) -> None:
+    """Each loss is a mean over clips, so that their number in a micro-batch does not matter."""
+    alone = {name: losses_of(make(name, steps=3, batch_size=4)) for name, make in (("v", vocode), ("d", denoise))}
+    for name, make in (("v", vocode), ("d", denoise)):
+        pieces = losses_of(make(f"{name}-pieces", steps=3, batch_size=4, accumulate=2))
+        assert pieces == pytest.approx(alone[name], rel=1e-4)
+    pairs = {name: make(f"{name}-pair", steps=3, batch_size=4) for name, make in (("v", vocode), ("d", denoise))}
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    launch = [warm_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
+    environment = {**os.environ, "PYTHON_EXEC": warm_python, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    arguments = [*launch, *(str(tmp_path / f"{name}-pair.yaml") for name in pairs)]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name, config in pairs.items():
+        assert [record["loss"] for record in log_of(config)] == pytest.approx(alone[name], rel=1e-4)
 
 
 def test_batches_are_made_of_their_places_alone(vocode: Any, denoise: Any) -> None:

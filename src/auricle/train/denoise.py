@@ -35,9 +35,7 @@ class DenoiseObjective(Objective):
         self.num_samples, _ = whole_tokens("denoise.crop_s", settings.crop_s)
         known = [field.name for field in fields(DegradeConfig)]
         if unknown := settings.degrade.keys() - set(known):
-            raise ConfigError(
-                f"denoise.degrade has no setting {', '.join(sorted(unknown))}; known: {', '.join(known)}"
-            )
+            raise ConfigError(f"denoise.degrade has no setting {', '.join(sorted(unknown))}; known: {', '.join(known)}")
         self.degrade = DegradeConfig(**settings.degrade)
         self.clips = open_clips(config)
         self.pools = Pools(self.clips, settings.set_weights)

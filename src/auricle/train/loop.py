@@ -110,7 +110,10 @@ def _train(
     objective = build_objective(config)
     objective.to(place_of("float32", config.device)[1]).train()
     optimizer = torch.optim.AdamW(
-        objective.parameter_groups(config.lr), betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, foreach=True
+        objective.parameter_groups(config.lr),
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        foreach=True,
     )
     out = Path(config.out)
     begun = _resume(config, world, objective, optimizer, notify)
