@@ -1,4 +1,4 @@
-"""Objectives ``denoise`` and ``vocode``: losses and gradients against formulas, updates, resumption, what is exported."""
+"""Objectives ``denoise`` and ``vocode``: losses, gradients, updates, resumption, what is exported."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """Metrics of speech enhancement, each of one clip: waveforms (num_samples,) at 16 kHz in [-1, 1] in, numbers out.
 
-Those that compare with the clean clip (PESQ, STOI, SI-SDR) are low for a vocoder that invents phases, however it sounds;
-DNSMOS judges the clip alone. A metric that has no value, of silence or of a clip that is too short, is nan.
+Those that compare with the clean clip (PESQ, STOI, SI-SDR) are low for a vocoder that invents phases, however it
+sounds; DNSMOS judges the clip alone. A metric that has no value, of silence or of a clip that is too short, is nan.
 """
 
 import math
