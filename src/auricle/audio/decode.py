@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import numpy as np
@@ -16,9 +16,9 @@ from auricle.audio.readers import open_reader
 from auricle.audio.reading import Reading, check_range, header_facts, open_reading
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource, Source, find_waveform, open_source
-from auricle.errors import check_number
+from auricle.errors import ConfigError, check_number
 
-__all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "probe", "stream"]
+__all__ = ["SAMPLE_RATE", "Clip", "Facts", "Source", "Stream", "as_clip", "decode", "open_channels", "probe", "stream"]
 
 
 def decode(
@@ -95,6 +95,31 @@ def stream(
     stack = ExitStack()
     reading = stack.enter_context(open_reading(source, start_s, stop_s, limits))
     return Stream(reading, round(block_s * SAMPLE_RATE), stack)
+
+
+@contextmanager
+def open_channels(source: AudioSource, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Reading]:
+    """Open a source to read it with all its channels at its own rate, in constant memory: `Reading.channel_blocks`.
+
+    Args:
+        source: as for `as_clip`.
+        limits: see `Limits`; ``isolate`` is for mono audio at 16 kHz alone.
+
+    Raises:
+        ConfigError: ``limits.isolate``.
+        Otherwise as `decode`; what shows only while decoding is raised by `Reading.channel_blocks`.
+    """
+    if limits.isolate:
+        raise ConfigError("isolation gives mono audio at 16 kHz, and all channels are asked for; decode without it")
+    held = (source.waveform, SAMPLE_RATE) if isinstance(source, Clip) else find_waveform(source)
+    if held is not None:
+        reader = ArrayReader(*held)
+        limits.check_layout("<array>", reader.sample_rate, reader.channels)
+        yield Reading("<array>", reader, 0.0, None, limits)
+        return
+    with open_reading(cast(Source, source), 0.0, None, limits) as reading:
+        assert isinstance(reading, Reading)
+        yield reading
 
 
 def as_clip(

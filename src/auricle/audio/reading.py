@@ -15,7 +15,7 @@ from auricle.audio.limits import MAX_S, Limits
 from auricle.audio.readers import Reader, open_reader
 from auricle.audio.resample import resample_blocks
 from auricle.audio.sources import Source, open_source
-from auricle.errors import BrokenAudio, ClipTooShort, ConfigError, check_number
+from auricle.errors import BrokenAudio, ClipTooShort, ConfigError, UnsupportedFormat, check_number
 
 _EIGHT_BIT = ("PCM_S8", "PCM_U8", "pcm_u8", "pcm_s8")
 
@@ -50,6 +50,32 @@ class Reading:
             for waveform in resample_blocks(self._mono(blocks, rate), rate):
                 count += len(waveform)
                 yield self._stats.measure(waveform)
+        self._end(count)
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Sample rate, Hz, and channels of the source."""
+        return self._reader.sample_rate, self._reader.channels
+
+    def channel_blocks(self) -> Iterator[Samples]:
+        """Yield float32 blocks (frames, channels) of varying length, at the rate of the source.
+
+        Raises: as `waveforms`, and
+            UnsupportedFormat: rate or channels change within the source.
+        """
+        for block in self._checked():
+            if (block.sample_rate, block.samples.shape[1]) != self.layout:
+                rate, channels = self.layout
+                raise UnsupportedFormat(
+                    f"{self._name}: changes from {channels} channels at {rate:,} Hz to {block.samples.shape[1]} at "
+                    f"{block.sample_rate:,} Hz; expected one layout. Split it there"
+                )
+            self._stats.measure(block.samples)
+            yield block.samples
+        self._end(self._stats.frames)
+
+    def _end(self, count: int) -> None:
+        """Note that all is read, and refuse a range that gave ``count`` = 0 samples, or none that is a number."""
         self._ended = True
         if not count:
             raise self._nothing()

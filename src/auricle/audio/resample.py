@@ -10,14 +10,14 @@ import soxr
 from auricle.audio.facts import Samples
 
 SAMPLE_RATE = 16_000  # Hz; of Dasheng and everything built on it
-_QUALITY = "HQ"  # 20 bit: aliases below -140 dB, -0.01 dB at 7 kHz
+QUALITY = "HQ"  # 20 bit: aliases below -140 dB, -0.01 dB at 7 kHz
 
 
 def resample(waveform: Samples, sample_rate: int) -> Samples:
     """Resample a whole mono waveform (num_samples,) from ``sample_rate`` Hz to 16 kHz with soxr HQ."""
     if sample_rate == SAMPLE_RATE:
         return waveform
-    resampled: Samples = soxr.resample(waveform, sample_rate, SAMPLE_RATE, quality=_QUALITY)
+    resampled: Samples = soxr.resample(waveform, sample_rate, SAMPLE_RATE, quality=QUALITY)
     return resampled
 
 
@@ -33,7 +33,7 @@ def resample_blocks(blocks: Iterator[Samples], sample_rate: int) -> Iterator[Sam
             yield second
             yield from blocks
         return
-    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality=_QUALITY)
+    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality=QUALITY)
     yield resampler.resample_chunk(first)
     yield resampler.resample_chunk(second)
     for block in blocks:

@@ -15,8 +15,9 @@ from auricle.cli import (
     bench,
     checkpoints,
     data,
+    denoise,
     doctor,
-    embed,
+    encode,
     evaluate,
     evaluate_report,
     evaluate_run,
@@ -29,7 +30,6 @@ from auricle.cli import (
     search,
     serve,
     train,
-    zero_shot,
 )
 from auricle.cli.options import FAILED
 from auricle.cli.output import warn
@@ -78,9 +78,10 @@ for verb in (
     listen.describe,
     listen.ask,
     listen.transcribe,
-    embed.embed,
-    zero_shot.score,
-    zero_shot.classify,
+    encode.embed,
+    denoise.denoise,
+    encode.score,
+    encode.classify,
     search.index,
     search.search,
     serve.serve,

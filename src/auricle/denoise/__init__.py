@@ -1,0 +1,5 @@
+"""Speech enhancement of files, arrays and streams of any rate, channels and length."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
