@@ -126,7 +126,7 @@ def make_pair(
     counts = np.asarray(config.backgrounds, dtype=float)
     names, behind = [], []
     for _ in range(int(rng.choice(len(counts), p=counts / counts.sum()))):
-        name, waveform = _background(pools, rng, num_samples, config)
+        name, waveform = make_background(pools, rng, num_samples, config)
         names.append(name)
         behind.append(waveform)
     noisy, clean, facts = degrade(clean, behind, rng, config)
@@ -150,9 +150,10 @@ def make_speech(pools: Pools, rng: np.random.Generator, num_samples: int) -> Wav
     return speech
 
 
-def _background(
+def make_background(
     pools: Pools, rng: np.random.Generator, num_samples: int, config: DegradeConfig
 ) -> tuple[str, Waveform]:
+    """Name and waveform of a sound behind speech, at most ``num_samples`` long, of the kinds that the pools have."""
     shares = np.asarray([s * (kind is None or pools.has(kind)) for s, kind in zip(config.kinds, _KINDS, strict=True)])
     if not shares.sum() > 0:  # the pools have none of the wanted kinds
         shares = np.asarray([0.0, 0.0, 1.0])
