@@ -28,9 +28,9 @@ from pairs import machine, options
 
 from auricle import load
 from auricle.audio.decode import decode
+from auricle.cli.output import table_lines
 from auricle.data.manifest import Entry, read_manifest
 from auricle.denoise import SpeechDenoiser, load_denoiser
-from auricle.cli.output import table_lines
 from auricle.errors import AuricleError, DataError, MissingExtra
 from auricle.files import write_text
 from auricle.metrics import dnsmos, pesq_wb, si_sdr, speaker_similarity, stoi
@@ -135,7 +135,9 @@ def plain(text: str) -> list[str]:
     return "".join(c for c in text.lower() if c.isalnum() or c in " '").split()
 
 
-def measure(pair: Pair, systems: Mapping[str, SpeechDenoiser | None], metrics: Any, transcriber: Any) -> dict[str, Values]:
+def measure(
+    pair: Pair, systems: Mapping[str, SpeechDenoiser | None], metrics: Any, transcriber: Any
+) -> dict[str, Values]:
     """All figures of one pair, by system."""
     network = next((each.network for each in systems.values() if each is not None), None)
     wanted = (plain(pair.text) if pair.text else words(transcriber, pair.clean)) if transcriber else []

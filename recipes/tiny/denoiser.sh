@@ -6,11 +6,12 @@
 # DATA and WORK are those of run.sh, whose first two steps are taken here too unless they are done. A step that is done is
 # skipped when the script runs again, and a training run that was stopped goes on from its newest checkpoint.
 #
-# To shrink: STEPS (of both runs), BATCH_SIZE, MATERIAL_SCALE, PAIRS (held-out pairs, 200).
+# To shrink: STEPS (of both runs), BATCH_SIZE, MATERIAL_SCALE, PAIRS (held-out pairs, 200),
+# METRICS (of the table).
 set -euo pipefail
 
 if [[ $# -ne 2 ]]; then
-    sed -n 's/^# \{0,1\}//; 2,9p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,10p' "$0" >&2
     exit 2
 fi
 data=$1 work=$2
@@ -37,7 +38,7 @@ if [[ ! -e $work/noisy/manifest.jsonl ]]; then
     "$python" "$recipe/noisy_pairs.py" "$work/shards/test" "$work/noisy" --count "${PAIRS:-200}"
 fi
 "$python" "$recipe/../../benchmarks/enhancement.py" "$work/noisy/manifest.jsonl" --model "$work/denoiser/model" \
-    -o "$work/enhancement.json"
+    ${METRICS:+--metric $METRICS} -o "$work/enhancement.json"
 
 say "5/5 release: written as the package holds it"
 "$python" "$recipe/publish_denoiser.py" "$work/vocoder" "$work/denoiser" "$work/enhancement.json" "$work/embedded"

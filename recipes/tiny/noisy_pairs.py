@@ -47,13 +47,20 @@ def main() -> None:
         speech = speech[: int(MOST_S * SAMPLE_RATE)]
         if speech.size < LEAST_S * SAMPLE_RATE:
             speech = mixing.place(speech, SAMPLE_RATE // 4, int(LEAST_S * SAMPLE_RATE))
-        behind = [make_background(pools, rng, speech.size, config) for _ in range(1 + int(rng.choice(3, p=(0.5, 0.3, 0.2))))]
+        behind = [
+            make_background(pools, rng, speech.size, config) for _ in range(1 + int(rng.choice(3, p=(0.5, 0.3, 0.2))))
+        ]
         pair = degrade(speech, [waveform for _, waveform in behind], rng, config)
         row = {"audio": f"noisy/{number:04}.flac", "clean": f"clean/{number:04}.flac", "kind": "speech"}
         for name, waveform in (("noisy", pair.noisy), ("clean", pair.clean)):
             soundfile.write(options.out / name / f"{number:04}.flac", waveform, SAMPLE_RATE, subtype="PCM_16")
         facts = {"backgrounds": [name for name, _ in behind], **pair.facts}
-        known = {"text": part.text, "language": part.language, "speaker": f"{group}/{part.speaker}", "gender": part.gender}
+        known = {
+            "text": part.text,
+            "language": part.language,
+            "speaker": f"{group}/{part.speaker}",
+            "gender": part.gender,
+        }
         rows.append(row | {key: value for key, value in known.items() if value is not None} | facts)
     write_text(options.out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
