@@ -28,7 +28,7 @@ HELD_OUT = {
     "speech": ("speechocean762/audio/test", "wide/mycroft_community", "wide/asterisk_prompts"),
     "music": ("wide/drums_and_loops", "wide/philharmonia_plucked"),
 }
-CLIPS = 150  # of a data set
+CLIPS = 100  # of a data set
 
 
 def seconds_of(folder: Path, rng: random.Random) -> list[np.ndarray]:
@@ -113,10 +113,10 @@ def main() -> None:
     def share(clips: list[np.ndarray]) -> float:
         return float((embed(encoder, clips, generator) @ final + offset > 0).float().mean())
 
-    held = [clip for name in HELD_OUT["speech"] for clip in seconds_of(args.data / name, rng)]
+    held = [clip for name in HELD_OUT["speech"] for clip in seconds_of(args.data / name, rng)][::2]
     music = [clip for name in HELD_OUT["music"] for clip in seconds_of(args.data / name, rng)]
     measured = {"clean speech": share(held), "music": share(music)}
-    for decibel in (-5, 0, 5, 15):
+    for decibel in (-5, 5, 15):
         measured[f"speech in music at {decibel} dB"] = share([mix(s, rng.choice(music), decibel) for s in held])
         measured[f"speech in noise at {decibel} dB"] = share([mix(s, noise(generator), decibel) for s in held])
     measured["noise"] = share([noise(generator) for _ in range(CLIPS)])

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = {
@@ -27,12 +29,20 @@ def make(folder: Path) -> None:
     (folder / "recordings" / "broken.wav").write_bytes(b"RIFF and nothing else")
     shutil.copy(ROOT / "examples" / "two_voices.ogg", folder / "street.ogg")
     shutil.copy(ROOT / "tests" / "fixtures" / "dasheng" / "weights.pt", folder / "dasheng_base.pt")
+    denoiser(folder / "dasheng-denoiser_checkpoint.pt")
     clips = [{"audio": f"examples/{name}.ogg", **facts} for name, facts in CLIPS.items()]
     write_rows(folder / "my_clips.jsonl", clips)
     write_rows(folder / "questions.jsonl", questions())
     esc10(folder / "data" / "esc10")
     heldout(folder / "heldout")
     pairs(folder / "pairs")
+
+
+def denoiser(path: Path) -> None:
+    """The parity network in the layout of the official checkpoint."""
+    fixture = ROOT / "tests" / "fixtures" / "denoiser"
+    config = json.loads((fixture / "config.json").read_text())
+    torch.save({"config": config, "state_dict": load_file(fixture / "model.safetensors")}, path)
 
 
 def new(path: Path) -> Path:

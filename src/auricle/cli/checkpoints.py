@@ -38,17 +38,19 @@ def models(as_json: AsJson = False) -> None:
 def convert(
     source: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="Dasheng: name, hub id, folder or file; MiDashengLM: all but a file."),
+        typer.Argument(
+            metavar="SRC", help="Dasheng, its denoiser: name, hub id, folder or file; MiDashengLM: all but a file."
+        ),
     ],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
     dtype: FloatType = "float32",
     adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a Dasheng or MiDashengLM checkpoint to a safetensors folder.
+    """Convert a Dasheng, Dasheng-Denoiser or MiDashengLM checkpoint to a safetensors folder.
 
-    Reads Dasheng encoders in every published layout, MiDashengLM folders, and models trained with Auricle of these two
-    kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are, and not converted.
+    Reads Dasheng encoders in every published layout, the denoiser's checkpoint, MiDashengLM folders, and models trained
+    with Auricle of these kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are, and not converted.
 
     Example: auricle convert dasheng_base.pt my-dasheng/
     """

@@ -51,6 +51,12 @@ ENTRIES = (
         summary="audio and English texts in one space: auricle-tiny-encoder with MiniLM (extra align)",
         parameters=27_681_664,
     ),
+    CatalogEntry(
+        name="auricle-tiny-denoiser",
+        kind="denoiser",
+        summary="removes noise and reverberation from speech; made by recipes/tiny",
+        parameters=None,
+    ),
     _encoder("dasheng-base", "Dasheng, 768 wide, 12 blocks", 85_447_808, repo="mispeech/dasheng-base"),
     _encoder("dasheng-0.6b", "Dasheng, 1280 wide, 32 blocks", 630_333_568, repo="mispeech/dasheng-0.6B"),
     _encoder("dasheng-1.2b", "Dasheng, 1536 wide, 40 blocks", 1_134_047_360, repo="mispeech/dasheng-1.2B"),
