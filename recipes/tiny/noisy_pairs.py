@@ -3,8 +3,8 @@
 python recipes/tiny/noisy_pairs.py SHARDS OUT [--count 200] [--seed 7] [--snr-db -5 15]
 (folders of packed clips that no model was trained on, and the folder of ``manifest.jsonl``, ``noisy/`` and ``clean/``)
 
-Each pair is one clip of speech under one to three sounds of the shards, or steady noise; half of them in a room. The same
-shards and seed give the same bytes.
+Each pair is one clip of speech under one to three sounds of the shards, or steady noise; half of them in a room. The
+same shards and seed give the same bytes.
 """
 
 import argparse
@@ -35,9 +35,7 @@ def main() -> None:
     parser.add_argument("--snr-db", type=float, nargs=2, default=(-5.0, 15.0))
     options = parser.parse_args()
     pools = Pools(ShardSet(options.shards), SET_WEIGHTS)
-    config = DegradeConfig(
-        snr_db=tuple(options.snr_db), backgrounds=(0, 0.5, 0.3, 0.2), band_share=0.0, clip_share=0.0, codec_share=0.0
-    )
+    config = DegradeConfig(snr_db=tuple(options.snr_db), band_share=0.0, clip_share=0.0, codec_share=0.0)
     for name in ("noisy", "clean"):
         make_folder(options.out / name)
     rows = []
@@ -47,20 +45,15 @@ def main() -> None:
         speech = speech[: int(MOST_S * SAMPLE_RATE)]
         if speech.size < LEAST_S * SAMPLE_RATE:
             speech = mixing.place(speech, SAMPLE_RATE // 4, int(LEAST_S * SAMPLE_RATE))
-        behind = [
-            make_background(pools, rng, speech.size, config) for _ in range(1 + int(rng.choice(3, p=(0.5, 0.3, 0.2))))
-        ]
+        count = 1 + int(rng.choice(3, p=(0.5, 0.3, 0.2)))
+        behind = [make_background(pools, rng, speech.size, config) for _ in range(count)]
         pair = degrade(speech, [waveform for _, waveform in behind], rng, config)
         row = {"audio": f"noisy/{number:04}.flac", "clean": f"clean/{number:04}.flac", "kind": "speech"}
         for name, waveform in (("noisy", pair.noisy), ("clean", pair.clean)):
             soundfile.write(options.out / name / f"{number:04}.flac", waveform, SAMPLE_RATE, subtype="PCM_16")
         facts = {"backgrounds": [name for name, _ in behind], **pair.facts}
-        known = {
-            "text": part.text,
-            "language": part.language,
-            "speaker": f"{group}/{part.speaker}",
-            "gender": part.gender,
-        }
+        known = {name: getattr(part, name) for name in ("text", "language", "gender")}
+        known["speaker"] = f"{group}/{part.speaker or number}"
         rows.append(row | {key: value for key, value in known.items() if value is not None} | facts)
     write_text(options.out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -18,17 +18,17 @@ from auricle.weights import Card, load_denoiser, read_card, safe, save_denoiser
 NAME, ENCODER = "auricle-tiny-denoiser", "auricle-tiny-encoder"
 MAX_BYTES = 8_000_000  # of the folder
 SUMMARY = (
-    "Speech enhancement on a CPU, offline: noisy frames of the embedded auricle-tiny-encoder become clean ones, from which "
-    "the speech is made anew. Measured on speakers and noises that no stage has used, at -5 to 15 dB."
+    "Speech enhancement on a CPU, offline: noisy frames of the embedded auricle-tiny-encoder become clean ones, from "
+    "which the speech is made anew. Measured on speakers and noises that no stage has used, at -5 to 15 dB."
 )
 WIDE = (
-    "recordings of events, commands, orders and telephone prompts in several languages, where they were there; each states "
-    "its licence and author in its manifest (CC0, CC BY, CC BY-SA and public domain), see recipes/tiny/wide.py"
+    "recordings of events, commands, orders and telephone prompts in several languages, where they were there; each "
+    "states its licence and author in its manifest (CC0, CC BY, CC BY-SA and public domain), see recipes/tiny/wide.py"
 )
 LIMITS = (
     "It was trained on speech: music, singing and sounds come out as if they were speech.",
-    "Its output is made anew: phase, timing within 40 ms and details of a voice are invented, so that scores that compare "
-    "waveforms (PESQ, STOI, SI-SDR) are low however it sounds, and words may change in strong noise.",
+    "Its output is made anew: phase, timing within 40 ms and details of a voice are invented, so that scores that "
+    "compare waveforms (PESQ, STOI, SI-SDR) are low however it sounds, and words may change in strong noise.",
     "16 kHz: frequencies above 8 kHz are not restored.",
     "The clean speech it learnt from has the noise of its own recordings.",
 )
