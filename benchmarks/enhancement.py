@@ -4,11 +4,12 @@ python benchmarks/enhancement.py MANIFEST [--model NAME ...] [--metric NAME ...]
     [--limit N] [--json] [-o FILE]
 
 The manifest has a noisy clip (``audio``) and the path of its clean one (``clean``) in each row, and may have
-``speaker`` and ``text``; recipes/tiny/noisy_pairs.py makes such. Every figure is a mean over clips with its 95 % interval over
-resampled speakers, and so are the differences from the noisy clips. PESQ, STOI, SI-SDR, DNSMOS and the similarity of
-speakers need the extra enhance: what is missing is left out and named, or an error where --metric asks for it.
-``frames`` is the mean absolute difference of the encoder's frames from those of the clean clip, ``denoised_frames`` the
-same before the vocoder. Word errors are counted against ``text``, or else against the transcript of the clean clip.
+``speaker`` and ``text``; recipes/tiny/noisy_pairs.py makes such. Every figure is a mean over clips with its 95 %
+interval over resampled speakers, and so are the differences from the noisy clips. PESQ, STOI, SI-SDR, DNSMOS and the
+similarity of speakers need the extra enhance: what is missing is left out and named, or an error where --metric asks
+for it. ``frames`` is the mean absolute difference of the encoder's frames from those of the clean clip,
+``denoised_frames`` the same before the vocoder. Word errors are counted against ``text``, or else against the
+transcript of the clean clip.
 """
 
 from __future__ import annotations
