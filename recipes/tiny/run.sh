@@ -79,6 +79,8 @@ pack test fsdd "$data/fsdd" --layout fsdd --only theo
 pack test speechocean762 "$data/speechocean762" --layout speechocean762 --only test
 pack test material "$work/material-test/manifest.jsonl" --only kind=music
 
+if [[ -n ${SHARDS_ONLY:-} ]]; then exit; fi # for denoiser.sh
+
 say "3/9 tokenizer"
 if [[ ! -e $work/tokenizer.json ]]; then
     "$python" "$recipe/tokenizer.py" "$work/shards/train" "$work/tokenizer.json" --vocab "${VOCAB:-2048}"

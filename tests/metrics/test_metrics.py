@@ -14,13 +14,14 @@ import auricle.metrics
 
 from .cases_classification import CLASSIFICATION
 from .cases_date import DATE
+from .cases_enhancement import ENHANCEMENT
 from .cases_events import EVENTS
 from .cases_intervals import INTERVALS
 from .cases_retrieval import RETRIEVAL
 from .cases_text import TEXTS
 from .metric_tester import MetricCase, MetricTester
 
-CASES = [*CLASSIFICATION, *RETRIEVAL, *TEXTS, *DATE, *EVENTS, *INTERVALS]
+CASES = [*CLASSIFICATION, *RETRIEVAL, *TEXTS, *DATE, *ENHANCEMENT, *EVENTS, *INTERVALS]
 
 # No metrics: functions of texts and shapes, by the file whose assertions they are named in.
 OTHERS = {

@@ -89,7 +89,7 @@ def configure(shards: Path, tokenizer: Path, tmp_path: Path) -> Configure:
             "scenes": {"max_s": 2.0},
         }
         for key, value in changes.items():
-            values[key] = {**values[key], **value} if isinstance(value, dict) else value
+            values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
         path = tmp_path / f"{out}.yaml"
         OmegaConf.save(OmegaConf.create(values), path)
         return load_config(path)

@@ -14,7 +14,7 @@ from .conftest import RECIPE, Configure
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("objective=gan", "objective must be one of mae, caption, align, sft, got 'gan'"),
+        ("objective=gan", "objective must be one of mae, caption, align, sft, vocode, denoise, got 'gan'"),
         ("precision=fp8", "precision must be one of bf16, fp32, got 'fp8'"),
         ("steps=0", "steps must be at least 1, got 0"),
         ("accumulate=3", "batch_size 32 is not a multiple of accumulate 3"),

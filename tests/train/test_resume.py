@@ -86,7 +86,7 @@ def changed(value: Any) -> Any:
     return {**value, "x": 1.0} if isinstance(value, dict) else f"{value}x"
 
 
-@pytest.mark.parametrize("objective", ["mae", "caption", "align", "sft"])
+@pytest.mark.parametrize("objective", ["mae", "caption", "align", "sft", "vocode", "denoise"])
 def test_every_setting_is_compared_but_those_that_leave_the_curve_alone(objective: str) -> None:
     """The list is written out so that a new setting has to be thought of."""
     config = RunConfig(objective=objective)
@@ -109,6 +109,8 @@ def test_every_setting_is_compared_but_those_that_leave_the_curve_alone(objectiv
         "caption": {"tokenizer", "teacher"},
         "align": {"chunk", "cache", "share_towers"},
         "sft": {"train", "checkpoint_blocks", "remember_mb", "loss_chunk", "heldout", "heldout_rows", "max_new_tokens"},
+        "vocode": set(),
+        "denoise": set(),
     }
     assert free == shared | {"probe_every", "best", "stop_after"} | own_free[objective]
 

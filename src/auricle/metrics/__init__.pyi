@@ -4,6 +4,11 @@ from .classification import equal_error_rate as equal_error_rate
 from .classification import mean_average_precision as mean_average_precision
 from .classification import roc_auc as roc_auc
 from .date import date_scores as date_scores
+from .enhancement import dnsmos as dnsmos
+from .enhancement import pesq_wb as pesq_wb
+from .enhancement import si_sdr as si_sdr
+from .enhancement import speaker_similarity as speaker_similarity
+from .enhancement import stoi as stoi
 from .events import Event as Event
 from .events import onset_scores as onset_scores
 from .events import segment_f1 as segment_f1

@@ -123,10 +123,43 @@ class SftSettings:
 
 
 @dataclass
+class VocodeSettings:
+    """A vocoder of an encoder's frames. Source: Vocos (arXiv 2306.00814) with its published weights of losses."""
+
+    init: str | None = None  # denoiser whose vocoder goes on learning, instead of `encoder` and the sizes
+    encoder: str = "auricle-tiny-encoder"  # model whose encoder gives the frames; it does not learn
+    backbone_dim: int = 768
+    backbone_hidden_dim: int = 1152
+    backbone_layers: int = 8
+    crop_s: float = 4.0  # seconds of clean speech that are encoded at once, whole tokens of 40 ms
+    window_s: float = 0.96  # of each crop that is made into a waveform, whole tokens of 40 ms
+    mel_weight: float = 45.0
+    resolution_weight: float = 0.1  # of the discriminators over resolutions; those over periods have 1
+    discriminator_channels: int = 32
+    mel_only_steps: int = 0  # steps before the discriminators take part
+    set_weights: dict[str, float] = field(default_factory=dict)  # of speech, by the clips' `set`; 1 for others
+
+
+@dataclass
+class DenoiseSettings:
+    """A denoise encoder between an encoder that does not learn and its vocoder (arXiv 2506.11514)."""
+
+    init: str | None = None  # denoiser that goes on learning, instead of `vocoder` and the sizes
+    vocoder: str | None = None  # model that `vocode` made: its encoder and vocoder are taken
+    num_layers: int = 3
+    num_heads: int = 8
+    mlp_ratio: float = 2.0
+    distance: str = "l1"  # l1 | mse: between denoised and clean frames
+    crop_s: float = 4.0  # seconds of speech, whole tokens of 40 ms
+    set_weights: dict[str, float] = field(default_factory=dict)  # of speech and sounds, by `set`; 1 for others
+    degrade: dict[str, Any] = field(default_factory=dict)  # fields of data.degrade.DegradeConfig to change
+
+
+@dataclass
 class RunConfig:
     """One training run. Times in minutes, sizes in clips."""
 
-    objective: str = "mae"  # mae | caption | align | sft
+    objective: str = "mae"  # mae | caption | align | sft | vocode | denoise
     out: str = ""  # folder of checkpoints, log and exported model, of this run alone; must be set
     data: list[str] = field(default_factory=list)  # folders of packed shards
     seed: int = 0
@@ -137,6 +170,7 @@ class RunConfig:
     lr_floor: float = 0.1  # last learning rate over the peak
     warmup: int = 100  # steps
     weight_decay: float = 0.01
+    beta1: float = 0.9
     beta2: float = 0.999
     clip_norm: float = 1.0
     precision: str = "bf16"  # bf16 | fp32: arithmetic of the forward pass; weights stay fp32
@@ -153,6 +187,8 @@ class RunConfig:
     caption: CaptionSettings = field(default_factory=CaptionSettings)
     align: AlignSettings = field(default_factory=AlignSettings)
     sft: SftSettings = field(default_factory=SftSettings)
+    vocode: VocodeSettings = field(default_factory=VocodeSettings)
+    denoise: DenoiseSettings = field(default_factory=DenoiseSettings)
     scenes: dict[str, Any] = field(default_factory=dict)  # fields of data.scenes.SceneConfig to change
 
 
@@ -206,19 +242,20 @@ def _check_plain(content: Any, path: object) -> None:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "objective": ("mae", "caption", "align", "sft"),
+    "objective": ("mae", "caption", "align", "sft", "vocode", "denoise"),
     "precision": ("bf16", "fp32"),
     "align.pairs": ("captions", "scenes"),
     "align.over_long": ("cut", "skip"),
     "align.rule": ("strict", "compat"),
     **dict.fromkeys(("sft.encoder", "sft.projector", "sft.decoder"), ("full", "lora", "frozen")),
     "sft.dtype": ("float32", "bfloat16"),
+    "denoise.distance": ("l1", "mse"),
     "sft.quantize": (0, 4, 8),
 }
 _AT_LEAST_1: tuple[str, ...] = ("steps", "batch_size", "accumulate", "warmup", "log_every", "keep", "workers")
-_AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens")
-_SHARES = ("lr_floor", "beta2", "mae.mask_ratio", "mae.mix", "caption.dropout")
-_AT_LEAST_0 = ("align.chunk", "align.cache", "align.scenes", "align.hidden_size")
+_AT_LEAST_1 += ("sft.rank", "sft.bucket", "sft.loss_chunk", "sft.max_new_tokens", "vocode.discriminator_channels")
+_SHARES = ("lr_floor", "beta1", "beta2", "mae.mask_ratio", "mae.mix", "caption.dropout")
+_AT_LEAST_0 = ("vocode.mel_only_steps", "align.chunk", "align.cache", "align.scenes", "align.hidden_size")
 
 
 def _check(config: RunConfig) -> None:

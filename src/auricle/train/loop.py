@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from auricle.models.qwen_attention import Layout
 from auricle.train import checkpoint
 from auricle.train.checkpoint import State
 from auricle.train.config import RunConfig, curve_settings, dump_config
-from auricle.train.objective import Batch, Objective
+from auricle.train.objective import Batch, Objective, build_objective
 from auricle.train.schedule import learning_rate
 from auricle.weights.loaders import place_of
 
@@ -107,10 +107,13 @@ def _train(
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    objective = _build(config)
+    objective = build_objective(config)
     objective.to(place_of("float32", config.device)[1]).train()
     optimizer = torch.optim.AdamW(
-        objective.parameter_groups(config.lr), betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
+        objective.parameter_groups(config.lr),
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        foreach=True,
     )
     out = Path(config.out)
     begun = _resume(config, world, objective, optimizer, notify)
@@ -122,12 +125,15 @@ def _train(
         state = State(step=step, run=_decided(config, objective), log=journal.unfinished if journal else {})
         checkpoint.save(out / folder, state, objective, optimizer, keep=keep)
 
-    wrapped = DistributedDataParallel(objective) if world.size > 1 else objective
+    wrapped: nn.Module = objective
+    if world.size > 1:
+        takes_turns = len(objective.updates(config.steps)) > 1
+        wrapped = DistributedDataParallel(objective, find_unused_parameters=takes_turns)
     first = begun.step
     last = min(config.steps, first + config.stop_after) if config.stop_after else config.steps
     saved_at = time.monotonic()
     for step, micro_batches in zip(range(first, last), _batches(config, objective, world, first, last), strict=True):
-        record = _step(config, world, step, wrapped, optimizer, micro_batches)
+        record = _step(config, world, step, wrapped, optimizer, micro_batches, objective.updates(step))
         due = config.probe_every and (step + 1) % config.probe_every == 0
         ends = _any(world, should_stop()) or step + 1 == last
         if journal:
@@ -211,24 +217,6 @@ def precision_here(config: RunConfig) -> str:
     return config.precision if CPU_HAS_BFLOAT16 or not config.device.startswith("cpu") else "fp32"
 
 
-def _build(config: RunConfig) -> Objective:
-    if config.objective == "mae":
-        from auricle.train.mae import MaeObjective
-
-        return MaeObjective(config)
-    if config.objective == "sft":
-        from auricle.train.sft import SftObjective
-
-        return SftObjective(config)
-    if config.objective == "align":
-        from auricle.train.align import AlignObjective
-
-        return AlignObjective(config)
-    from auricle.train.caption import CaptionObjective
-
-    return CaptionObjective(config)
-
-
 def _batches(config: RunConfig, objective: Objective, world: World, first: int, last: int) -> Iterator[list[Batch]]:
     """The micro-batches of this process for each step, prepared ahead."""
     size = config.batch_size // config.accumulate
@@ -249,6 +237,7 @@ def _step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: list[Batch],
+    updates: Sequence[Mapping[str, Any]],
 ) -> Log:
     started = time.monotonic()
     totals = torch.tensor([float(sum(b.weight for b in batches)), sum(b.audio_s for b in batches)])
@@ -257,33 +246,48 @@ def _step(
     rate = learning_rate(step, peak=config.lr, warmup=config.warmup, total=config.steps, floor=config.lr_floor)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
+    for update in updates:
+        loss = _backward(config, world, model, batches, float(totals[0]), update)
+        # Both leave alone what has no gradients: parameters that this update is not about.
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            raise TrainingError(
+                f"step {step}: loss {loss}, gradient norm {norm.item()}; lower lr or use precision=fp32"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return {
+        "loss": loss,
+        "grad_norm": norm.item(),
+        "lr": rate,
+        "audio_s": totals[1].item(),
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _backward(
+    config: RunConfig,
+    world: World,
+    model: nn.Module,
+    batches: list[Batch],
+    weight: float,
+    update: Mapping[str, Any],
+) -> float:
+    """Gradients of the mean loss over the items of all processes, ``weight`` in number; returns that loss."""
     loss_sum = torch.zeros(())
     for number, batch in enumerate(batches):
         more = number + 1 < len(batches)
         hold = model.no_sync() if more and isinstance(model, DistributedDataParallel) else nullcontext()
         rounded = precision_here(config) == "bf16"
         with hold, torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=rounded):
-            loss = model(**_to_device(batch.inputs, config.device))
+            loss = model(**_to_device(batch.inputs, config.device), **update)
             # Every process contributes the share of its own items; DDP averages, hence the world size.
-            share = batch.weight / float(totals[0])
+            share = batch.weight / weight
             (loss * (share * world.size)).backward()
         loss_sum += loss.detach().float().cpu() * share
     if world.size > 1:
         dist.all_reduce(loss_sum)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    if not torch.isfinite(loss_sum) or not torch.isfinite(norm):
-        raise TrainingError(
-            f"step {step}: loss {loss_sum.item()}, gradient norm {norm.item()}; lower lr or use precision=fp32"
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {
-        "loss": loss_sum.item(),
-        "grad_norm": norm.item(),
-        "lr": rate,
-        "audio_s": totals[1].item(),
-        "seconds": time.monotonic() - started,
-    }
+    return loss_sum.item()
 
 
 def _to_device(inputs: dict[str, Any], device: str) -> dict[str, Any]:

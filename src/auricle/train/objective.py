@@ -1,6 +1,7 @@
 """What an objective is: a network with its loss, and how its batches are made."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,14 @@ class Objective(nn.Module):
     @abstractmethod
     def make_batch(self, step: int, start: int, stop: int) -> Batch:
         """Clips ``start … stop`` of the batch of ``step``; called from several threads."""
+
+    def updates(self, step: int) -> Sequence[Mapping[str, Any]]:
+        """Arguments of `forward` beside the batch, for each update of a step: one, where all parameters learn at once.
+
+        Each moves the parameters that its loss has gradients for, and those alone. Networks that learn against each
+        other so have an optimiser each, AdamW with the settings of the run. The log has the loss of the last one.
+        """
+        return ({},)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameters that learn as groups for AdamW, by `lr_scale`; vectors (gains, biases) do not decay."""
@@ -69,6 +78,23 @@ class Objective(nn.Module):
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the trained model in its official layout."""
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """The objective that ``config.objective`` names, with its data."""
+    if config.objective == "mae":
+        from auricle.train.mae import MaeObjective as Chosen
+    elif config.objective == "sft":
+        from auricle.train.sft import SftObjective as Chosen
+    elif config.objective == "align":
+        from auricle.train.align import AlignObjective as Chosen
+    elif config.objective == "vocode":
+        from auricle.train.vocode import VocodeObjective as Chosen
+    elif config.objective == "denoise":
+        from auricle.train.denoise import DenoiseObjective as Chosen
+    else:
+        from auricle.train.caption import CaptionObjective as Chosen
+    return Chosen(config)
 
 
 def open_clips(config: RunConfig) -> CachedClips:

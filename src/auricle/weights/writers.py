@@ -188,22 +188,38 @@ def save_glap(
     return folder
 
 
-def save_denoiser(folder: str | Path, model: Denoiser, *, dtype: str = "float32", card: Card | None = None) -> Path:
+def save_denoiser(
+    folder: str | Path,
+    model: Denoiser,
+    *,
+    dtype: str = "float32",
+    encoder: str | None = None,
+    card: Card | None = None,
+) -> Path:
     """Write a denoiser: the official tensors as safetensors, settings and card.
 
     Args:
         folder: made if absent; files of the same names are replaced.
         model: on any device.
         dtype: of the stored floating-point tensors, or `INT8`; front end, input norm and window stay float32.
+        encoder: name of an encoder that *is* the model's; it is named instead of stored.
         card: facts for README.md.
 
     Returns:
         The folder.
+
+    Raises:
+        ConfigError: the encoder of that name differs from the model's.
     """
     folder = Path(folder)
+    settings, tensors = denoiser_settings(model.config), denoiser_to_official(model)
+    if encoder is not None:
+        digest = _check_shared(model.encoder, load_dasheng(encoder).state_dict(), encoder)
+        settings |= {"encoder": encoder, "encoder_sha256": digest}
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("feature_extractor.")}
     with safe.model_folder(folder) as aside:
-        safe.write_folder(aside, _stored(denoiser_to_official(model), dtype))
-        write_json(aside / "config.json", {**denoiser_settings(model.config), "torch_dtype": _declared(dtype)})
+        safe.write_folder(aside, _stored(tensors, dtype))
+        write_json(aside / "config.json", {**settings, "torch_dtype": _declared(dtype)})
         _write_card(aside, card or Card(name=folder.name))
     return folder
 

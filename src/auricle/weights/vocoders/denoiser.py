@@ -4,7 +4,8 @@
 zenodo ``.pt``      ``{"config": …, "state_dict": …}``; ``feature_extractor.feat_encoder.*`` as in Dasheng's file with
                     its front end, ``second_encoder.*``, ``backbone.*``, ``head.*``
 ours                the same keys in ``model.safetensors``, the front end left out where it is the formula's;
-                    ``config.json`` holds the same sections without class paths, and ``encoder_kwargs``
+                    ``config.json`` holds the same sections without class paths, and ``encoder_kwargs``; it may
+                    name an ``encoder`` with the hash of its tensors, which are then not stored
 ==================  ==========================================================================================
 
 The official ``config`` names classes to be imported; here the names are compared with `_CLASSES`, and nothing is
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from auricle.errors import ConfigError, LayoutMismatch
+from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.dasheng import SAMPLES_PER_TOKEN
 from auricle.models.denoiser import Denoiser, DenoiserConfig
+from auricle.models.frame_model import tensors_sha256
 from auricle.weights import safe
 from auricle.weights.catalog import Source, resolve
 from auricle.weights.construct import StoredTensor, fill, on_meta
@@ -36,7 +38,7 @@ from auricle.weights.layouts import (
     reads_models,
     stored_front_end,
 )
-from auricle.weights.loaders import identity_of, place_of
+from auricle.weights.loaders import identity_of, load_dasheng, place_of
 
 MODEL_TYPE = "dasheng_denoiser"  # of our config.json
 DEFAULT = "auricle-tiny-denoiser"
@@ -92,11 +94,27 @@ def load_denoiser(
     kind, place = place_of(dtype, device)
     source = resolve(name_or_path, revision=revision)
     tensors, config = read_source(source.path)
+    tensors = {**tensors, **_shared_encoder(config, source.name)}
     parts = denoiser_from(tensors, config, source.name)
     with on_meta():
         model = Denoiser(parts.config)
     fill(model, parts.state, kind, place, source.name)
     return LoadedDenoiser(model=model.to(place).eval(), identity=identity_of(source))
+
+
+def _shared_encoder(config: Mapping[str, Any], source: str) -> dict[str, StoredTensor]:
+    """The tensors of an encoder that the configuration names instead of storing it, by official names."""
+    name = config.get("encoder")
+    if not isinstance(name, str):
+        return {}
+    state = load_dasheng(name).state_dict()
+    found = tensors_sha256(state)
+    if config.get("encoder_sha256") != found:
+        raise WeightsError(
+            f"{source}: was trained on another version of {name} (tensors {str(config.get('encoder_sha256'))[:12]}, "
+            f"here {found[:12]}); install the release that holds both"
+        )
+    return {f"feature_extractor.feat_encoder.{key}": value for key, value in dasheng_to_zenodo(state).items()}
 
 
 def is_denoiser(source: Source) -> bool:
