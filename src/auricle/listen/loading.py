@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from auricle.errors import ConfigError
+from auricle.listen.endpoint_settings import PREFIX as ENDPOINT_PREFIX
+from auricle.listen.endpoint_settings import EndpointSettings
 from auricle.listen.model import MAX_AUDIO_S, AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.whisper_files import PREFIX
@@ -27,24 +30,37 @@ def load(
     revision: str | None = None,
     adapter: str | None = None,
     quantize: str | None = None,
+    endpoint: EndpointSettings | None = None,
 ) -> AudioLM:
     """Load an audio language model.
 
     Args:
         name: embedded name, hub id, or folder in a published layout; or ``whisper:`` and a size, a folder in
-            CTranslate2's layout or a hub id, for a model that transcribes alone (extra ``asr``).
+            CTranslate2's layout or a hub id, for a model that transcribes alone (extra ``asr``); or
+            ``openai:MODEL@URL``, for a model behind an OpenAI-compatible server.
         device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
             stored so, else float32.
         revision: of a hub id: branch, tag or commit.
         adapter: folder or hub id of a PEFT adapter to merge.
         quantize: ``int8``, ``int8-dynamic``, ``int4`` or ``fp8``, see `auricle.weights.quantize`; None: as stored.
+        endpoint: how a server may be asked, and what that may cost; None: defaults.
 
     Raises:
         WeightsError: unknown, unsafe or unfitting weights.
+        ConfigError: a setting that the model cannot have.
+        EndpointError: a server does not answer.
         MissingExtra: Whisper without faster-whisper.
     """
     from auricle.weights import load_midashenglm
+
+    if str(name).startswith(ENDPOINT_PREFIX):
+        from auricle.listen.openai_model import EndpointLM
+
+        _refuse_settings(name, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
+        return EndpointLM(name, endpoint)
+    if endpoint is not None:
+        raise ConfigError(f"{name} is no model behind a server, which settings are for; expected openai:MODEL@URL")
 
     if str(name).startswith(PREFIX):
         from auricle.listen.whisper import load_whisper
@@ -65,3 +81,10 @@ def load(
     )
     model.open_speech_below = stated.get(OPEN_SPEECH_KEY, model.open_speech_below)
     return model
+
+
+def _refuse_settings(name: str, **settings: str | None) -> None:
+    """Refuse what only weights on this machine can have."""
+    given = [each for each, value in settings.items() if value not in (None, "auto")]
+    if given:
+        raise ConfigError(f"{name} runs on its server; leave out {', '.join(given)}")

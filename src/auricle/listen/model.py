@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.audio.sources import AudioSource, check_single
@@ -16,6 +16,7 @@ from auricle.engine.engine import Engine, not_copied
 from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
+from auricle.listen.capabilities import VERBS, Capabilities
 from auricle.listen.long_audio import check_length
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
@@ -28,6 +29,7 @@ from auricle.weights.processor import Message
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from auricle.encode.receipt import TokenGrid
     from auricle.weights import LoadedLM
 
 MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
@@ -35,6 +37,16 @@ MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
 _MAX_BATCH = 16  # prompts that the engine answers at once
 
 Result = TypeVar("Result")
+
+
+class Journal(Protocol):
+    """Replies of a server by request, see `AudioLM.journal`."""
+
+    def get(self, key: str) -> str | None:
+        """The reply to a request; None: there is none yet."""
+
+    def add(self, key: str, reply: str) -> None:
+        """Keep a reply, before anything else is done with it."""
 
 
 class AudioLM:
@@ -93,6 +105,8 @@ class AudioLM:
         self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
         # Called with the name of a source and each segment of its transcript or dense description, once it is final.
         self.on_segment: Callable[[str, Segment], None] | None = None
+        # Keeps the replies of a server, so that none is asked for twice; models of this machine have no use for it.
+        self.journal: Journal | None = None
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
 
     def __reduce__(self) -> NoReturn:
@@ -108,6 +122,16 @@ class AudioLM:
     def model(self) -> str:
         """Name of the model."""
         return str(self.loaded.identity["name"])
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can be asked for."""
+        return Capabilities(verbs=VERBS, max_audio_s=self.max_audio_s)
+
+    @property
+    def token_grid(self) -> TokenGrid:
+        """How it makes audio tokens, for receipts."""
+        return self.loaded.model.config
 
     @property
     def fingerprint(self) -> str:

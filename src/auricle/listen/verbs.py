@@ -12,7 +12,7 @@ from auricle.audio.resample import SAMPLE_RATE
 from auricle.data.wording import NO_SPEECH
 from auricle.engine.json_schema import read_answer
 from auricle.engine.request import SamplingParams
-from auricle.errors import ConfigError, check_number
+from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen import aggregate
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.no_speech import SUGGESTED, is_no_speech, is_open_speech
@@ -139,11 +139,12 @@ class Questions(Task):
         aggregate.check_aggregation(reduce)
         windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
         super().__init__(model, sampling or SamplingParams(), windowing)
-        self._constraint, self._schema = constraint_of(model.loaded, choices, schema), schema
+        is_free = choices is None and schema is None
+        self._constraint, self._schema = None if is_free else constraint_of(model.loaded, choices, schema), schema
         # Joined answers would be none of those allowed.
         self._reduce: Aggregation = "majority" if self._constraint is not None and reduce == "auto" else reduce
 
-    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+    def answer(self, prompts: Sequence[CheckedPrompt]) -> Sequence[Reply | AuricleError]:
         """Answer under the constraint."""
         constraints = None if self._constraint is None else [self._constraint() for _ in prompts]
         generations = self.model.engine.generate(prompts, self.sampling, constraints=constraints)

@@ -22,7 +22,9 @@ from auricle.audio.facts import Samples
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource
+from auricle.encode.receipt import TokenGrid
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, MissingExtra, check_number
+from auricle.listen.capabilities import Capabilities
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule
@@ -79,7 +81,7 @@ class Whisper(AudioLM):
         self.max_audio_s = self.max_prompt_s = MAX_AUDIO_S
         self.no_speech, self.unsure_below, self.open_speech_below = NoSpeechRule(), None, None
         self.verb_limits = {}
-        self.on_audio = self.on_segment = None
+        self.on_audio = self.on_segment = self.journal = None
 
     def __getattr__(self, name: str) -> Any:
         """Refuse the parts of a language model, which every other verb needs."""
@@ -94,6 +96,22 @@ class Whisper(AudioLM):
     def model(self) -> str:
         """Name of the model."""
         return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """It transcribes."""
+        return Capabilities(
+            verbs=("transcribe",),
+            max_audio_s=MAX_AUDIO_S,
+            token_logprobs=False,
+            system_turns=False,
+            several_clips=False,
+        )
+
+    @property
+    def token_grid(self) -> TokenGrid:
+        """Its encoder's positions."""
+        return _Grid()
 
     @property
     def fingerprint(self) -> str:
