@@ -25,7 +25,7 @@ from uuid import uuid4
 from auricle import __version__
 from auricle.data.untrusted_json import parse_object
 from auricle.errors import BudgetSpent, DataError, EndpointError, visible
-from auricle.listen.endpoint_settings import EndpointSettings, read_key
+from auricle.listen.endpoint_settings import KEY_VARIABLE, EndpointSettings, read_key
 
 _AGAIN = frozenset({408, 409, 425, 429})  # status codes of a passing trouble, besides those from 500 on
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0  # doubled with each attempt
@@ -38,13 +38,10 @@ _LIMITED, _FORBIDDEN = 429, (401, 403)
 class Refused(EndpointError):
     """A server refused one request for good; others may be answered."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:
+        """State the HTTP status, where it is known."""
         super().__init__(message)
         self.status = status
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """An error crosses from one process to another in pieces of its constructor."""
-        return type(self), (self.args[0], self.status)
 
 
 @dataclass(kw_only=True)
@@ -220,9 +217,7 @@ class Endpoint:
                 f"{error.code} {said}", status=error.code, retry_after_s=_retry_after(error.headers)
             ) from None
         if error.code in _FORBIDDEN:
-            raise EndpointError(
-                f"{text}; give the key in AURICLE_ENDPOINT_KEY, or in a file named by api_key_file"
-            ) from None
+            raise EndpointError(f"{text}; give the key in {KEY_VARIABLE}, or in a file named by api_key_file") from None
         raise Refused(text, error.code) from None
 
     def _said(self, error: urllib.error.HTTPError) -> str:

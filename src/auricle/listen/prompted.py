@@ -256,8 +256,8 @@ class PromptedLM(AudioLM):
             check_length(len(clip.waveform), f"clip {number}")
             if len(clip.waveform) > able.max_audio_s * SAMPLE_RATE:
                 raise ConfigError(
-                    f"clip {number} is longer than the {able.max_audio_s:g} s that {self.model} takes at once; use ask, "
-                    "which cuts it into windows"
+                    f"clip {number} is longer than the {able.max_audio_s:g} s that {self.model} takes at once; use "
+                    "ask, which cuts it into windows"
                 )
         (found,) = self.replies([turns], SamplingParams.of(sampling))
         if isinstance(found, AuricleError):
