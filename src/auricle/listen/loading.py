@@ -9,6 +9,7 @@ from auricle.listen.model import MAX_AUDIO_S, AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.whisper_files import PREFIX
 from auricle.weights.cards import read_card
+from auricle.weights.catalog import resolve
 from auricle.weights.generation_config import (
     MAX_AUDIO_KEY,
     MAX_PROMPT_KEY,
@@ -35,9 +36,10 @@ def load(
     """Load an audio language model.
 
     Args:
-        name: embedded name, hub id, or folder in a published layout; or ``whisper:`` and a size, a folder in
-            CTranslate2's layout or a hub id, for a model that transcribes alone (extra ``asr``); or
-            ``openai:MODEL@URL``, for a model behind an OpenAI-compatible server.
+        name: embedded name, hub id, or folder in a published layout, of MiDashengLM or of one of the audio language
+            models of `transformers` that ``auricle models --capabilities`` lists (extra ``transformers``); or
+            ``whisper:`` and a size, a folder in CTranslate2's layout or a hub id, for a model that transcribes alone
+            (extra ``asr``); or ``openai:MODEL@URL``, for a model behind an OpenAI-compatible server.
         device: ``auto``: a GPU where there is one, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, …
         dtype: ``float32``, ``bfloat16`` or ``float16``; None or ``auto``: the checkpoint's own, bfloat16 where it is
             stored so, else float32.
@@ -52,6 +54,7 @@ def load(
         EndpointError: a server does not answer.
         MissingExtra: Whisper without faster-whisper.
     """
+    from auricle.listen.stock import stock_class
     from auricle.weights import load_midashenglm
 
     if str(name).startswith(ENDPOINT_PREFIX):
@@ -66,6 +69,13 @@ def load(
         from auricle.listen.whisper import load_whisper
 
         return load_whisper(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
+    source = resolve(name, revision=revision)
+    if (kind := stock_class(source)) is not None:
+        from auricle.listen.stock import load_stock
+
+        if adapter is not None or quantize is not None:
+            raise ConfigError(f"{name} runs in transformers as it is stored; leave out adapter and quantize")
+        return load_stock(name, source, kind, device=device, dtype=dtype)
     loaded = load_midashenglm(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
     folder = Path(str(loaded.identity["path"]))
     stated = stated_settings(folder)

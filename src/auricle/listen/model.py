@@ -27,6 +27,7 @@ from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from typing_extensions import Self, Unpack
 
     from auricle.encode.receipt import TokenGrid
@@ -132,6 +133,11 @@ class AudioLM:
     def token_grid(self) -> TokenGrid:
         """How it makes audio tokens, for receipts."""
         return self.loaded.model.config
+
+    @property
+    def answer_tokens(self) -> tuple[Tokenizer, int]:
+        """The tokenizer of answers, and the token that ends one."""
+        return self.loaded.tokenizer, min(self.loaded.eos_token_ids)
 
     @property
     def fingerprint(self) -> str:

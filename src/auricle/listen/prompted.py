@@ -288,7 +288,7 @@ def turn_of(message: Any, limits: Limits) -> Turn:
     return Turn(role, tuple(parts))
 
 
-class _InMessages(Task):
+class InMessages(Task):
     """Makes a prompt of windows and a question, and has the model reply."""
 
     model: PromptedLM
@@ -303,7 +303,7 @@ class _InMessages(Task):
         return self.model.replies(prompts, self.sampling)
 
 
-class _Captioning(_InMessages, Captioning):
+class _Captioning(InMessages, Captioning):
     """Captions, see `Captioning`."""
 
     def result(self, recording: Recording) -> Description:
@@ -311,7 +311,7 @@ class _Captioning(_InMessages, Captioning):
         return _uncounted(super().result(recording))
 
 
-class _Questions(_InMessages, Questions):
+class _Questions(InMessages, Questions):
     """Answers, see `Questions`."""
 
     def result(self, recording: Recording) -> list[Answer]:
@@ -325,7 +325,7 @@ class _Questions(_InMessages, Questions):
         return found.text
 
 
-class _Transcription(_InMessages, Transcription):
+class _Transcription(InMessages, Transcription):
     """Transcripts, see `Transcription`."""
 
     def __init__(self, model: PromptedLM, language: str | None, **settings: Any) -> None:

@@ -180,7 +180,7 @@ class Choosing(Task):
         per_token: bool,
         window_s: float | None,
     ) -> None:
-        tokenizer, end_id = model.loaded.tokenizer, min(model.loaded.eos_token_ids)
+        tokenizer, end_id = model.answer_tokens
         self.options = write_options(tokenizer, question, options, end_id=end_id, letters=letters)
         longest = max(len(form) for forms in self.options.forms for form in forms)
         windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
