@@ -111,7 +111,7 @@ class StockLM(PromptedLM):
             )
         if not kind.has_transcription_prompt:
             return super().transcripts(clips, language, sampling)
-        named = {"language": language} if kind.speaks_language else {}
+        named = {"return_tensors": "pt", **({"language": language} if kind.speaks_language else {})}
         found = []
         for clip in clips:
             inputs = partial(self.stock.processor.apply_transcription_request, self._resampled(clip), **named)
