@@ -132,7 +132,7 @@ def manifests(folder: Path, count: int = 6) -> list[str]:
         name, gender, event = names[number % 3]
         clip = auricle.decode(EXAMPLES / name).waveform
         start = (number * 7000) % max(1, len(clip) - 24_000)
-        soundfile.write(folder / f"{number}.wav", clip[start : start + 24_000], 16_000, subtype="PCM_16")
+        soundfile.write(folder / f"{number}.wav", clip[start : start + 24_000 - 10 * number], 16_000, subtype="PCM_16")
         rows["gender"].append({"audio": f"{number}.wav", "gender": gender, "speaker": name})
         rows["events"].append({"audio": f"{number}.wav", "label": event, "event": event})
     found = []
@@ -180,8 +180,8 @@ def test_two_tasks_give_the_answers_of_the_model_in_process(proxy: Proxy, tmp_pa
     assert any(row["model_output"] for row in here["events"])
     spent = printed["there"][-1]["spent"]
     assert spent["requests"] == 13 and spent["failed"] == 0  # the model's card, and six clips of each task
-    assert spent["audio_s"] == pytest.approx(18.0) and spent["wait_s"] > 0 and spent["output_tokens"] > 0
-    assert spent["usd"] == pytest.approx(0.013 + 0.018)
+    assert spent["audio_s"] == pytest.approx(18.0, abs=0.03) and spent["wait_s"] > 0 and spent["output_tokens"] > 0
+    assert spent["usd"] == pytest.approx(0.013 + spent["audio_s"] * 0.001)
     cached = [path.read_text() for path in (tmp_path / "there").rglob("*.json*")]
     assert "Authorization" not in "".join(cached)
 

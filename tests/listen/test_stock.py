@@ -220,3 +220,20 @@ def test_the_core_needs_no_transformers(folders: dict[str, Path]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(folders["glmasr"])], capture_output=True, text=True)
     assert "auricle[transformers]" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_that_takes_no_prompt_runs_a_task_of_transcripts(folders: dict[str, Path], tmp_path: Path) -> None:
+    import soundfile
+
+    rows = []
+    for number in range(2):
+        soundfile.write(tmp_path / f"{number}.wav", noise(1.0, number), RATE)
+        rows.append({"audio": f"{number}.wav", "text": "a b", "lang": "en"})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for task in ("librispeech_clean", "librispeech_other"):
+        source = ["-t", f"{task}={tmp_path / 'm.jsonl'}", "-o", str(tmp_path / "out")]
+        command = evaluate([*source, "--model", str(folders["qwen3_asr"]), "--max-new-tokens", "4"])
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout.splitlines()[0])["answered"] == 2

@@ -157,9 +157,11 @@ def _run_all(
 
 
 def _evaluator(settings: _Settings, job: _Job, model: Any, cache: AnswerCache) -> Evaluator:
-    from auricle.evaluate.generate import ChoosingLM
+    from auricle.evaluate.generate import ChoosingLM, TranscribingLM
 
     answering = model if settings.choose is None else ChoosingLM(model, job.questions, settings.choose)
+    if settings.choose is None and job.task.kind == "asr" and "ask" not in model.capabilities.verbs:
+        answering = TranscribingLM(model, job.questions)
     return settings.options.evaluator(answering, job.task, cache)
 
 

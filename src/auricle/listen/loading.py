@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from auricle.errors import ConfigError
+from auricle.listen.capabilities import Capabilities
 from auricle.listen.endpoint_settings import PREFIX as ENDPOINT_PREFIX
 from auricle.listen.endpoint_settings import EndpointSettings
-from auricle.listen.model import MAX_AUDIO_S, AudioLM
+from auricle.listen.model import MAX_AUDIO_S, AudioLM, own_capabilities
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.whisper_files import PREFIX
 from auricle.weights.cards import read_card
@@ -98,3 +99,28 @@ def _refuse_settings(name: str, **settings: str | None) -> None:
     given = [each for each, value in settings.items() if value not in (None, "auto")]
     if given:
         raise ConfigError(f"{name} runs on its server; leave out {', '.join(given)}")
+
+
+def known_capabilities() -> dict[str, Capabilities]:
+    """What the models that `load` takes can be asked for, by name or kind of name; nothing is downloaded.
+
+    Those of embedded models are read from their files. Of others the longest clip is that of the published files; a
+    loaded model states its own in ``capabilities``.
+    """
+    from auricle.listen.openai_model import endpoint_capabilities
+    from auricle.listen.stock_classes import STOCK_CLASSES
+    from auricle.listen.whisper import CAPABILITIES
+    from auricle.weights.catalog import entries, is_ready
+
+    found = {}
+    for entry in entries():
+        if entry.kind == "language model" and not entry.unavailable:
+            is_here = entry.repo is None and is_ready(entry)
+            stated = stated_settings(resolve(entry.name).path) if is_here else {}
+            found[entry.name] = own_capabilities(stated.get(MAX_AUDIO_KEY, MAX_AUDIO_S))
+    found[f"{PREFIX}SIZE"] = CAPABILITIES
+    found[f"{ENDPOINT_PREFIX}MODEL@URL"] = endpoint_capabilities()
+    for kind in dict.fromkeys(STOCK_CLASSES.values()):
+        untested = "" if kind.is_tested else " (untested)"
+        found[f"transformers: {kind.title}{untested}"] = kind.capabilities(kind.limit_s)
+    return found

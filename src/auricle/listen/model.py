@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from auricle.audio.limits import DEFAULT_LIMITS, MAX_S, Limits
 from auricle.audio.sources import AudioSource, check_single
@@ -16,7 +16,7 @@ from auricle.engine.engine import Engine, not_copied
 from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
-from auricle.listen.capabilities import VERBS, Capabilities
+from auricle.listen.capabilities import VERBS, Capabilities, Journal
 from auricle.listen.long_audio import check_length
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
@@ -38,16 +38,6 @@ MAX_AUDIO_S = 30.0  # longest training clip of MiDashengLM (arXiv 2508.03983)
 _MAX_BATCH = 16  # prompts that the engine answers at once
 
 Result = TypeVar("Result")
-
-
-class Journal(Protocol):
-    """Replies of a server by request, see `AudioLM.journal`."""
-
-    def get(self, key: str) -> str | None:
-        """The reply to a request; None: there is none yet."""
-
-    def add(self, key: str, reply: str) -> None:
-        """Keep a reply, before anything else is done with it."""
 
 
 class AudioLM:
@@ -127,7 +117,7 @@ class AudioLM:
     @property
     def capabilities(self) -> Capabilities:
         """What it can be asked for."""
-        return Capabilities(verbs=VERBS, max_audio_s=self.max_audio_s)
+        return own_capabilities(self.max_audio_s)
 
     @property
     def token_grid(self) -> TokenGrid:
@@ -428,6 +418,11 @@ class AudioLM:
         """Choose among the same options for many sources; as `describe_many` and `choose`."""
         task = Choosing(self, question, options, letters=letters, per_token=per_token, window_s=window_s)
         return process(task, each_source(sources, [task.options.prompt], "choose"), batch_size)
+
+
+def own_capabilities(max_audio_s: float) -> Capabilities:
+    """What a model of Auricle's own can be asked for."""
+    return Capabilities(verbs=VERBS, max_audio_s=max_audio_s)
 
 
 def _unwrap(found: Result | AuricleError) -> Result:

@@ -69,9 +69,7 @@ class EndpointLM(PromptedLM):
     @property
     def capabilities(self) -> Capabilities:
         """What the API has; whether the model behind it does, the server says."""
-        return Capabilities(
-            verbs=("describe", "ask", "transcribe", "chat"), max_audio_s=self.max_audio_s, token_logprobs=False
-        )
+        return endpoint_capabilities(self.max_audio_s)
 
     @property
     def spent(self) -> Spent:
@@ -185,6 +183,11 @@ class EndpointLM(PromptedLM):
             with self._lock:
                 self.journal.add(request.key, json.dumps(reply))
         return reply
+
+
+def endpoint_capabilities(max_audio_s: float = MAX_AUDIO_S) -> Capabilities:
+    """What the API has; ``max_audio_s`` is 30 s where neither the server nor the settings state another."""
+    return Capabilities(verbs=("describe", "ask", "transcribe", "chat"), max_audio_s=max_audio_s, token_logprobs=False)
 
 
 def wav_bytes(waveform: Samples, bits: int) -> bytes:

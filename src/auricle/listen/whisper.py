@@ -37,6 +37,9 @@ from auricle.weights.loaders import AUTO, DTYPES, device_of
 
 MAX_AUDIO_S = 30.0  # Whisper's encoder takes this much, and is given zeros behind shorter audio
 MAX_TOKENS = 444  # of a window: a context of 448, less what the prompt takes
+CAPABILITIES = Capabilities(
+    verbs=("transcribe",), max_audio_s=MAX_AUDIO_S, token_logprobs=False, system_turns=False, several_clips=False
+)
 _BEAM = 5  # this and the three bounds: arXiv 2212.04356, section 4.5
 _MIN_NO_SPEECH, _MAX_LOGPROB = 0.6, -1.0  # nobody speaks where "no speech" is likelier and the words are less likely
 _MAX_COMPRESSION = 2.4  # text that compresses better repeats itself
@@ -100,13 +103,7 @@ class Whisper(AudioLM):
     @property
     def capabilities(self) -> Capabilities:
         """It transcribes."""
-        return Capabilities(
-            verbs=("transcribe",),
-            max_audio_s=MAX_AUDIO_S,
-            token_logprobs=False,
-            system_turns=False,
-            several_clips=False,
-        )
+        return CAPABILITIES
 
     @property
     def token_grid(self) -> TokenGrid:
