@@ -18,6 +18,6 @@ def test_every_kind_of_model_is_listed() -> None:
 
 
 def test_the_table_is_one_line_a_model() -> None:
-    lines = auricle("models", "--capabilities").stdout.splitlines()
+    lines = auricle("models", "--capabilities").out.splitlines()
     assert len(lines) == 1 + len(known_capabilities())
     assert lines[0].split()[:3] == ["model", "describe", "ask"]

@@ -22,7 +22,6 @@ from auricle.audio.facts import Samples
 from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource
-from auricle.encode.receipt import TokenGrid
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, MissingExtra, check_number
 from auricle.listen.capabilities import Capabilities
 from auricle.listen.long_audio import Recording, Reply
@@ -104,11 +103,6 @@ class Whisper(AudioLM):
     def capabilities(self) -> Capabilities:
         """It transcribes."""
         return CAPABILITIES
-
-    @property
-    def token_grid(self) -> TokenGrid:
-        """Its encoder's positions."""
-        return _Grid()
 
     @property
     def fingerprint(self) -> str:
