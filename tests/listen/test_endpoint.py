@@ -26,6 +26,7 @@ from auricle.listen import EndpointSettings
 from auricle.listen.endpoint_settings import read_endpoint_settings, read_key, split_name
 from auricle.listen.openai_model import EndpointLM, wav_bytes
 
+from ..cli.conftest import auricle as command_line
 from ..serve.running import httpx, noise, running, wait_until, wav
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -161,20 +162,18 @@ def outputs(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_two_tasks_give_the_answers_of_the_model_in_process(proxy: Proxy, tmp_path: Path) -> None:
     tasks = manifests(tmp_path)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     settings = tmp_path / "endpoint.yaml"
     settings.write_text("usd_per_request: 0.001\nusd_per_audio_minute: 0.06\n")
-    names = {"here": [], "there": ["--model", f"openai:auricle-tiny@{proxy.url}/v1", "--endpoint", str(settings)]}
+    remotely = ["--model", f"openai:auricle-tiny@{proxy.url}/v1", "--endpoint", settings]
     printed = {}
-    for name, model in names.items():
-        done = subprocess.run(
-            evaluate([*tasks, "-o", str(tmp_path / name), *model]), capture_output=True, text=True, env=environment
+    for name, model in {"here": ["--device", "cpu"], "there": remotely}.items():
+        done = command_line(
+            "evaluate", "run", *tasks, "-o", tmp_path / name, *model, "--scoring-rule", "both", "--json"
         )
-        assert done.returncode == 0, done.stderr
-        printed[name] = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.code == 0, done.err + done.out
+        printed[name] = done.records
     here, there = outputs(tmp_path / "here"), outputs(tmp_path / "there")
     assert here == there and {"gender", "events strict"} <= set(here)
     assert any(row["model_output"] for row in here["events"])
@@ -201,11 +200,11 @@ def test_killed_runs_with_errors_lose_nothing_and_ask_nothing_twice(served: str,
             before = len(proxy.delivered)
             process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
             if kills < 6:
-                wait_until(lambda: len(proxy.delivered) > before or process.poll() is not None, 60)  # noqa: B023
+                wait_until(lambda: len(proxy.delivered) > before or process.poll() is not None, 300)  # noqa: B023
                 time.sleep(chance.uniform(0.0, 0.7))
                 kills += process.poll() is None
                 process.send_signal(signal.SIGKILL)
-            output = process.communicate(timeout=240)
+            output = process.communicate(timeout=900)
             time.sleep(0.5)  # what is in flight ends
             asked_again += sum(reply_key(proxy, body) in stored for _, body in proxy.delivered[before:])
             stored = kept_keys(out / "cache" / "requests")

@@ -1,7 +1,6 @@
 """Tiny models of the audio classes of `transformers`: limits, windows, choices, and tasks."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,8 @@ from auricle.listen.stock import StockLM
 from auricle.listen.stock_classes import STOCK_CLASSES
 from auricle.weights import safe
 
-from .test_endpoint import evaluate, manifests, outputs
+from ..cli.conftest import auricle as command_line
+from .test_endpoint import manifests, outputs
 from .toy_stock import ANSWERING, PLACEHOLDERS, write_stock
 
 RATE = 16_000
@@ -198,19 +198,16 @@ def test_files_that_lack_a_tensor_are_refused(folders: dict[str, Path], tmp_path
         auricle.load(str(folders["qwen2_audio"]), quantize="int8")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ANSWERING)
 def test_two_tasks_run(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    tasks = manifests(tmp_path, count=3)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = evaluate([*tasks, "-o", str(tmp_path / "out"), "--model", str(folders[kind]), "--max-new-tokens", "4"])
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr + done.stdout
-    found = outputs(tmp_path / "out")
+    tasks, out = manifests(tmp_path, count=3), tmp_path / "out"
+    command = ["evaluate", "run", *tasks, "-o", out, "--model", folders[kind], "--max-new-tokens", "4", "--json"]
+    done = command_line(*command, "--scoring-rule", "both")
+    assert done.code == 0, done.err + done.out
+    found = outputs(out)
     assert {"gender", "events", "gender strict", "events compat"} <= set(found) and len(found["events"]) == 3
-    again = subprocess.run(command, capture_output=True, text=True, env=environment)
-    records = [json.loads(line) for line in again.stdout.splitlines()]
-    assert [each["asked"] for each in records] == [0, 0] and outputs(tmp_path / "out") == found
+    again = command_line(*command, "--scoring-rule", "both")
+    assert [each["asked"] for each in again.records] == [0, 0] and outputs(out) == found
 
 
 def test_the_core_needs_no_transformers(folders: dict[str, Path]) -> None:
@@ -222,8 +219,7 @@ def test_the_core_needs_no_transformers(folders: dict[str, Path]) -> None:
     assert "auricle[transformers]" in done.stdout, done.stderr
 
 
-@pytest.mark.slow
-def test_a_model_that_takes_no_prompt_runs_a_task_of_transcripts(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_model_that_takes_no_prompt_runs_tasks_of_transcripts(folders: dict[str, Path], tmp_path: Path) -> None:
     import soundfile
 
     rows = []
@@ -231,9 +227,8 @@ def test_a_model_that_takes_no_prompt_runs_a_task_of_transcripts(folders: dict[s
         soundfile.write(tmp_path / f"{number}.wav", noise(1.0, number), RATE)
         rows.append({"audio": f"{number}.wav", "text": "a b", "lang": "en"})
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for task in ("librispeech_clean", "librispeech_other"):
-        source = ["-t", f"{task}={tmp_path / 'm.jsonl'}", "-o", str(tmp_path / "out")]
-        command = evaluate([*source, "--model", str(folders["qwen3_asr"]), "--max-new-tokens", "4"])
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert json.loads(done.stdout.splitlines()[0])["answered"] == 2
+    sources = [f"{task}={tmp_path / 'm.jsonl'}" for task in ("librispeech_clean", "librispeech_other")]
+    settings = ["--model", folders["qwen3_asr"], "--max-new-tokens", "4", "-o", tmp_path / "out", "--json"]
+    done = command_line("evaluate", "run", "-t", sources[0], "-t", sources[1], *settings)
+    assert done.code == 0, done.err + done.out
+    assert [each["answered"] for each in done.records] == [2, 2]

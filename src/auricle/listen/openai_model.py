@@ -33,6 +33,7 @@ from auricle.listen.long_audio import Reply
 from auricle.listen.prompted import PromptedLM, Turns
 
 MAX_AUDIO_S = 30.0  # where a server does not state the longest clip: what the shortest-sighted models take
+_DAYS_S = 1e6  # what states more states no limit
 _NOT_THERE = (400, 404, 405, 501)  # status codes of servers without descriptions of models
 _THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 
@@ -121,8 +122,9 @@ class EndpointLM(PromptedLM):
                 raise EndpointError(f"{error}; see {self._endpoint.url}/models") from None
             return MAX_AUDIO_S
         stated = card.get("max_audio_s")
-        is_usable = isinstance(stated, int | float) and not isinstance(stated, bool) and 0.4 <= stated < 1e6
-        return float(stated) if is_usable else MAX_AUDIO_S
+        if isinstance(stated, int | float) and not isinstance(stated, bool) and 0.4 <= stated < _DAYS_S:
+            return float(stated)
+        return MAX_AUDIO_S
 
     # --- requests
 

@@ -79,16 +79,15 @@ class StockLM(PromptedLM):
         """SHA-256 over all that decides its answers: weights, type, class and version of transformers, template."""
         import transformers
 
+        identity = self.stock.identity  # the same weights give the same answers at any path, under any name
         decided = {
-            "identity": dict(self.stock.identity),
+            "identity": dict(identity) if identity["sha256"] is None else identity["sha256"],
             "dtype": str(self.stock.network.dtype),
             "class": self.stock.kind.model,
             "transformers": transformers.__version__,
             "chat_template": str(self.stock.processor.chat_template),
             "max_audio_s": self.max_audio_s,
         }
-        if decided["identity"]["sha256"] is not None:
-            decided["identity"] = decided["identity"]["sha256"]
         return sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -351,7 +350,7 @@ def _processor(transformers: Any, source: Source, kind: StockClass) -> Any:
     if text is None and (older := source.path / "chat_template.json").is_file():
         text = safe.read_json(older).get("chat_template")
     parts = classmethod(lambda _: ["feature_extractor", "tokenizer"])
-    made = object.__new__(type(kind.processor, (chosen,), {"get_attributes": parts}))
+    made: Any = object.__new__(type(kind.processor, (chosen,), {"get_attributes": parts}))
     transformers.ProcessorMixin.__init__(made, feature_extractor=extractor, tokenizer=tokenizer, chat_template=text)
     for name in ("audio", "image", "video"):
         setattr(made, f"{name}_token", getattr(tokenizer, f"{name}_token"))
