@@ -15,6 +15,8 @@
     │   └── LayoutMismatch    keys or shapes differ from the architecture
     ├── ConfigError           a setting is out of range
     ├── PromptError           messages and audio do not fit together
+    ├── EndpointError         a server of a model refused a request, or did not answer
+    │   └── BudgetSpent       the requests, seconds or money allowed for it are used up
     ├── TrainingError         a run could not start, resume or continue
     ├── OutputError           a file or folder could not be written, or another run is writing it
     └── MissingExtra          an optional dependency is not installed
@@ -100,6 +102,14 @@ class ConfigError(AuricleError):
 
 class PromptError(AuricleError):
     """Messages and audio do not fit together."""
+
+
+class EndpointError(AuricleError):
+    """A server of a model refused a request, or did not answer."""
+
+
+class BudgetSpent(EndpointError):
+    """The requests, seconds or money allowed for a server are used up."""
 
 
 class TrainingError(AuricleError):

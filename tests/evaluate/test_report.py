@@ -15,7 +15,7 @@ import soundfile
 from auricle.audio.decode import decode
 from auricle.errors import DataError, MissingExtra, OutputError
 from auricle.evaluate import answer_examples
-from auricle.evaluate.mecat import CATEGORIES, GROUPS
+from auricle.evaluate.mecat import CATEGORIES, GROUPS, caption_score, question_score
 from auricle.evaluate.report import report_content, write_lm_report
 from auricle.evaluate.results import by_model, find_results, published_answers
 from auricle.evaluate.scores import RULES, Scored
@@ -296,6 +296,24 @@ def test_published_figures_are_those_of_the_declared_tasks() -> None:
             if system in task.published:
                 assert table[name] == pytest.approx(task.published[system] / 100)
     assert by_name["mecat_date"].groups["Qwen2.5-Omni-7B"]["mecat_caption"]["content_long"] == 0.611
+
+
+def test_overalls_of_mecat_follow_from_their_groups() -> None:
+    by_name = {table.name: table for table in published_answers()}
+    formulas = {"mecat_caption": caption_score, "mecat_qa": question_score}
+    checked = 0
+    for name in ("mecat_date", "mecat_fense"):
+        table = by_name[name]
+        for system, tasks in table.groups.items():
+            for task, groups in tasks.items():
+                assert table.scores[system][task] == pytest.approx(formulas[task](groups), abs=0.00101)
+                checked += 1
+        for system, own in table.printed.items():
+            for task, value in own.items():
+                assert abs(value - formulas[task](table.groups[system][task])) > 0.001
+    assert checked == 32
+    assert by_name["mecat_date"].scores["Qwen2.5-Omni-7B"]["mecat_caption"] == 0.426
+    assert by_name["mecat_date"].printed["Qwen2.5-Omni-7B"]["mecat_caption"] == 0.43
 
 
 def test_published_figures_are_apart_and_only_beside_compat(tmp_path: Path) -> None:

@@ -8,17 +8,28 @@ from typing import Annotated
 import typer
 
 from auricle.cli.options import Adapter, AsJson, FloatType
-from auricle.cli.output import print_result, progress
+from auricle.cli.output import print_line, print_result, progress, table_lines
 
 
-def models(as_json: AsJson = False) -> None:
+def models(
+    capabilities: Annotated[
+        bool, typer.Option("--capabilities", help="List what each audio language model can do, and its longest clip.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the models with a name.
 
     Hub ids, folders and files can be loaded, too.
 
     Example: auricle models
+
+    Example: auricle models --capabilities
     """
     from dataclasses import asdict
+
+    if capabilities:
+        _print_capabilities(as_json=as_json)
+        return
 
     from auricle.weights.catalog import entries, is_ready
 
@@ -33,6 +44,26 @@ def models(as_json: AsJson = False) -> None:
         if entry.caution:
             lines.append(f"{'':22} note: {entry.caution}")
         print_result({**asdict(entry), "ready": ready}, lines, as_json=as_json)
+
+
+def _print_capabilities(*, as_json: bool) -> None:
+    from auricle.listen.capabilities import VERBS
+    from auricle.listen.loading import known_capabilities
+
+    found = known_capabilities()
+    if as_json:
+        for name, able in found.items():
+            print_result({"name": name, **able.as_dict()}, [], as_json=True)
+        return
+    rest = ("log-probabilities", "system turns", "several clips", "longest clip, s", "Hz")
+    rows = []
+    for name, able in found.items():
+        marks = [verb in able.verbs for verb in VERBS] + [able.token_logprobs, able.system_turns, able.several_clips]
+        cells = ["yes" if each else "-" for each in marks]
+        rows.append((name, *cells, f"{able.max_audio_s:g}", str(able.sample_rate)))
+    for line in table_lines(("model", *VERBS, *rest), rows):
+        print_line(line)
+    print_line("longer clips are given in windows, see `auricle describe --help`", err=True)
 
 
 def convert(
@@ -50,7 +81,8 @@ def convert(
     """Convert a Dasheng, Dasheng-Denoiser or MiDashengLM checkpoint to a safetensors folder.
 
     Reads Dasheng encoders in every published layout, the denoiser's checkpoint, MiDashengLM folders, and models trained
-    with Auricle of these kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are, and not converted.
+    with Auricle of these kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are,
+    and not converted.
 
     Example: auricle convert dasheng_base.pt my-dasheng/
     """

@@ -157,6 +157,15 @@ def open_cache(folder: Path) -> Iterator[AnswerCache]:
         yield answers
 
 
+def report_spent(model: Any, *, as_json: bool) -> None:
+    """Say what was asked of a server, where the model is behind one."""
+    from auricle.listen.openai_model import EndpointLM
+
+    if isinstance(model, EndpointLM):
+        record = {"name": model.model, "spent": model.spent.as_dict(), "error": None}
+        print_result(record, [f"{model.model}: {model.spent.line()}"], as_json=as_json)
+
+
 def measure_tasks(
     kind: str,
     models: Sequence[str] | None,
@@ -184,6 +193,7 @@ def measure_tasks(
     with open_cache(options.cache_folder) as answers:
         for name in models or ["auricle-tiny"]:
             model = options.load(name, quiet=options.as_json)
+            model.journal = answers.replies
             for task, subject in tasks:
                 evaluator = options.evaluator(model, task, answers)
                 for scoring_rule in options.rules:

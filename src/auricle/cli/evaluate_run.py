@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from auricle.cli.evaluate import RunOptions, open_cache, scored_lines, scoring_config, split_task
+from auricle.cli.evaluate import RunOptions, open_cache, report_spent, scored_lines, scoring_config, split_task
 from auricle.cli.options import AsJson, Model, check_choice, with_groups
 from auricle.cli.output import print_json, print_line, print_result, progress, table_lines, warn
 from auricle.cli.printing import Tally
@@ -132,6 +132,7 @@ def _run_all(
     model = options.load(settings.model, quiet=options.as_json)
     training = training_clips([settings.model])
     with open_cache(options.cache_folder) as cache:
+        model.journal = cache.replies
         for job in jobs:
             before = cache.added
             try:
@@ -152,12 +153,15 @@ def _run_all(
                 on_error(job.task.name, str(error))
             else:
                 _report(tally, evaluator.model.model, job, done, cache.added - before, as_json=options.as_json)
+        report_spent(model, as_json=options.as_json)
 
 
 def _evaluator(settings: _Settings, job: _Job, model: Any, cache: AnswerCache) -> Evaluator:
-    from auricle.evaluate.generate import ChoosingLM
+    from auricle.evaluate.generate import ChoosingLM, TranscribingLM
 
     answering = model if settings.choose is None else ChoosingLM(model, job.questions, settings.choose)
+    if settings.choose is None and job.task.kind == "asr" and "ask" not in model.capabilities.verbs:
+        answering = TranscribingLM(model, job.questions)
     return settings.options.evaluator(answering, job.task, cache)
 
 
@@ -237,6 +241,7 @@ def _work(settings: _Settings, share: Share, threads: int, sender: Any) -> None:
         jobs = _jobs(settings, lambda name, error: None, lambda text: None)
         model = settings.options.load(settings.model, quiet=True)
         with AnswerCache(settings.options.cache_folder) as cache:
+            model.journal = cache.replies
             for job in jobs:
                 evaluator = _evaluator(settings, job, model, cache)
                 own = [question for question in job.questions if share.has(question.audio.name)]

@@ -13,7 +13,7 @@ import typer
 
 from auricle.cli.inputs import audio_seconds, open_sources
 from auricle.cli.options import AsJson, BatchSize, Files, LoadOptions, Model, Strict, check_choice, with_groups
-from auricle.cli.output import progress, warn
+from auricle.cli.output import print_line, progress, warn
 from auricle.cli.printing import FORMATS, AnswerPrinter, Layout
 from auricle.errors import ConfigError
 from auricle.files import check_writable, read_regular_text
@@ -241,7 +241,17 @@ def _print_all(
             model.on_segment = printer.print_segment
         for name, result in zip(names, results, strict=True):
             _print_result(printer, name, result, prompts)
+    if not printer.quiet:
+        _print_spent(model)
     printer.leave()
+
+
+def _print_spent(model: AudioLM) -> None:
+    """Say what was asked of a server, where the model is behind one."""
+    from auricle.listen.openai_model import EndpointLM
+
+    if isinstance(model, EndpointLM):
+        print_line(f"{model.model}: {model.spent.line()}", err=True)
 
 
 def _print_result(printer: AnswerPrinter, name: str, result: Any, prompts: Sequence[str]) -> None:

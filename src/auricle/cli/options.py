@@ -115,14 +115,26 @@ class LoadOptions(DeviceOptions):
     quantize: Quantize = None
     adapter: Adapter = None
     isolate: Isolate = False
+    endpoint: Annotated[
+        Path | None,
+        typer.Option("--endpoint", help="YAML for openai:MODEL@URL: key file, concurrency, budgets, prices."),
+    ] = None
 
     def load(self, name: str, *, quiet: bool = False) -> AudioLM:
         """Load a model by its name, hub id or folder, with a bar unless quiet."""
         with progress(f"loading {name}", quiet=quiet):
             import auricle
+            from auricle.listen.endpoint_settings import PREFIX, read_endpoint_settings
 
+            # Of several models the settings are for those behind a server.
+            is_remote = self.endpoint is not None and name.startswith(PREFIX)
             model = auricle.load(
-                name=name, device=self.device, dtype=self.dtype, quantize=self.quantize, adapter=self.adapter
+                name=name,
+                device=self.device,
+                dtype=self.dtype,
+                quantize=self.quantize,
+                adapter=self.adapter,
+                endpoint=read_endpoint_settings(self.endpoint) if is_remote and self.endpoint is not None else None,
             )
         if self.isolate:
             model.limits = replace(model.limits, isolate=True)

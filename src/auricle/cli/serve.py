@@ -136,11 +136,14 @@ def serve(
 
 def _load_audio_lms(names: list[str], device: str, dtype: str, quantize: str | None) -> dict[str, AudioLM]:
     import auricle
+    from auricle.listen.prompted import PromptedLM
 
     found: dict[str, AudioLM] = {}
     for name in names:
         with progress(f"loading {name}"):
             loaded = auricle.load(name=name, device=device, dtype=dtype, quantize=quantize)
+        if isinstance(loaded, PromptedLM):
+            raise ConfigError(f"--model {name} has no engine to serve; serve it with vLLM or `transformers serve`")
         _hide_folder(loaded, name)
         if loaded.model in found:
             raise ConfigError(f"--model {name} is given twice; leave one out")

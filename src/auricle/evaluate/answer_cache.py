@@ -74,6 +74,7 @@ class AnswerCache:
         self.folder = Path(folder)
         self.damaged: list[str] = []  # lines that were skipped, and why
         self.added = 0  # answers by this process
+        self._replies: KeptReplies | None = None
         self._kept: dict[str, KeptAnswer] = {}
         self._file: FileIO | None = None
         self._is_torn = False
@@ -87,6 +88,13 @@ class AnswerCache:
         for path in paths:
             if path.suffix == ".jsonl" and path.is_file():
                 self._read(path)
+
+    @property
+    def replies(self) -> "KeptReplies":
+        """Replies of servers by request, in the folder ``requests`` inside: see `AudioLM.journal`."""
+        if self._replies is None:
+            self._replies = KeptReplies(AnswerCache(self.folder / "requests"))
+        return self._replies
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -140,6 +148,8 @@ class AnswerCache:
 
     def close(self) -> None:
         """Synchronise the disk and close the file; a further answer starts another one."""
+        if self._replies is not None:
+            self._replies.close()
         if self._file is None:
             return
         try:
@@ -176,6 +186,30 @@ class AnswerCache:
                     self.damaged.append(str(error))
                 continue
             self._kept.setdefault(key, answer)
+
+
+class KeptReplies:
+    """Replies of servers, kept as answers are; the long clips of one answer have several."""
+
+    def __init__(self, kept: AnswerCache) -> None:
+        self._kept = kept
+
+    def get(self, key: str) -> str | None:
+        """The reply to a request, by its SHA-256; None: there is none yet."""
+        found = self._kept.get(key)
+        return None if found is None else found.text
+
+    def add(self, key: str, reply: str) -> None:
+        """Keep a reply.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        self._kept.add(key, KeptAnswer(reply, True))
+
+    def close(self) -> None:
+        """Synchronise the disk."""
+        self._kept.close()
 
 
 def _write(file: FileIO, content: bytes) -> None:

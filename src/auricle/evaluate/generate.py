@@ -12,7 +12,7 @@ from auricle.errors import AuricleError, DataError
 from auricle.evaluate.answer_cache import AnswerCache, KeptAnswer, answer_key
 from auricle.evaluate.questions import Question
 from auricle.evaluate.sources import NamedBytes
-from auricle.listen.outputs import Answer
+from auricle.listen.outputs import Answer, Output
 from auricle.metrics.closed_qa import LETTERS, choice_of
 
 if TYPE_CHECKING:
@@ -159,6 +159,43 @@ def _by_clip(questions: Sequence[Question]) -> list[list[int]]:
 def _failed(name: str, error: AuricleError) -> Reply:
     text = str(error)
     return Reply(None, text if name in text else f"{name}: {text}", False)
+
+
+# --- transcribing
+
+
+class TranscribingLM:
+    """A model that takes no prompt, on a task of transcripts: it transcribes each clip in its language."""
+
+    def __init__(self, model: "AudioLM", questions: Sequence[Question]) -> None:
+        """Take the languages of questions; one of Chinese is told as zh, as the task states it."""
+        self._model = model
+        self._languages = {question.audio.name: question.row.get("lang") for question in questions}
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self._model.model
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the model, told the language."""
+        return sha256(f"{self._model.fingerprint} transcribes".encode()).hexdigest()
+
+    def ask_each(
+        self,
+        requests: Iterable[tuple[Any, Sequence[str]]],
+        *,
+        batch_size: int = 8,
+        sampling: SamplingParams | None = None,
+    ) -> Iterator[list[Output] | AuricleError]:
+        """As `AudioLM.ask_each`; the prompts are not used."""
+        most = None if sampling is None else sampling.max_new_tokens
+        for source, prompts in requests:
+            language = self._languages.get(source.name)
+            options: dict[str, Any] = {"language": language, "max_new_tokens": most, "batch_size": batch_size}
+            for found in self._model.transcribe_many([source], **options):
+                yield found if isinstance(found, AuricleError) else [found] * len(prompts)
 
 
 # --- choosing

@@ -113,10 +113,10 @@ def parse_predictions(
 ) -> Predictions:
     """Predictions and references from the rows of a file, each with its place; otherwise as `read_predictions`."""
     found: list[Row] = []
-    first: dict[tuple[str, str, str], str] = {}
+    first: dict[tuple[str, str, str, str], str] = {}
     for where, fields in rows:
         row = _row(fields, kind, where)
-        key = (row.dataset, row.audio, row.question)
+        key = (row.dataset, row.audio, row.question, str(fields.get("order", "")))
         if key in first:
             raise DataError(
                 f"{where}: the same data set, audio and question as {first[key]}; expected one answer, leave one of "
@@ -191,7 +191,8 @@ def _named(rows: Sequence[Row]) -> Iterator[Row]:
         times[row.audio] = times.get(row.audio, 0) + 1
     for row in rows:
         is_only = times[row.audio] == 1
-        yield row if is_only else replace(row, item=f"{row.dataset} · {row.audio} · {row.question}")
+        order = "" if (turn := row.fields.get("order")) is None else f" · order {turn}"
+        yield row if is_only else replace(row, item=f"{row.dataset} · {row.audio} · {row.question}{order}")
 
 
 # --- of a run

@@ -18,9 +18,10 @@ from auricle.data.untrusted_json import shorten
 from auricle.errors import ConfigError, DataError
 from auricle.evaluate import mecat
 from auricle.evaluate.composed_questions import caption_references, closed_questions, event_label
+from auricle.evaluate.official import read_official
 from auricle.evaluate.sources import AudioFile, Clip, read_audio_folder, read_clips, split_source
 from auricle.evaluate.task import LanguageTask
-from auricle.metrics.closed_qa import LETTERS, is_answer, list_choices
+from auricle.metrics.closed_qa import LETTERS, is_answer
 from auricle.metrics.languages import language_code
 from auricle.metrics.tags import gender_matcher
 
@@ -69,7 +70,10 @@ def read_questions(
 
 
 def _questions(task: LanguageTask, source: str | Path, on_note: Callable[[str], None]) -> Iterator[Question]:
-    clips, of_several_sets = read_clips(source)
+    if task.official is None:
+        clips, of_several_sets = read_clips(source)
+    else:
+        clips, of_several_sets = read_official(task.official, source, on_note), False
     known = []
     for clip in clips:
         if all(clip.facts.get(name) is None or str(clip.facts[name]) in values for name, values in task.only.items()):
@@ -175,7 +179,7 @@ def _fault(clip: Clip, name: str, value: Any, expected: str) -> NoReturn:
 
 
 def _question(task: LanguageTask, clip: Clip, reference: Mapping[str, Any]) -> Question:
-    slots = {"lang": "", "question": "", **reference, "choices": list_choices(reference.get("choices", ()))}
+    slots = {"lang": "", "question": "", **reference, "choices": _choices(task, reference.get("choices", ()))}
     prompt = task.prompts[""].format(**slots)
     dataset = clip.facts.get("dataset_name")
     row = {
@@ -190,6 +194,11 @@ def _question(task: LanguageTask, clip: Clip, reference: Mapping[str, Any]) -> Q
     return Question(audio=clip.audio, prompt=prompt, field="", row=row)
 
 
+def _choices(task: LanguageTask, choices: Sequence[str]) -> str:
+    lettered = zip(LETTERS, choices, strict=False)
+    return "\n".join(task.choice_form.format(letter=letter, text=text) for letter, text in lettered)
+
+
 def _further(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Plain facts besides references; of those only the language."""
     left_out = {*_OF_ROWS, *_REFERENCES, *AUDIO_COLUMNS} - {"lang"}
@@ -202,9 +211,10 @@ def _is_plain(value: Any) -> bool:
 
 def _check_once(questions: Sequence[Question], source: str | Path) -> None:
     """As files of predictions are read: data set, audio and question make a row."""
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, str, str, str]] = set()
     for each in questions:
-        key = (each.row["dataset_name"], each.audio.name, str(each.row.get("question") or each.prompt))
+        question = str(each.row.get("question") or each.prompt)
+        key = (each.row["dataset_name"], each.audio.name, question, str(each.row.get("order", "")))
         if key in seen:
             raise DataError(
                 f"{source}: {key[1]!r} has the question {key[2]!r} twice; expected each question once, leave one out"

@@ -166,7 +166,7 @@ def only_model(results: Sequence[LmResult], side: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerTable:
-    """One table of a paper or talk: fractions, as printed and never measured again.
+    """One table of a paper or talk: fractions, as printed and never measured again, but for `printed`.
 
     All of them were made by the released code, which the ``compat`` rules follow.
     """
@@ -177,6 +177,8 @@ class AnswerTable:
     note: str = ""
     metric: str | None = None  # None: the one of the released rule of each task
     groups: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict, hash=False)  # then of MECAT
+    # As `scores`: what was printed instead, where it does not follow from the printed groups.
+    printed: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
 
 @cache
@@ -195,6 +197,7 @@ def published_answers() -> tuple[AnswerTable, ...]:
                 system: {task: _fractions(groups) for task, groups in own.items()}
                 for system, own in row.get("groups", {}).items()
             },
+            printed={system: _fractions(own) for system, own in row.get("printed", {}).items()},
         )
         for row in content["tables"]
     )

@@ -170,6 +170,10 @@ def _mark(
             scores={"accuracy": proportion_interval(marked.right, **resampling)}, counts={"correct": sum(marked.right)}
         )
         found.items["accuracy"] = {row.item: float(hit) for row, hit in zip(rows, marked.right, strict=True)}
+        if any(row.fields.get("order") is not None for row in rows):
+            found.scores["all_correct_rate"] = proportion_interval(
+                _all_right(marked.right, resampling["groups"]), rounds=resampling["rounds"], seed=resampling["seed"]
+            )
         if (unparseable := marked.unparseable) is not None:
             found.scores["unparseable_rate"] = proportion_interval(unparseable, **resampling)
             found.counts["unparseable"] = sum(unparseable)
@@ -184,6 +188,14 @@ def _mark(
         return found
 
     return score
+
+
+def _all_right(right: Sequence[bool], groups: Sequence[str]) -> list[bool]:
+    """Of each group, the orders of one question, whether all its rows are right."""
+    found: dict[str, bool] = {}
+    for is_right, group in zip(right, groups, strict=True):
+        found[group] = found.get(group, True) and is_right
+    return list(found.values())
 
 
 def _mark_tags(rows: Rows, config: ScoringConfig) -> _Marked:

@@ -110,10 +110,10 @@ def read_audio_folder(folder: Path) -> dict[str, AudioFile]:
         shards = ShardSet(folder)
         return {key: AudioFile(key, partial(shards.read_audio, at)) for at, key in enumerate(shards.keys())}
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower().lstrip(".") in AUDIO_SUFFIXES)
-    return {path.stem: _audio_file(path, path.name) for path in reversed(paths)}
+    return {path.stem: audio_file(path, path.name) for path in reversed(paths)}
 
 
-def _audio_file(path: Path, name: str) -> AudioFile:
+def audio_file(path: Path, name: str) -> AudioFile:
     """The audio of a file, which need not exist before it is read."""
     return AudioFile(name, partial(_read, path), path)
 
@@ -130,7 +130,7 @@ def _of_manifest(path: Path, audio: Path) -> Iterator[Clip]:
     for entry in read_manifest(path):
         is_inside = entry.audio.is_relative_to(path.parent)
         name = entry.audio.relative_to(path.parent).as_posix() if is_inside else str(entry.audio)
-        file = _audio_file(audio / name if is_inside else entry.audio, name)
+        file = audio_file(audio / name if is_inside else entry.audio, name)
         yield Clip(f"{path}: {entry.id!r}", file, entry.meta)
 
 
@@ -158,7 +158,7 @@ def _of_predictions(path: Path, audio: Path) -> Iterator[Clip]:
             file = resolve_audio(number, row.get("audio"), audio)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
-        yield Clip(where, _audio_file(file, row["audio"]), row)
+        yield Clip(where, audio_file(file, row["audio"]), row)
 
 
 def _of_shards(place: Path) -> Iterator[Clip]:

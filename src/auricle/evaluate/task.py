@@ -18,6 +18,7 @@ from pydantic import Field, Strict
 from auricle.data.untrusted_json import StrictFields, parse_object, validate
 from auricle.errors import ConfigError, DataError, hint_names
 from auricle.evaluate.mecat import FIELDS
+from auricle.evaluate.official import OfficialFormat
 from auricle.evaluate.scores import TaskKind
 from auricle.metrics.languages import language_code
 
@@ -57,6 +58,8 @@ class LanguageTask(StrictFields):
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
     synonyms: Mapping[str, Names] = field(default_factory=dict, hash=False)  # other names of labels, strict
     published: Mapping[str, float] = field(default_factory=dict, hash=False)  # percent, compat rule, by model
+    official: OfficialFormat | None = None  # form of its source, where that is the file of its release
+    choice_form: Name = "({letter}) {text}"  # of a choice in the prompt
     composed: Composed | None = None  # what references are composed of, where only facts are known
     # Values that facts of its clips may have; a clip without the fact is not excluded.
     only: Mapping[str, Names] = field(default_factory=dict, hash=False)
@@ -86,6 +89,8 @@ class LanguageTask(StrictFields):
         fields = set(self.prompts)
         if fields != {""} and not (self.kind == "mecat" and fields == set(FIELDS)):
             return f'prompts are of {sorted(fields)}, expected one under "", or for mecat those of {", ".join(FIELDS)}'
+        if set(slots(self.choice_form)) != {"letter", "text"}:
+            return f"choice_form is {self.choice_form!r}, expected {{letter}} and {{text}} in it"
         if self.lang is not None:
             try:
                 language_code(self.lang)
@@ -98,7 +103,8 @@ class LanguageTask(StrictFields):
             if unknown := sorted(slots(template) - set(allowed)):
                 expected = " and ".join(f"{{{name}}}" for name in allowed) or "nothing"
                 return f"prompt {template!r} asks for {unknown}, expected {expected} in a prompt of {self.kind}"
-        if self.kind in ("qa", "mecat") and "" in self.prompts and not self.has_questions:
+        is_spoken = self.official == "voicebench"
+        if self.kind in ("qa", "mecat") and "" in self.prompts and not self.has_questions and not is_spoken:
             return f"prompt {self.prompts['']!r} has no {{question}}"
         return None
 

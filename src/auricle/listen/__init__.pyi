@@ -1,4 +1,6 @@
 from .aggregate import Aggregation as Aggregation
+from .capabilities import Capabilities as Capabilities
+from .endpoint_settings import EndpointSettings as EndpointSettings
 from .loading import load as load
 from .model import AudioLM as AudioLM
 from .no_speech import NoSpeechRule as NoSpeechRule

@@ -17,6 +17,7 @@ from auricle.engine.engine import Engine, not_copied
 from auricle.engine.request import SamplingOptions, SamplingParams
 from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen.aggregate import Aggregation
+from auricle.listen.capabilities import VERBS, Capabilities, Journal
 from auricle.listen.confidence import Calibration, ConfidenceRule
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Segment, Transcript
@@ -27,8 +28,10 @@ from auricle.weights.loaders import prompt_writer
 from auricle.weights.processor import Message
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from typing_extensions import Self, Unpack
 
+    from auricle.encode.receipt import TokenGrid
     from auricle.weights import LoadedLM
 
 MAX_NEW_TOKENS = 128  # a caption of several sentences, or 30 s of fast speech
@@ -95,6 +98,8 @@ class AudioLM:
         self.on_audio: Callable[[float], None] | None = None  # called with seconds of audio as they are processed
         # Called with the name of a source and each segment of its transcript or dense description, once it is final.
         self.on_segment: Callable[[str, Segment], None] | None = None
+        # Keeps the replies of a server, so that none is asked for twice; models of this machine have no use for it.
+        self.journal: Journal | None = None
         self.engine = engine or Engine(loaded, max_batch=_MAX_BATCH, audio_cache_mb=audio_mb, prefix_cache_mb=prefix_mb)
 
     def __reduce__(self) -> NoReturn:
@@ -114,6 +119,21 @@ class AudioLM:
     def confidence_rule(self, kind: str) -> ConfidenceRule:
         """How the confidence of a ``caption``, ``answer``, ``transcript`` or ``label`` is made, and when it is low."""
         return ConfidenceRule(getattr(self.calibration, kind), self.unsure_below)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can be asked for."""
+        return own_capabilities(self.max_audio_s)
+
+    @property
+    def token_grid(self) -> TokenGrid:
+        """How it makes audio tokens, for receipts."""
+        return self.loaded.model.config
+
+    @property
+    def answer_tokens(self) -> tuple[Tokenizer, int]:
+        """The tokenizer of answers, and the token that ends one."""
+        return self.loaded.tokenizer, min(self.loaded.eos_token_ids)
 
     @property
     def fingerprint(self) -> str:
@@ -407,6 +427,11 @@ class AudioLM:
         """Choose among the same options for many sources; as `describe_many` and `choose`."""
         task = Choosing(self, question, options, letters=letters, per_token=per_token, window_s=window_s)
         return process(task, each_source(sources, [task.options.prompt], "choose"), batch_size)
+
+
+def own_capabilities(max_audio_s: float) -> Capabilities:
+    """What a model of Auricle's own can be asked for."""
+    return Capabilities(verbs=VERBS, max_audio_s=max_audio_s)
 
 
 def _unwrap(found: Result | AuricleError) -> Result:

@@ -49,7 +49,7 @@ class Task(ABC):
             config: how the model makes audio tokens; None: that of the loaded language model.
         """
         self.model, self.sampling, self.windowing = model, sampling, windowing
-        self.config = config or model.loaded.model.config
+        self.config = config or model.token_grid
         self.max_new_tokens = sampling.max_new_tokens  # that the context must have room for behind a prompt
 
     def rule(self, window: Window) -> Reply | None:
@@ -64,8 +64,8 @@ class Task(ABC):
         """
         return window_prompt(self, recording, windows, question)
 
-    def answer(self, prompts: Sequence[Any]) -> list[Reply]:
-        """The replies of the model to one batch of prompts."""
+    def answer(self, prompts: Sequence[Any]) -> Sequence[Reply | AuricleError]:
+        """The replies of the model to one batch of prompts; an error ends the work on its source alone."""
         return [reply_of(generation) for generation in self.model.engine.generate(prompts, self.sampling)]
 
     def growing(self) -> Growing | None:
@@ -102,6 +102,9 @@ def _process(task: Task, requests: Iterable[SourcePrompts], batch_size: int) -> 
             pending = [each for each in batch if each.recording.error is None]
             replies = task.answer([each.prompt for each in pending]) if pending else []
             for each, reply in zip(pending, replies, strict=True):
+                if isinstance(reply, AuricleError):
+                    each.recording.error = _named(reply, each.recording)
+                    continue
                 each.recording.replies[each.key] = reply
                 _report(task, each.recording, each.key)
             batch.clear()  # waveforms are large
@@ -150,13 +153,18 @@ def _prompts(task: Task, recording: Recording) -> Iterator[_Pending]:
                 else:
                     yield _Pending(recording, (place, number), task.prompt(recording, windows, question))
     except AuricleError as error:
-        recording.error = error if str(error).startswith(name) else type(error)(f"{name}: {error}")
+        recording.error = _named(error, recording)
     except Exception as error:  # a decoder may fail with any exception, hours into a file
         recording.error = AudioError(
             f"{name}: cannot be read further ({type(error).__name__}: {error}); give other audio"
         )
     finally:
         recording.close()
+
+
+def _named(error: AuricleError, recording: Recording) -> AuricleError:
+    name = recording.facts.name
+    return error if str(error).startswith(name) else type(error)(f"{name}: {error}")
 
 
 def _report(task: Task, recording: Recording, key: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ from auricle.data.wording import CAPTION_PROMPT, NO_SPEECH, TRANSCRIBE_PROMPT
 from auricle.encode.receipt import SILENT_NOTE
 from auricle.engine.json_schema import read_answer
 from auricle.engine.request import SamplingParams
-from auricle.errors import ConfigError, check_number
+from auricle.errors import AuricleError, ConfigError, check_number
 from auricle.listen import aggregate, steady
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.no_speech import SUGGESTED, UNWRITTEN, is_no_speech, open_speech, spoken_language
@@ -170,11 +170,12 @@ class Questions(Task):
         aggregate.check_aggregation(reduce)
         windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))
         super().__init__(model, sampling or SamplingParams(), windowing)
-        self._constraint, self._schema = constraint_of(model.loaded, choices, schema), schema
+        is_free = choices is None and schema is None
+        self._constraint, self._schema = None if is_free else constraint_of(model.loaded, choices, schema), schema
         # Joined answers would be none of those allowed.
         self._reduce: Aggregation = "majority" if self._constraint is not None and reduce == "auto" else reduce
 
-    def answer(self, prompts: Sequence[CheckedPrompt]) -> list[Reply]:
+    def answer(self, prompts: Sequence[CheckedPrompt]) -> Sequence[Reply | AuricleError]:
         """Answer under the constraint."""
         constraints = None if self._constraint is None else [self._constraint() for _ in prompts]
         generations = self.model.engine.generate(prompts, self.sampling, constraints=constraints)
@@ -212,7 +213,7 @@ class Choosing(Task):
         per_token: bool,
         window_s: float | None,
     ) -> None:
-        tokenizer, end_id = model.loaded.tokenizer, min(model.loaded.eos_token_ids)
+        tokenizer, end_id = model.answer_tokens
         self.options = write_options(tokenizer, question, options, end_id=end_id, letters=letters)
         longest = max(len(form) for forms in self.options.forms for form in forms)
         windowing = _windowing(model, window_s, together_samples=int(model.max_prompt_s * SAMPLE_RATE))

@@ -23,6 +23,7 @@ from auricle.audio.limits import DEFAULT_LIMITS, Limits
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource
 from auricle.errors import AuricleError, ConfigError, LayoutMismatch, MissingExtra, check_number
+from auricle.listen.capabilities import Capabilities
 from auricle.listen.confidence import Calibration
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.model import AudioLM
@@ -36,6 +37,9 @@ from auricle.weights.loaders import AUTO, DTYPES, device_of
 
 MAX_AUDIO_S = 30.0  # Whisper's encoder takes this much, and is given zeros behind shorter audio
 MAX_TOKENS = 444  # of a window: a context of 448, less what the prompt takes
+CAPABILITIES = Capabilities(
+    verbs=("transcribe",), max_audio_s=MAX_AUDIO_S, token_logprobs=False, system_turns=False, several_clips=False
+)
 _BEAM = 5  # this and the three bounds: arXiv 2212.04356, section 4.5
 _MIN_NO_SPEECH, _MAX_LOGPROB = 0.6, -1.0  # nobody speaks where "no speech" is likelier and the words are less likely
 _MAX_COMPRESSION = 2.4  # text that compresses better repeats itself
@@ -80,7 +84,7 @@ class Whisper(AudioLM):
         self.max_audio_s = self.max_prompt_s = MAX_AUDIO_S
         self.no_speech, self.unsure_below, self.open_speech_below = NoSpeechRule(), None, None
         self.verb_limits, self.calibration = {}, Calibration()
-        self.on_audio = self.on_segment = None
+        self.on_audio = self.on_segment = self.journal = None
 
     def __getattr__(self, name: str) -> Any:
         """Refuse the parts of a language model, which every other verb needs."""
@@ -95,6 +99,11 @@ class Whisper(AudioLM):
     def model(self) -> str:
         """Name of the model."""
         return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """It transcribes."""
+        return CAPABILITIES
 
     @property
     def fingerprint(self) -> str:

@@ -68,7 +68,8 @@ def _cards(service: Service) -> dict[str, dict[str, Any]]:
     cards = {}
     for name, model in models.audio_lms.items():
         identity = {} if isinstance(model, Whisper) else model.loaded.identity
-        cards[name] = {**_card(name, identity), **shared, "capabilities": capabilities_of(model)}
+        own = {"max_audio_s": model.max_audio_s, "capabilities": capabilities_of(model)}
+        cards[name] = {**_card(name, identity), **shared, **own}
     if models.aligner is not None:
         able = ["embeddings", "score", "classify", *(["search"] if models.index else [])]
         identity = models.aligner.loaded.identity
