@@ -13,7 +13,9 @@ from typing import Any
 
 from publish import DATASETS, curve
 
-from auricle.weights import Card, load_denoiser, read_card, safe, save_denoiser
+from auricle.weights import Card, read_card, safe
+from auricle.weights.vocoders.denoiser import load_denoiser
+from auricle.weights.writers import save_denoiser
 
 NAME, ENCODER = "auricle-tiny-denoiser", "auricle-tiny-encoder"
 MAX_BYTES = 8_000_000  # of the folder

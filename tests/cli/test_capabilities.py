@@ -2,7 +2,7 @@
 
 import auricle as library
 from auricle.listen.loading import known_capabilities
-from auricle.listen.stock_classes import STOCK_CLASSES
+from auricle.listen.other_models.stock_classes import STOCK_CLASSES
 
 from .conftest import auricle
 

@@ -11,8 +11,8 @@ import soundfile
 import auricle as package
 from auricle.cli.output import print_json, print_line
 from auricle.cli.printing import clock
+from auricle.listen.other_models.whisper import Whisper
 from auricle.listen.verbs import PromptedTranscription
-from auricle.listen.whisper import Whisper
 from auricle.weights import Card
 from auricle.weights.cards import render_card
 

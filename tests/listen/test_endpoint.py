@@ -23,8 +23,8 @@ import auricle
 from auricle.errors import BudgetSpent, ConfigError, EndpointError
 from auricle.evaluate.answer_cache import AnswerCache
 from auricle.listen import EndpointSettings
-from auricle.listen.endpoint_settings import read_endpoint_settings, read_key, split_name
-from auricle.listen.openai_model import EndpointLM, wav_bytes
+from auricle.listen.other_models.endpoint_settings import read_endpoint_settings, read_key, split_name
+from auricle.listen.other_models.openai_model import EndpointLM, wav_bytes
 
 from ..cli.conftest import auricle as command_line
 from ..serve.running import httpx, noise, running, wait_until, wav

@@ -12,8 +12,8 @@ import torch
 
 import auricle
 from auricle.errors import AuricleError, ConfigError, LimitExceeded, WeightsError
-from auricle.listen.stock import StockLM
-from auricle.listen.stock_classes import STOCK_CLASSES
+from auricle.listen.other_models.stock import StockLM
+from auricle.listen.other_models.stock_classes import STOCK_CLASSES
 from auricle.weights import safe
 
 from ..cli.conftest import auricle as command_line
@@ -140,7 +140,7 @@ def test_a_choice_is_the_likeliest_option(stock: dict[str, StockLM], kind: str) 
 
 def _turns(model: StockLM, clip: Any) -> Any:
     from auricle.audio.decode import as_clip
-    from auricle.listen.prompted import Turn
+    from auricle.listen.other_models.prompted import Turn
 
     return [Turn("user", (as_clip(clip), "Which?"))]
 

@@ -18,8 +18,8 @@ from auricle.audio.facts import Samples
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, UnknownModel, UnsupportedFormat, WeightsError
 from auricle.listen import AudioLM, Transcript, whisper_files
 from auricle.listen.no_speech import open_speech, spoken_language
-from auricle.listen.whisper import MAX_TOKENS, Whisper
-from auricle.listen.whisper_files import find_whisper
+from auricle.listen.other_models.whisper import MAX_TOKENS, Whisper
+from auricle.listen.other_models.whisper_files import find_whisper
 
 RATE = 16_000
 

@@ -85,7 +85,7 @@ def _nest(folder: Path, kind: str) -> None:
 
 
 def _processor_class(kind: str) -> Any:
-    from auricle.listen.stock_classes import STOCK_CLASSES
+    from auricle.listen.other_models.stock_classes import STOCK_CLASSES
 
     return getattr(transformers, STOCK_CLASSES[kind].processor)
 

@@ -14,7 +14,8 @@ import torch
 from auricle.data.manifest import read_manifest
 from auricle.data.shards import ShardWriter
 from auricle.errors import WeightsError
-from auricle.weights import load_dasheng, load_denoiser, read_card
+from auricle.weights import load_dasheng, read_card
+from auricle.weights.vocoders.denoiser import load_denoiser
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "tiny"

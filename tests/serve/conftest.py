@@ -11,7 +11,7 @@ import auricle
 from auricle.encode.aligner import Aligner
 from auricle.engine import Engine
 from auricle.listen import AudioLM
-from auricle.listen.whisper import Whisper
+from auricle.listen.other_models.whisper import Whisper
 from auricle.models.dasheng import DashengConfig
 from auricle.models.glap import Glap, GlapConfig
 from auricle.models.sonar import SonarConfig

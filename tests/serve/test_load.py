@@ -14,7 +14,7 @@ import pytest
 
 from auricle.errors import ConfigError, WeightsError
 from auricle.listen import AudioLM
-from auricle.listen.whisper import Whisper
+from auricle.listen.other_models.whisper import Whisper
 from auricle.serve.run import draining_server, run
 from auricle.serve.settings import Settings
 

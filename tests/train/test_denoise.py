@@ -19,7 +19,8 @@ from auricle.train.denoise import DenoiseObjective
 from auricle.train.loop import run
 from auricle.train.objective import Objective, build_objective
 from auricle.train.vocode import VocodeObjective
-from auricle.weights import load_denoiser, read_card, save_dasheng
+from auricle.weights import read_card, save_dasheng
+from auricle.weights.vocoders.denoiser import load_denoiser
 
 from .conftest import Configure, curve, log_of, losses_of
 from .test_loop import WORKER

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from auricle.errors import ConfigError, LayoutMismatch, UnknownModel, UnsafeWeights, WeightsError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.denoiser import Denoiser, DenoiserConfig
-from auricle.weights import convert, load_denoiser, read_card, save_denoiser
+from auricle.weights import convert, read_card
+from auricle.weights.vocoders.denoiser import load_denoiser
+from auricle.weights.writers import save_denoiser
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "denoiser"
 CLIP = 0.1 * torch.randn(8_000, generator=torch.Generator().manual_seed(0))

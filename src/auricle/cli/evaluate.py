@@ -159,7 +159,7 @@ def open_cache(folder: Path) -> Iterator[AnswerCache]:
 
 def report_spent(model: Any, *, as_json: bool) -> None:
     """Say what was asked of a server, where the model is behind one."""
-    from auricle.listen.openai_model import EndpointLM
+    from auricle.listen.other_models.openai_model import EndpointLM
 
     if isinstance(model, EndpointLM):
         record = {"name": model.model, "spent": model.spent.as_dict(), "error": None}

@@ -248,7 +248,7 @@ def _print_all(
 
 def _print_spent(model: AudioLM) -> None:
     """Say what was asked of a server, where the model is behind one."""
-    from auricle.listen.openai_model import EndpointLM
+    from auricle.listen.other_models.openai_model import EndpointLM
 
     if isinstance(model, EndpointLM):
         print_line(f"{model.model}: {model.spent.line()}", err=True)

@@ -124,7 +124,7 @@ class LoadOptions(DeviceOptions):
         """Load a model by its name, hub id or folder, with a bar unless quiet."""
         with progress(f"loading {name}", quiet=quiet):
             import auricle
-            from auricle.listen.endpoint_settings import PREFIX, read_endpoint_settings
+            from auricle.listen.other_models.endpoint_settings import PREFIX, read_endpoint_settings
 
             # Of several models the settings are for those behind a server.
             is_remote = self.endpoint is not None and name.startswith(PREFIX)

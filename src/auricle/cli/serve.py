@@ -136,7 +136,7 @@ def serve(
 
 def _load_audio_lms(names: list[str], device: str, dtype: str, quantize: str | None) -> dict[str, AudioLM]:
     import auricle
-    from auricle.listen.prompted import PromptedLM
+    from auricle.listen.other_models.prompted import PromptedLM
 
     found: dict[str, AudioLM] = {}
     for name in names:

@@ -6,11 +6,11 @@ from pathlib import Path
 from auricle.errors import ConfigError
 from auricle.listen.capabilities import Capabilities
 from auricle.listen.confidence import Calibration
-from auricle.listen.endpoint_settings import PREFIX as ENDPOINT_PREFIX
-from auricle.listen.endpoint_settings import EndpointSettings
 from auricle.listen.model import MAX_AUDIO_S, AudioLM, own_capabilities
 from auricle.listen.no_speech import NoSpeechRule
-from auricle.listen.whisper_files import PREFIX
+from auricle.listen.other_models.endpoint_settings import PREFIX as ENDPOINT_PREFIX
+from auricle.listen.other_models.endpoint_settings import EndpointSettings
+from auricle.listen.other_models.whisper_files import PREFIX
 from auricle.metrics.calibration import LogisticMap
 from auricle.weights.cards import read_card
 from auricle.weights.catalog import resolve
@@ -60,11 +60,11 @@ def load(
         EndpointError: a server does not answer.
         MissingExtra: Whisper without faster-whisper.
     """
-    from auricle.listen.stock import stock_class
+    from auricle.listen.other_models.stock import stock_class
     from auricle.weights import load_midashenglm
 
     if str(name).startswith(ENDPOINT_PREFIX):
-        from auricle.listen.openai_model import EndpointLM
+        from auricle.listen.other_models.openai_model import EndpointLM
 
         _refuse_settings(name, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
         return EndpointLM(name, endpoint)
@@ -72,12 +72,12 @@ def load(
         raise ConfigError(f"{name} is no model behind a server, which settings are for; expected openai:MODEL@URL")
 
     if str(name).startswith(PREFIX):
-        from auricle.listen.whisper import load_whisper
+        from auricle.listen.other_models.whisper import load_whisper
 
         return load_whisper(name, device=device, dtype=dtype, revision=revision, adapter=adapter, quantize=quantize)
     source = resolve(name, revision=revision)
     if (kind := stock_class(source)) is not None:
-        from auricle.listen.stock import load_stock
+        from auricle.listen.other_models.stock import load_stock
 
         if adapter is not None or quantize is not None:
             raise ConfigError(f"{name} runs in transformers as it is stored; leave out adapter and quantize")
@@ -130,9 +130,9 @@ def known_capabilities() -> dict[str, Capabilities]:
     Those of embedded models are read from their files. Of others the longest clip is that of the published files; a
     loaded model states its own in ``capabilities``.
     """
-    from auricle.listen.openai_model import endpoint_capabilities
-    from auricle.listen.stock_classes import STOCK_CLASSES
-    from auricle.listen.whisper import CAPABILITIES
+    from auricle.listen.other_models.openai_model import endpoint_capabilities
+    from auricle.listen.other_models.stock_classes import STOCK_CLASSES
+    from auricle.listen.other_models.whisper import CAPABILITIES
     from auricle.weights.catalog import entries, is_ready
 
     found = {}

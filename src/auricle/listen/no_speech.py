@@ -14,7 +14,7 @@ from auricle.data.vocabulary import LANGUAGES
 from auricle.data.wording import NO_SPEECH, OPEN_SPEECH
 from auricle.errors import ConfigError
 
-SUGGESTED = "whisper:base"  # a model for speech of any kind, see `auricle.listen.whisper`
+SUGGESTED = "whisper:base"  # a model for speech of any kind, see `auricle.listen.other_models.whisper`
 UNWRITTEN = "it was not trained to write down this speech"  # of a model whose card says nothing of it
 _LANGUAGE = "|".join(map(re.escape, {**dict.fromkeys(LANGUAGES.values()), "an unknown language": None}))
 # What a model may answer to such speech, see `auricle.data.wording.transcript`.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from auricle.engine.engine import Engine
 from auricle.engine.request import Generation, SamplingParams
-from auricle.listen.whisper import Network, Whisper
+from auricle.listen.other_models.whisper import Network, Whisper
 
 if TYPE_CHECKING:
     from auricle.audio.facts import Samples

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 
-from auricle.listen.whisper import Whisper
+from auricle.listen.other_models.whisper import Whisper
 from auricle.serve.admission import Admission
 from auricle.serve.faults import ApiError, fault_of
 from auricle.serve.jobs import Cancelled, Job, ModelThread

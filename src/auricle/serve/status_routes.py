@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from auricle.listen.whisper import Whisper
+from auricle.listen.other_models.whisper import Whisper
 from auricle.serve.faults import ApiError
 from auricle.serve.monitoring import CONTENT_TYPE
 

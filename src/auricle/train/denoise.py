@@ -20,7 +20,8 @@ from auricle.models.denoiser import Denoiser
 from auricle.train.config import DenoiseSettings, RunConfig
 from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.train.vocode import whole_tokens
-from auricle.weights import load_denoiser, save_denoiser
+from auricle.weights.vocoders.denoiser import load_denoiser
+from auricle.weights.writers import save_denoiser
 
 
 class DenoiseObjective(Objective):

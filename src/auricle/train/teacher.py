@@ -161,5 +161,5 @@ def load_teacher(path: str | Path) -> EventTeacher:
     teacher.load_state_dict(tensors)
     dtype = torch.bfloat16 if CPU_HAS_BFLOAT16 else torch.float32
     for part in teacher.children():  # not the mel filters
-        part.to(dtype, memory_format=torch.channels_last)
+        part.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher

@@ -24,7 +24,9 @@ from auricle.train.config import RunConfig, VocodeSettings
 from auricle.train.discriminators import MIN_SAMPLES, Discriminators
 from auricle.train.objective import Batch, Objective, open_clips, run_card
 from auricle.train.vocoder_losses import MelLoss, discriminator_loss, feature_loss, generator_loss
-from auricle.weights import load_dasheng, load_denoiser, save_denoiser
+from auricle.weights import load_dasheng
+from auricle.weights.vocoders.denoiser import load_denoiser
+from auricle.weights.writers import save_denoiser
 
 _DISCRIMINATORS, _VOCODER, _MEL_ONLY = {"part": "discriminators"}, {"part": "vocoder"}, {"part": "mel"}
 _LEVEL_DB = (-38.0, -14.0)  # active level of the speech, the range of `data.degrade`

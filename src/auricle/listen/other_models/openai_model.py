@@ -27,10 +27,10 @@ from auricle.data.untrusted_json import parse_object
 from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, ConfigError, DataError, EndpointError
 from auricle.listen.capabilities import Capabilities
-from auricle.listen.endpoint import Endpoint, Refused, Spent
-from auricle.listen.endpoint_settings import EndpointSettings, split_name, tokens_field
 from auricle.listen.long_audio import Reply
-from auricle.listen.prompted import PromptedLM, Turns
+from auricle.listen.other_models.endpoint import Endpoint, Refused, Spent
+from auricle.listen.other_models.endpoint_settings import EndpointSettings, split_name, tokens_field
+from auricle.listen.other_models.prompted import PromptedLM, Turns
 
 MAX_AUDIO_S = 30.0  # where a server does not state the longest clip: what the shortest-sighted models take
 _DAYS_S = 1e6  # what states more states no limit

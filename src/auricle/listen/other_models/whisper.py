@@ -28,10 +28,10 @@ from auricle.listen.confidence import Calibration
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.model import AudioLM
 from auricle.listen.no_speech import NoSpeechRule
+from auricle.listen.other_models.whisper_files import PREFIX, WhisperFiles, find_whisper
 from auricle.listen.outputs import Segment, Transcript
 from auricle.listen.pipeline import each_source, process
 from auricle.listen.verbs import Transcription
-from auricle.listen.whisper_files import PREFIX, WhisperFiles, find_whisper
 from auricle.listen.windows import Window
 from auricle.weights.loaders import AUTO, DTYPES, device_of
 
@@ -263,7 +263,7 @@ def _segment(piece: Any, speech: _Speech) -> Segment | None:
 def load_whisper(
     name: str, *, device: str, dtype: str | None, revision: str | None, adapter: str | None, quantize: str | None
 ) -> Whisper:
-    """Load a Whisper model by a name that starts with ``whisper:``; see `auricle.listen.whisper_files.find_whisper`.
+    """Load a Whisper model by a name that starts with ``whisper:``; see `auricle.listen.other_models.whisper_files.find_whisper`.
 
     Raises:
         MissingExtra: faster-whisper is not installed.

@@ -25,7 +25,7 @@ from uuid import uuid4
 from auricle import __version__
 from auricle.data.untrusted_json import parse_object
 from auricle.errors import BudgetSpent, DataError, EndpointError, visible
-from auricle.listen.endpoint_settings import KEY_VARIABLE, EndpointSettings, read_key
+from auricle.listen.other_models.endpoint_settings import KEY_VARIABLE, EndpointSettings, read_key
 
 _AGAIN = frozenset({408, 409, 425, 429})  # status codes of a passing trouble, besides those from 500 on
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0  # doubled with each attempt

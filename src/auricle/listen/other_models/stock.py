@@ -26,10 +26,10 @@ from auricle.errors import AuricleError, ConfigError, LimitExceeded, MissingExtr
 from auricle.listen.capabilities import Capabilities
 from auricle.listen.long_audio import Recording, Reply
 from auricle.listen.options import best, weigh
+from auricle.listen.other_models.prompted import InMessages, PromptedLM, Turn, Turns
+from auricle.listen.other_models.stock_classes import STOCK_CLASSES, StockClass
 from auricle.listen.outputs import Choice
 from auricle.listen.pipeline import each_source, process
-from auricle.listen.prompted import InMessages, PromptedLM, Turn, Turns
-from auricle.listen.stock_classes import STOCK_CLASSES, StockClass
 from auricle.listen.verbs import Choosing
 from auricle.weights import catalog, safe
 from auricle.weights.catalog import Source

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from auricle.audio.decode import as_clip
 from auricle.audio.facts import Clip
-from auricle.audio.limits import DEFAULT_LIMITS, Limits
+from auricle.audio.limits import DEFAULT_LIMITS, Limits, check_seconds
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.sources import AudioSource, check_single
 from auricle.data.wording import CAPTION_PROMPT
@@ -20,7 +20,7 @@ from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, ConfigError
 from auricle.listen.aggregate import Aggregation, check_aggregation
 from auricle.listen.capabilities import Capabilities
-from auricle.listen.long_audio import Recording, Reply, check_length, open_recording
+from auricle.listen.long_audio import Recording, Reply, open_recording
 from auricle.listen.model import MAX_NEW_TOKENS, AudioLM
 from auricle.listen.no_speech import NoSpeechRule
 from auricle.listen.outputs import Answer, Choice, Description, Output, Transcript
@@ -253,7 +253,7 @@ class PromptedLM(AudioLM):
         if len(clips) > 1 and not able.several_clips:
             raise ConfigError(f"{self.model} takes one clip, and there are {len(clips)}; join them, or ask about each")
         for number, clip in enumerate(clips, 1):
-            check_length(len(clip.waveform), f"clip {number}")
+            check_seconds(len(clip.waveform) / SAMPLE_RATE, f"clip {number}")
             if len(clip.waveform) > able.max_audio_s * SAMPLE_RATE:
                 raise ConfigError(
                     f"clip {number} is longer than the {able.max_audio_s:g} s that {self.model} takes at once; use "

@@ -1,0 +1,1 @@
+"""Models of other authors behind the contract of `AudioLM`: Whisper, endpoints, classes of transformers."""
