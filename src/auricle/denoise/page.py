@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,7 +66,7 @@ class DenoisePage:
         waveforms = (before[:length], after[:length], before[:length] - after[:length])
         figure = spectrograms(waveforms, name)
         number = len(self._clips) + 1
-        players = [(t, self._players.player(lambda w=w: w)) for t, w in zip(_TITLES, waveforms, strict=True)]
+        players = [(t, self._players.player(partial(np.asarray, w))) for t, w in zip(_TITLES, waveforms, strict=True)]
         drawing = Drawing(svg(figure, f"clip-{number}"), f"Spectrograms of {name}: {', '.join(_TITLES)}")
         self._clips.append(_Clip(name, receipt.warnings, players, drawing))
         self._figures[f"spectrogram-{number}"] = figure

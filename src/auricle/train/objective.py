@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,19 +83,9 @@ class Objective(nn.Module):
 
 def build_objective(config: RunConfig) -> Objective:
     """The objective that ``config.objective`` names, with its data."""
-    if config.objective == "mae":
-        from auricle.train.mae import MaeObjective as Chosen
-    elif config.objective == "sft":
-        from auricle.train.sft import SftObjective as Chosen
-    elif config.objective == "align":
-        from auricle.train.align import AlignObjective as Chosen
-    elif config.objective == "vocode":
-        from auricle.train.vocode import VocodeObjective as Chosen
-    elif config.objective == "denoise":
-        from auricle.train.denoise import DenoiseObjective as Chosen
-    else:
-        from auricle.train.caption import CaptionObjective as Chosen
-    return Chosen(config)
+    name = config.objective
+    objective: Objective = getattr(import_module(f"auricle.train.{name}"), f"{name.capitalize()}Objective")(config)
+    return objective
 
 
 def open_clips(config: RunConfig) -> CachedClips:

@@ -263,7 +263,7 @@ def _segment(piece: Any, speech: _Speech) -> Segment | None:
 def load_whisper(
     name: str, *, device: str, dtype: str | None, revision: str | None, adapter: str | None, quantize: str | None
 ) -> Whisper:
-    """Load a Whisper model by a name that starts with ``whisper:``; see `auricle.listen.other_models.whisper_files.find_whisper`.
+    """Load a Whisper model by a name that starts with ``whisper:``; see `whisper_files.find_whisper`.
 
     Raises:
         MissingExtra: faster-whisper is not installed.
