@@ -16,8 +16,9 @@ import soundfile
 import auricle
 from auricle.audio.facts import Samples
 from auricle.errors import ConfigError, LayoutMismatch, MissingExtra, UnknownModel, UnsupportedFormat, WeightsError
-from auricle.listen import AudioLM, Transcript, whisper_files
+from auricle.listen import AudioLM, Transcript
 from auricle.listen.no_speech import open_speech, spoken_language
+from auricle.listen.other_models import whisper_files
 from auricle.listen.other_models.whisper import MAX_TOKENS, Whisper
 from auricle.listen.other_models.whisper_files import find_whisper
 

@@ -21,6 +21,7 @@ from auricle.files import check_writable, read_regular_text
 if TYPE_CHECKING:
     from auricle.listen.model import AudioLM
 
+DEFAULT_MODEL = "auricle-tiny"
 _DONE = {"caption": "describing", "answer": "answering", "text": "transcribing"}  # by key of the record
 
 
@@ -28,7 +29,7 @@ _DONE = {"caption": "describing", "answer": "answering", "text": "transcribing"}
 class AnswerOptions(LoadOptions):
     """The model, how it processes files, and how the results are printed."""
 
-    model: Model = "auricle-tiny"
+    model: Model = DEFAULT_MODEL
     window_s: Annotated[
         float | None,
         typer.Option("--window", min=0.4, help="Longest window, s; at most what the model was trained on."),
@@ -52,6 +53,35 @@ class AnswerOptions(LoadOptions):
     ] = None
     as_json: AsJson = False
     strict: Strict = False
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            help="URL of an `auricle serve` that does the work; its key is in AURICLE_ENDPOINT_KEY or --endpoint.",
+        ),
+    ] = None
+
+    def open_model(self) -> Any:
+        """The model, on this machine or behind the server.
+
+        Raises:
+            ConfigError: an option that goes with models of this machine alone.
+        """
+        if self.server is None:
+            return self.load(self.model, quiet=self.is_quiet)
+        from auricle.listen.other_models.endpoint_settings import read_endpoint_settings
+        from auricle.listen.other_models.served import ServedModel
+
+        own = {"--device": self.device != "auto", "--dtype": self.dtype != "auto", "--isolate": self.isolate}
+        own |= {"--quantize": self.quantize is not None, "--adapter": self.adapter is not None}
+        if wrong := [name for name, is_given in own.items() if is_given]:
+            raise ConfigError(f"{', '.join(wrong)} cannot be combined with --server, which has loaded its models")
+        settings = None if self.endpoint is None else read_endpoint_settings(self.endpoint)
+        return ServedModel(self.server, None if self.model == DEFAULT_MODEL else self.model, settings)
+
+    def device_of(self, model: Any) -> str:
+        """The device that results state."""
+        return self.device_name if self.server is None else str(model.device)
 
     def layout(self, names: Sequence[str], files: Sequence[str], *, has_times: bool) -> Layout:
         """Where the answers go, and in which form.
@@ -118,9 +148,9 @@ def describe(
     """
     names, sources = open_sources(files)
     layout = options.layout(names, files, has_times=dense)
-    loaded = options.load(options.model, quiet=options.is_quiet)
+    loaded = options.open_model()
     results = loaded.describe_many(sources, dense=dense, **options.limited, **options.batched)
-    printer = AnswerPrinter("caption", loaded, layout, device=options.device_name, timed=dense)
+    printer = AnswerPrinter("caption", loaded, layout, device=options.device_of(loaded), timed=dense)
     _print_all(printer, loaded, names, results)
 
 
@@ -160,10 +190,12 @@ def ask(
     layout = options.layout(names, files, has_times=False)
     if stream and (layout.output is not None or layout.format == "json"):
         raise typer.BadParameter("prints the answer while it is generated; leave out --output", param_hint="--stream")
-    loaded = options.load(options.model, quiet=options.is_quiet)
+    if stream and options.server is not None:
+        raise typer.BadParameter("is not offered with --server, whose answers come whole", param_hint="--stream")
+    loaded = options.open_model()
     if rules is not None:
         _warn_of_limit(loaded, "schema", options)
-    printer = AnswerPrinter("answer", loaded, layout, device=options.device_name)
+    printer = AnswerPrinter("answer", loaded, layout, device=options.device_of(loaded))
     from auricle.engine.request import SamplingParams
 
     shared: dict[str, Any] = {"sampling": SamplingParams(**options.limited), "reduce": reduce}
@@ -216,11 +248,11 @@ def transcribe(
     """
     names, sources = open_sources(files)
     layout = options.layout(names, files, has_times=True)
-    loaded = options.load(options.model, quiet=options.is_quiet)
+    loaded = options.open_model()
     _warn_of_limit(loaded, "transcribe", options)
     limits = {**options.limited, **options.batched}
     results = loaded.transcribe_many(sources, overlap_s=overlap_s, vad=vad, language=language, **limits)
-    printer = AnswerPrinter("text", loaded, layout, device=options.device_name, timed=segments)
+    printer = AnswerPrinter("text", loaded, layout, device=options.device_of(loaded), timed=segments)
     _print_all(printer, loaded, names, results)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -64,11 +65,20 @@ def unknown_model(name: str, models: Models) -> ApiError:
 
 def _cards(service: Service) -> dict[str, dict[str, Any]]:
     models = service.ready
-    shared = {"created": service.started, "max_seconds": service.settings.limits.max_seconds}
+    shared = {
+        "created": service.started,
+        "max_seconds": service.settings.limits.max_seconds,
+        "device": models.device,
+    }
     cards = {}
     for name, model in models.audio_lms.items():
         identity = {} if isinstance(model, Whisper) else model.loaded.identity
-        own = {"max_audio_s": model.max_audio_s, "capabilities": capabilities_of(model)}
+        own = {
+            "max_audio_s": model.max_audio_s,
+            "capabilities": capabilities_of(model),
+            "verb_limits": model.verb_limits,
+            "confidence": {**asdict(model.calibration), "unsure_below": model.unsure_below},
+        }
         cards[name] = {**_card(name, identity), **shared, **own}
     if models.aligner is not None:
         able = ["embeddings", "score", "classify", *(["search"] if models.index else [])]

@@ -38,10 +38,10 @@ _LIMITED, _FORBIDDEN = 429, (401, 403)
 class Refused(EndpointError):
     """A server refused one request for good; others may be answered."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
-        """State the HTTP status, where it is known."""
+    def __init__(self, message: str, status: int = 0, *, said: str = "", code: str = "") -> None:
+        """State the HTTP status, and what the server said, in words and as a code, where these are known."""
         super().__init__(message)
-        self.status = status
+        self.status, self.said, self.code = status, said, code
 
 
 @dataclass(kw_only=True)
@@ -108,15 +108,27 @@ class Endpoint:
 
     def transcribe(self, fields: Mapping[str, str], wav: bytes, audio_s: float) -> dict[str, Any]:
         """The reply of ``/audio/transcriptions``; arguments and errors as `chat`, and the clip as a file."""
+        return self.upload("/audio/transcriptions", fields, "clip.wav", wav, audio_s)
+
+    def upload(
+        self, path: str, fields: Mapping[str, Any], name: str, data: bytes, audio_s: float = 0.0
+    ) -> dict[str, Any]:
+        """The reply to a form with a file; lists are repeated fields, and fields of None or False are left out."""
         boundary = uuid4().hex
-        parts = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-            for name, value in fields.items()
+        flat = [
+            (key, each) for key, value in fields.items() for each in (value if isinstance(value, list) else [value])
         ]
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="clip.wav"\r\n'
-        parts += [head.encode(), b"Content-Type: audio/wav\r\n\r\n", wav, f"\r\n--{boundary}--\r\n".encode()]
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{_written(value)}\r\n'.encode()
+            for key, value in flat
+            if value is not None and value is not False
+        ]
+        shown = name.encode(errors="replace").decode().translate({ord('"'): "%22", ord("\r"): "%0D", ord("\n"): "%0A"})
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{shown}"\r\n'
+        kind = "audio/wav" if name.endswith(".wav") else "application/octet-stream"
+        parts += [head.encode(), f"Content-Type: {kind}\r\n\r\n".encode(), data, f"\r\n--{boundary}--\r\n".encode()]
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        return self._exchange("/audio/transcriptions", b"".join(parts), headers, audio_s)
+        return self._exchange(path, b"".join(parts), headers, audio_s)
 
     def _exchange(self, path: str, content: bytes | None, headers: Mapping[str, str], audio_s: float) -> dict[str, Any]:
         request = urllib.request.Request(self.url + path, data=content, method="GET" if content is None else "POST")
@@ -210,7 +222,7 @@ class Endpoint:
             )
 
     def _refuse(self, url: str, error: urllib.error.HTTPError) -> NoReturn:
-        said = self._said(error)
+        said, code = self._said(error)
         text = f"{url}: {error.code} {said}"
         if error.code in _AGAIN or error.code >= 500:
             raise _Passing(
@@ -218,23 +230,25 @@ class Endpoint:
             ) from None
         if error.code in _FORBIDDEN:
             raise EndpointError(f"{text}; give the key in {KEY_VARIABLE}, or in a file named by api_key_file") from None
-        raise Refused(text, error.code) from None
+        raise Refused(text, error.code, said=said, code=code) from None
 
-    def _said(self, error: urllib.error.HTTPError) -> str:
-        """The message of a server on one line, without the key, which it may repeat."""
+    def _said(self, error: urllib.error.HTTPError) -> tuple[str, str]:
+        """The message of a server on one line, without the key, which it may repeat; and its code."""
+        code = ""
         try:
             raw = error.read(2**16).decode(errors="replace")
         except (OSError, HTTPException):
-            return error.reason or "no message"
+            return error.reason or "no message", code
         try:
             inner = json.loads(raw)
             inner = inner.get("error", inner) if isinstance(inner, dict) else inner
+            code = str(inner.get("code", "")) if isinstance(inner, dict) else ""
             raw = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
         except (ValueError, RecursionError):
             pass
         if self._key is not None:
             raw = raw.replace(self._key, "***")
-        return re.sub(r"\s+", " ", visible(raw)).strip()[:_SHOWN] or "no message"
+        return re.sub(r"\s+", " ", visible(raw)).strip()[:_SHOWN] or "no message", code
 
     def _give_up(self, path: str, trouble: _Passing) -> NoReturn:
         text = f"{self.url}{path}: {trouble} ({self.settings.attempts} attempts)"
@@ -304,6 +318,11 @@ def _retry_after(headers: Any) -> float | None:
         except (TypeError, ValueError, IndexError):
             pass
     return None
+
+
+def _written(value: Any) -> str:
+    """A value of a form."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _tokens(usage: Mapping[str, Any], *names: str) -> int:
