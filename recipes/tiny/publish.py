@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from auricle.weights import Card, load_midashenglm, read_card, safe, save_midashenglm
-from auricle.weights.generation_config import UNSURE_KEY
+from auricle.weights.cards import UNSURE_KEY
 
 DATASETS = (
     "ESC-10 (part of ESC-50, K. J. Piczak; CC BY and CC0 clips of freesound.org): 240 environmental sounds, folds 1-3",
