@@ -132,8 +132,9 @@ def model_page() -> dict[str, str]:
 
     parts = [
         "# Models",
-        "What `--model`, `auricle.load`, `auricle.load_encoder`, `auricle.load_aligner` and `auricle.load_denoiser` know by name. Any other "
-        "hub id, folder or file in one of the [layouts](../how-to/checkpoints.md) loads as well.",
+        "What `--model`, `auricle.load`, `auricle.load_encoder`, `auricle.load_aligner` and `auricle.load_denoiser` "
+        "know by name. Any other hub id, folder or file in one of the [layouts](../how-to/checkpoints.md) loads as "
+        "well.",
     ]
     for kind in dict.fromkeys(entry.kind for entry in entries()):
         rows = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from auricle.errors import ConfigError, LayoutMismatch, UnknownModel, UnsafeWeights, WeightsError
+from auricle.errors import ConfigError, LayoutMismatch, UnsafeWeights, WeightsError
 from auricle.models.dasheng import DashengConfig
 from auricle.models.denoiser import Denoiser, DenoiserConfig
 from auricle.weights import convert, load_denoiser, read_card, save_denoiser
@@ -90,13 +90,6 @@ def test_unknown_heads_and_foreign_tensors(tmp_path: Path) -> None:
         save_file(changed, tmp_path / name / "model.safetensors")
         with pytest.raises(LayoutMismatch, match=message):
             load_denoiser(tmp_path / name)
-
-
-def test_default_model_is_named_where_it_is_absent() -> None:
-    try:
-        load_denoiser()
-    except UnknownModel as error:
-        assert "auricle-tiny-denoiser" in str(error)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("bfloat16", 0.05), ("int8", 0.05)])

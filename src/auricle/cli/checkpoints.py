@@ -50,7 +50,8 @@ def convert(
     """Convert a Dasheng, Dasheng-Denoiser or MiDashengLM checkpoint to a safetensors folder.
 
     Reads Dasheng encoders in every published layout, the denoiser's checkpoint, MiDashengLM folders, and models trained
-    with Auricle of these kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are, and not converted.
+    with Auricle of these kinds. Other encoders and audio–text models (BEATs, GLAP and the like) are loaded as they are,
+    and not converted.
 
     Example: auricle convert dasheng_base.pt my-dasheng/
     """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from auricle.audio.decode import as_clip, stream
 from auricle.audio.facts import Samples
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.audio.sources import AudioSource, is_in_memory
+from auricle.audio.sources import AudioSource, Source, is_in_memory
 from auricle.encode.receipt import Receipt
 from auricle.files import check_folder
 from auricle.pages.players import Player, Players
@@ -100,7 +100,7 @@ def excerpt(source: AudioSource) -> Samples:
     """
     if is_in_memory(source):
         return as_clip(source).waveform[: round(EXCERPT_S * SAMPLE_RATE)]
-    with stream(source, block_s=EXCERPT_S) as blocks:  # type: ignore[arg-type]
+    with stream(cast(Source, source), block_s=EXCERPT_S) as blocks:
         return next(chain(blocks, [np.zeros(0, np.float32)]))
 
 

@@ -17,7 +17,7 @@ from auricle.denoise.loudness import BLOCK, Loudness
 from auricle.errors import ConfigError, check_number
 from auricle.models.dasheng import SAMPLES_PER_TOKEN
 
-_RESAMPLING_S = 0.05  # delay of both resamplers together, at most
+_RESAMPLING = 800  # samples of the slower rate: delay of both resamplers together, at most
 
 
 class Fifo:
@@ -118,7 +118,7 @@ class DenoiseStream:
 
         A window, the context of the vocoder, a second over which loudness is compared, and the resamplers.
         """
-        resampling = 0.0 if self.sample_rate == SAMPLE_RATE else _RESAMPLING_S
+        resampling = 0.0 if self.sample_rate == SAMPLE_RATE else _RESAMPLING / min(self.sample_rate, SAMPLE_RATE)
         return self._latency_tokens * SAMPLES_PER_TOKEN / SAMPLE_RATE + BLOCK / SAMPLE_RATE + resampling
 
     @property

@@ -146,7 +146,7 @@ class InverseSTFT(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InverseSTFT":
         # A cast of the whole model must round neither of them: follow the device, keep float32.
         kept = self.window, self.basis
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.window, self.basis = (tensor.to(self.window.device) for tensor in kept)
         return self
 
