@@ -85,7 +85,7 @@ def test_the_recipe_runs_from_shards_to_the_package(shards: Path, warm_python: s
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
     encoder = load_dasheng("auricle-tiny-encoder").state_dict()
     assert all(torch.equal(value, encoder[name]) for name, value in shipped.encoder.state_dict().items())
-    frames = torch.randn(1, 10, 320)
+    frames = torch.randn(1, 10, shipped.config.encoder.embed_dim)
     with torch.no_grad():
         torch.testing.assert_close(shipped.vocode(frames), trained.vocode(frames), atol=0.05, rtol=0.05)
     card = read_card(folder)
