@@ -6,7 +6,7 @@ over resolutions in bands, after UnivNet and the Descript codec.
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +93,7 @@ class ResolutionDiscriminator(nn.Module):
         layers, ends = [], []
         for (low, high), stack in zip(self.bands, self.stacks, strict=True):
             x = spectrum[..., low:high]
-            for number, conv in enumerate(stack):  # type: ignore[arg-type]
+            for number, conv in enumerate(cast(nn.ModuleList, stack)):
                 x = F.leaky_relu(conv(x), _SLOPE)
                 if number:
                     layers.append(x)
