@@ -88,13 +88,17 @@ def spectral_gating(noisy: Waveform) -> Waveform:
     return np.asarray(reduce_noise(y=noisy, sr=_RATE), np.float32)
 
 
+def _probe() -> Waveform:
+    return np.random.default_rng(0).normal(0, 0.1, _RATE).astype(np.float32)
+
+
 def usable(chosen: list[str] | None) -> dict[str, Callable[[Waveform, Waveform], Values]]:
     """The metrics that run here; those that were asked for must.
 
     Raises:
         MissingExtra: one that was asked for does not.
     """
-    found, probe = {}, np.random.default_rng(0).standard_normal(_RATE).astype(np.float32) * np.float32(0.1)
+    found, probe = {}, _probe()
     for name in chosen or METRICS:
         try:
             METRICS[name](probe, probe)
@@ -236,7 +240,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     chosen = [entries[int(i * step)] for i in range(int(len(entries) / step))]
     systems: dict[str, SpeechDenoiser | None] = {"noisy": None}
     try:
-        spectral_gating(np.zeros(_RATE, np.float32))
+        spectral_gating(_probe())
         systems["spectral gating"] = None
     except MissingExtra as error:
         print(f"left out: {error}", file=sys.stderr)

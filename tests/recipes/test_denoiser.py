@@ -1,9 +1,13 @@
 """The recipe of auricle-tiny-denoiser at toy size, from packed clips to the package."""
 
+import importlib
 import json
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +17,7 @@ import torch
 
 from auricle.data.manifest import read_manifest
 from auricle.data.shards import ShardWriter
-from auricle.errors import WeightsError
+from auricle.errors import MissingExtra, WeightsError
 from auricle.weights import load_dasheng, read_card
 from auricle.weights.vocoders.denoiser import load_denoiser
 
@@ -82,7 +86,7 @@ def test_the_recipe_runs_from_shards_to_the_package(shards: Path, warm_python: s
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
     encoder = load_dasheng("auricle-tiny-encoder").state_dict()
     assert all(torch.equal(value, encoder[name]) for name, value in shipped.encoder.state_dict().items())
-    frames = torch.randn(1, 10, 320)
+    frames = torch.randn(1, 10, shipped.config.encoder.embed_dim)
     with torch.no_grad():
         torch.testing.assert_close(shipped.vocode(frames), trained.vocode(frames), atol=0.05, rtol=0.05)
     card = read_card(folder)
@@ -93,6 +97,52 @@ def test_the_recipe_runs_from_shards_to_the_package(shards: Path, warm_python: s
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(WeightsError, match="another version of auricle-tiny-encoder"):
         load_denoiser(folder)
+
+
+class Echo:
+    """Transcribes any clip as the same words."""
+
+    def transcribe(self, waveform: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(text="One, two three!" if waveform.any() else "")
+
+
+@pytest.fixture
+def enhancement() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        yield importlib.import_module("enhancement")
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_the_table_has_means_differences_and_word_errors(enhancement: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    clean = 0.1 * rng.standard_normal(16_000).astype(np.float32)
+    noisy = clean + np.float32(0.1) * rng.standard_normal(16_000).astype(np.float32)
+    pairs = [enhancement.Pair(noisy * k, clean, f"s{k}", "one two") for k in (1, 2, 3)]
+    metrics = enhancement.usable(["si_sdr"])
+    rows = [enhancement.measure(pair, {"noisy": None}, metrics, Echo()) for pair in pairs]
+    assert [row["noisy"]["word_errors"] for row in rows] == [1, 1, 1]
+    rows = [{**row, "ours": {**row["noisy"], "si_sdr": row["noisy"]["si_sdr"] + k}} for k, row in enumerate(rows)]
+    rows[0]["ours"]["si_sdr"] = float("nan")
+    table = enhancement.scores(rows, [pair.speaker for pair in pairs])
+    assert table["systems"]["noisy"]["wer"]["value"] == pytest.approx(0.5)
+    assert table["systems"]["noisy"]["si_sdr"]["value"] == pytest.approx(0, abs=0.3)
+    gained = table["minus_noisy"]["ours"]["si_sdr"]
+    assert gained["value"] == pytest.approx(1.5) and gained["n"] == 2 and gained["low"] >= 1 and gained["high"] <= 2
+    assert any("si_sdr" in line for line in enhancement.lines({**table, "pairs": 3, "speakers": 3}))
+
+
+def test_a_metric_that_is_asked_for_needs_its_extra(
+    enhancement: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(made: np.ndarray, clean: np.ndarray) -> dict[str, float]:
+        raise MissingExtra("PESQ", "enhance")
+
+    monkeypatch.setattr(enhancement, "METRICS", {"pesq": missing, "si_sdr": enhancement.METRICS["si_sdr"]})
+    assert list(enhancement.usable(None)) == ["si_sdr"] and "auricle[enhance]" in capsys.readouterr().err
+    with pytest.raises(MissingExtra, match=r"auricle\[enhance\]"):
+        enhancement.usable(["pesq"])
 
 
 def test_the_recipe_explains_itself_and_takes_the_shards_of_the_other() -> None:
