@@ -13,7 +13,6 @@ from functools import cache
 from auricle.curate.factory.experts import LETTERS
 from auricle.curate.factory.sheet import FIELDS, PHRASINGS, Field, Question, Sentence, Sheet, Written
 from auricle.data.vocabulary import EVENTS, event_words, names_music, names_speech
-from auricle.evaluate.mecat import states_absence
 
 _SPLIT = re.compile(r"(\s*(?:;|, (?:while|with|then|and|but)|\b(?:while|with|over)\b|(?<=[.!?])(?=\s+[A-Z\"“]))\s*)")
 _QUOTED = re.compile(r"[\"“]([^\"”]{1,2000})[\"”]")
@@ -22,9 +21,14 @@ _OVERLAP = 0.6  # share of quoted words that must be in the transcript
 _LONGEST = 600  # characters of a text
 _VAGUE = frozenset("person something device sound people building machine one someone object picture car".split())
 INSTRUMENTS = frozenset(
-    "accordion banjo bass bassoon bell bells cello choir clarinet clavinet contrabassoon cymbal cymbals drum drums flute "
-    "glockenspiel guitar harmonica harp harpsichord horn keyboard mandolin marimba oboe organ piano piccolo saxophone "
+    "accordion banjo bass bassoon bell bells cello choir clarinet clavinet contrabassoon cymbal cymbals drum drums "
+    "flute glockenspiel guitar harmonica harp harpsichord horn keyboard mandolin marimba oboe organ piano piccolo saxophone "
     "sitar synthesizer tambourine triangle trombone trumpet tuba ukulele vibraphone viola violin xylophone".split()
+)
+# A text that is only about something not being there; `auricle.evaluate` reads more ways of saying so.
+_ABSENT = re.compile(
+    r"(?:there (?:is|are) no|no|none)\b|[\w\s]{0,40}\b(?:is|are) (?:absent|not (?:present|heard|detected))\b",
+    re.IGNORECASE,
 )
 _NEGATED = re.compile(r"\b(?:no|not|without|none|nobody|neither|lacks?|absent|free of)\b", re.IGNORECASE)
 
@@ -72,6 +76,11 @@ def fault(text: str, sheet: Sheet) -> str:
     if wrong := sorted((words & _nouns()) - _supported(sheet)):
         return f"{', '.join(wrong)}, which no expert states"
     return ""
+
+
+def states_absence(text: str) -> bool:
+    """Whether a text says that there is nothing of its kind: "None", "There is no speech."."""
+    return _ABSENT.match(text.strip()) is not None
 
 
 def _checked(sentence: Sentence, field: Field, sheet: Sheet, dropped: list[str]) -> Sentence | None:

@@ -91,9 +91,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for record in records:
             yield _row(record, str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: no facts of the caption factory ({error}); delete it, and they are found again"
-        ) from None
+        raise DataError(f"{path}: no facts of the caption factory ({error}); delete it to find them again") from None
 
 
 def _record(expert: Expert, row: Row) -> dict[str, Any]:
