@@ -22,8 +22,9 @@ _LONGEST = 600  # characters of a text
 _VAGUE = frozenset("person something device sound people building machine one someone object picture car".split())
 INSTRUMENTS = frozenset(
     "accordion banjo bass bassoon bell bells cello choir clarinet clavinet contrabassoon cymbal cymbals drum drums "
-    "flute glockenspiel guitar harmonica harp harpsichord horn keyboard mandolin marimba oboe organ piano piccolo saxophone "
-    "sitar synthesizer tambourine triangle trombone trumpet tuba ukulele vibraphone viola violin xylophone".split()
+    "flute glockenspiel guitar harmonica harp harpsichord horn keyboard mandolin marimba oboe organ piano piccolo "
+    "saxophone sitar synthesizer tambourine triangle trombone trumpet tuba ukulele vibraphone viola violin "
+    "xylophone".split()
 )
 # A text that is only about something not being there; `auricle.evaluate` reads more ways of saying so.
 _ABSENT = re.compile(

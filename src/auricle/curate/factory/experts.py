@@ -104,19 +104,20 @@ def shipped() -> Mapping[str, Maker]:
 DEFAULT = ("tags", "voice", "music", "level", "noise", "bandwidth", "reverberation", "tempo", "key")
 
 
-def make_experts(names: Sequence[str], settings: ExpertSettings) -> list[Expert]:
+def make_experts(names: Sequence[str], settings: ExpertSettings, more: Sequence[Expert] = ()) -> list[Expert]:
     """The experts of a run, sorted by phase; at least one gives tags.
 
     Args:
         names: of `shipped`, or of the entry points ``auricle.experts`` of installed packages; behind a colon, what the
             expert is to use: ``whisper:base``, ``transformers:FOLDER``.
         settings: of all of them.
+        more: experts that are made already.
 
     Raises:
         ConfigError: an unknown name, one given twice, or no expert that tags.
         MissingExtra: one needs a package that is not installed.
     """
-    made: list[Expert] = []
+    made = list(more)
     known = shipped()
     for name in names:
         first, _, argument = name.partition(MODEL_SEPARATOR)
@@ -126,7 +127,7 @@ def make_experts(names: Sequence[str], settings: ExpertSettings) -> list[Expert]
     if doubled:
         raise ConfigError(f"experts {', '.join(sorted(doubled))} are named twice; name each once")
     if not any(expert.phase == "tag" for expert in made):
-        raise ConfigError(f"none of the experts {', '.join(names)} tags clips; add 'tags'")
+        raise ConfigError(f"none of the experts {', '.join(each.name for each in made)} tags clips; add 'tags'")
     return sorted(made, key=lambda each: PHASES.index(each.phase))
 
 
