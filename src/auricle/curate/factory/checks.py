@@ -19,7 +19,8 @@ _QUOTED = re.compile(r"[\"“]([^\"”]{1,2000})[\"”]")
 _LINK = re.compile(r"https?:|www\.|@\w+\.\w|<[a-z/!]|\[[^\]]*\]\(", re.IGNORECASE)
 _OVERLAP = 0.6  # share of quoted words that must be in the transcript
 _LONGEST = 600  # characters of a text
-_VAGUE = frozenset("person something device sound people building machine one someone object picture car".split())
+_VAGUE = frozenset("person something device sound people building machine one someone object picture car wood".split())
+_OF_MEASURES = {"noise": "snr", "telephone": "bandwidth"}  # words that a measure supports, too
 INSTRUMENTS = frozenset(
     "accordion banjo bass bassoon bell bells cello choir clarinet clavinet contrabassoon cymbal cymbals drum drums "
     "flute glockenspiel guitar harmonica harp harpsichord horn keyboard mandolin marimba oboe organ piano piccolo "
@@ -170,4 +171,10 @@ def _supported(sheet: Sheet) -> set[str]:
     ]
     events = [each for each in sheet.all("event") if isinstance(each.value, str)]
     accepted = (word for each in events for word in event_words(str(each.value)).accepted)
-    return {*stated, *accepted, *(word for each in events for word in _words(event_words(str(each.value)).subject))}
+    measured = (word for word, name in _OF_MEASURES.items() if sheet.best(name) is not None)
+    return {
+        *stated,
+        *accepted,
+        *measured,
+        *(word for each in events for word in _words(event_words(str(each.value)).subject)),
+    }

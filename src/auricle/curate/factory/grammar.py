@@ -98,6 +98,8 @@ def _parts(sheet: Sheet) -> tuple[list[Part], list[Evidence]]:
     if "M" in sheet.code:
         part, evidence = _tune(sheet)
         found.append((_start(sheet, "tag", "music"), part, evidence))
+    if not found and (silence := sheet.best("caption")) is not None:
+        return [], [silence]
     found.sort(key=lambda each: each[0])
     return [part for _, part, _ in found], list(dict.fromkeys(each for _, _, them in found for each in them))
 

@@ -47,7 +47,7 @@ class CaptionSettings:
     """What decides a run beside its input and its experts."""
 
     workers: int = 0  # processes; 0: this one
-    block: int = 64  # clips in a task: what a kill costs at most, and what models see as batches
+    block: int = 32  # clips in a task: what a kill costs at most, and what models see as batches
     licences: tuple[str, ...] = ()  # only clips of these; empty: all
     aligner: str = ""  # audio–text model of the filter; empty: no filter
     p: float = 0.01  # of the filter, see `auricle.curate.decision.FilterConfig`
