@@ -23,6 +23,8 @@ _LEAST_WINDOW_S = 0.5
 _BATCH = 16
 _CODE = "1"  # version of this module
 _LEAST = 0.2  # probability of speech or music below which the caption that names it is not believed
+# An event that the caption of the whole clip leaves out counts where as many windows name it, each this surely.
+_WINDOWS, _WINDOW_SURE = 2, 0.6
 _SPEECH, _MUSIC = "Is there speech in the audio?", "Is there music in the audio?"
 _GENDER, _AGE = "Is the speaker male or female?", "Is the speaker a child or an adult?"
 _COUNT = "How many people speak?"
@@ -133,20 +135,32 @@ def _tags_of(
 ) -> list[Fact]:
     caption, sureness = described.text, described.confidence or 1.0
     speech, music = sure
+    events = {event: sureness for event in events_in(caption)} | _of_windows(windows, events_in(caption))
     kinds = {
         "speech": speech if names_speech(caption) and speech >= _LEAST else None,
         "music": music if names_music(caption) and music >= _LEAST else None,
-        "sound": sureness if events_in(caption) else None,
+        "sound": max(events.values(), default=None),
     }
     facts = [_fact(clip, "caption", caption, sureness)]
     for kind, confidence in kinds.items():
         if confidence is not None:
             spans = [each[:2] for each in windows if _names(each[2].text, kind)]
             facts += _spanned(clip, "tag", kind, confidence, spans)
-    for event in events_in(caption):
+    for event, confidence in events.items():
         spans = [each[:2] for each in windows if event in events_in(each[2].text)]
-        facts += _spanned(clip, "event", event, sureness, spans)
+        facts += _spanned(clip, "event", event, confidence, spans)
     return facts
+
+
+def _of_windows(windows: Sequence[tuple[float, float, Any]], known: Sequence[str]) -> dict[str, float]:
+    """Events that several windows name, with the mean of what they are sure of."""
+    found: dict[str, list[float]] = {}
+    for _, _, part in windows:
+        if (part.confidence or 0.0) >= _WINDOW_SURE:
+            for event in events_in(part.text):
+                found.setdefault(event, []).append(part.confidence)
+    named = {event: each for event, each in found.items() if event not in known and len(each) >= _WINDOWS}
+    return {event: sum(each) / len(each) for event, each in named.items()}
 
 
 def _names(caption: str, kind: str) -> bool:
