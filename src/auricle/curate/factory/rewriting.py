@@ -4,9 +4,10 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import partial
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from auricle.curate.factory import prompt
 from auricle.curate.factory.endpoint import Endpoint, EndpointError, EndpointSettings, RunStopped
@@ -25,49 +26,72 @@ def writer_of(settings: EndpointSettings) -> str:
     return f"{settings.model}@prompt-{prompt.VERSION}"
 
 
-def rewriter(
-    endpoint: Endpoint,
-) -> Callable[[Sequence[Sheet], Path, Callable[[int], None]], dict[str, Written | AuricleError]]:
-    """The function that a run calls, see `auricle.curate.factory.run.caption_sources`."""
-    return partial(_rewrite, endpoint)
+@dataclass
+class Rewriter:
+    """A language model that writes the captions of a run; see `auricle.curate.factory.run.caption_sources`."""
 
+    endpoint: Endpoint
+    answered: int = 0  # clips, in this run
+    answered_s: float = 0.0  # of audio
 
-def _rewrite(
-    endpoint: Endpoint, sheets: Sequence[Sheet], path: Path, advance: Callable[[int], None]
-) -> dict[str, Written | AuricleError]:
-    """What the model writes of each clip, by hash, or why it does not; kept answers are not asked for again.
+    @property
+    def writer(self) -> str:
+        """Name and version of the model as a writer."""
+        return writer_of(self.endpoint.settings)
 
-    A clip that failed is asked for again by the next run.
-    """
-    writer, kept = writer_of(endpoint.settings), _kept(path)
-    found: dict[str, Written | AuricleError] = {}
-    waiting = []
-    for sheet in sheets:
-        reply = kept.get(_request(endpoint.settings, sheet))
-        if reply is None:
-            waiting.append(sheet)
-        else:
-            found[sheet.clip_hash] = prompt.written(reply, sheet, writer)
-            advance(1)
-    failures = 0
-    stop = threading.Event()
-    with ThreadPoolExecutor(endpoint.settings.concurrency) as threads:
-        futures = {threads.submit(_ask, endpoint, sheet, stop): sheet for sheet in waiting}
-        for future in as_completed(futures):
-            sheet = futures[future]
-            try:
-                reply = future.result()
-            except (EndpointError, RunStopped) as error:
-                found[sheet.clip_hash] = error
-                failures += 1
-                if isinstance(error, RunStopped) or failures >= _IN_A_ROW:
-                    stop.set()
+    def usage(self) -> dict[str, Any]:
+        """What this run asked for and got."""
+        prompts, answers = self.endpoint.tokens
+        return {
+            "answered": self.answered,
+            "answered_s": round(self.answered_s, 3),
+            "requests": self.endpoint.requests,
+            "retries": self.endpoint.retries,
+            "prompt_tokens": prompts,
+            "answer_tokens": answers,
+            "cost": round(self.endpoint.cost, 6),
+        }
+
+    def write(
+        self, sheets: Sequence[Sheet], path: Path, advance: Callable[[int], None]
+    ) -> dict[str, Written | AuricleError]:
+        """What the model writes of each clip, by hash, or why it does not.
+
+        Answers are kept in the file and not asked for again; a clip that failed is asked for again by the next run.
+        """
+        kept = _kept(path)
+        found: dict[str, Written | AuricleError] = {}
+        waiting = []
+        for sheet in sheets:
+            reply = kept.get(_request(self.endpoint.settings, sheet))
+            if reply is None:
+                waiting.append(sheet)
             else:
-                failures = 0
-                _keep(path, _request(endpoint.settings, sheet), reply)
-                found[sheet.clip_hash] = prompt.written(prompt.read_reply(reply, "reply"), sheet, writer)
-            advance(1)
-    return found
+                found[sheet.clip_hash] = prompt.written(reply, sheet, self.writer)
+                advance(1)
+        failures, stop = 0, threading.Event()
+        with ThreadPoolExecutor(self.endpoint.settings.concurrency) as threads:
+            futures = {threads.submit(_ask, self.endpoint, sheet, stop): sheet for sheet in waiting}
+            for future in as_completed(futures):
+                sheet = futures[future]
+                try:
+                    text = future.result()
+                except (EndpointError, RunStopped) as error:
+                    found[sheet.clip_hash] = error
+                    failures += 1
+                    if isinstance(error, RunStopped) or failures >= _IN_A_ROW:
+                        stop.set()
+                else:
+                    failures = 0
+                    found[sheet.clip_hash] = self._keep(path, sheet, text)
+                advance(1)
+        return found
+
+    def _keep(self, path: Path, sheet: Sheet, text: str) -> Written:
+        line = json.dumps([_request(self.endpoint.settings, sheet), text])
+        append_bytes(path, f"{sha256(line.encode()).hexdigest()[:_CHECK]} {line}\n".encode())
+        self.answered, self.answered_s = self.answered + 1, self.answered_s + sheet.seconds
+        return prompt.written(prompt.read_reply(text, "reply"), sheet, self.writer)
 
 
 def _ask(endpoint: Endpoint, sheet: Sheet, stop: threading.Event) -> str:
@@ -87,11 +111,6 @@ def _request(settings: EndpointSettings, sheet: Sheet) -> str:
     """Hash of all that decides an answer."""
     decided = [writer_of(settings), prompt.SYSTEM, prompt.messages(sheet)[-1], settings.max_tokens]
     return sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
-
-
-def _keep(path: Path, request: str, text: str) -> None:
-    line = json.dumps([request, text])
-    append_bytes(path, f"{sha256(line.encode()).hexdigest()[:_CHECK]} {line}\n".encode())
 
 
 def _kept(path: Path) -> Mapping[str, prompt.Reply]:

@@ -19,27 +19,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-from auricle import __version__
 from auricle.curate.factory.checks import check
 from auricle.curate.factory.clips import Piece, Source, unique_keys
 from auricle.curate.factory.domains import domain_code, route
 from auricle.curate.factory.experts import PHASES, Expert, Fact, Phase
-from auricle.curate.factory.pack import Captioned, licence_of, pack, write_mecat
+from auricle.curate.factory.pack import Captioned, pack, write_mecat
 from auricle.curate.factory.processes import Pool, pool
+from auricle.curate.factory.results import FORMAT, Dead, summarise, write_tables
+from auricle.curate.factory.rewriting import Rewriter
 from auricle.curate.factory.selection import Dropped, keep_licensed, keep_matching
 from auricle.curate.factory.sheet import Sheet, Written, sheet_of
 from auricle.curate.factory.store import FactStore, error_row
 from auricle.curate.factory.tasks import Tally, Task, WorkSettings, blocks
 from auricle.curate.stages import Stage, run_stages
 from auricle.errors import AuricleError, DataError, check_number
-from auricle.files import atomic_write, locked, make_folder, read_regular_text, remove_all_leftovers, write_json
+from auricle.files import locked, make_folder, read_regular_text, remove_all_leftovers, write_json
 
-FORMAT = "auricle-captions-1"
 _BLOCK_SOURCES = 64
-# Sheets, the file where results are kept, and a function called with the number of those done → results by clip hash.
-Rewrite = Callable[[Sequence[Sheet], Path, Callable[[int], None]], Mapping[str, Written | AuricleError]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +58,6 @@ class CaptionSettings:
         check_number("shard_bytes", self.shard_bytes, least=1 << 16, whole=True)
 
 
-class Dead(NamedTuple):
-    """Something that failed."""
-
-    key: str
-    stage: str
-    expert: str
-    reason: str
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
     """What came of a run."""
@@ -78,14 +67,13 @@ class Made:
 
 
 @dataclass
-class _Run:
+class Run:
     """One run: what its stages share."""
 
     out: Path
     work: WorkSettings
     settings: CaptionSettings
-    rewrite: Rewrite | None
-    writer: str
+    rewriter: Rewriter | None
     on_stage: Callable[[str, int], Callable[[int], None]]
     pool: Pool
     dead: list[Dead] = field(default_factory=list)
@@ -234,15 +222,15 @@ class _Run:
     ) -> dict[str, Written]:
         """What a language model writes of the clips that are left, checked; the grammar's without one."""
         final = {name: written for name, written in checked.items() if name in chosen}
-        if self.rewrite is None:
+        if self.rewriter is None:
             return final
         keys = {piece.clip_hash: piece.key for piece in clips}
         advance = self.on_stage("rewrite", len(final))
-        made = self.rewrite([sheets[name] for name in final], self.out / "written.jsonl", advance)
+        made = self.rewriter.write([sheets[name] for name in final], self.out / "written.jsonl", advance)
         for name in list(final):
             written = made[name]
             if isinstance(written, AuricleError):
-                self.dead.append(Dead(keys[name], "rewrite", self.writer, str(written)))
+                self.dead.append(Dead(keys[name], "rewrite", self.rewriter.writer, str(written)))
                 del final[name]
             else:
                 final[name] = check(written, sheets[name], checked[name])
@@ -276,8 +264,7 @@ def caption_sources(
     work: WorkSettings,
     settings: CaptionSettings | None = None,
     *,
-    rewrite: Rewrite | None = None,
-    writer: str = "grammar",
+    rewriter: Rewriter | None = None,
     on_stage: Callable[[str, int], Callable[[int], None]] = lambda name, total: lambda amount: None,
 ) -> Made:
     """Caption clips of any audio, with evidence; a run that was stopped continues.
@@ -287,8 +274,7 @@ def caption_sources(
         out: new folder, or that of an earlier run: facts there are used, its captions and shards replaced.
         work: experts, model and length of clips; its ``out`` is set to `out`.
         settings: processes, filter, shards.
-        rewrite: a language model that writes the captions of clips that passed the filter; None: the grammar's stay.
-        writer: name of it, for reports.
+        rewriter: a language model that writes the captions of clips that passed the filter; None: the grammar's stay.
         on_stage: called with the name of each stage and its items; what it returns is called with those done.
 
     Raises:
@@ -307,31 +293,13 @@ def caption_sources(
     work = replace(work, out=str(out))
     with locked(out), pool(work, settings.workers) as processes:
         (out / "summary.json").unlink(missing_ok=True)
-        run = _Run(out, work, settings, rewrite, writer, on_stage, processes)
+        run = Run(out, work, settings, rewriter, on_stage, processes)
         started = perf_counter()
         values = run_stages(run.stages(), {"sources": listed})
-        summary = _summary(run, values, perf_counter() - started)
-        _write_tables(run, values)
+        summary = summarise(run, values, perf_counter() - started)
+        write_tables(run, values)
         write_json(out / "summary.json", summary)
     return Made(summary=summary, dead=run.dead)
-
-
-def read_summary(out: str | Path) -> dict[str, Any]:
-    """The summary of a finished run.
-
-    Raises:
-        DataError: there is none.
-    """
-    try:
-        found = json.loads(read_regular_text(Path(out) / "summary.json", 64 << 20))
-        if found["format"] == FORMAT:
-            return dict(found)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise DataError(f"{out} has no finished run of the caption factory; run 'auricle curate run' with -o {out} first")
-
-
-# --- the folder
 
 
 def _claim(out: Path) -> None:
@@ -345,71 +313,3 @@ def _claim(out: Path) -> None:
         raise DataError(f"{out} is not empty and no folder of the caption factory; choose a new one")
     make_folder(out)
     write_json(mark, {"format": FORMAT})
-
-
-def _write_tables(run: _Run, values: Mapping[str, Any]) -> None:
-    codes, final = values["codes"], values["final"]
-    reasons = {each.key: each for each in run.dropped}
-    dead = {each.key for each in run.dead if each.stage in ("segment", "pack")}
-    with atomic_write(run.out / "clips.jsonl", "w") as file:
-        for piece in values["pieces"]:
-            name, drop = piece.clip_hash, reasons.get(piece.key)
-            is_packed = drop is None and name in final and piece.key not in dead
-            state = "packed" if is_packed else "dropped" if drop else "failed"
-            record = {
-                "key": piece.key,
-                "id": piece.source.id,
-                "clip_hash": name or None,
-                "seconds": round(piece.seconds, 3),
-                "domain": codes.get(name),
-                "state": state,
-                "reason": drop.reason if drop else piece.error or None,
-                "license": licence_of(piece),
-            }
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    with atomic_write(run.out / "dead_letters.jsonl", "w") as file:
-        for letter in run.dead:
-            file.write(json.dumps(letter._asdict(), ensure_ascii=False) + "\n")
-
-
-def _summary(run: _Run, values: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    pieces, final, sheets = values["pieces"], values["final"], values["sheets"]
-    hashes = {piece.clip_hash: piece for piece in values["clips"]}
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "clips": len(pieces),
-        "audio_s": round(sum(piece.seconds for piece in pieces), 3),
-        "packed": len(final),
-        "packed_s": round(sum(hashes[name].seconds for name in final), 3),
-        "dropped": dict(Counter(each.kind for each in run.dropped)),
-        "failed": dict(Counter(each.stage for each in run.dead)),
-        "domains": dict(sorted(Counter(sheets[name].code for name in final).items())),
-        "writer": run.writer,
-        "experts": [expert.identity for expert in run.pool.experts],
-        "clauses_dropped": sum(len(written.dropped) for written in final.values()),
-        "manifest": values["manifest"],
-        "workers": run.settings.workers,
-        "seconds": round(seconds, 3),
-        "stages": {name: round(each, 3) for name, each in run.seconds.items()},
-        "throughput": _throughput(run),
-    }
-
-
-def _throughput(run: _Run) -> list[dict[str, Any]]:
-    """What each expert did in this run; those that had nothing to do are left out."""
-    total: dict[tuple[str, str], list[Tally]] = defaultdict(list)
-    for phase, tallies in run.tallies.items():
-        for tally in tallies:
-            total[phase, tally.expert].append(tally)
-    return [
-        {
-            "stage": phase,
-            "expert": expert,
-            "clips": sum(each.clips for each in them),
-            "audio_s": round(sum(each.audio_s for each in them), 3),
-            "seconds": round(sum(each.seconds for each in them), 3),
-            "failed": sum(each.failed for each in them),
-        }
-        for (phase, expert), them in total.items()
-    ]
