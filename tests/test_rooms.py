@@ -33,7 +33,7 @@ FLOORS = {
     "cli": 15,
     "__main__": 16,
 }
-NESTED = {("models", "encoders")}  # the only folders within a room
+NESTED = {("models", "encoders"), ("curate", "factory")}  # the only folders within a room
 ROOM_FILES = 25
 PARAMETERS = 9  # outside cli/, where each parameter is an option of a verb
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}

@@ -14,6 +14,7 @@ from auricle import __version__
 from auricle.cli import (
     bench,
     checkpoints,
+    curate,
     data,
     doctor,
     embed,
@@ -104,6 +105,7 @@ for verb in (
 ):
     evaluate.evaluate.command()(verb)
 app.add_typer(data.data, name="data")
+app.add_typer(curate.curate, name="curate")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")
 

@@ -116,6 +116,7 @@ class Run:
     # --- the stages
 
     def segment(self, sources: Sequence[Source]) -> list[Piece]:
+        """The clips of all sources, in order, those that cannot be read among them."""
         tasks = [Task("cut", block) for block in blocks(sources, _BLOCK_SOURCES)]
         found: dict[int, list[Piece]] = defaultdict(list)
         advance = self.on_stage("segment", len(sources))
