@@ -65,7 +65,7 @@ class WriterOptions:
     ] = ""
     llm_concurrency: Annotated[int, typer.Option("--llm-concurrency", min=1, help="Requests at once.")] = 4
     llm_per_minute: Annotated[float | None, typer.Option("--llm-per-minute", help="Most requests a minute.")] = None
-    llm_max_tokens: Annotated[int, typer.Option("--llm-max-tokens", min=64, help="Tokens of an answer.")] = 1600
+    llm_max_tokens: Annotated[int, typer.Option("--llm-max-tokens", min=800, help="Tokens of an answer.")] = 3600
     llm_prices: Annotated[
         tuple[float, float],
         typer.Option("--llm-prices", metavar="IN OUT", help="Of a million tokens of prompts and of answers."),

@@ -29,7 +29,7 @@ INSTRUMENTS = frozenset(
 )
 # A text that is only about something not being there; `auricle.evaluate` reads more ways of saying so.
 _ABSENT = re.compile(
-    r"(?:there (?:is|are) no|no|none)\b|[\w\s]{0,40}\b(?:is|are) (?:absent|not (?:present|heard|detected))\b",
+    r"(?:there (?:is|are) no|no|none|unknown)\b|[\w\s]{0,40}\b(?:is|are) (?:absent|not (?:present|heard|detected))\b",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"\b(?:no|not|without|none|nobody|neither|lacks?|absent|free of)\b", re.IGNORECASE)
@@ -81,7 +81,7 @@ def fault(text: str, sheet: Sheet) -> str:
 
 
 def states_absence(text: str) -> bool:
-    """Whether a text says that there is nothing of its kind: "None", "There is no speech."."""
+    """Whether a text says that there is nothing of its kind, or nothing known: "None", "There is no speech."."""
     return _ABSENT.match(text.strip()) is not None
 
 

@@ -30,7 +30,7 @@ class LLMConfig(StrictFields):
     attempts: int = 5
     backoff_s: float = 0.5
     timeout_s: float = 120.0
-    max_tokens: int = 1600
+    max_tokens: int = 3600
     per_minute: float | None = None
     prices: Annotated[tuple[float, float], Strict(False)] = (0.0, 0.0)
     max_cost: float | None = None

@@ -43,7 +43,7 @@ class EndpointSettings:
     attempts: int = 5  # of each request
     backoff_s: float = 0.5  # before the second attempt; doubled each time
     timeout_s: float = 120.0
-    max_tokens: int = 1600  # of an answer
+    max_tokens: int = 3600  # of an answer; with fewer than about 3,500 its texts are shorter
     per_minute: float | None = None  # requests
     prices: tuple[float, float] = (0.0, 0.0)  # of a million tokens of prompts and of answers
     max_cost: float | None = None  # in the unit of the prices
@@ -55,7 +55,7 @@ class EndpointSettings:
             raise ConfigError(f"url is {self.url!r}; expected an address as http://localhost:8000/v1")
         if not self.model:
             raise ConfigError("no model is named; expected the name that the server knows it by")
-        for name, least, most in (("concurrency", 1, 1024), ("attempts", 1, 100), ("max_tokens", 64, 1 << 17)):
+        for name, least, most in (("concurrency", 1, 1024), ("attempts", 1, 100), ("max_tokens", 800, 1 << 17)):
             check_number(name, getattr(self, name), least=least, most=most, whole=True)
         check_number("backoff_s", self.backoff_s, least=0, most=60)
         check_number("timeout_s", self.timeout_s, least=0.1, most=3600)
@@ -128,7 +128,11 @@ class Endpoint:
                 wait_s = max(wait_s, asked_s)
                 continue
             try:
-                return check(self._text(content))
+                text, is_cut = self._text(content)
+                if is_cut:  # the same question would be cut again
+                    reason = f"an answer cut short at {self.settings.max_tokens} tokens; allow more"
+                    break
+                return check(text)
             except DataError as error:
                 reason = str(error)
         raise EndpointError(f"{self.settings.model} after {attempt + 1} attempts: {reason}")
@@ -172,11 +176,11 @@ class Endpoint:
         finally:
             connection.close()
 
-    def _text(self, content: bytes) -> str:
-        """The answer in the envelope of a chat completion.
+    def _text(self, content: bytes) -> tuple[str, bool]:
+        """The answer in the envelope of a chat completion, and whether it was cut short.
 
         Raises:
-            DataError: it has none, or one that was cut short.
+            DataError: it has none.
         """
         try:
             found = parse_json(content.decode())
@@ -193,9 +197,7 @@ class Endpoint:
                         self.tokens[place] += count
         if not isinstance(text, str):
             raise DataError("a reply without a text")
-        if choice.get("finish_reason") == "length":
-            raise DataError("an answer that was cut short; allow more tokens")
-        return text
+        return text, choice.get("finish_reason") == "length"
 
 
 def _key(variable: str) -> str:

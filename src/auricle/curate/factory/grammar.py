@@ -164,9 +164,10 @@ def _arrangement(sheet: Sheet, parts: Sequence[Part]) -> Any:
 
 
 def _long(scene: Scene, evidence: Sequence[Evidence], grade: Grades, rng: np.random.Generator) -> Sentence:
-    quality = _environment(grade, rng)
-    text = f"{wording.caption(scene, rng)} {quality.text}".strip()
-    return Sentence(text=text, evidence=(*evidence, *quality.evidence))
+    quality, text = _environment(grade, rng), wording.caption(scene, rng)
+    if not quality.evidence:
+        return Sentence(text=text, evidence=tuple(evidence))
+    return Sentence(text=f"{text} {quality.text}", evidence=(*evidence, *quality.evidence))
 
 
 def _short(scene: Scene, evidence: Sequence[Evidence], rng: np.random.Generator) -> Sentence:
@@ -259,14 +260,12 @@ def _when(spans: Sequence[Evidence], seconds: float, rng: np.random.Generator) -
 
 
 def _environment(grade: Grades, rng: np.random.Generator) -> Sentence:
+    if not grade.evidence:
+        unknown = ("Unknown quality and surroundings.", "Unknown acoustic environment.", "Unknown recording quality.")
+        return Sentence(text=unknown[int(rng.integers(3))])
     kind = ("recording", "clip", "take")[int(rng.integers(3))]
     level = f"{grade.level} " if grade.level else ""
-    article = "An" if (level or kind)[0] in "aeiou" else "A"
-    text = f"{article} {level}{kind}"
-    texts = [clause[int(rng.integers(len(clause)))] for clause in grade.clauses]
-    if texts:
-        joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-        text = f"{text} with {joined}"
-    elif not level:
-        return Sentence(text=f"{article} {kind} without measurable background.", evidence=grade.evidence)
+    clauses = [clause[int(rng.integers(len(clause)))] for clause in grade.clauses]
+    joined = clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}" if clauses else ""
+    text = f"A {level}{kind} with {joined}" if joined else f"A {level}{kind}" if level else f"A {kind} of medium level"
     return Sentence(text=f"{text}.", evidence=grade.evidence)

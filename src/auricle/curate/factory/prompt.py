@@ -24,7 +24,8 @@ CATEGORIES = (
 DIFFICULTIES = ("basic", "intermediate", "advanced", "complex")
 # Longest texts in characters where the budget of tokens allows; they are scaled down with it.
 _LONGEST = {"long": 360, "short": 110, "speech": 240, "music": 240, "sound": 240, "environment": 200, "question": 160}
-_FULL_TOKENS = 1600  # budget of an answer with texts of these lengths
+# Characters of an answer: a token has at least so many, so that an answer within the schema is not cut short.
+_CHARACTERS, _FRAME = 1.5, 1200  # of a token; of names and marks
 _MOST_FACTS = 60  # in one prompt
 _MOST_CHARACTERS = 400  # of a value
 _MAX_REPLY = 64 << 10  # characters
@@ -53,7 +54,7 @@ SYSTEM = (
     "3 WORK. Analyse: which facts matter. Write three phrasings of each field: long (1-2 sentences), short (at most 15 "
     'words), speech, music, sound (neither speech nor music), environment (quality, room); "None" where the domain has '
     "none. Cite with each text the numbers of its facts. Write five questions with short answers. Check every text "
-    "against the facts, then give your confidence. Answer in JSON alone."
+    "against the facts, then give your confidence in percent. Answer in JSON alone."
 )
 
 
@@ -90,7 +91,7 @@ class Reply(StrictFields):
     sound: Annotated[tuple[_Text, ...], Strict(False)]
     environment: Annotated[tuple[_Text, ...], Strict(False)]
     questions: Annotated[tuple[_Asked, ...], Strict(False)] = field(default=())
-    confidence: float = 0.0
+    confidence: int = 0  # percent; a whole number, since the digits of another one never need to end
 
 
 def messages(sheet: Sheet) -> list[dict[str, str]]:
@@ -111,7 +112,8 @@ def cited(sheet: Sheet) -> list[Evidence]:
 
 def schema(max_tokens: int) -> dict[str, Any]:
     """The JSON Schema of an answer whose texts fit into a budget of tokens."""
-    scale = min(1.0, max_tokens / _FULL_TOKENS)
+    texts = PHRASINGS * sum(_LONGEST[name] for name in FIELDS) + 2 * COUNT * _LONGEST["question"]
+    scale = min(1.0, max(0.05, (_CHARACTERS * max_tokens - _FRAME) / texts))
 
     def text(name: str) -> dict[str, Any]:
         return {"type": "string", "minLength": 1, "maxLength": max(8, int(_LONGEST[name] * scale))}
@@ -124,7 +126,7 @@ def schema(max_tokens: int) -> dict[str, Any]:
             "additionalProperties": False,
         }
 
-    facts = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": _MOST_FACTS - 1}, "maxItems": 6}
+    facts = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": _MOST_FACTS - 1}, "maxItems": 3}
     fields = {
         name: {
             "type": "array",
@@ -142,7 +144,7 @@ def schema(max_tokens: int) -> dict[str, Any]:
         facts=facts,
     )
     listed = {"type": "array", "items": asked, "minItems": COUNT, "maxItems": COUNT}
-    return closed(**fields, questions=listed, confidence={"type": "number", "minimum": 0, "maximum": 1})
+    return closed(**fields, questions=listed, confidence={"type": "integer", "minimum": 0, "maximum": 100})
 
 
 def read_reply(text: str, origin: str) -> Reply:
@@ -160,8 +162,8 @@ def read_reply(text: str, origin: str) -> Reply:
     if has_half_pair(content):
         raise DataError(f"{origin}: an answer with half of a surrogate pair")
     reply = validate(Reply, content, origin, fix="ask a model that follows JSON schemas")
-    if not 0 <= reply.confidence <= 1:
-        raise DataError(f"{origin}: confidence is {reply.confidence}, expected 0 to 1")
+    if not 0 <= reply.confidence <= 100:
+        raise DataError(f"{origin}: confidence is {reply.confidence}, expected 0 to 100")
     return reply
 
 
@@ -189,7 +191,7 @@ def written(reply: Reply, sheet: Sheet, writer: str) -> Written:
         )
         for each in reply.questions[:COUNT]
     )
-    return Written(writer=writer, fields=fields, questions=questions, confidence=round(reply.confidence, 3))
+    return Written(writer=writer, fields=fields, questions=questions, confidence=reply.confidence / 100)
 
 
 def _bounded(value: Any) -> Any:
