@@ -98,9 +98,11 @@ def _checked(sentence: Sentence, field: Field, sheet: Sheet, dropped: list[str])
             return None
         if is_absent:
             return replace(sentence, text=text)
-    kept = ""
+    kept, is_dropping = "", False
     for link, clause in _clauses(text):
-        reason = fault(clause, sheet)
+        is_new = not link.strip() or ";" in link
+        reason = fault(clause, sheet) or ("" if is_new or not is_dropping else "part of what was dropped")
+        is_dropping = bool(reason)
         if reason:
             dropped.append(f"{field}: {clause[:100]!r}: {reason}")
             if not kept:  # the clause that the others hang on

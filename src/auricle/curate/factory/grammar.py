@@ -51,7 +51,7 @@ def write(sheet: Sheet) -> Written:
 
 
 def _seed(sheet: Sheet, name: str) -> np.random.Generator:
-    return np.random.default_rng([int(sheet.clip_hash[:15], 16), *name.encode()])
+    return np.random.default_rng([int(sheet.clip_hash, 16), *name.encode()])
 
 
 def _varied(
