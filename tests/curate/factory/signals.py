@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from auricle.curate.factory.clips import Source
-from auricle.curate.factory.experts import Clip, Expert, Fact
+from auricle.curate.factory.experts import Expert, ExpertInput, Fact
 from auricle.curate.factory.sheet import Evidence, Sheet
 
 RATE = 16_000
@@ -39,7 +39,7 @@ def write_tones(folder: Path, count: int) -> list[Source]:
     return sources
 
 
-def by_pitch(clips: Sequence[Clip]) -> list[list[Fact]]:
+def by_pitch(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
     found = []
     for clip in clips:
         spectrum = np.abs(np.fft.rfft(clip.waveform))

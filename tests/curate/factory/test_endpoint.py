@@ -342,7 +342,7 @@ def test_our_own_server_follows_the_schema(tmp_path: Path) -> None:
     assert rewriter.usage()["answered"] == 1 and rewriter.usage()["prompt_tokens"] > 500
     final = check(written, clip, write(clip))
     assert all("music" not in each.text or "no music" in each.text.lower() for each in final.fields["long"])
-    assert [each.text for each in final.fields["speech"]][0] == "None"
+    assert final.fields["speech"][0].text == "None"
 
 
 def test_replies_are_bounded() -> None:

@@ -12,8 +12,8 @@ from auricle.curate.factory import models
 from auricle.curate.factory.domains import domain_code, route
 from auricle.curate.factory.experts import (
     DEFAULT,
-    Clip,
     Expert,
+    ExpertInput,
     ExpertSettings,
     Fact,
     make_experts,
@@ -27,8 +27,8 @@ from .signals import PITCH, noise, sine
 CPU = ExpertSettings(device="cpu")
 
 
-def clip(waveform: np.ndarray, key: str = "a") -> Clip:
-    return Clip(key=key, clip_hash=key * 32, waveform=waveform)
+def clip(waveform: np.ndarray, key: str = "a") -> ExpertInput:
+    return ExpertInput(key=key, clip_hash=key * 32, waveform=waveform)
 
 
 def expert(run: Any, **settings: Any) -> Expert:
@@ -82,7 +82,7 @@ def test_an_installed_package_can_bring_experts(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_fault_of_one_clip_leaves_the_others_their_facts() -> None:
-    def run(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         if any(each.key == "b" for each in clips):
             raise ZeroDivisionError("no")
         return [[Fact(name="tag", value=each.key)] for each in clips]
@@ -143,12 +143,12 @@ def test_windows_add_events_that_several_of_them_name() -> None:
 def test_the_embedded_model_tags_what_it_knows() -> None:
     import soundfile
 
-    from auricle.curate.factory.experts import Clip as Seen
+    from auricle.curate.factory.experts import ExpertInput as Seen
 
     folder = Path(__file__).resolve().parents[3] / "examples"
     (tags,) = make_experts(["tags"], CPU)
     waves = {name: soundfile.read(folder / f"{name}.ogg", dtype="float32")[0] for name in ("voice", "piano")}
-    clips = [Seen(key=name, clip_hash=name, waveform=wave) for name, wave in waves.items()]
+    clips = [ExpertInput(key=name, clip_hash=name, waveform=wave) for name, wave in waves.items()]
     codes = [domain_code(facts) for facts in run_expert(tags, clips) if not isinstance(facts, AuricleError)]
     assert codes[0] == "S00"
     assert "M" in codes[1]

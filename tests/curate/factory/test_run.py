@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from auricle.curate.factory.clips import Source
-from auricle.curate.factory.experts import Clip, Expert, Fact
+from auricle.curate.factory.experts import Expert, ExpertInput, Fact
 from auricle.curate.factory.results import read_summary
 from auricle.curate.factory.run import CaptionSettings, Made, caption_sources
 from auricle.curate.factory.tasks import WorkSettings
@@ -117,7 +117,7 @@ def test_a_second_run_runs_no_expert(made: tuple[list[Source], Path, Made], monk
     sources, out, first = made
     before = outputs(out)
 
-    def refuse(clips: Sequence[Clip]) -> Any:
+    def refuse(clips: Sequence[ExpertInput]) -> Any:
         raise AssertionError("an expert ran twice")
 
     again = run(sources, out, work(replace(PITCH, run=refuse), "level"))
@@ -254,7 +254,7 @@ def test_only_licences_that_are_wanted(tmp_path: Path) -> None:
 
 
 def test_failures_of_experts_are_dead_letters(tmp_path: Path) -> None:
-    def fail(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def fail(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         raise ValueError("no")
 
     broken = Expert(name="broken", version="1", phase="acoustics", gives=("label",), run=fail)

@@ -34,7 +34,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Clip:
+class ExpertInput:
     """A clip as experts see it."""
 
     key: str
@@ -47,7 +47,7 @@ class Clip:
         return len(self.waveform) / 16_000
 
 
-Run: TypeAlias = Callable[[Sequence[Clip]], Sequence[Sequence[Fact] | AuricleError]]
+Run: TypeAlias = Callable[[Sequence[ExpertInput]], Sequence[Sequence[Fact] | AuricleError]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ def _plug_in(name: str, known: Mapping[str, Any]) -> Maker:
     return maker
 
 
-def run_expert(expert: Expert, clips: Sequence[Clip]) -> list[list[Fact] | AuricleError]:
+def run_expert(expert: Expert, clips: Sequence[ExpertInput]) -> list[list[Fact] | AuricleError]:
     """The facts of each clip, or its error; a fault of one clip in a batch leaves the others theirs."""
     try:
         found = list(expert.run(clips))

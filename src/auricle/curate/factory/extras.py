@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from auricle.audio.resample import SAMPLE_RATE
-from auricle.curate.factory.experts import Clip, Expert, ExpertSettings, Fact
+from auricle.curate.factory.experts import Expert, ExpertInput, ExpertSettings, Fact
 from auricle.errors import AuricleError, ConfigError, MissingExtra
 
 _CODE = "1"  # version of this module
@@ -23,7 +23,7 @@ def voice_activity(settings: ExpertSettings) -> Expert:
 
     detector, step = SpeechDetector(), int(_STEP_S * SAMPLE_RATE)
 
-    def run(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         return [_stretches(clip, [detector.has_speech(part) for part in _cut(clip, step)], step) for clip in clips]
 
     gives = ("speech_activity", "speech_share")
@@ -37,7 +37,7 @@ def whisper(settings: ExpertSettings) -> Expert:
 
     model = load(f"whisper:{settings.argument or 'base'}", device=settings.device)
 
-    def run(clips: Sequence[Clip]) -> list[list[Fact] | AuricleError]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact] | AuricleError]:
         found: list[list[Fact] | AuricleError] = []
         for clip, spoken in zip(clips, model.transcribe_many([clip.waveform for clip in clips]), strict=True):
             if isinstance(spoken, AuricleError):
@@ -80,14 +80,14 @@ def audio_classifier(settings: ExpertSettings) -> Expert:
         raise ConfigError(f"{name}: no audio classifier that transformers can load ({error}); check the name") from None
     weights = sum(float(each.detach().double().abs().sum()) for each in network.parameters())
 
-    def run(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         return [_labels(clip, extractor, network, torch) for clip in clips]
 
     identity = f"{_CODE}-{name.rstrip('/').rpartition('/')[2]}-{weights:.6e}"
     return Expert(name="transformers", version=identity, phase="acoustics", gives=("label",), run=run, cost=0.1)
 
 
-def _labels(clip: Clip, extractor: Any, network: Any, torch: Any) -> list[Fact]:
+def _labels(clip: ExpertInput, extractor: Any, network: Any, torch: Any) -> list[Fact]:
     inputs = extractor(clip.waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt")
     with torch.inference_mode():
         shares = network(**inputs).logits[0].softmax(-1)
@@ -104,11 +104,11 @@ def _labels(clip: Clip, extractor: Any, network: Any, torch: Any) -> list[Fact]:
     ]
 
 
-def _cut(clip: Clip, step: int) -> list[Any]:
+def _cut(clip: ExpertInput, step: int) -> list[Any]:
     return [clip.waveform[start : start + step] for start in range(0, len(clip.waveform), step)]
 
 
-def _stretches(clip: Clip, is_speech: Sequence[bool], step: int) -> list[Fact]:
+def _stretches(clip: ExpertInput, is_speech: Sequence[bool], step: int) -> list[Fact]:
     """Neighbouring steps with speech joined, then the share of all."""
     edges = np.flatnonzero(np.diff(np.asarray([False, *is_speech, False]).astype(int)))
     found = [

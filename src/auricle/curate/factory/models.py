@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.audio.segments import segments
-from auricle.curate.factory.experts import Clip, Expert, ExpertSettings, Fact
+from auricle.curate.factory.experts import Expert, ExpertInput, ExpertSettings, Fact
 from auricle.data.vocabulary import EVENTS, LANGUAGES, names_music, names_speech
 from auricle.errors import AuricleError
 
@@ -46,7 +46,7 @@ def tags(settings: ExpertSettings) -> Expert:
     """What is there: ``caption``, ``tag`` (speech, music or sound), ``event``; with the windows it is named in."""
     model = load_model(settings.model, settings.device)
 
-    def run(clips: Sequence[Clip]) -> list[list[Fact] | AuricleError]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact] | AuricleError]:
         whole = list(model.describe_many([clip.waveform for clip in clips], batch_size=_BATCH))
         speech, music = (_odds(model, clips, question, ("yes", "no"), "yes") for question in (_SPEECH, _MUSIC))
         cuts = [(i, start, stop) for i, clip in enumerate(clips) for start, stop in _windows(clip)]
@@ -71,7 +71,7 @@ def voice(settings: ExpertSettings) -> Expert:
     """Who speaks: ``gender``, ``age``, ``speakers``, ``language``, ``transcript`` where the model can give one."""
     model = load_model(settings.model, settings.device)
 
-    def run(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         found: list[list[Fact]] = [[] for _ in clips]
         _choose(model, clips, found, _GENDER, {"male": "male", "female": "female"}, "gender")
         _choose(model, clips, found, _AGE, {"child": "child", "adult": "adult"}, "age")
@@ -92,7 +92,7 @@ def music(settings: ExpertSettings) -> Expert:
     """What is played: ``instrument``, one fact each, and ``pace`` (slow or fast)."""
     model = load_model(settings.model, settings.device)
 
-    def run(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         found: list[list[Fact]] = [[] for _ in clips]
         answers = model.ask_many([clip.waveform for clip in clips], _INSTRUMENT, batch_size=_BATCH)
         for clip, facts, answer in zip(clips, found, answers, strict=True):
@@ -118,12 +118,12 @@ def _expert(name: str, phase: Any, gives: tuple[str, ...], run: Any, model: "Aud
     return Expert(name=name, version=version, phase=phase, gives=gives, run=run, device=device, **more)
 
 
-def _fact(clip: Clip, name: str, value: Any, confidence: float | None) -> Fact:
+def _fact(clip: ExpertInput, name: str, value: Any, confidence: float | None) -> Fact:
     rounded = None if confidence is None else round(confidence, 3)
     return Fact(name=name, value=value, confidence=rounded, stop_s=round(clip.seconds, 3))
 
 
-def _windows(clip: Clip) -> list[tuple[int, int]]:
+def _windows(clip: ExpertInput) -> list[tuple[int, int]]:
     """Windows of tags; none where the clip is no longer than one."""
     if clip.seconds <= WINDOW_S:
         return []
@@ -131,7 +131,7 @@ def _windows(clip: Clip) -> list[tuple[int, int]]:
 
 
 def _tags_of(
-    clip: Clip, described: Any, windows: Sequence[tuple[float, float, Any]], sure: tuple[float, float]
+    clip: ExpertInput, described: Any, windows: Sequence[tuple[float, float, Any]], sure: tuple[float, float]
 ) -> list[Fact]:
     caption, sureness = described.text, described.confidence or 1.0
     speech, music = sure
@@ -168,7 +168,9 @@ def _names(caption: str, kind: str) -> bool:
     return names[kind](caption) if kind in names else bool(events_in(caption))
 
 
-def _spanned(clip: Clip, name: str, value: str, confidence: float, spans: Iterable[tuple[float, float]]) -> list[Fact]:
+def _spanned(
+    clip: ExpertInput, name: str, value: str, confidence: float, spans: Iterable[tuple[float, float]]
+) -> list[Fact]:
     """One fact for each run of neighbouring windows; of the whole clip where no window names it."""
     joined: list[list[float]] = []
     for start, stop in spans:
@@ -183,7 +185,9 @@ def _spanned(clip: Clip, name: str, value: str, confidence: float, spans: Iterab
     ]
 
 
-def _odds(model: "AudioLM", clips: Sequence[Clip], question: str, options: Sequence[str], wanted: str) -> list[float]:
+def _odds(
+    model: "AudioLM", clips: Sequence[ExpertInput], question: str, options: Sequence[str], wanted: str
+) -> list[float]:
     """Probability of one option for each clip; 0 where it cannot be asked."""
     found = model.choose_many([clip.waveform for clip in clips], question, options, batch_size=_BATCH)
     return [
@@ -194,7 +198,7 @@ def _odds(model: "AudioLM", clips: Sequence[Clip], question: str, options: Seque
 
 def _choose(
     model: "AudioLM",
-    clips: Sequence[Clip],
+    clips: Sequence[ExpertInput],
     found: Sequence[list[Fact]],
     question: str,
     options: dict[str, Any],

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from auricle.curate.factory import measures, tonal
-from auricle.curate.factory.experts import Clip, Expert, ExpertSettings, Fact, Phase
+from auricle.curate.factory.experts import Expert, ExpertInput, ExpertSettings, Fact, Phase
 
 _VERSION = "1"  # raised whenever a measure gives other numbers
 
 
-def _level(clip: Clip) -> Iterator[Fact]:
+def _level(clip: ExpertInput) -> Iterator[Fact]:
     lufs = measures.loudness(clip.waveform)
     if lufs is not None:
         yield Fact(name="loudness", value=round(lufs, 2))
@@ -17,35 +17,35 @@ def _level(clip: Clip) -> Iterator[Fact]:
     yield Fact(name="clipped", value=round(measures.clipped_share(clip.waveform), 6))
 
 
-def _noise(clip: Clip) -> Iterator[Fact]:
+def _noise(clip: ExpertInput) -> Iterator[Fact]:
     if (ratio := measures.signal_to_noise(clip.waveform)) is not None:
         yield Fact(name="snr", value=round(ratio, 1))
 
 
-def _bandwidth(clip: Clip) -> Iterator[Fact]:
+def _bandwidth(clip: ExpertInput) -> Iterator[Fact]:
     if (hertz := measures.bandwidth(clip.waveform)) is not None:
         yield Fact(name="bandwidth", value=round(hertz))
 
 
-def _reverberation(clip: Clip) -> Iterator[Fact]:
+def _reverberation(clip: ExpertInput) -> Iterator[Fact]:
     if (found := measures.reverberation(clip.waveform)) is not None:
         yield Fact(name="reverberation", value=round(found[0], 2), confidence=round(found[1], 4))
 
 
-def _tempo(clip: Clip) -> Iterator[Fact]:
+def _tempo(clip: ExpertInput) -> Iterator[Fact]:
     if (found := tonal.tempo(clip.waveform)) is not None:
         yield Fact(name="bpm", value=round(found[0], 1), confidence=round(found[1], 4))
 
 
-def _key(clip: Clip) -> Iterator[Fact]:
+def _key(clip: ExpertInput) -> Iterator[Fact]:
     if (found := tonal.key(clip.waveform)) is not None:
         yield Fact(name="key", value=f"{found[0]} {found[1]}", confidence=round(found[2], 4))
 
 
 def _maker(
-    name: str, phase: Phase, gives: tuple[str, ...], measure: Callable[[Clip], Iterator[Fact]], cost: float
+    name: str, phase: Phase, gives: tuple[str, ...], measure: Callable[[ExpertInput], Iterator[Fact]], cost: float
 ) -> Callable[[ExpertSettings], Expert]:
-    def run(clips: Sequence[Clip]) -> list[list[Fact]]:
+    def run(clips: Sequence[ExpertInput]) -> list[list[Fact]]:
         return [[replace(fact, stop_s=round(clip.seconds, 3)) for fact in measure(clip)] for clip in clips]
 
     def make(settings: ExpertSettings) -> Expert:

@@ -18,8 +18,8 @@ from auricle.curate.factory.clips import CLIP_S, Piece, Source, cut, read_piece
 from auricle.curate.factory.domains import route
 from auricle.curate.factory.experts import (
     DEFAULT,
-    Clip,
     Expert,
+    ExpertInput,
     ExpertSettings,
     Phase,
     make_experts,
@@ -38,7 +38,7 @@ Kind: TypeAlias = Literal["describe", "cut", "experts", "write"]
 class WorkSettings:
     """What all processes of a run share."""
 
-    out: str  # folder of the run
+    out: str = ""  # folder of the run; `caption_sources` sets it
     experts: tuple[str | Expert, ...] = DEFAULT
     model: str = "auricle-tiny"
     device: str = "auto"
@@ -110,7 +110,7 @@ class Worker:
     def _run(self, task: Task) -> list[Tally]:
         """Run each expert of a phase over the clips of its domains that it has not seen."""
         pieces = {piece.clip_hash: piece for piece, _ in task.items}
-        clips: dict[str, Clip | AuricleError] = {}
+        clips: dict[str, ExpertInput | AuricleError] = {}
         tallies = []
         for expert in self.experts:
             if expert.phase != task.phase or (task.experts and expert.name not in task.experts):
@@ -125,15 +125,15 @@ class Worker:
                 tallies.append(self._add(expert, {each: clips[each] for each in new}))
         return tallies
 
-    def _add(self, expert: Expert, clips: dict[str, Clip | AuricleError]) -> Tally:
-        readable = [clip for clip in clips.values() if isinstance(clip, Clip)]
+    def _add(self, expert: Expert, clips: dict[str, ExpertInput | AuricleError]) -> Tally:
+        readable = [clip for clip in clips.values() if isinstance(clip, ExpertInput)]
         started = perf_counter()
         found = dict(zip((clip.clip_hash for clip in readable), run_expert(expert, readable), strict=True))
         seconds, audio_s = perf_counter() - started, sum(clip.seconds for clip in readable)
         rows = []
         for name, clip in clips.items():
-            result = found[name] if isinstance(clip, Clip) else clip
-            share = seconds * clip.seconds / audio_s if isinstance(clip, Clip) and audio_s else 0.0
+            result = found[name] if isinstance(clip, ExpertInput) else clip
+            share = seconds * clip.seconds / audio_s if isinstance(clip, ExpertInput) and audio_s else 0.0
             if isinstance(result, AuricleError):
                 rows.append(error_row(name, result, share))
             else:
@@ -158,9 +158,9 @@ def blocks(items: Sequence[Any], size: int) -> list[tuple[Any, ...]]:
     return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def _clip(piece: Piece) -> Clip | AuricleError:
+def _clip(piece: Piece) -> ExpertInput | AuricleError:
     try:
-        return Clip(key=piece.key, clip_hash=piece.clip_hash, waveform=read_piece(piece))
+        return ExpertInput(key=piece.key, clip_hash=piece.clip_hash, waveform=read_piece(piece))
     except AuricleError as error:
         return error
 
@@ -179,5 +179,5 @@ def _state(sources: Sequence[Source], clip_s: float) -> str:
     return digest.hexdigest()[:24]
 
 
-def _elsewhere(clips: Sequence[Clip]) -> Any:
+def _elsewhere(clips: Sequence[ExpertInput]) -> Any:
     raise AuricleError("this expert is loaded in another process")
