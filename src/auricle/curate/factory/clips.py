@@ -51,7 +51,7 @@ class Piece:
 
     def to_json(self) -> str:
         """As a line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, default=str)
+        return json.dumps(asdict(self), ensure_ascii=False, default=str)  # the input may state NaN
 
     @classmethod
     def from_json(cls, line: str) -> "Piece":

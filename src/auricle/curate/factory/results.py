@@ -49,6 +49,7 @@ def write_tables(run: "Run", values: Mapping[str, Any]) -> None:
     """Write what became of each clip, and what failed."""
     codes, final = values["codes"], values["final"]
     reasons = {each.key: each for each in run.dropped}
+    failures = {each.key: each.reason for each in reversed(run.dead)}
     dead = {each.key for each in run.dead if each.stage in ("segment", "pack")}
     with atomic_write(run.out / "clips.jsonl", "w") as file:
         for piece in values["pieces"]:
@@ -62,7 +63,7 @@ def write_tables(run: "Run", values: Mapping[str, Any]) -> None:
                 "seconds": round(piece.seconds, 3),
                 "domain": codes.get(name),
                 "state": state,
-                "reason": drop.reason if drop else piece.error or None,
+                "reason": None if is_packed else drop.reason if drop else failures.get(piece.key),
                 "license": licence_of(piece),
             }
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")

@@ -21,10 +21,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from auricle.curate.decision import FilterConfig
 from auricle.curate.factory.checks import check
 from auricle.curate.factory.clips import Piece, Source, unique_keys
 from auricle.curate.factory.domains import domain_code, route
-from auricle.curate.factory.experts import PHASES, Expert, Fact, Phase
+from auricle.curate.factory.experts import LETTERS, PHASES, Expert, Fact, Phase
 from auricle.curate.factory.pack import Captioned, pack, write_mecat
 from auricle.curate.factory.processes import Pool, pool
 from auricle.curate.factory.results import FORMAT, Dead, summarise, write_tables
@@ -56,6 +57,7 @@ class CaptionSettings:
         check_number("workers", self.workers, least=0, most=1024, whole=True)
         check_number("block", self.block, least=1, most=4096, whole=True)
         check_number("shard_bytes", self.shard_bytes, least=1 << 16, whole=True)
+        check_number("p", self.p, least=1e-4, most=FilterConfig().drop_p)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +140,9 @@ class Run:
     def run_phase(self, clips: Sequence[Piece], codes: Mapping[str, str], phase: Phase) -> int:
         """Have the experts of a phase see the clips of their domains; returns how many of them there are."""
         experts = [expert for expert in self.pool.experts if expert.phase == phase]
-        items = [(piece, codes.get(piece.clip_hash, "SMA")) for piece in clips if piece.clip_hash in codes or not codes]
-        items = [(piece, code) for piece, code in items if route(experts, code)]
+        every = "".join(LETTERS.values())
+        known = [(piece, every if phase == "tag" else codes.get(piece.clip_hash, "")) for piece in clips]
+        items = [(piece, code) for piece, code in known if code and route(experts, code)]
         advance = self.on_stage(phase, len(items))
         for done in self.pool.do([Task("experts", block, phase) for block in blocks(items, self.settings.block)]):
             if done.death:

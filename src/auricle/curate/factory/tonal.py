@@ -95,4 +95,4 @@ def _chroma(waveform: Samples) -> Array | None:
     is_peak = (amplitude >= np.roll(amplitude, 1)) & (amplitude >= np.roll(amplitude, -1)) & inside
     classes = np.round(12 * np.log2(np.maximum(hertz, 1) / 261.6256)).astype(int) % 12
     chroma = np.bincount(classes[is_peak], weights=amplitude[is_peak], minlength=12)
-    return chroma if chroma.std() > 1e-9 * chroma.max() else None
+    return chroma.astype(np.float64) if chroma.std() > 1e-9 * chroma.max() else None
