@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,7 +100,8 @@ def settings(url: str, **more: Any) -> EndpointSettings:
 
 def sheets(count: int, **settings: Any) -> list[Sheet]:
     facts = (fact("event", "dog"), fact("transcript", settings.get("transcript", "hello there")))
-    return [replace(sheet("S0A", *facts), clip_hash=f"{number + 1:032x}") for number in range(count)]
+    clips = [sheet("S0A", *facts, fact("loudness", -number, None)) for number in range(count)]
+    return [replace(clip, clip_hash=f"{number + 1:032x}") for number, clip in enumerate(clips)]
 
 
 def rewrite(rewriter: Rewriter, clips: list[Sheet], path: Path) -> dict[str, Written | AuricleError]:
@@ -122,7 +124,7 @@ def test_the_request_is_that_of_the_api(tmp_path: Path) -> None:
 def test_the_prefix_of_prompts_is_the_same() -> None:
     one, other = (prompt.messages(each) for each in (sheet("S00", fact("snr", 3)), sheet("SMA", fact("bpm", 90))))
     assert one[0] == other[0] and one[1] != other[1]
-    assert all(f"{number} " in one[0]["content"] for number in ("1 DATA", "2 LIMITS", "3 WORK"))
+    assert all(block in one[0]["content"] for block in ("1 DATA", "2 LIMITS", "3 WORK"))
 
 
 def test_answers_fit_their_budget() -> None:
@@ -233,7 +235,7 @@ def test_a_server_that_does_not_work_is_not_asked_on(tmp_path: Path) -> None:
     assert len(requests) <= 2
     unreachable = Rewriter(Endpoint(settings("http://127.0.0.1:9/v1", concurrency=1, attempts=1)))
     found = rewrite(unreachable, sheets(50), tmp_path / "w")
-    assert len(found) == 50 and unreachable.endpoint.requests <= 12
+    assert len(found) == 50 and unreachable.endpoint.requests == 10
 
 
 def test_waiting_follows_the_server_and_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +251,7 @@ def test_waiting_follows_the_server_and_doubles(monkeypatch: pytest.MonkeyPatch)
 
 def test_limits_of_rate_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append))
     with server(good) as (url, requests):
         limited = settings(url, concurrency=1, per_minute=60, prices=(10.0, 20.0), max_cost=0.011)
         rewriter = Rewriter(Endpoint(limited))
@@ -257,7 +259,7 @@ def test_limits_of_rate_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # 100 and 50 tokens cost 0.002 a clip.
     assert len(requests) == 6 and rewriter.endpoint.cost == pytest.approx(0.012)
     assert sum(isinstance(each, RunStopped) for each in found.values()) == 14
-    assert len(slept) == 5 and max(slept) == pytest.approx(5, abs=0.5)
+    assert slept == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 def test_a_key_comes_from_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,6 @@ def test_windows_add_events_that_several_of_them_name() -> None:
 def test_the_embedded_model_tags_what_it_knows() -> None:
     import soundfile
 
-
     folder = Path(__file__).resolve().parents[3] / "examples"
     (tags,) = make_experts(["tags"], CPU)
     waves = {name: soundfile.read(folder / f"{name}.ogg", dtype="float32")[0] for name in ("voice", "piano")}

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Rewriter:
     endpoint: Endpoint
     answered: int = 0  # clips, in this run
     answered_s: float = 0.0  # of audio
+    _failures: int = 0  # one after the other
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def writer(self) -> str:
@@ -69,42 +71,47 @@ class Rewriter:
             else:
                 found[sheet.clip_hash] = prompt.written(reply, sheet, self.writer)
                 advance(1)
-        failures, stop = 0, threading.Event()
+        stop = threading.Event()
         with ThreadPoolExecutor(self.endpoint.settings.concurrency) as threads:
-            futures = {threads.submit(_ask, self.endpoint, sheet, stop): sheet for sheet in waiting}
+            futures = {threads.submit(self._ask, sheet, stop): sheet for sheet in waiting}
             for future in as_completed(futures):
                 sheet = futures[future]
                 try:
                     text = future.result()
                 except (EndpointError, RunStopped) as error:
                     found[sheet.clip_hash] = error
-                    failures += 1
-                    if isinstance(error, RunStopped) or failures >= _IN_A_ROW:
-                        stop.set()
                 else:
-                    failures = 0
                     found[sheet.clip_hash] = self._keep(path, sheet, text)
                 advance(1)
         return found
+
+    def _ask(self, sheet: Sheet, stop: threading.Event) -> str:
+        """The text of an answer that the schema allows; after many failures, no request is made."""
+        if stop.is_set():
+            raise RunStopped("not asked: earlier requests showed that the server does not work, or a limit is reached")
+
+        def check(text: str) -> str:
+            prompt.read_reply(text, "reply")
+            return text
+
+        try:
+            schema = prompt.schema(self.endpoint.settings.max_tokens)
+            answer: str = self.endpoint.ask(prompt.messages(sheet), schema, check)
+        except AuricleError as error:
+            with self._lock:
+                self._failures += 1
+                if not isinstance(error, EndpointError) or self._failures >= _IN_A_ROW:
+                    stop.set()
+            raise
+        with self._lock:
+            self._failures = 0
+        return answer
 
     def _keep(self, path: Path, sheet: Sheet, text: str) -> Written:
         line = json.dumps([_request(self.endpoint.settings, sheet), text])
         append_bytes(path, f"{sha256(line.encode()).hexdigest()[:_CHECK]} {line}\n".encode())
         self.answered, self.answered_s = self.answered + 1, self.answered_s + sheet.seconds
         return prompt.written(prompt.read_reply(text, "reply"), sheet, self.writer)
-
-
-def _ask(endpoint: Endpoint, sheet: Sheet, stop: threading.Event) -> str:
-    """The text of an answer that the schema allows."""
-    if stop.is_set():
-        raise RunStopped("not asked: an earlier request showed that the server does not work, or a limit is reached")
-
-    def check(text: str) -> str:
-        prompt.read_reply(text, "reply")
-        return text
-
-    answer: str = endpoint.ask(prompt.messages(sheet), prompt.schema(endpoint.settings.max_tokens), check)
-    return answer
 
 
 def _request(settings: EndpointSettings, sheet: Sheet) -> str:
