@@ -23,7 +23,6 @@ from auricle.cli import (
     evaluate_run,
     evaluate_score,
     evaluate_variants,
-    filter,
     heldout,
     idle_cores,
     listen,
@@ -90,7 +89,7 @@ for verb in (
     checkpoints.export,
     train.train,
     heldout.heldout,
-    filter.filter,
+    curate.filter,
     doctor.doctor,
 ):
     app.command()(verb)

@@ -5,7 +5,7 @@ from .factory.experts import Expert as Expert
 from .factory.experts import ExpertInput as ExpertInput
 from .factory.experts import ExpertSettings as ExpertSettings
 from .factory.experts import Fact as Fact
-from .factory.run import CaptionSettings as CaptionSettings
+from .factory.run import FactorySettings as FactorySettings
 from .factory.run import caption_sources as caption_sources
 from .factory.tasks import WorkSettings as WorkSettings
 from .filter import Filtered as Filtered

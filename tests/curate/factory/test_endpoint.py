@@ -18,7 +18,7 @@ from auricle.curate.factory.checks import check
 from auricle.curate.factory.endpoint import Endpoint, EndpointError, EndpointSettings, RunStopped
 from auricle.curate.factory.grammar import write
 from auricle.curate.factory.rewriting import Rewriter
-from auricle.curate.factory.run import CaptionSettings, caption_sources
+from auricle.curate.factory.run import FactorySettings, caption_sources
 from auricle.curate.factory.sheet import FIELDS, Sheet, Written
 from auricle.curate.factory.tasks import WorkSettings
 from auricle.data.shards import ShardSet
@@ -170,14 +170,14 @@ def test_failures_are_dead_letters_and_the_next_run_asks_again(tmp_path: Path) -
 
     with server(half) as (url, _):
         rewriter = Rewriter(Endpoint(settings(url)))
-        made = caption_sources(sources, tmp_path / "out", work, CaptionSettings(), rewriter=rewriter)
+        made = caption_sources(sources, tmp_path / "out", work, FactorySettings(), rewriter=rewriter)
     assert made.summary["packed"] == 16 and made.summary["failed"] == {"rewrite": 4}
     assert all("no dogs" in letter.reason and letter.key for letter in made.dead)
     assert made.summary["endpoint"]["answered"] == 16
     assert made.summary["writer"] == "m@prompt-1"
     with server(good) as (url, requests):
         rewriter = Rewriter(Endpoint(settings(url)))
-        made = caption_sources(sources, tmp_path / "out", work, CaptionSettings(), rewriter=rewriter)
+        made = caption_sources(sources, tmp_path / "out", work, FactorySettings(), rewriter=rewriter)
         assert len(requests) == 4
     assert made.summary["packed"] == 20 and made.dead == []
     keys = ShardSet(tmp_path / "out" / "shards").keys()

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from auricle.curate.factory import models
-from auricle.curate.factory.domains import domain_code, route
 from auricle.curate.factory.experts import (
     DEFAULT,
     Expert,
     ExpertInput,
     ExpertSettings,
     Fact,
+    domain_code,
     make_experts,
+    route,
     run_expert,
     shipped,
 )

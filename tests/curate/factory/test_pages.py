@@ -15,7 +15,7 @@ from auricle.curate.factory.experts import Fact
 from auricle.curate.factory.pages import statistics, write_report, write_review
 from auricle.curate.factory.plan import Prices, plan, total
 from auricle.curate.factory.review import FORMAT, Agreement, agreement, read_verdicts
-from auricle.curate.factory.run import CaptionSettings, caption_sources
+from auricle.curate.factory.run import FactorySettings, caption_sources
 from auricle.curate.factory.tasks import WorkSettings
 from auricle.data.shards import ShardSet
 from auricle.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [replace(each, meta={"license": EVIL}) for each in sources]
     sources.append(Source(id=f"bad{EVIL}", audio=str(folder / f"{EVIL[:8].replace('/', '')}.wav")))
     work = WorkSettings(out="", experts=(replace(PITCH, run=evil), "level", "noise", "bandwidth"), device="cpu")
-    caption_sources(sources, folder / "out", work, CaptionSettings())
+    caption_sources(sources, folder / "out", work, FactorySettings())
     return folder / "out"
 
 

@@ -19,7 +19,7 @@ import soundfile
 from auricle.curate.factory.clips import Source
 from auricle.curate.factory.experts import Expert, ExpertInput, Fact
 from auricle.curate.factory.results import read_summary
-from auricle.curate.factory.run import CaptionSettings, Made, caption_sources
+from auricle.curate.factory.run import FactorySettings, Made, caption_sources
 from auricle.curate.factory.tasks import WorkSettings
 from auricle.data.shards import ShardSet
 from auricle.errors import ConfigError, DataError
@@ -53,7 +53,7 @@ def work(*experts: str | Expert) -> WorkSettings:
 
 
 def run(sources: Sequence[Source], out: Path, settings: WorkSettings | None = None, **more: Any) -> Made:
-    return caption_sources(sources, out, settings or work(), CaptionSettings(block=8, **more))
+    return caption_sources(sources, out, settings or work(), FactorySettings(block=8, **more))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def test_a_killed_run_continues_and_no_expert_runs_twice(tmp_path: Path, guest: 
         from pathlib import Path
         from auricle.curate.factory import store
         from auricle.curate.factory.clips import Source
-        from auricle.curate.factory.run import CaptionSettings, caption_sources
+        from auricle.curate.factory.run import FactorySettings, caption_sources
         from auricle.curate.factory.tasks import WorkSettings
         add = store.FactStore.add
         def slowly(self, expert, rows):
@@ -223,7 +223,7 @@ def test_a_killed_run_continues_and_no_expert_runs_twice(tmp_path: Path, guest: 
         sources = [Source(id=p.stem, audio=str(p), meta={{"license": "CC0-1.0", "author": "a machine"}})
                    for p in sorted(folder.glob("*.wav"))]
         work = WorkSettings(out="", device="cpu", experts={settings.experts!r})
-        caption_sources(sources, {str(tmp_path / "out")!r}, work, CaptionSettings(block=8))
+        caption_sources(sources, {str(tmp_path / "out")!r}, work, FactorySettings(block=8))
         """
     )
     process = subprocess.Popen([sys.executable, "-c", script])

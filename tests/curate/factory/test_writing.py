@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from auricle.curate.factory.checks import check, fault, states_absence
 from auricle.curate.factory.grammar import write
-from auricle.curate.factory.phrases import grades
 from auricle.curate.factory.prompt import CATEGORIES, DIFFICULTIES
 from auricle.curate.factory.questions import COUNT
-from auricle.curate.factory.sheet import FIELDS, PHRASINGS, Evidence, Sentence, Sheet
+from auricle.curate.factory.sheet import FIELDS, PHRASINGS, Evidence, Sentence, Sheet, grades
 from auricle.data.vocabulary import EVENTS, names_event, names_music, names_speech
 
 from .signals import fact, sheet

@@ -10,7 +10,7 @@ from pydantic import Strict
 from auricle.curate.factory.clips import CLIP_S
 from auricle.curate.factory.endpoint import EndpointSettings
 from auricle.curate.factory.experts import DEFAULT
-from auricle.curate.factory.run import CaptionSettings
+from auricle.curate.factory.run import FactorySettings
 from auricle.curate.factory.tasks import WorkSettings
 from auricle.data.untrusted_json import StrictFields, read_text, validate
 from auricle.errors import ConfigError
@@ -58,9 +58,9 @@ class CaptionConfig(StrictFields):
             out=str(out), experts=self.experts, model=self.model, device=self.device, clip_s=self.clip_s
         )
 
-    def settings(self) -> CaptionSettings:
+    def settings(self) -> FactorySettings:
         """What decides the run beside that."""
-        return CaptionSettings(
+        return FactorySettings(
             workers=self.workers, block=self.block, licences=self.licences, aligner=self.aligner, p=self.p
         )
 

@@ -5,7 +5,7 @@ states its stage, the domains it is for, its device and what it costs, so that a
 it said is found again by the hash of the clip, its name and its version.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
@@ -16,6 +16,7 @@ from auricle.errors import AuricleError, ConfigError
 Phase: TypeAlias = Literal["tag", "speech", "music", "acoustics"]
 PHASES: tuple[Phase, ...] = ("tag", "speech", "music", "acoustics")  # in the order in which they run
 LETTERS = {"speech": "S", "music": "M", "sound": "A"}  # of domain codes, see `auricle.evaluate.mecat.DOMAINS`
+LEAST = 0.3  # probability of a tag that counts
 PLUG_INS = "auricle.experts"  # group of entry points of installed packages: name → function of settings
 MODEL_SEPARATOR = ":"
 
@@ -159,3 +160,20 @@ def run_expert(expert: Expert, clips: Sequence[ExpertInput]) -> list[list[Fact] 
         if isinstance(error, AuricleError):
             return [error]
         return [AuricleError(f"expert {expert.name} failed: {type(error).__name__}: {error}")]
+
+
+def domain_code(facts: Iterable[Fact], least: float = LEAST) -> str:
+    """The code of a clip, such as ``S0A``; ``000`` where no tag is sure enough.
+
+    Args:
+        facts: of the experts that tag: ``tag`` with ``speech``, ``music`` or ``sound``.
+        least: probability of a tag that counts.
+    """
+    tags = (fact for fact in facts if fact.name == "tag")
+    found = {fact.value for fact in tags if fact.confidence is None or fact.confidence >= least}
+    return "".join(letter if kind in found else "0" for kind, letter in LETTERS.items())
+
+
+def route(experts: Sequence[Expert], code: str) -> list[Expert]:
+    """The experts for clips of a domain."""
+    return [expert for expert in experts if not expert.letters or set(expert.letters) & set(code)]

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from auricle.curate.factory.experts import LETTERS
-from auricle.curate.factory.phrases import Grades, grades
 from auricle.curate.factory.questions import questions
-from auricle.curate.factory.sheet import FIELDS, PHRASINGS, Evidence, Field, Sentence, Sheet, Written
+from auricle.curate.factory.sheet import FIELDS, PHRASINGS, Evidence, Field, Grades, Sentence, Sheet, Written, grades
 from auricle.data import wording
 from auricle.data.parts import Part, Scene
 from auricle.data.vocabulary import LANGUAGES, event_words

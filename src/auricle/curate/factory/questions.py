@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from auricle.curate.factory.experts import LETTERS
-from auricle.curate.factory.phrases import Grades
-from auricle.curate.factory.sheet import Evidence, Question, Sheet
+from auricle.curate.factory.sheet import Evidence, Grades, Question, Sheet
 from auricle.data.vocabulary import event_name
 
 COUNT = 5

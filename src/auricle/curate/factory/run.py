@@ -24,8 +24,7 @@ from typing import Any
 from auricle.curate.decision import FilterConfig
 from auricle.curate.factory.checks import check
 from auricle.curate.factory.clips import Piece, Source, unique_keys
-from auricle.curate.factory.domains import domain_code, route
-from auricle.curate.factory.experts import LETTERS, PHASES, Expert, Fact, Phase
+from auricle.curate.factory.experts import LETTERS, PHASES, Expert, Fact, Phase, domain_code, route
 from auricle.curate.factory.pack import Captioned, pack, write_mecat
 from auricle.curate.factory.processes import Pool, pool
 from auricle.curate.factory.results import FORMAT, Dead, summarise, write_tables
@@ -42,7 +41,7 @@ _BLOCK_SOURCES = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CaptionSettings:
+class FactorySettings:
     """What decides a run beside its input and its experts."""
 
     workers: int = 0  # processes; 0: this one
@@ -74,7 +73,7 @@ class Run:
 
     out: Path
     work: WorkSettings
-    settings: CaptionSettings
+    settings: FactorySettings
     rewriter: Rewriter | None
     on_stage: Callable[[str, int], Callable[[int], None]]
     pool: Pool
@@ -266,7 +265,7 @@ def caption_sources(
     sources: Iterable[Source],
     out: str | Path,
     work: WorkSettings,
-    settings: CaptionSettings | None = None,
+    settings: FactorySettings | None = None,
     *,
     rewriter: Rewriter | None = None,
     on_stage: Callable[[str, int], Callable[[int], None]] = lambda name, total: lambda amount: None,
@@ -287,7 +286,7 @@ def caption_sources(
         OutputError: the folder cannot be written, or another run is writing there.
         MissingExtra: an expert or the filter needs a package that is not installed.
     """
-    listed, out, settings = list(sources), Path(out), settings or CaptionSettings()
+    listed, out, settings = list(sources), Path(out), settings or FactorySettings()
     if not listed:
         raise DataError("no audio to caption; name files, a manifest or shards")
     doubled = [name for name, count in Counter(source.id for source in listed).items() if count > 1]

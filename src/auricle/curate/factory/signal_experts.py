@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from auricle.curate.factory import measures, tonal
+from auricle.curate.factory import measures
 from auricle.curate.factory.experts import Expert, ExpertInput, ExpertSettings, Fact, Phase
 
 _VERSION = "1"  # raised whenever a measure gives other numbers
@@ -33,12 +33,12 @@ def _reverberation(clip: ExpertInput) -> Iterator[Fact]:
 
 
 def _tempo(clip: ExpertInput) -> Iterator[Fact]:
-    if (found := tonal.tempo(clip.waveform)) is not None:
+    if (found := measures.tempo(clip.waveform)) is not None:
         yield Fact(name="bpm", value=round(found[0], 1), confidence=round(found[1], 4))
 
 
 def _key(clip: ExpertInput) -> Iterator[Fact]:
-    if (found := tonal.key(clip.waveform)) is not None:
+    if (found := measures.key(clip.waveform)) is not None:
         yield Fact(name="key", value=f"{found[0]} {found[1]}", confidence=round(found[2], 4))
 
 

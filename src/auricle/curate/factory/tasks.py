@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from auricle.audio.resample import SAMPLE_RATE
 from auricle.curate.factory.clips import CLIP_S, Piece, Source, cut, read_piece
-from auricle.curate.factory.domains import route
 from auricle.curate.factory.experts import (
     DEFAULT,
     Expert,
@@ -23,6 +22,7 @@ from auricle.curate.factory.experts import (
     ExpertSettings,
     Phase,
     make_experts,
+    route,
     run_expert,
 )
 from auricle.curate.factory.grammar import write
