@@ -317,9 +317,7 @@ def _config(inputs: list[str], work: WorkOptions, writer: WriterOptions) -> Capt
     llm = {name.removeprefix("llm_"): value for name, value in asdict(writer).items()}
     return CaptionConfig(
         input=tuple(inputs),
-        experts=DEFAULT
-        if work.experts is None
-        else tuple(each.strip() for each in work.experts.split(",") if each.strip()),
+        experts=DEFAULT if work.experts is None else tuple(named_experts),
         model=work.model,
         device=work.device,
         clip_s=work.clip_s,
