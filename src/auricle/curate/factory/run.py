@@ -34,6 +34,7 @@ from auricle.curate.factory.sheet import Sheet, Written, sheet_of
 from auricle.curate.factory.store import FactStore, error_row
 from auricle.curate.factory.tasks import Tally, Task, WorkSettings, blocks
 from auricle.curate.stages import Stage, run_stages
+from auricle.data.shards import safe_key
 from auricle.errors import AuricleError, DataError, check_number
 from auricle.files import locked, make_folder, read_regular_text, remove_all_leftovers, write_json
 
@@ -119,15 +120,14 @@ class Run:
     def segment(self, sources: Sequence[Source]) -> list[Piece]:
         """The clips of all sources, in order, those that cannot be read among them."""
         tasks = [Task("cut", block) for block in blocks(sources, _BLOCK_SOURCES)]
-        found: dict[int, list[Piece]] = defaultdict(list)
+        found: dict[str, list[Piece]] = defaultdict(list)
         advance = self.on_stage("segment", len(sources))
         for done in self.pool.do(tasks):
-            if done.death:
-                found[done.number] += [Piece(key=each.id, source=each, error=done.death) for each in done.task.items]
-            else:
-                found[done.number] += done.result
+            dead = [Piece(key=safe_key(each.id), source=each, error=done.death) for each in done.task.items]
+            for piece in dead if done.death else done.result:
+                found[piece.source.id].append(piece)
             advance(len(done.task.items))
-        return unique_keys([piece for number in sorted(found) for piece in found[number]])
+        return unique_keys([piece for source in sources for piece in found[source.id]])
 
     def select(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Clips that can be read, one of each audio, of the licences wanted."""
