@@ -31,6 +31,12 @@ PLUG_IN = """
 import os, signal
 from auricle.curate.factory.experts import Expert, Fact
 
+def tag(settings):
+    def run(clips):
+        facts = [Fact(name="caption", value="A tone.", confidence=0.9), Fact(name="tag", value="sound", confidence=0.9)]
+        return [[*facts, Fact(name="event", value="dog", confidence=0.9)] for clip in clips]
+    return Expert(name="guest-tags", version="1", phase="tag", gives=("caption", "tag", "event"), run=run)
+
 def make(settings):
     def run(clips):
         for clip in clips:
@@ -154,7 +160,9 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = tmp_path / "site" / "guest-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[auricle.experts]\nguest = guest_of_factory:make\n")
+    (info / "entry_points.txt").write_text(
+        "[auricle.experts]\nguest = guest_of_factory:make\nguest-tags = guest_of_factory:tag\n"
+    )
     (tmp_path / "site" / "guest_of_factory.py").write_text(PLUG_IN)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
@@ -168,7 +176,7 @@ def clip_hashes(out: Path) -> dict[str, str]:
 
 def test_a_killed_process_loses_nothing(tmp_path: Path, guest: Path) -> None:
     sources = write_tones(tmp_path / "in", 20)
-    settings = work("tags", f"guest:{guest}")
+    settings = work("guest-tags", f"guest:{guest}")
     run(sources, tmp_path / "whole", settings, workers=1)
     (guest / "deadly").write_text(clip_hashes(tmp_path / "whole")["007"])
     (guest / "once").touch()
@@ -180,7 +188,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, guest: Path) -> None:
 
 def test_a_clip_that_ends_its_process_is_a_dead_letter_and_the_others_go_on(tmp_path: Path, guest: Path) -> None:
     sources = write_tones(tmp_path / "in", 20)
-    settings = work("tags", "level", f"guest:{guest}")
+    settings = work("guest-tags", "level", f"guest:{guest}")
     run(sources, tmp_path / "whole", settings, workers=1)
     (guest / "deadly").write_text(clip_hashes(tmp_path / "whole")["007"])
     found = run(sources, tmp_path / "killed", settings, workers=2)
@@ -201,7 +209,7 @@ def test_a_clip_that_ends_its_process_is_a_dead_letter_and_the_others_go_on(tmp_
 
 def test_a_killed_run_continues_and_no_expert_runs_twice(tmp_path: Path, guest: Path) -> None:
     sources = write_tones(tmp_path / "in", 24)
-    settings = work("tags", f"guest:{guest}")
+    settings = work("guest-tags", f"guest:{guest}")
     run(sources, tmp_path / "whole", settings, workers=0)
     (guest / "log").unlink()
     script = textwrap.dedent(

@@ -177,18 +177,18 @@ def _send(process: _Process, task: Task) -> None:
 def _serve(settings: WorkSettings, pipe: Any) -> None:
     """Do tasks until the pipe ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"  # as `_one_thread`, where torch is not imported yet: not all experts need it
     worker = Worker(settings)
-    with _one_thread():
-        while True:
-            try:
-                task = pipe.recv()
-            except (EOFError, KeyboardInterrupt):
-                return
-            try:
-                result = worker.do(task)
-            except AuricleError as error:
-                result = error
-            pipe.send(result)
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            result = worker.do(task)
+        except AuricleError as error:
+            result = error
+        pipe.send(result)
 
 
 def _end_with_parent() -> None:
