@@ -126,7 +126,7 @@ def write_mecat(clips: Sequence[Captioned], folder: Path) -> None:
     questions: dict[str, list[str]] = {}
     for clip in clips:
         key, code = clip.piece.key, clip.sheet.code
-        fields = {field: [each.text for each in clip.written.fields[field]] for field in FIELDS}
+        fields: dict[str, Any] = {field: [each.text for each in clip.written.fields[field]] for field in FIELDS}
         captions.setdefault(code, []).append(_line(key, {**fields, "domain": code}))
         for number, each in enumerate(clip.written.questions):
             name = blake2b(f"{key}\0{number}\0{each.question}".encode(), digest_size=4).hexdigest()

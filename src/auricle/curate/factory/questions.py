@@ -38,7 +38,7 @@ def questions(sheet: Sheet, grade: Grades, rng: np.random.Generator) -> tuple[Qu
     for question in _all(sheet, grade):
         by_category.setdefault(question.category, []).append(question)
     for them in by_category.values():
-        rng.shuffle(them)  # type: ignore[arg-type]
+        rng.shuffle(them)
     order = list(by_category)
     rng.shuffle(order)
     found: list[Question] = []

@@ -193,7 +193,7 @@ class Run:
     def caption(self, sheets: Mapping[str, Sheet]) -> dict[str, Written]:
         """What the grammar writes, by hash."""
         tasks = [Task("write", block) for block in blocks(list(sheets.values()), self.settings.block)]
-        advance, drafts = self.on_stage("caption", len(sheets)), {}
+        advance, drafts = self.on_stage("caption", len(sheets)), dict[str, Written]()
         for done in self.pool.do(tasks):
             if done.death:
                 raise AuricleError(f"writing captions: {done.death}")
