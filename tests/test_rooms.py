@@ -33,7 +33,12 @@ FLOORS = {
     "cli": 15,
     "__main__": 16,
 }
-NESTED = {("models", "encoders"), ("weights", "vocoders"), ("listen", "other_models")}  # the only folders within a room
+NESTED = {  # the only folders within a room
+    ("curate", "factory"),
+    ("listen", "other_models"),
+    ("models", "encoders"),
+    ("weights", "vocoders"),
+}
 ROOM_FILES = 25
 PARAMETERS = 9  # outside cli/, where each parameter is an option of a verb
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}

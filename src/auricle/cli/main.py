@@ -14,6 +14,7 @@ from auricle import __version__
 from auricle.cli import (
     bench,
     checkpoints,
+    curate,
     data,
     denoise,
     doctor,
@@ -23,7 +24,6 @@ from auricle.cli import (
     evaluate_run,
     evaluate_score,
     evaluate_variants,
-    filter,
     heldout,
     idle_cores,
     listen,
@@ -90,7 +90,7 @@ for verb in (
     checkpoints.export,
     train.train,
     heldout.heldout,
-    filter.filter,
+    curate.filter,
     doctor.doctor,
 ):
     app.command()(verb)
@@ -105,6 +105,7 @@ for verb in (
 ):
     evaluate.evaluate.command()(verb)
 app.add_typer(data.data, name="data")
+app.add_typer(curate.curate, name="curate")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(evaluate.evaluate, name="evaluate")
 

@@ -1,4 +1,4 @@
-"""Which pairs of audio and captions are worth keeping: calibrated scores, duplicates, and shards split by them."""
+"""Captions from audio with their evidence, and which pairs of both are worth keeping."""
 
 import lazy_loader
 

@@ -1,4 +1,13 @@
 from .decision import FilterConfig as FilterConfig
+from .factory.clips import sources_of as sources_of
+from .factory.clips import sources_of_shards as sources_of_shards
+from .factory.experts import Expert as Expert
+from .factory.experts import ExpertInput as ExpertInput
+from .factory.experts import ExpertSettings as ExpertSettings
+from .factory.experts import Fact as Fact
+from .factory.run import FactorySettings as FactorySettings
+from .factory.run import caption_sources as caption_sources
+from .factory.tasks import WorkSettings as WorkSettings
 from .filter import Filtered as Filtered
 from .filter import filter_shards as filter_shards
 from .filter import undo_filter as undo_filter
