@@ -257,7 +257,8 @@ def draw_spectrogram(clip: Path, target: Path) -> None:
     import torch
     from PIL import Image
 
-    from auricle.audio import DASHENG_MEL, LogMel, decode
+    from auricle.audio import LogMel, decode
+    from auricle.audio.logmel import DASHENG_MEL
 
     matplotlib.use("agg")
     pyplot = import_module("matplotlib.pyplot")

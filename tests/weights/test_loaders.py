@@ -13,10 +13,10 @@ import torch
 import auricle
 from auricle.errors import ConfigError, LayoutMismatch, WeightsError
 from auricle.models.midashenglm import MiDashengLM
-from auricle.weights import AudioTokens, LoadedLM, load_dasheng, load_midashenglm, safe
+from auricle.weights import LoadedLM, load_dasheng, load_midashenglm, safe
 from auricle.weights.construct import on_meta
 from auricle.weights.lm_layouts import midashenglm_settings, qwen_config, text_settings
-from auricle.weights.loaders import device_of
+from auricle.weights.loaders import AudioTokens, device_of
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from .decode import stream as stream
 from .facts import Clip as Clip
 from .facts import Facts as Facts
 from .limits import Limits as Limits
-from .logmel import DASHENG_MEL as DASHENG_MEL
 from .logmel import LogMel as LogMel
 from .logmel import MelSpec as MelSpec
 from .resample import SAMPLE_RATE as SAMPLE_RATE

@@ -1,6 +1,5 @@
 from .decision import FilterConfig as FilterConfig
 from .factory.clips import sources_of as sources_of
-from .factory.clips import sources_of_shards as sources_of_shards
 from .factory.experts import Expert as Expert
 from .factory.experts import ExpertInput as ExpertInput
 from .factory.experts import ExpertSettings as ExpertSettings
@@ -11,5 +10,3 @@ from .factory.tasks import WorkSettings as WorkSettings
 from .filter import Filtered as Filtered
 from .filter import filter_shards as filter_shards
 from .filter import undo_filter as undo_filter
-from .stages import Stage as Stage
-from .stages import run_stages as run_stages

@@ -1,11 +1,6 @@
-from .batches import bucketed_ids as bucketed_ids
-from .batches import prefetch as prefetch
-from .downloads import download_record as download_record
-from .downloads import unpack as unpack
 from .manifest import Entry as Entry
 from .manifest import read_manifest as read_manifest
 from .manifest import write_manifest as write_manifest
-from .order import Permutation as Permutation
 from .recipes import pack as pack
 from .shards import ShardSet as ShardSet
 from .shards import ShardWriter as ShardWriter

@@ -1,9 +1,7 @@
 from .engine import Engine as Engine
 from .engine import generate as generate
-from .json_schema import JsonRules as JsonRules
 from .request import Constraint as Constraint
 from .request import EngineBusy as EngineBusy
 from .request import Generation as Generation
-from .request import SamplingOptions as SamplingOptions
 from .request import SamplingParams as SamplingParams
 from .request import Token as Token

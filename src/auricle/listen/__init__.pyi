@@ -2,7 +2,6 @@ from .aggregate import Aggregation as Aggregation
 from .capabilities import Capabilities as Capabilities
 from .loading import load as load
 from .model import AudioLM as AudioLM
-from .no_speech import NoSpeechRule as NoSpeechRule
 from .other_models.endpoint_settings import EndpointSettings as EndpointSettings
 from .outputs import Answer as Answer
 from .outputs import Choice as Choice

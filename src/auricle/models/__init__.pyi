@@ -7,7 +7,6 @@ from .glap import Glap as Glap
 from .glap import GlapConfig as GlapConfig
 from .mae import MAEConfig as MAEConfig
 from .mae import MaskedAutoencoder as MaskedAutoencoder
-from .midashenglm import AudioProjector as AudioProjector
 from .midashenglm import MiDashengLM as MiDashengLM
 from .midashenglm import MiDashengLMConfig as MiDashengLMConfig
 from .qwen import QwenConfig as QwenConfig

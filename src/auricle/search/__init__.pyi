@@ -1,4 +1,3 @@
 from .build import build_index as build_index
 from .query import Hit as Hit
 from .query import Index as Index
-from .query import embed_query as embed_query

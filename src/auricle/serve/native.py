@@ -18,7 +18,7 @@ from auricle.engine.request import SamplingParams
 from auricle.listen.pipeline import Task, check_questions
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.listen.verbs import Captioning, Questions
-from auricle.search import embed_query
+from auricle.search.query import embed_query
 from auricle.serve.faults import ApiError, refused
 from auricle.serve.inputs import Fields, Upload, check_schema, needed, read_form
 from auricle.serve.mel import mel_bytes

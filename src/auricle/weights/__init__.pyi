@@ -6,16 +6,10 @@ from .catalog import resolve as resolve
 from .glap import LoadedGlap as LoadedGlap
 from .glap import load_glap as load_glap
 from .known_models import CatalogEntry as CatalogEntry
-from .loaders import AudioTokens as AudioTokens
 from .loaders import LoadedLM as LoadedLM
 from .loaders import load_dasheng as load_dasheng
 from .loaders import load_midashenglm as load_midashenglm
-from .processor import Prompt as Prompt
 from .processor import PromptWriter as PromptWriter
-from .sentence_encoders import ErrorDetector as ErrorDetector
-from .sentence_encoders import SentenceEncoder as SentenceEncoder
-from .sentence_encoders import load_error_detector as load_error_detector
-from .sentence_encoders import load_sentence_encoder as load_sentence_encoder
 from .vocoders.dasheng_tokenizer import load_dasheng_tokenizer as load_dasheng_tokenizer
 from .writers import convert as convert
 from .writers import save_dasheng as save_dasheng
