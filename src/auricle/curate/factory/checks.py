@@ -180,5 +180,6 @@ def _supported(sheet: Sheet) -> set[str]:
         *stated,
         *accepted,
         *measured,
+        *places,
         *(word for each in events for word in _words(event_words(str(each.value)).subject)),
     }
