@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 
 from auricle.curate.factory.experts import LETTERS
+from auricle.curate.factory.questions import PLACES
 from auricle.curate.factory.sheet import FIELDS, PHRASINGS, Field, Question, Sentence, Sheet, Written
 from auricle.data.vocabulary import EVENTS, event_words, names_music, names_speech
 
@@ -173,10 +174,12 @@ def _supported(sheet: Sheet) -> set[str]:
     ]
     events = [each for each in sheet.all("event") if isinstance(each.value, str)]
     accepted = (word for each in events for word in event_words(str(each.value)).accepted)
+    places = (word for each in events for word in _words(PLACES.get(str(each.value), "")))
     measured = (word for word, name in _OF_MEASURES.items() if sheet.best(name) is not None)
     return {
         *stated,
         *accepted,
         *measured,
+        *places,
         *(word for each in events for word in _words(event_words(str(each.value)).subject)),
     }

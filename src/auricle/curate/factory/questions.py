@@ -13,7 +13,7 @@ _SURE = 0.6
 _NOISES = {"clean": "little background noise", "some": "some background noise", "noisy": "strong background noise"}
 _BANDS = {"telephone": "narrow, as on a telephone", "limited": "limited in the treble", "full": "full up to 8 kHz"}
 _ROOMS = {"dry": "a small or damped room", "room": "a normal room", "reverberant": "a large or hard-walled room"}
-_PLACES = {  # what an event says of the place, where it says anything
+PLACES = {  # what an event says of the place, where it says anything
     "rain": "outdoors, in the rain",
     "sea_waves": "by the sea",
     "crackling_fire": "beside a fire",
@@ -130,7 +130,7 @@ def _quality(sheet: Sheet, grade: Grades) -> Iterator[Question]:
 def _environment(sheet: Sheet, grade: Grades) -> Iterator[Question]:
     category = "environment_reasoning"
     for event in sheet.all("event") if "A" in sheet.code else []:
-        if place := _PLACES.get(str(event.value)):
+        if place := PLACES.get(str(event.value)):
             question = "Where was this most likely recorded?"
             yield Question(category=category, difficulty="advanced", question=question, answer=place, evidence=(event,))
             return

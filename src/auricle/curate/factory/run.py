@@ -212,8 +212,10 @@ class Run:
         if not self.settings.aligner or not checked:
             return frozenset(checked)
         draft = self._captioned(clips, sheets, checked)
+        advance = self.on_stage("filter", len(draft))
         kept, dropped = keep_matching(draft, self.out, self.settings.aligner, self.settings.p, self.work.device)
         self.dropped += dropped
+        advance(len(draft))
         return frozenset(piece.clip_hash for piece in kept)
 
     def rewrite_chosen(
