@@ -136,6 +136,6 @@ def _targets(names: list[str], output: Path, *, is_folder: bool) -> list[Path]:
     targets = []
     for path, name in zip(paths, names, strict=True):
         inside = path if name == STDIN else path.relative_to(root)
-        known = inside.suffix.lower() in SUFFIXES
-        targets.append(output / (inside if known else inside.with_name(inside.name + ".wav")))
+        is_known = inside.suffix.lower() in SUFFIXES
+        targets.append(output / (inside if is_known else inside.with_name(inside.name + ".wav")))
     return targets
