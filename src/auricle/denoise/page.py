@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -66,12 +65,15 @@ class DenoisePage:
         waveforms = (before[:length], after[:length], before[:length] - after[:length])
         figure = spectrograms(waveforms, name)
         number = len(self._clips) + 1
-        players = [(t, self._players.player(partial(np.asarray, w))) for t, w in zip(_TITLES, waveforms, strict=True)]
+        players = [(title, self._player(waveform)) for title, waveform in zip(_TITLES, waveforms, strict=True)]
         drawing = Drawing(svg(figure, f"clip-{number}"), f"Spectrograms of {name}: {', '.join(_TITLES)}")
         self._clips.append(_Clip(name, receipt.warnings, players, drawing))
         self._figures[f"spectrogram-{number}"] = figure
         facts = {key: value for key, value in receipt.as_dict().items() if key not in ("read", "overlaps")}
         self._records.append({"title": name, "facts": facts, "codes": {}})
+
+    def _player(self, waveform: Samples) -> Player:
+        return self._players.player(lambda: waveform)
 
     def write(self, identity: dict[str, str | None]) -> list[Path]:
         """Write the page; of no clips, none.

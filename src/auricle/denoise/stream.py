@@ -17,7 +17,7 @@ from auricle.denoise.loudness import BLOCK, Loudness
 from auricle.errors import ConfigError, check_number
 from auricle.models.dasheng import SAMPLES_PER_TOKEN
 
-_RESAMPLING = 800  # samples of the slower rate: delay of both resamplers together, at most
+_RESAMPLING = 1200  # samples of the slower rate: delay of both resamplers together, at most
 
 
 class Fifo:
