@@ -1,5 +1,5 @@
 from .audio import decode as decode
-from .denoise import load_denoiser as load_denoiser
+from .denoise.denoiser import load_denoiser as load_denoiser
 from .encode import load_aligner as load_aligner
 from .encode import load_encoder as load_encoder
 from .errors import AuricleError as AuricleError
