@@ -216,4 +216,4 @@ def _levelled(
     gain = min(gain, 0.99 / peak) if peak * gain > 0.99 else gain
     if rms > mixing.SILENCE_RMS:
         facts["level_db"] = float(20 * np.log10(rms * gain))
-    return Degraded(*(np.asarray(each * np.float32(gain), np.float32) for each in (noisy, clean)), facts)
+    return Degraded(noisy * np.float32(gain), clean * np.float32(gain), facts)

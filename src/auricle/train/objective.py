@@ -83,18 +83,28 @@ class Objective(nn.Module):
 def build_objective(config: RunConfig) -> Objective:
     """The objective that ``config.objective`` names, with its data."""
     if config.objective == "mae":
-        from auricle.train.mae import MaeObjective as Chosen
-    elif config.objective == "sft":
-        from auricle.train.sft import SftObjective as Chosen
-    elif config.objective == "align":
-        from auricle.train.align import AlignObjective as Chosen
-    elif config.objective == "vocode":
-        from auricle.train.vocode import VocodeObjective as Chosen
-    elif config.objective == "denoise":
-        from auricle.train.denoise import DenoiseObjective as Chosen
-    else:
-        from auricle.train.caption import CaptionObjective as Chosen
-    return Chosen(config)
+        from auricle.train.mae import MaeObjective
+
+        return MaeObjective(config)
+    if config.objective == "sft":
+        from auricle.train.sft import SftObjective
+
+        return SftObjective(config)
+    if config.objective == "align":
+        from auricle.train.align import AlignObjective
+
+        return AlignObjective(config)
+    if config.objective == "vocode":
+        from auricle.train.vocode import VocodeObjective
+
+        return VocodeObjective(config)
+    if config.objective == "denoise":
+        from auricle.train.denoise import DenoiseObjective
+
+        return DenoiseObjective(config)
+    from auricle.train.caption import CaptionObjective
+
+    return CaptionObjective(config)
 
 
 def open_clips(config: RunConfig) -> CachedClips:
