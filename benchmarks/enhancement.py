@@ -27,11 +27,11 @@ import numpy.typing as npt
 import torch
 from pairs import machine, options
 
-from auricle import load
+from auricle import load, load_denoiser
 from auricle.audio.decode import decode
 from auricle.cli.output import table_lines
 from auricle.data.manifest import Entry, read_manifest
-from auricle.denoise import SpeechDenoiser, load_denoiser
+from auricle.denoise import SpeechDenoiser
 from auricle.errors import AuricleError, DataError, MissingExtra
 from auricle.files import write_text
 from auricle.metrics import dnsmos, pesq_wb, si_sdr, speaker_similarity, stoi

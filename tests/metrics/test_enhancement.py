@@ -1,6 +1,7 @@
 """What the metrics of enhancement give at their ends; see `cases_enhancement` for their values."""
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def test_what_has_no_value_is_nan() -> None:
         assert math.isnan(metric(clean[:2_000], clean[:2_000]))
 
 
+@pytest.mark.skipif(find_spec("resemblyzer") is None, reason="Resemblyzer is not installed")
 def test_voices() -> None:
-    pytest.importorskip("resemblyzer")
     pytest.importorskip("librosa")
     noisy, clean = noisy_pair(1)
     assert enhancement.speaker_similarity(clean, clean) == pytest.approx(1, abs=1e-5)
