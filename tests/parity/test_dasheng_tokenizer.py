@@ -17,6 +17,7 @@ import auricle
 from auricle.errors import LayoutMismatch
 from auricle.models import DashengTokenizer
 from auricle.weights import convert, load_dasheng_tokenizer
+from auricle.weights.export import export_audio
 
 from .conftest import Golden
 
@@ -76,6 +77,8 @@ def test_its_tokens_are_an_encoder_of_auricle(golden: Golden, model: DashengToke
     torch.testing.assert_close(encoder.encode([sound.numpy()])[0][0], wanted, atol=1e-5, rtol=0)
     with pytest.raises(auricle.errors.ConfigError, match="acoustic branch, which reads waveforms"):
         model.encoder.encode_mels([torch.zeros(64, 101)], [16_000])
+    with pytest.raises(auricle.errors.ConfigError, match="an acoustic branch .* cannot be exported"):
+        export_audio(model.encoder)
 
 
 def test_what_is_converted_is_what_was_read(golden: Golden, model: DashengTokenizer, tmp_path: Path) -> None:
