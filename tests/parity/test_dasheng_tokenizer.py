@@ -77,7 +77,7 @@ def test_its_tokens_are_an_encoder_of_auricle(golden: Golden, model: DashengToke
     torch.testing.assert_close(encoder.encode([sound.numpy()])[0][0], wanted, atol=1e-5, rtol=0)
     with pytest.raises(auricle.errors.ConfigError, match="acoustic branch, which reads waveforms"):
         model.encoder.encode_mels([torch.zeros(64, 101)], [16_000])
-    with pytest.raises(auricle.errors.ConfigError, match="an acoustic branch .* cannot be exported"):
+    with pytest.raises(auricle.errors.ConfigError, match="an acoustic branch cannot be exported"):
         export_audio(model.encoder)
 
 

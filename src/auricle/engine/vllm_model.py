@@ -131,7 +131,7 @@ class AuricleLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP, Support
                 vllm_config=vllm_config,
                 hf_config=text,
                 prefix=maybe_prefix(prefix, "decoder"),
-                architectures=["Qwen2ForCausalLM"],
+                architectures=["Qwen3ForCausalLM" if text.model_type == "qwen3" else "Qwen2ForCausalLM"],
             )
         self.make_empty_intermediate_tensors = self.decoder.make_empty_intermediate_tensors
 

@@ -65,8 +65,8 @@ class AudioGraph(nn.Module):
         """Copy the weights of ``model``: a program must not hold a whole file that they are mapped from.
 
         Raises:
-            ConfigError: the model was loaded with ``quantize``, or its encoder chunks as version 0.0.4 or has an acoustic
-                branch.
+            ConfigError: the model was loaded with ``quantize``, or its encoder chunks as version 0.0.4 or has an
+                acoustic branch.
         """
         super().__init__()
         check_unrounded(model)
@@ -74,7 +74,7 @@ class AudioGraph(nn.Module):
         if encoder.config.long_clips != "v009":
             raise ConfigError("only encoders that leave the last chunk short (long_clips 'v009') can be exported")
         if encoder.config.acoustic:
-            raise ConfigError("an encoder with an acoustic branch (DashengTokenizer's) cannot be exported; export a Dasheng")
+            raise ConfigError("an encoder with an acoustic branch cannot be exported; export a Dasheng without one")
         pairs: list[tuple[nn.Module, nn.Module]] = []
         self.projector: AudioProjector | None = None
         self.whole_tokens = False
