@@ -25,6 +25,7 @@ CASES = [*CLASSIFICATION, *RETRIEVAL, *TEXTS, *DATE, *ENHANCEMENT, *EVENTS, *INT
 
 # No metrics: functions of texts and shapes, by the file whose assertions they are named in.
 OTHERS = {
+    "calibration": ("test_calibration.py", {"calibration_error", "fit_map", "log_loss", "reliability"}),
     "characters": ("test_characters.py", {"is_following", "is_mark", "is_unspaced", "marks", "visible"}),
     "chinese_text": ("test_chinese_text.py", {"cardinal", "digit_by_digit", "read_aloud", "read_aloud_compat"}),
     "closed_qa": (

@@ -10,7 +10,9 @@ import torch
 from auricle.errors import ConfigError, WeightsError
 from auricle.models.dasheng import Dasheng, DashengConfig
 from auricle.models.denoiser import Denoiser, DenoiserConfig
-from auricle.weights import load_dasheng, load_denoiser, save_dasheng, save_denoiser
+from auricle.weights import load_dasheng, save_dasheng
+from auricle.weights.vocoders.denoiser import load_denoiser
+from auricle.weights.writers import save_denoiser
 
 SMALL = DashengConfig(embed_dim=32, depth=1, num_heads=2)
 SIZES = DenoiserConfig(

@@ -22,7 +22,7 @@ _PRIOR = 1.0  # weight of the map that changes nothing, as of one answer: keeps 
 _STEPS = 100  # of Newton's method, which needs about ten
 
 
-def check_within(what: str, value: float, ends: tuple[float, float]) -> None:
+def _check_within(what: str, value: float, ends: tuple[float, float]) -> None:
     """Refuse a number out of a range.
 
     Raises:
@@ -44,8 +44,8 @@ class LogisticMap:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
-        check_within("the slope of a confidence", self.slope, SLOPES)
-        check_within("the offset of a confidence", self.offset, OFFSETS)
+        _check_within("the slope of a confidence", self.slope, SLOPES)
+        _check_within("the offset of a confidence", self.offset, OFFSETS)
 
     def __call__(self, probability: float) -> float:
         """Map a probability, 0 to 1."""

@@ -148,7 +148,8 @@ class Dasheng(nn.Module):
         Raises:
             ClipTooShort: a clip gives no token.
         """
-        return self.encode_layers(waveforms, ())[-1]
+        frames = self._encode_mels(self.mel(waveforms), self._keys([w.shape[-1] for w in waveforms]), ())[-1]
+        return self._with_acoustic(frames, waveforms)
 
     def encode_layers(self, waveforms: Sequence[Tensor], layers: Sequence[int]) -> list[list[Tensor]]:
         """As `encode`, after the hidden states behind the blocks in ``layers`` (0 = first), not normalised."""

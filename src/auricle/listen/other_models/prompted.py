@@ -20,6 +20,7 @@ from auricle.engine.request import SamplingParams
 from auricle.errors import AuricleError, ConfigError
 from auricle.listen.aggregate import Aggregation, check_aggregation
 from auricle.listen.capabilities import Capabilities
+from auricle.listen.confidence import Calibration
 from auricle.listen.long_audio import Recording, Reply, open_recording
 from auricle.listen.model import MAX_NEW_TOKENS, AudioLM
 from auricle.listen.no_speech import NoSpeechRule
@@ -67,7 +68,7 @@ class PromptedLM(AudioLM):
         self._name, self.limits = name, limits
         self.max_audio_s = self.max_prompt_s = max_audio_s
         self.no_speech, self.unsure_below, self.open_speech_below = NoSpeechRule(), None, None
-        self.verb_limits = {}
+        self.verb_limits, self.calibration = {}, Calibration()
         self.on_audio = self.on_segment = self.journal = None
 
     def __getattr__(self, name: str) -> Any:
