@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auricle.cli.options import Device, Dtype, Quantize, complete_model, with_groups
+from auricle.cli.options import Device, Dtype, Quantize, check_choice, complete_model, with_groups
 from auricle.cli.output import print_line, progress, warn
 from auricle.errors import ConfigError, MissingExtra
 
@@ -76,6 +76,47 @@ class NetworkOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpstreamOptions:
+    """Another server whose models are offered."""
+
+    backend: Annotated[
+        str, typer.Option("--backend", help="auricle, or openai: models of an OpenAI-compatible server at --upstream.")
+    ] = "auricle"
+    upstream: Annotated[str | None, typer.Option("--upstream", help="Its base URL, as http://127.0.0.1:8001/v1.")] = (
+        None
+    )
+    endpoint: Annotated[
+        Path | None, typer.Option("--endpoint", help="YAML with its key file, concurrency, budgets and prices.")
+    ] = None
+
+    def check(self, names: list[str] | None) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            ConfigError: the server is not named, or its models are not.
+        """
+        check_choice("--backend", self.backend, ("auricle", "openai"))
+        if (self.backend == "openai") != (self.upstream is not None):
+            raise ConfigError("--backend openai and --upstream URL go together; give both, or none")
+        if self.upstream is not None and not names:
+            raise ConfigError("--backend openai needs the names of models; give --model NAME, as the server lists them")
+
+    def load(self, names: list[str] | None) -> dict[str, AudioLM]:
+        """The models by their names there; none where there is no such server.
+
+        Raises:
+            EndpointError: it does not answer, or has no such model.
+        """
+        if self.upstream is None:
+            return {}
+        from auricle.listen.other_models.endpoint_settings import read_endpoint_settings
+        from auricle.listen.other_models.openai_model import EndpointLM
+
+        settings = None if self.endpoint is None else read_endpoint_settings(self.endpoint)
+        return {name: EndpointLM(f"openai:{name}@{self.upstream}", settings, shown=name) for name in names or ()}
+
+
 @with_groups
 def serve(
     model: Annotated[
@@ -101,17 +142,24 @@ def serve(
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     *,
+    upstream: UpstreamOptions,
     options: NetworkOptions,
 ) -> None:
     """Offer models over HTTP: the OpenAI API, the verbs of this program, and a page.
 
+    With --backend openai the models are those of another server, such as vLLM: its answers get the page, the limits and
+    the receipts of this one, and long audio is sent in windows. Chat goes to that server itself.
+
     Example: auricle serve --port 8000
+
+    Example: auricle serve --backend openai --upstream http://127.0.0.1:8001/v1 --model mispeech/midashenglm-7b
 
     Example: auricle serve --model mispeech/midashenglm-7b --host 0.0.0.0 --api-key-file keys.txt
     """
     from auricle.serve.app import check_extra
 
     check_extra()
+    upstream.check(model)
     from auricle.serve.run import run
 
     def load() -> Models:
@@ -120,7 +168,7 @@ def serve(
 
         aligner = _load_aligner(align_model, device)
         return Models(
-            audio_lms=_load_audio_lms(model or ["auricle-tiny"], device, dtype, quantize),
+            audio_lms=upstream.load(model) or _load_audio_lms(model or ["auricle-tiny"], device, dtype, quantize),
             aligner=aligner,
             aligner_name="" if aligner is None else str(aligner.loaded.identity["name"]),
             index=None if index is None else _open_index(index, aligner),

@@ -15,6 +15,7 @@ from auricle.errors import (
     ClipTooShort,
     ConfigError,
     DataError,
+    EndpointError,
     LimitExceeded,
     MissingExtra,
     PromptError,
@@ -87,9 +88,21 @@ def fault_of(error: BaseException, param: str | None = None) -> ApiError:
         return error
     if isinstance(error, EngineBusy):
         return ApiError(429, str(error), "overloaded", retry_after_s=1)
+    if isinstance(error, EndpointError):
+        return _of_upstream(error)
     for kind, (status, code) in _CODES.items():
         if isinstance(error, kind):
             return ApiError(status, str(error), code, param=param)
     if isinstance(error, AuricleError):
         return ApiError(500, str(error), "model_error")
     return ApiError(500, "the server failed on this request; its log says where", "internal_error")
+
+
+def _of_upstream(error: EndpointError) -> ApiError:
+    """An error of the server behind this one, without the place where that is."""
+    status, said = getattr(error, "status", 0), getattr(error, "said", "")
+    if status == 429:
+        return ApiError(429, "the server behind this one has too much to do", "overloaded", retry_after_s=5)
+    if said and 400 <= status < 500:
+        return ApiError(400, said, "upstream_refused")
+    return ApiError(502, "the server behind this one does not answer; try again later", "upstream_failed")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from auricle.engine.engine import Engine
 from auricle.engine.request import Generation, SamplingParams
+from auricle.listen.other_models.prompted import PromptedLM
 from auricle.listen.other_models.whisper import Network, Whisper
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ class Job:
         """The model for this job alone: its work is counted and can be cancelled, and its reports are the job's."""
         own = copy(model)
         own.limits, own.on_audio, own.on_segment = limits, None, None
-        if isinstance(own, Whisper):
+        if isinstance(own, PromptedLM):
+            self.check()  # it waits for a server of its own, in the thread of this job
+        elif isinstance(own, Whisper):
             own.network = _JobNetwork(own.network, self)
         else:
             own.engine = JobEngine(model.engine, self)

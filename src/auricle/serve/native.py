@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from auricle.data.untrusted_json import parse_json
 from auricle.data.wording import CAPTION_PROMPT
 from auricle.encode.zero_shot import TEMPLATES, Prompts, classify_many, parse_labels, score_many
 from auricle.engine.request import SamplingParams
+from auricle.listen.other_models.prompted import PromptedLM
 from auricle.listen.pipeline import Task, check_questions
 from auricle.listen.streaming import AnswerStream, stream_answer
 from auricle.listen.verbs import Captioning, Questions
@@ -89,7 +89,9 @@ class _Verbs:
             return only(own.describe_many(clips, dense=dense, **options))
 
         if streams:
-            return await self._streamed(request, "caption", upload, model, task, CAPTION_PROMPT)
+            return await self._streamed(
+                request, "caption", upload, model, self._pieces(model, task, CAPTION_PROMPT, work)
+            )
         return await self._answered(request, "caption", upload, model, work, [dense, window_s, longest])
 
     async def ask(self, request: Request) -> Response:
@@ -122,7 +124,7 @@ class _Verbs:
             return only(own.ask_many(clips, prompt, sampling=sampling, schema=schema, reduce=reduce, **options))
 
         if streams:
-            return await self._streamed(request, "answer", upload, model, task, prompt)
+            return await self._streamed(request, "answer", upload, model, self._pieces(model, task, prompt, work))
         decided = [prompt, choices, letters, schema, window_s, longest, reduce]
         return await self._answered(request, "answer", upload, model, work, decided)
 
@@ -239,28 +241,42 @@ class _Verbs:
         entries = {name: value for name, value in result.as_dict().items() if name != "receipt"}
         return JSONResponse(file_record(clip.name, entries, result.receipt, models.aligner_name, models.device))
 
+    def _pieces(
+        self, model: AudioLM, task: Callable[[AudioLM], Task], prompt: str, work: Callable[[Job, list[Clip]], Any]
+    ) -> Callable[[Job, list[Clip], Emit], Any]:
+        """How an answer is streamed: emits its pieces, and gives the whole; another server's is one piece."""
+
+        def stream(job: Job, clips: list[Clip], emit: Emit) -> Any:
+            pieces = AnswerStream(stream_answer(task(job.view(model, self._settings.limits)), clips[0], prompt))
+            with pieces:
+                for piece in stripped(pieces):
+                    emit({"type": "text.delta", "delta": piece})
+            assert pieces.answer is not None
+            return pieces.answer
+
+        def whole(job: Job, clips: list[Clip], emit: Emit) -> Any:
+            result = work(job, clips)
+            emit({"type": "text.delta", "delta": result.text})
+            return result
+
+        return whole if isinstance(model, PromptedLM) else stream
+
     async def _streamed(
         self,
         request: Request,
         key: str,
         upload: Upload | None,
         model: AudioLM,
-        task: Callable[[AudioLM], Task],
-        prompt: str,
+        pieces: Callable[[Job, list[Clip], Emit], Any],
     ) -> Response:
         """An answer while it is generated, and its record at the end."""
         clip, device = needed(upload), self._service.ready.device
 
         def work(job: Job, clips: list[Clip], emit: Emit) -> None:
-            own = job.view(model, self._settings.limits)
-            stream = AnswerStream(stream_answer(task(own), clips[0], prompt))
-            with stream:
-                for piece in stripped(stream):
-                    emit({"type": "text.delta", "delta": piece})
-            assert stream.answer is not None
-            emit({"type": "text.done", **record(key, clip.name, stream.answer, model, device)})
+            answer = pieces(job, clips, emit)
+            emit({"type": "text.done", **record(key, clip.name, answer, model, device)})
 
-        return event_stream(await self._service.stream(request, [clip], partial(work)))
+        return event_stream(await self._service.stream(request, [clip], work))
 
 
 def _window(fields: Fields, model: AudioLM) -> float | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 
+from auricle.listen.other_models.prompted import PromptedLM
 from auricle.listen.other_models.whisper import Whisper
 from auricle.serve.admission import Admission
 from auricle.serve.faults import ApiError, fault_of
@@ -83,7 +84,7 @@ class Service:
 
     def serve(self, models: Models) -> None:
         """Start to serve models."""
-        engines = [each.engine for each in models.audio_lms.values() if not isinstance(each, Whisper)]
+        engines = [each.engine for each in models.audio_lms.values() if not isinstance(each, Whisper | PromptedLM)]
         self.monitoring.engines = engines
         self._thread = ModelThread(engines, self.monitoring)
         self._thread.start()

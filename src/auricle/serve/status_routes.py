@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from auricle.listen.other_models.prompted import PromptedLM
 from auricle.listen.other_models.whisper import Whisper
 from auricle.serve.faults import ApiError
 from auricle.serve.monitoring import CONTENT_TYPE
@@ -54,7 +55,9 @@ def status_routes(service: Service) -> list[Route]:
 
 def capabilities_of(model: AudioLM) -> list[str]:
     """What an audio language model can be asked for."""
-    return ["transcriptions"] if isinstance(model, Whisper) else ["chat", "describe", "ask", "transcriptions"]
+    if isinstance(model, Whisper):
+        return ["transcriptions"]
+    return [*([] if isinstance(model, PromptedLM) else ["chat"]), "describe", "ask", "transcriptions"]
 
 
 def unknown_model(name: str, models: Models) -> ApiError:
@@ -72,7 +75,7 @@ def _cards(service: Service) -> dict[str, dict[str, Any]]:
     }
     cards = {}
     for name, model in models.audio_lms.items():
-        identity = {} if isinstance(model, Whisper) else model.loaded.identity
+        identity = {} if isinstance(model, Whisper | PromptedLM) else model.loaded.identity
         own = {
             "max_audio_s": model.max_audio_s,
             "capabilities": capabilities_of(model),

@@ -50,12 +50,13 @@ class _Request:
 class EndpointLM(PromptedLM):
     """A model behind a server."""
 
-    def __init__(self, name: str, settings: EndpointSettings | None = None) -> None:
+    def __init__(self, name: str, settings: EndpointSettings | None = None, *, shown: str | None = None) -> None:
         """Ask the server for the longest clip, where the settings do not state it.
 
         Args:
             name: ``openai:MODEL@URL``, where the URL ends before ``/chat/completions``.
             settings: None: defaults.
+            shown: name in results; None: ``name``.
 
         Raises:
             ConfigError: a name of another form, or no key where the settings name one.
@@ -64,7 +65,7 @@ class EndpointLM(PromptedLM):
         self.settings = settings or EndpointSettings()
         self._remote, url = split_name(name)
         self._endpoint = Endpoint(url, self.settings)
-        super().__init__(name, max_audio_s=self.settings.max_audio_s or self._stated_audio_s())
+        super().__init__(shown or name, max_audio_s=self.settings.max_audio_s or self._stated_audio_s())
         self._lock = Lock()
 
     @property
