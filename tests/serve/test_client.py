@@ -1,6 +1,7 @@
 """Verbs with ``--server``: the bytes that the same verb prints on this machine, and the errors of a server in words."""
 
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -77,7 +78,13 @@ def test_what_goes_with_models_of_this_machine_is_named(server: Running) -> None
     assert done.code == 2 and "has no model 'other'; it has auricle-tiny, talker" in done.err
 
 
-@pytest.mark.parametrize("url", ["gpu-box:8000", "ftp://gpu-box", "http://", "http://user:word@gpu-box", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("gpu-box:8000", "ftp://gpu-box", "http://", "http://user:word@gpu-box", ""),
+        *("http://[::1", "http://gpu-box:ab", "http://gpu-box:99999"),
+    ],
+)
 def test_urls_of_no_server(url: str) -> None:
     with pytest.raises(errors.ConfigError, match="is no URL of a server"):
         ServedModel(url)
@@ -151,3 +158,54 @@ def test_the_server_is_asked_by_a_process_of_its_own(server: Running, warm_pytho
     command = [warm_python, "-m", "auricle.cli.main", "describe", str(EXAMPLES / "alarm.ogg"), "--server", server.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout == "A clock is ticking.\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"capabilities": 5},
+        {"capabilities": [["describe"]]},
+        {"capabilities": ["describe"]},
+        {"id": "m", "capabilities": ["describe"], "verb_limits": [1]},
+        {"id": "m", "capabilities": ["describe"], "confidence": "x"},
+        {"id": "m", "capabilities": ["describe"], "confidence": {"caption": {"evil": 1}}},
+        {"id": "m", "capabilities": ["describe"], "confidence": {"unsure_below": "x"}},
+    ],
+    ids=str,
+)
+def test_models_of_something_else(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("auricle.listen.other_models.served.Endpoint.get", lambda *_: {"data": [card]})
+    with pytest.raises(errors.EndpointError, match="no list of Auricle's models"):
+        ServedModel("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "HTTP/1.1 KEY oops\r\n\r\n",
+        "KEY\r\n\r\n",
+        "HTTP/1.1 400 KEY\r\nContent-Length: 99\r\n\r\n{",
+        "HTTP/1.1 503 x\r\nRetry-After: nan\r\nContent-Length: 3\r\n\r\nKEY",
+    ],
+)
+def test_a_key_is_in_no_message(sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a server makes of it."""
+    monkeypatch.setenv(KEY_VARIABLE, "secret-key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for _ in range(2):
+                with listener.accept()[0] as connection:
+                    connection.recv(65_536)
+                    connection.sendall(sent.replace("KEY", "secret-key").encode())
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with pytest.raises(errors.EndpointError) as found:
+            ServedModel(f"http://127.0.0.1:{listener.getsockname()[1]}", settings=EndpointSettings(attempts=2))
+        if "400" not in sent:  # which is final
+            thread.join(5)
+        else:
+            socket.create_connection(listener.getsockname()).close()
+            thread.join(5)
+    assert "secret-key" not in str(found.value)

@@ -8,6 +8,7 @@ once, which grows again with each success. Redirects are not followed, for they 
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import threading
@@ -163,7 +164,7 @@ class Endpoint:
                 self._refuse(request.full_url, error)
         except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
             self._count_failed()
-            raise _Passing(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
+            raise _Passing(self._shown(f"{type(error).__name__}: {getattr(error, 'reason', error)}")) from None
         finally:
             with self._lock:
                 self.spent.wait_s += time.monotonic() - start
@@ -238,7 +239,7 @@ class Endpoint:
         try:
             raw = error.read(2**16).decode(errors="replace")
         except (OSError, HTTPException):
-            return error.reason or "no message", code
+            return self._shown(str(error.reason or "")), code
         try:
             inner = json.loads(raw)
             inner = inner.get("error", inner) if isinstance(inner, dict) else inner
@@ -246,9 +247,13 @@ class Endpoint:
             raw = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
         except (ValueError, RecursionError):
             pass
+        return self._shown(raw), code
+
+    def _shown(self, text: str) -> str:
+        """What a server sent, on one line and without the key."""
         if self._key is not None:
-            raw = raw.replace(self._key, "***")
-        return re.sub(r"\s+", " ", visible(raw)).strip()[:_SHOWN] or "no message", code
+            text = text.replace(self._key, "***")
+        return re.sub(r"\s+", " ", visible(text)).strip()[:_SHOWN] or "no message"
 
     def _give_up(self, path: str, trouble: _Passing) -> NoReturn:
         text = f"{self.url}{path}: {trouble} ({self.settings.attempts} attempts)"
@@ -310,9 +315,11 @@ def _retry_after(headers: Any) -> float | None:
     for name, factor in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         text = (headers.get(name) or "").strip() if headers else ""
         try:
-            return min(max(float(text) * factor, 0.0), _MOST_ASKED_S)
+            asked_s = float(text) * factor
         except ValueError:
             pass
+        else:
+            return None if math.isnan(asked_s) else min(max(asked_s, 0.0), _MOST_ASKED_S)
         try:
             return min(max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0), _MOST_ASKED_S)
         except (TypeError, ValueError, IndexError):

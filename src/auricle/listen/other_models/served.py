@@ -67,17 +67,27 @@ class ServedModel:
             ConfigError: no such URL, or no such model.
             EndpointError: no Auricle answers there.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:  # of the port, or of brackets
+            parts, is_url = None, False
+        if parts is None or not is_url or "@" in parts.netloc or parts.query:
             raise ConfigError(
                 f"{url!r} is no URL of a server; expected http(s)://HOST[:PORT], as http://127.0.0.1:8000"
             )
         self.settings = settings or EndpointSettings()
         self._endpoint = Endpoint(url.rstrip("/").removesuffix("/v1") + "/v1", self.settings)
-        card = self._card(model)
-        self.model, self.device = str(card["id"]), str(card.get("device", "unknown"))
-        self.verb_limits = {str(verb): str(limit) for verb, limit in dict(card.get("verb_limits") or {}).items()}
-        self._confidence: Mapping[str, Any] = dict(card.get("confidence") or {})
+        try:
+            card = self._card(model)
+            self.model, self.device = str(card["id"]), str(card.get("device", "unknown"))
+            self.verb_limits = {str(verb): str(limit) for verb, limit in dict(card.get("verb_limits") or {}).items()}
+            self._confidence: Mapping[str, Any] = dict(card.get("confidence") or {})
+            for kind in (*_KINDS.values(), "label"):
+                self.confidence_rule(kind).is_unsure(0.5)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+            raise EndpointError(f"{self._endpoint.url}/models: no list of Auricle's models ({why})") from None
         self.limits: Limits = DEFAULT_LIMITS
         self.on_audio: Callable[[float], None] | None = None
         self.on_segment: Callable[[str, Segment], None] | None = None  # called with the whole result
