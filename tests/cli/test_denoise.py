@@ -71,6 +71,20 @@ def test_standard_input_and_foreign_suffixes(speech: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["c.wave1.wav", "stdin.wav"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "more"), [(("c.m4a", "c.m4a.wav"), ()), (("a.wav", "a.residual.wav"), ("--keep-residual",))]
+)
+def test_two_inputs_never_share_a_file(
+    speech: Path, tmp_path: Path, inputs: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    content = (speech / "a.wav").read_bytes()
+    for name in inputs:
+        (speech / name).write_bytes(content)
+    done = denoise(*(speech / name for name in inputs), "-o", tmp_path / "out", "--force", *more)
+    assert done.code == 2 and "both be written to" in " ".join(done.err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_wrong_usage(speech: Path, tmp_path: Path) -> None:
     assert denoise(speech / "a.wav", "-o", tmp_path / "out.txt").code == 2
     assert denoise(speech / "a.wav", "-o", tmp_path / "o.wav", "--strength", "2").code == 2

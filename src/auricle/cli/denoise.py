@@ -60,6 +60,7 @@ def denoise(
     """
     names = find_sources(files)
     targets = _targets(names, output, is_folder=len(names) > 1 or any(os.path.isdir(name) for name in files))
+    _check_distinct(names, targets, keep_residual=keep_residual)
     with progress(f"loading {model}", quiet=as_json):
         import auricle
         from auricle.audio.limits import DEFAULT_LIMITS
@@ -72,7 +73,7 @@ def denoise(
     with progress("denoising", total, unit="audio", quiet=as_json) as advance:
         before = 0.0
         for name, target in zip(names, targets, strict=True):
-            residual = target.with_name(f"{target.stem}{_RESIDUAL}{target.suffix}") if keep_residual else None
+            residual = _residual_of(target) if keep_residual else None
             done = 0.0
 
             def on_progress(seconds: float, before: float = before) -> None:
@@ -117,6 +118,20 @@ def _open_page(folder: Path | None, model: str, strength: float) -> DenoisePage 
     from auricle.denoise.page import DenoisePage
 
     return DenoisePage(folder, model, strength)
+
+
+def _residual_of(target: Path) -> Path:
+    return target.with_name(f"{target.stem}{_RESIDUAL}{target.suffix}")
+
+
+def _check_distinct(names: list[str], targets: list[Path], *, keep_residual: bool) -> None:
+    """Refuse inputs whose files would have one name, of which --force would keep the last alone."""
+    owners: dict[Path, str] = {}
+    for name, target in zip(names, targets, strict=True):
+        for path in (target, _residual_of(target)) if keep_residual else (target,):
+            if path in owners:
+                raise typer.BadParameter(f"{owners[path]} and {name} would both be written to {path}", param_hint="IN")
+            owners[path] = name
 
 
 def _targets(names: list[str], output: Path, *, is_folder: bool) -> list[Path]:
