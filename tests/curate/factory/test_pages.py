@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -55,6 +56,30 @@ def test_the_report_shows_domains_experts_and_evidence(made: Path) -> None:
 
 def test_the_report_is_the_same_again(made: Path) -> None:
     assert write_report(made).read_bytes() == write_report(made, made / "again.html").read_bytes()
+
+
+@pytest.mark.parametrize("write", [write_report, write_review])
+def test_a_page_replaces_no_file_of_the_run(made: Path, write: Any) -> None:
+    before = (made / "summary.json").read_bytes()
+    with pytest.raises(ConfigError, match="html"):
+        write(made, made / "summary.json")
+    assert (made / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", '{"format": "auricle-captions-1"}'),
+        ("summary.json", "[]"),
+        ("dead_letters.jsonl", "{bad"),
+        ("dead_letters.jsonl", "[]"),
+    ],
+)
+def test_a_damaged_run_is_refused(made: Path, tmp_path: Path, name: str, content: str) -> None:
+    copytree(made, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="caption factory"):
+        write_report(tmp_path / "run")
 
 
 def test_the_review_runs_one_script_that_the_page_names(made: Path) -> None:

@@ -18,6 +18,7 @@ import soundfile
 
 from auricle.curate.factory.clips import Source
 from auricle.curate.factory.experts import Expert, ExpertInput, Fact
+from auricle.curate.factory.pages import write_report
 from auricle.curate.factory.results import read_summary
 from auricle.curate.factory.run import FactorySettings, Made, caption_sources
 from auricle.curate.factory.tasks import WorkSettings
@@ -272,6 +273,26 @@ def test_failures_of_experts_are_dead_letters(tmp_path: Path) -> None:
     untagged = run(write_tones(tmp_path / "in", 3), tmp_path / "none", work(replace(PITCH, run=fail, name="tagger")))
     assert untagged.summary["packed"] == 0 and untagged.summary["failed"] == {"tag": 3}
     assert {row["state"] for row in rows(tmp_path / "none" / "clips.jsonl")} == {"failed"}
+
+
+def test_a_clip_that_cannot_be_packed_is_not_counted(tmp_path: Path) -> None:
+    sources = write_tones(tmp_path / "in", 3)
+    loud, _ = soundfile.read(sources[0].audio)
+    soundfile.write(sources[0].audio, 100 * loud / abs(loud).max(), RATE, "FLOAT")
+    found = run(sources, tmp_path / "out").summary
+    packed = [row for row in rows(tmp_path / "out" / "clips.jsonl") if row["state"] == "packed"]
+    assert found["failed"] == {"pack": 1} and found["packed"] == len(packed) == 2
+    assert found["packed_s"] == 2.0 and sum(found["domains"].values()) == 2
+    only = run(sources[:1], tmp_path / "only").summary
+    assert only["packed"] == 0 and write_report(tmp_path / "only").is_file()
+
+
+@pytest.mark.parametrize("mark", ["", "[]", "{}"])
+def test_a_damaged_mark_is_refused(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "captions.json").write_text(mark, encoding="utf-8")
+    with pytest.raises(DataError, match="factory, or damaged"):
+        run(write_tones(tmp_path / "in", 1), tmp_path / "out")
 
 
 def test_wrong_input_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from auricle.curate.factory.results import read_summary
 from auricle.curate.factory.review import FORMAT, Verdicts, accepted_share, agreement
 from auricle.curate.factory.sheet import FIELDS
 from auricle.data.shards import ShardSet
+from auricle.errors import ConfigError, DataError
 from auricle.files import write_text
 from auricle.pages.players import Example, Fact, Player, Players
 from auricle.pages.render import bounded, render
@@ -63,10 +64,11 @@ def write_report(out: str | Path, path: str | Path | None = None, seed: int = 0)
         Path of the page.
 
     Raises:
-        DataError: no finished run.
+        DataError: no finished run, or a damaged one.
+        ConfigError: `path` does not end in .html.
     """
     out = Path(out)
-    summary, path = read_summary(out), Path(path or out / "report.html")
+    summary, path = read_summary(out), _page(path, out / "report.html")
     shards = _shards(out, summary)
     players = Players(seconds=EXCERPT_S, max_bytes=MAX_PLAYER_BYTES)
     examples = [] if shards is None else list(_by_domain(shards, players, seed))
@@ -107,10 +109,11 @@ def write_review(
         Path of the page.
 
     Raises:
-        DataError: no finished run.
+        DataError: no finished run, or a damaged one.
+        ConfigError: `path` does not end in .html.
     """
     out = Path(out)
-    summary, path = read_summary(out), Path(path or out / "review.html")
+    summary, path = read_summary(out), _page(path, out / "review.html")
     shards = _shards(out, summary)
     players = Players(seconds=EXCERPT_S, max_bytes=MAX_PLAYER_BYTES)
     chosen = [] if shards is None else _chosen(shards, clips, seed)
@@ -129,6 +132,14 @@ def write_review(
         accepted=accepted_share(judged),
     )
     write_text(path, page)
+    return path
+
+
+def _page(path: str | Path | None, default: Path) -> Path:
+    """Where a page goes; a page replaces its like, and no file of the run or of anything else."""
+    path = Path(path or default)
+    if path.suffix.lower() != ".html":
+        raise ConfigError(f"{path}: expected a name that ends in .html")
     return path
 
 
@@ -260,11 +271,15 @@ def _words_table(found: Statistics) -> Table:
 
 
 def _dead(out: Path) -> Table | None:
-    lines = (out / "dead_letters.jsonl").read_text(encoding="utf-8").splitlines()
+    path = out / "dead_letters.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
     if not lines:
         return None
-    rows = [json.loads(line) for line in lines[:_MOST_DEAD]]
-    cells = [[bounded(str(row[name]), _LONGEST) for name in ("key", "stage", "expert", "reason")] for row in rows]
+    try:
+        rows = [json.loads(line) for line in lines[:_MOST_DEAD]]
+        cells = [[bounded(str(row[name]), _LONGEST) for name in ("key", "stage", "expert", "reason")] for row in rows]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: no dead letters of the caption factory; run 'auricle curate run' again") from None
     columns = [Column(title=title) for title in ("Clip", "Stage", "Expert", "Reason")]
     return Table(label="What failed", columns=columns, rows=cells)
 

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from auricle.curate.factory.run import Run
 
 FORMAT = "auricle-captions-1"
+_PARTS: Mapping[str, type | tuple[type, ...]] = {  # of a summary, those that pages and plans read
+    **dict.fromkeys(("version", "writer", "manifest"), str),
+    **dict.fromkeys(("domains", "failed", "dropped", "stages"), dict),
+    **dict.fromkeys(("experts", "costs"), list),
+    **dict.fromkeys(("packed", "workers"), int),
+    "audio_s": (int, float),
+}
 
 
 class Dead(NamedTuple):
@@ -38,7 +45,7 @@ def read_summary(out: str | Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(read_regular_text(Path(out) / "summary.json", 64 << 20))
-        if found["format"] == FORMAT:
+        if found["format"] == FORMAT and all(isinstance(found[name], kind) for name, kind in _PARTS.items()):
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -74,8 +81,10 @@ def write_tables(run: "Run", values: Mapping[str, Any]) -> None:
 
 def summarise(run: "Run", values: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """What a run found, as summary.json has it."""
-    pieces, final, sheets = (values[name] for name in ("pieces", "final", "sheets"))
+    pieces, sheets = values["pieces"], values["sheets"]
     hashes = {piece.clip_hash: piece for piece in values["clips"]}
+    unpacked = {each.key for each in run.dead if each.stage == "pack"}
+    final = {name: written for name, written in values["final"].items() if hashes[name].key not in unpacked}
     return {
         "format": FORMAT,
         "version": __version__,

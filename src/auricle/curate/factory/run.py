@@ -311,8 +311,12 @@ def _claim(out: Path) -> None:
     remove_all_leftovers(out)
     mark = out / "captions.json"
     if mark.exists():
-        if json.loads(read_regular_text(mark, 1 << 20)).get("format") != FORMAT:
-            raise DataError(f"{out} is of another version of the factory; choose a new folder")
+        try:
+            is_ours = json.loads(read_regular_text(mark, 1 << 20))["format"] == FORMAT
+        except (ValueError, KeyError, TypeError):
+            is_ours = False
+        if not is_ours:
+            raise DataError(f"{out} is of another version of the factory, or damaged; choose a new folder")
         return
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and no folder of the caption factory; choose a new one")
